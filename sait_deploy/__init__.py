@@ -1,0 +1,41 @@
+"""Export, run and measure vision transformers that prune tokens adaptively.
+
+    import sait_deploy
+
+    runner = sait_deploy.load("artifacts/sait_demo_digits-density0.6")
+    output = runner.run(runner.preprocess(["photo.jpg"]))
+
+Names are loaded when they are first used: running an artifact imports neither torch nor timm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sait_deploy.exporting import ExportOptions, export
+    from sait_deploy.runtime import RunOptions, load
+
+__all__ = ["ExportOptions", "RunOptions", "__version__", "export", "load"]
+__version__ = "0.1.0"
+
+# In a checkout the packages `exporters` and `plugins` lie beside this one; an installed wheel has them inside it.
+_root = _Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+_HOMES = {
+    "export": "sait_deploy.exporting",
+    "ExportOptions": "sait_deploy.exporting",
+    "load": "sait_deploy.runtime",
+    "RunOptions": "sait_deploy.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sait_deploy' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,87 @@
+"""Every error a user can meet: what was wrong, with which value, and what to do next.
+
+Each kind has its own exit code, so that a script can tell them apart without reading the message.
+"""
+
+from __future__ import annotations
+
+
+class SaitError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: what is wrong, with the value, in one line.
+        hint: what to do next, in one line; empty where nothing helps.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidArgument(SaitError):
+    """An option or argument has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class MissingDependency(SaitError):
+    """A package or builder that this step needs is not installed."""
+
+    exit_code = 3
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed", f"pip install 'sait-deploy[{extra}]'"
+        )
+
+
+class BuilderUnavailable(SaitError):
+    """No TensorRT builder is there."""
+
+    exit_code = 3
+
+
+class ModelError(SaitError):
+    """The model or its weights cannot be used: unknown, unsupported, or not matching each other."""
+
+    exit_code = 4
+
+
+class ArtifactError(SaitError):
+    """An artifact is missing, incomplete, damaged, or not what its manifest says."""
+
+    exit_code = 5
+
+
+class ParityError(SaitError):
+    """The exported graph does not agree with its reference."""
+
+    exit_code = 6
+
+
+class RuntimeUnavailable(SaitError):
+    """The runtime or device asked for is not there, or fell back to another."""
+
+    exit_code = 7
+
+
+class ImageError(SaitError):
+    """An input image or image folder cannot be used."""
+
+    exit_code = 8
+
+
+class StorageError(SaitError):
+    """Something could not be written: no permission, no space, or the place is taken."""
+
+    exit_code = 9
+
+
+class TargetMissed(SaitError):
+    """A measured figure is worse than the limit the user set."""
+
+    exit_code = 10
