@@ -1,0 +1,37 @@
+"""``PackRows`` as standard ONNX operators: two running sums and one scatter, all of static shape."""
+
+from __future__ import annotations
+
+import onnx
+
+from sait_deploy.plugins.onnx_form import operator_function
+from sait_deploy.plugins.pack_rows.spec import SPEC
+
+_BODY = """
+    axis = Constant <value_int: int = 0> ()
+    zero = Constant <value = int32 {0}> ()
+    one = Constant <value = int32 {1}> ()
+    zero_vector = Constant <value = int32[1] {0}> ()
+    ends = CumSum (counts, axis)
+    cu_seqlens = Concat <axis: int = 0> (zero_vector, ends)
+
+    everything = Constant <value_ints: ints = [-1]> ()
+    flat = Reshape (keep, everything)
+    kept_before = CumSum <exclusive: int = 1> (flat, axis)
+    dropped = Sub (one, flat)
+    dropped_before = CumSum <exclusive: int = 1> (dropped, axis)
+    kept = ReduceSum <keepdims: int = 0> (flat)
+    dropped_place = Add (dropped_before, kept)
+    is_kept = Cast <to: int = 9> (flat)
+    place = Where (is_kept, kept_before, dropped_place)
+
+    size = Size (flat)
+    size_i = Cast <to: int = 6> (size)
+    index = Range (zero, size_i, one)
+    rows = ScatterElements <axis: int = 0> (index, place, index)
+"""
+
+
+def function(opset: int) -> onnx.FunctionProto:
+    """Returns the operator as a model-local function for a model at ``opset`` (18 to 24)."""
+    return operator_function(SPEC, _BODY, opset)

@@ -1,0 +1,48 @@
+"""What an operator of the ``ai.sait`` domain looks like from outside, in one place for every form it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+DOMAIN: Final = "ai.sait"
+"""ONNX domain of the operators."""
+
+DOMAIN_VERSION: Final = 1
+
+TORCH_NAMESPACE: Final = "sait"
+"""torch.library namespace: it takes no dot."""
+
+
+class ElementType(StrEnum):
+    """Element type of a tensor at an operator's boundary."""
+
+    FLOAT32 = "float"
+    INT32 = "int32"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its name, element type and symbolic shape."""
+
+    name: str
+    element_type: ElementType
+    shape: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSpec:
+    """An operator's contract.
+
+    Attributes:
+        name: operator name, unique without its domain (TensorRT looks functions up by name alone).
+        attributes: integer attributes and their defaults.
+        doc: the contract in words.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    attributes: tuple[tuple[str, int], ...]
+    doc: str
