@@ -1,0 +1,85 @@
+"""Images to check, measure and classify with: a folder of the user's, the demonstration's own, or shipped photographs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy import demo
+from sait_deploy.preprocess import ImageLike, list_images
+
+PHOTOGRAPHS: Final = demo.FOLDER / "photographs"
+GENERATED_SEED: Final = 1
+GENERATED_COUNT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Images and, where they are known, labels.
+
+    Attributes:
+        images: paths or uint8 [H, W, 3] arrays.
+        labels: int64 [n], class indices of the model; None where unknown.
+        source: where the images came from, in words.
+    """
+
+    images: Sequence[ImageLike]
+    labels: NDArray[np.int64] | None
+    source: str
+
+    def sample(self, count: int) -> Dataset:
+        """Returns at most ``count`` images, evenly spaced."""
+        if len(self.images) <= count:
+            return self
+        chosen = np.linspace(0, len(self.images) - 1, count).round().astype(int)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Dataset([self.images[i] for i in chosen], labels, self.source)
+
+
+def folder_dataset(path: Path, class_names: Sequence[str] | None, classes: int) -> Dataset:
+    """Lists a folder of images; subfolders are taken as classes where they match the model's.
+
+    Args:
+        path: an image or a folder.
+        class_names: the model's labels, where known; subfolders of those names are theirs.
+        classes: the model's number of classes; as many subfolders are taken as them in sorted order.
+
+    Raises:
+        ImageError: there is no image.
+    """
+    found = list_images(path)
+    labels = None
+    if found.classes is not None and found.labels is not None and classes:
+        if class_names is not None and set(found.classes) <= set(class_names):
+            labels = np.array([class_names.index(found.classes[i]) for i in found.labels], dtype=np.int64)
+        elif len(found.classes) == classes:
+            labels = np.array(found.labels, dtype=np.int64)
+    return Dataset(found.paths, labels, str(path))
+
+
+def shipped_dataset(model_name: str) -> Dataset:
+    """Returns the images that come with the toolkit for a model: digits for the demonstration's, else photographs."""
+    if model_name != demo.NAME:
+        return Dataset(list_images(PHOTOGRAPHS).paths, None, "shipped photographs")
+    digits = folder_dataset(demo.IMAGES, demo.LABELS, len(demo.LABELS))
+    return Dataset(digits.images, digits.labels, "shipped held-out digits")
+
+
+def evaluation_dataset(model_name: str) -> Dataset:
+    """Returns what accuracy is measured on where the user names no images.
+
+    For the demonstration model these are a thousand images composed of held-out digits, or the shipped ones where
+    scikit-learn is not installed; the source says which.
+    """
+    if model_name != demo.NAME or importlib.util.find_spec("sklearn") is None:
+        return shipped_dataset(model_name)
+    from sait_deploy.demo.data import Split, compose_many
+
+    images, labels = compose_many(Split.HELD_OUT, GENERATED_COUNT, GENERATED_SEED)
+    return Dataset(list(images), labels, f"{GENERATED_COUNT} composed held-out digits")

@@ -1,0 +1,112 @@
+"""Reading weights from files that may be hostile, and telling one set of weights from another."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sait_deploy.errors import ModelError
+
+_WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module")
+"""Keys under which training scripts put a state dict, exponential averages first: they are what is deployed."""
+
+_PREFIXES: Final = ("module.", "_orig_mod.", "model.")
+"""What data parallelism, torch.compile and training wrappers put before every name."""
+
+_NAMED: Final = 3
+"""How many mismatching tensors an error names."""
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict from a safetensors file or a torch checkpoint, without running code from it.
+
+    Wrapping dictionaries and name prefixes are taken off; of several state dicts the averaged one is used.
+
+    Raises:
+        ModelError: the file is missing, cannot be read, wants to run code, or holds no tensors.
+    """
+    if not path.is_file():
+        raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
+    loaded: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    while isinstance(loaded, Mapping):
+        wrapper = next((key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise ModelError(f"weights file {path} holds a {type(loaded).__name__}, not a state dict", "save model.state_dict()")
+    tensors = {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+    if not tensors:
+        raise ModelError(f"weights file {path} holds no tensors", "save model.state_dict()")
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if all(name.startswith(prefix) for name in tensors):
+                tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+                stripped = True
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"weights file {path} is no whole safetensors file ({error})", "save or download it again") from None
+
+
+def _read_checkpoint(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "allowed" in str(error):
+            raise ModelError(
+                f"weights file {path} holds more than tensors and was not loaded: unpickling it could run code",
+                "if you trust it, convert it: safetensors.torch.save_file(torch.load(FILE, weights_only=False)['model'], OUT)",
+            ) from None
+        raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again") from None
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copies a state dict into a model that it must fit exactly.
+
+    Raises:
+        ModelError: names or shapes differ; the first few are named.
+    """
+    own = model.state_dict()
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, the model's {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    wrong += [f"{name} is missing" for name in own if name not in tensors]
+    wrong += [f"{name} is not the model's" for name in tensors if name not in own]
+    if wrong:
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ModelError(
+            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(wrong[:_NAMED])}{more}",
+            "give the --model they were trained as, and --imgsz if their image size is not its default",
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def sha256_of_weights(model: nn.Module) -> str:
+    """Returns SHA-256 over a model's tensors, sorted by name: names, shapes, dtypes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

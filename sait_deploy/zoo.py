@@ -1,0 +1,233 @@
+"""The model table: from a name and a source of weights to a supported timm model and what is known about it."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from sait_deploy import demo
+from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.manifest import ModelInfo, WeightsInfo, WeightsSource
+from sait_deploy.models import check_supported, geometry_of
+from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing
+from sait_deploy.weights import load_weights, read_state_dict, sha256_of_weights
+
+RANDOM_SEED: Final = 0
+
+_MODULES: Final = ("vision_transformer", "deit")
+"""timm modules whose models are VisionTransformer or VisionTransformerDistilled."""
+
+_OTHER_BLOCKS: Final = ("_18x2_", "_rpn_", "_xp_", "_dlittle_", "_dpwee_", "_dwee_", "_pwee_")
+"""Parts of names of models in those modules whose blocks compute something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRequest:
+    """Where weights shall come from; ``path`` goes with ``FILE`` alone."""
+
+    source: WeightsSource
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A supported model with its weights, in inference mode, and what is known about it.
+
+    ``default_image_size`` is the one the model has where none is named.
+    """
+
+    vit: VisionTransformer
+    info: ModelInfo
+    weights: WeightsInfo
+    preprocessing: Preprocessing
+    default_image_size: tuple[int, int]
+
+
+def supported_names(pattern: str = "") -> list[str]:
+    """Returns the names that ``load_model`` takes, the demonstration model first.
+
+    Args:
+        pattern: part of the name, or a wildcard such as ``deit*``; empty for all.
+    """
+    wildcard = pattern if "*" in pattern else f"*{pattern}*"
+    names = [name for module in _MODULES for name in timm.list_models(wildcard, module=module)]
+    demonstration = [demo.NAME] if fnmatch.fnmatch(demo.NAME, wildcard) else []
+    return demonstration + sorted(n for n in names if not any(part in f"{n}_" for part in _OTHER_BLOCKS))
+
+
+def load_model(name: str, weights: WeightsRequest, image_size: int | None = None) -> LoadedModel:
+    """Creates a timm model with the weights asked for.
+
+    Args:
+        name: a timm name, a hub name (``hf-hub:owner/model``, with pretrained weights), or the demonstration model's.
+        weights: where the weights come from.
+        image_size: side of the square input in pixels; None for the model's own.
+
+    Raises:
+        ModelError: unknown or unsupported model; weights that cannot be had or do not fit.
+        InvalidArgument: an image size that is no multiple of the patch size.
+    """
+    if name == demo.NAME:
+        return _load_demo(weights, image_size)
+    if weights.source is WeightsSource.DEMO:
+        raise InvalidArgument(
+            f"no weights were named for {name}", "give --weights FILE, --pretrained, or --random-weights"
+        )
+    if weights.source is WeightsSource.FILE:
+        assert weights.path is not None
+        vit = _from_file(name, weights.path, image_size)
+        origin: str | None = str(weights.path)
+    elif weights.source is WeightsSource.PRETRAINED:
+        vit = _create(name, image_size, pretrained=True)
+        origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            vit = _create(name, image_size)
+        origin = f"seed {RANDOM_SEED}"
+    return describe(vit, name, weights.source, origin)
+
+
+def describe(model: nn.Module, name: str, source: WeightsSource, origin: str | None) -> LoadedModel:
+    """Describes a model that exists in memory.
+
+    Raises:
+        ModelError: it is not supported.
+    """
+    vit = check_supported(model).eval()
+    patch, size = vit.patch_embed.patch_size, vit.patch_embed.img_size
+    info = ModelInfo(
+        name=name,
+        timm_class=type(vit).__name__,
+        parameters=sum(p.numel() for p in vit.parameters()),
+        image_size=(int(size[0]), int(size[1])),
+        patch_size=(int(patch[0]), int(patch[1])),
+        classes=vit.num_classes,
+        labels=_labels(vit, source),
+        geometry=geometry_of(vit),
+    )
+    weights = WeightsInfo(source, origin, sha256_of_weights(vit), trained_sparse=False)
+    return LoadedModel(vit, info, weights, _preprocessing(vit), _default_image_size(vit))
+
+
+def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
+    if image_size not in (None, demo.ARCHITECTURE["img_size"]):
+        raise InvalidArgument(f"the demonstration model has no image size {image_size}", "leave --imgsz out")
+    vit = VisionTransformer(**demo.ARCHITECTURE)
+    vit.pretrained_cfg = {"mean": demo.MEAN, "std": demo.STD, "crop_pct": 1.0, "interpolation": "bilinear"}
+    source, path = weights.source, weights.path
+    if source is WeightsSource.PRETRAINED:
+        raise InvalidArgument("the demonstration model ships its weights", "leave --pretrained out")
+    if source is WeightsSource.RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            vit = VisionTransformer(**demo.ARCHITECTURE)
+        return describe(vit, demo.NAME, source, f"seed {RANDOM_SEED}")
+    chosen = demo.WEIGHTS if path is None else path
+    load_weights(vit, read_state_dict(chosen), chosen.name)
+    return describe(vit, demo.NAME, source, chosen.name if path is None else str(path))
+
+
+def _create(name: str, image_size: int | None, *, pretrained: bool = False, classes: int | None = None) -> VisionTransformer:
+    hub = name.startswith(("hf-hub:", "hf_hub:"))
+    if not hub and not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
+        raise ModelError(f"unknown model {name!r}", hint)
+    if hub and not pretrained:
+        raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
+    if not pretrained:
+        # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
+        with torch.device("meta"):
+            check_supported(timm.create_model(name))
+    options: dict[str, Any] = {}
+    if image_size is not None:
+        options["img_size"] = image_size
+    if classes is not None:
+        options["num_classes"] = classes
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **options)
+    except AssertionError as error:
+        raise InvalidArgument(f"{name} cannot be made at image size {image_size} ({error})") from None
+    except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
+        if not pretrained:
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ModelError(
+            f"pretrained weights of {name} cannot be had: {first}",
+            "check the network and the name, or download the file elsewhere and give --weights FILE",
+        ) from None
+    vit = check_supported(model)
+    patch = int(vit.patch_embed.patch_size[0])
+    if image_size is not None and image_size % patch:
+        raise InvalidArgument(f"image size {image_size} is no multiple of the patch size {patch}", f"try {image_size // patch * patch or patch}")
+    return vit
+
+
+def _from_file(name: str, path: Path, image_size: int | None) -> VisionTransformer:
+    tensors = read_state_dict(path)
+    with torch.device("meta"):
+        outline = _create(name, image_size)
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    converted: dict[str, Tensor] = _converted(tensors, outline, path, image_size)
+    head = converted.get("head.weight")
+    vit = _create(name, image_size, classes=0 if head is None else int(head.shape[0]))
+    load_weights(vit, converted, path.name)
+    return vit
+
+
+def _converted(
+    tensors: dict[str, Tensor], outline: VisionTransformer, path: Path, image_size: int | None
+) -> dict[str, Tensor]:
+    """Brings a checkpoint's names and layouts to timm's, resampling position embeddings only when a size was named."""
+    converted: dict[str, Tensor] = checkpoint_filter_fn(tensors, outline, adapt_layer_scale=True)
+    stored, own = tensors.get("pos_embed"), outline.pos_embed
+    if image_size is None and stored is not None and own is not None and stored.shape != own.shape:
+        grid = math.isqrt(max(0, int(stored.shape[-2]) - outline.num_prefix_tokens))
+        raise ModelError(
+            f"weights {path.name} do not fit: pos_embed is {list(stored.shape)}, the model's {list(own.shape)}",
+            f"they may be for another image size: try --imgsz {grid * int(outline.patch_embed.patch_size[0])}",
+        )
+    return converted
+
+
+def _default_image_size(vit: VisionTransformer) -> tuple[int, int]:
+    config = getattr(vit, "pretrained_cfg", None) or {}
+    size = config.get("input_size")
+    return (int(size[1]), int(size[2])) if size else (int(vit.patch_embed.img_size[0]), int(vit.patch_embed.img_size[1]))
+
+
+def _labels(vit: VisionTransformer, source: WeightsSource) -> tuple[str, ...] | None:
+    if source is WeightsSource.DEMO:
+        return demo.LABELS
+    subset = infer_imagenet_subset(vit) if source is WeightsSource.PRETRAINED else None
+    if subset is None:
+        return None
+    names = ImageNetInfo(subset)
+    return tuple(names.index_to_description(i) for i in range(vit.num_classes))
+
+
+def _preprocessing(vit: VisionTransformer) -> Preprocessing:
+    config = resolve_model_data_config(vit)
+    size = (int(vit.patch_embed.img_size[0]), int(vit.patch_embed.img_size[1]))
+    share = float(config["crop_pct"])
+    return Preprocessing(
+        image_size=size,
+        resize=(math.floor(size[0] / share), math.floor(size[1] / share)),
+        crop_mode=CropMode(config["crop_mode"]),
+        interpolation=Interpolation(config["interpolation"]),
+        antialias=True,
+        mean=tuple(float(v) for v in config["mean"]),
+        std=tuple(float(v) for v in config["std"]),
+    )
