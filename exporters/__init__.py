@@ -1,0 +1,1 @@
+"""torch → ONNX: tracing, the graph forms, and finishing a graph into a file."""

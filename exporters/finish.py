@@ -1,0 +1,117 @@
+"""A traced graph → the file that is shipped: functions attached, names given, metadata written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from sait_deploy.plugins.mass_token_select import onnx_function as mass_token_select
+from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
+from sait_deploy.plugins.pack_rows import onnx_function as pack_rows
+from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
+from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
+
+IMPORTANCE: Final = "importance"
+KEEP: Final = "keep"
+"""Names of the tensors that selection reads and writes, in every pruned graph."""
+
+_LARGEST_PROTOBUF: Final = 1_900_000_000
+"""Bytes of weights above which they go into a file of their own: a protobuf message ends at 2 GiB."""
+
+_FUNCTIONS: Final = {MASS_TOKEN_SELECT.name: mass_token_select.function, PACK_ROWS.name: pack_rows.function}
+
+
+class OperatorForm(StrEnum):
+    """How ``ai.sait`` operators stand in the file."""
+
+    FUNCTION = "function"
+    """A node each, its standard operators as a model-local function."""
+
+    INLINE = "inline"
+    """Their standard operators in place, for runtimes without model-local functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishOptions:
+    """How a graph is finished."""
+
+    opset: int
+    operators: OperatorForm
+    metadata: Mapping[str, str]
+
+
+def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
+    """Makes a traced graph whole: splits folded, functions attached or inlined, selection's tensors named."""
+    _split_weights(model)
+    _name_selection(model)
+    _attach_functions(model, options.opset)
+    if options.operators is OperatorForm.INLINE and model.functions:
+        InlinePass()(model)
+        model.opset_imports.pop(DOMAIN, None)
+    model.metadata_props.update(options.metadata)
+    model.producer_name = "sait-deploy"
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+    return model
+
+
+def save(model: ir.Model, path: Path) -> list[str]:
+    """Writes a model and returns the names of the files written, the ONNX file first."""
+    size = sum(t.const_value.nbytes for t in model.graph.initializers.values() if t.const_value is not None)
+    if size <= _LARGEST_PROTOBUF:
+        ir.save(model, path)
+        return [path.name]
+    weights = path.name + ".data"
+    ir.save(model, path, external_data=weights)
+    return [path.name, weights]
+
+
+def _attach_functions(model: ir.Model, opset: int) -> None:
+    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    for name in sorted(used):
+        function = ir.serde.deserialize_function(_FUNCTIONS[name](opset))
+        model.functions[function.identifier()] = function
+    if used:
+        model.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+def _name_selection(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.domain == DOMAIN and node.op_type == MASS_TOKEN_SELECT.name:
+            importance = node.inputs[0]
+            assert importance is not None
+            importance.name = IMPORTANCE
+            node.outputs[0].name = KEEP
+
+
+def _split_weights(model: ir.Model) -> None:
+    """Replaces Split nodes that cut a weight into projections by the pieces: loading need not do it again."""
+    graph = model.graph
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Split" else None
+        if source is None or source.name not in graph.initializers or source.const_value is None:
+            continue
+        axis = node.attributes.get_int("axis", 0)
+        pieces = [output.shape[axis] for output in node.outputs if output.shape is not None]
+        array = source.const_value.numpy()
+        start = 0
+        for part, (output, length) in enumerate(zip(node.outputs, pieces, strict=True)):
+            assert isinstance(length, int)
+            index = [slice(None)] * array.ndim
+            index[axis] = slice(start, start + length)
+            start += length
+            name = f"{source.name}.{part}"
+            piece = ir.Value(name=name, const_value=ir.tensor(array[tuple(index)], name=name))
+            piece.shape, piece.dtype = output.shape, source.dtype
+            graph.register_initializer(piece)
+            output.replace_all_uses_with(piece)
+        graph.remove(node, safe=True)
+        if not source.uses():
+            graph.initializers.pop(source.name)

@@ -1,0 +1,86 @@
+"""torch module → ONNX graph: one trace, with ``ai.sait`` operators kept as nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import onnx_ir as ir
+import torch
+from onnxscript import values
+from torch import Tensor, nn
+
+from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
+from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
+from sait_deploy.plugins.onnx_form import operator_schema
+from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
+from sait_deploy.plugins.pack_rows.torch_op import pack_rows
+from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, OperatorSpec
+
+TRACED_BATCH: Final = 2
+"""Batch size of the example input: torch.export would specialise on 0 and 1."""
+
+
+def trace(module: nn.Module, image_size: tuple[int, int], output_names: Sequence[str], opset: int) -> ir.Model:
+    """Exports a module of one image input with a dynamic batch dimension.
+
+    Args:
+        module: takes float32 [B, 3, H, W] and returns a tuple of tensors.
+        image_size: H and W.
+        output_names: names of the outputs, in order.
+        opset: version of the standard operators.
+    """
+    example = torch.zeros(TRACED_BATCH, 3, *image_size)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["images"],
+            output_names=list(output_names),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            custom_translation_table=_translations(),
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    return {
+        mass_token_select._opoverload: _translation(MASS_TOKEN_SELECT),
+        pack_rows._opoverload: _translation(PACK_ROWS),
+    }
+
+
+def _translation(spec: OperatorSpec) -> Callable[..., Any]:
+    """Maps a torch operator to a node; torch passes attributes by position after the tensors."""
+    operator = values.Op(values.Opset(DOMAIN, DOMAIN_VERSION), spec.name, operator_schema(spec))
+    tensors, names = len(spec.inputs), [name for name, _ in spec.attributes]
+
+    def translate(*arguments: Tensor | int, **attributes: int) -> Any:
+        named = dict(zip(names, arguments[tensors:], strict=False))
+        return operator(*arguments[:tensors], **named, **attributes)
+
+    return translate
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's progress, advice and deprecation notes off the user's screen; errors still raise."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
