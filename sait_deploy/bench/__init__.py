@@ -1,0 +1,1 @@
+"""Honest measurement: interleaved pairs against dense, ratios with their spread, MAC ratio and accuracy beside them."""

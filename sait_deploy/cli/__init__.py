@@ -1,0 +1,85 @@
+"""The command line: parse, one call, render. A command's module is imported when that command runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Final
+
+import click
+
+from sait_deploy import __version__
+from sait_deploy.errors import SaitError
+
+_COMMANDS: Final = {
+    "export": "Export a vision transformer at token densities, with its dense baseline.",
+    "build-engine": "Turn artifacts into TensorRT engines.",
+    "bench": "Measure artifacts against their dense baseline.",
+    "predict": "Classify images, and show which tokens were kept.",
+    "inspect": "Show what an artifact is; --check compares it with torch again.",
+    "doctor": "Try what works on this machine.",
+    "models": "List the models that can be exported.",
+}
+
+_INTERRUPTED: Final = 130
+_UNEXPECTED: Final = 70
+
+
+class _LazyGroup(click.Group):
+    """Knows every command's name and summary without importing it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"sait_deploy.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. Commands are: {', '.join(_COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sait-deploy")
+def main() -> None:
+    """Deploy vision transformers that prune tokens adaptively."""
+
+
+def run(arguments: list[str] | None = None) -> Any:
+    """Runs the command line and exits: each kind of error has its own code (``sait_deploy.errors``)."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing half-written was left", err=True)
+        sys.exit(_INTERRUPTED)
+    except SaitError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        click.echo(f"error: unexpected {type(error).__name__}: {first}", err=True)
+        click.echo("hint: --debug shows the traceback; please report it", err=True)
+        sys.exit(_UNEXPECTED)

@@ -1,0 +1,118 @@
+"""``sait-deploy bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sait_deploy.artifact import Workspace, storage_errors
+from sait_deploy.bench import report as rendering
+from sait_deploy.bench.results import Report, Timing
+from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
+from sait_deploy.cli.render import debug_option, progress, show, warn
+from sait_deploy.errors import InvalidArgument, StorageError, TargetMissed
+from sait_deploy.runtime import RuntimeName
+
+
+@click.command()
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.option("--runtime", default=RuntimeName.ONNXRUNTIME.value, show_default=True, metavar="NAME", help=f"One of {', '.join(RuntimeName)}.")
+@click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads within one operator.  [default: all processors]")
+@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images to time and measure accuracy on; subfolders are classes.")
+@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, metavar="N", help="Rounds not counted, per batch size.")
+@click.option("--duration", type=float, default=10.0, show_default=True, metavar="S", help="Seconds to measure, per batch size.")
+@click.option("--timing", type=click.Choice(list(Timing)), default=Timing.END_TO_END, show_default=True, help="What the clock covers.")
+@click.option("--min-speedup", type=float, metavar="X", help="Fail (exit 10) where a pruned artifact's median speed-up is below X.")
+@click.option("--workspace", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="Where the last export is looked for.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md.")
+@debug_option
+def command(
+    artifacts: tuple[Path, ...],
+    runtime: str,
+    batches: str,
+    threads: int | None,
+    images: Path | None,
+    warmup: int,
+    duration: float,
+    timing: Timing,
+    min_speedup: float | None,
+    workspace: Path,
+    output: Path | None,
+) -> None:
+    """Measure artifacts against their dense baseline, interleaved run by run.
+
+    With no ARTIFACT, what was exported last is measured.
+    """
+    if output is not None and output.suffix not in _WRITERS:
+        raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
+    options = BenchOptions(
+        batches=_parse_batches(batches),
+        runtime=_runtime(runtime),
+        threads=threads,
+        images=images,
+        timing=Timing(timing),
+        warmup=warmup,
+        duration=duration,
+    )
+    chosen = with_baseline(artifacts or Workspace(workspace).last_export())
+    report = bench(chosen, options, progress)
+    show(rendering.table(report))
+    for note in report.notes:
+        if note.startswith("WARNING: "):
+            warn(note.removeprefix("WARNING: "))
+        else:
+            show(note)
+    if output is not None:
+        _write(output, report)
+    if min_speedup is not None:
+        _require(report, min_speedup)
+
+
+def _html(report: Report) -> str:
+    from sait_deploy.bench.html import to_html
+
+    return to_html(report)
+
+
+_WRITERS = {".json": rendering.to_json, ".html": _html, ".md": rendering.to_markdown}
+
+
+def _parse_batches(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise InvalidArgument(f"--batch {text!r} is not a list of numbers", "give it as 1,8,32") from None
+
+
+def _runtime(name: str) -> RuntimeName:
+    try:
+        return RuntimeName(name)
+    except ValueError:
+        raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RuntimeName)}") from None
+
+
+def _write(path: Path, report: Report) -> None:
+    text = _WRITERS[path.suffix](report)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with storage_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+    except StorageError:
+        partial.unlink(missing_ok=True)
+        raise
+    progress(f"wrote {path}")
+
+
+def _require(report: Report, least: float) -> None:
+    labels = {variant.id: variant.label for variant in report.variants}
+    for row in report.rows:
+        if row.speedup is not None and row.speedup.median < least:
+            raise TargetMissed(
+                f"{labels[row.variant]} at batch {row.batch} is {row.speedup.median:.2f} times as fast as dense, "
+                f"below --min-speedup {least:g}",
+                "see the table above",
+            )

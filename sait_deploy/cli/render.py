@@ -1,0 +1,48 @@
+"""What commands share when they print: results on stdout, progress and warnings on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+_PIPED_WIDTH: Final = 200
+"""Columns when the output is no terminal: a table cut at 80 would lose figures."""
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def debug_option(function: Decorated) -> Decorated:
+    """Adds ``--debug``, which ``sait_deploy.cli.run`` looks for."""
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Builds a table whose columns after the first are aligned to the right."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def show(*renderables: Any) -> None:
+    """Prints results."""
+    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def progress(line: str) -> None:
+    """Says what is being done."""
+    click.echo(f"- {line}", err=True)
+
+
+def warn(line: str) -> None:
+    """Says what a user should know before trusting a result."""
+    click.echo(f"warning: {line}", err=True)
