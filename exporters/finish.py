@@ -96,7 +96,7 @@ def _split_weights(model: ir.Model) -> None:
     graph = model.graph
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Split" else None
-        if source is None or source.name not in graph.initializers or source.const_value is None:
+        if source is None or source.name is None or source.const_value is None or source.name not in graph.initializers:
             continue
         axis = node.attributes.get_int("axis", 0)
         pieces = [output.shape[axis] for output in node.outputs if output.shape is not None]
@@ -109,7 +109,7 @@ def _split_weights(model: ir.Model) -> None:
             start += length
             name = f"{source.name}.{part}"
             piece = ir.Value(name=name, const_value=ir.tensor(array[tuple(index)], name=name))
-            piece.shape, piece.dtype = output.shape, source.dtype
+            piece.shape, piece.type = output.shape, source.type
             graph.register_initializer(piece)
             output.replace_all_uses_with(piece)
         graph.remove(node, safe=True)

@@ -61,7 +61,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 def _translation(spec: OperatorSpec) -> Callable[..., Any]:
     """Maps a torch operator to a node; torch passes attributes by position after the tensors."""
     operator = values.Op(values.Opset(DOMAIN, DOMAIN_VERSION), spec.name, operator_schema(spec))
-    tensors, names = len(spec.inputs), [name for name, _ in spec.attributes]
+    tensors, names = len(spec.inputs), spec.attributes
 
     def translate(*arguments: Tensor | int, **attributes: int) -> Any:
         named = dict(zip(names, arguments[tensors:], strict=False))

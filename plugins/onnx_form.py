@@ -19,9 +19,7 @@ def operator_schema(spec: OperatorSpec) -> onnx.defs.OpSchema:
         doc=spec.doc,
         inputs=[schema.FormalParameter(t.name, f"tensor({t.element_type})") for t in spec.inputs],
         outputs=[schema.FormalParameter(t.name, f"tensor({t.element_type})") for t in spec.outputs],
-        attributes=[
-            schema.Attribute(name, onnx.helper.make_attribute(name, default)) for name, default in spec.attributes
-        ],
+        attributes=[schema.Attribute(name, schema.AttrType.INT, "", required=True) for name in spec.attributes],
     )
 
 
@@ -34,7 +32,7 @@ def operator_function(spec: OperatorSpec, body: str, opset: int) -> onnx.Functio
         opset: the version of the standard operators that the model around it imports; a function that imports
             another one is rejected by ``onnx.checker``.
     """
-    attributes = ", ".join(f"{name}: int = {default}" for name, default in spec.attributes)
+    attributes = ", ".join(spec.attributes)
     inputs = ", ".join(t.name for t in spec.inputs)
     outputs = ", ".join(t.name for t in spec.outputs)
     text = (

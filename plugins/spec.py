@@ -37,12 +37,12 @@ class OperatorSpec:
 
     Attributes:
         name: operator name, unique without its domain (TensorRT looks functions up by name alone).
-        attributes: integer attributes and their defaults.
+        attributes: integer attributes, all required: not every tool applies a function's defaults.
         doc: the contract in words.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    attributes: tuple[tuple[str, int], ...]
+    attributes: tuple[str, ...]
     doc: str

@@ -14,7 +14,8 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sait_deploy.exporting import ExportOptions, export
+    from sait_deploy.export_plan import ExportOptions
+    from sait_deploy.exporting import export
     from sait_deploy.runtime import RunOptions, load
 
 __all__ = ["ExportOptions", "RunOptions", "__version__", "export", "load"]
@@ -27,7 +28,7 @@ if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py"
 
 _HOMES = {
     "export": "sait_deploy.exporting",
-    "ExportOptions": "sait_deploy.exporting",
+    "ExportOptions": "sait_deploy.export_plan",
     "load": "sait_deploy.runtime",
     "RunOptions": "sait_deploy.runtime",
 }

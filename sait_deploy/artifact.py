@@ -126,7 +126,9 @@ def storage_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"no space left to write under {place}", "free some, or choose another --output") from error
+            raise StorageError(
+                f"no space left to write under {place}", "free some, or choose another --output"
+            ) from error
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StorageError(f"cannot write under {place}: {reason}", "choose another --output") from error
 

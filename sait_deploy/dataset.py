@@ -1,4 +1,4 @@
-"""Images to check, measure and classify with: a folder of the user's, the demonstration's own, or shipped photographs."""
+"""Images to check, measure and classify with: a folder of the user's, the demonstration's, or shipped photographs."""
 
 from __future__ import annotations
 

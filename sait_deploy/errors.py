@@ -34,9 +34,7 @@ class MissingDependency(SaitError):
     exit_code = 3
 
     def __init__(self, package: str, purpose: str, extra: str) -> None:
-        super().__init__(
-            f"{purpose} needs {package}, which is not installed", f"pip install 'sait-deploy[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs {package}, which is not installed", f"pip install 'sait-deploy[{extra}]'")
 
 
 class BuilderUnavailable(SaitError):

@@ -47,33 +47,39 @@ def check_supported(model: nn.Module) -> VisionTransformer:
     """Returns the model if it can be pruned.
 
     Raises:
-        ModelError: its class, or the class of a part that pruning reaches into, is another one.
+        ModelError: its class, or the class of a part that pruning reaches into, is another one; it has no readout; or
+            it has more patch tokens than selection ranks.
     """
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise ModelError(f"a model of class {type(model).__name__} cannot be pruned", f"supported are {_SUPPORTED}")
-    parts: list[tuple[object, type]] = [(model.patch_embed, PatchEmbed)]
-    for block in model.blocks:
+    vit: VisionTransformer = model
+    _check_parts(vit)
+    if not vit.global_pool:
+        raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
+    if vit.patch_embed.num_patches > MAX_PATCH_TOKENS:
+        raise ModelError(
+            f"{vit.patch_embed.num_patches} patch tokens are more than the {MAX_PATCH_TOKENS} that selection ranks",
+            "choose a smaller --imgsz or a larger patch",
+        )
+    return vit
+
+
+def _check_parts(vit: VisionTransformer) -> None:
+    parts: list[tuple[object, type]] = [(vit.patch_embed, PatchEmbed)]
+    for block in vit.blocks:
         parts.append((block, Block))
         if type(block) is Block:
             parts.append((block.attn, Attention))
-    if model.attn_pool is not None:
-        parts.append((model.attn_pool, AttentionPoolLatent))
+    if vit.attn_pool is not None:
+        parts.append((vit.attn_pool, AttentionPoolLatent))
     for part, wanted in parts:
         if type(part) is not wanted:
             raise ModelError(
-                f"a {type(model).__name__} made of {type(part).__name__} cannot be pruned",
+                f"a {type(vit).__name__} made of {type(part).__name__} cannot be pruned",
                 f"supported are {_SUPPORTED} made of {wanted.__name__}",
             )
-    if not model.global_pool:
-        raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
-    if any(getattr(block.attn, "gate", None) is not None for block in model.blocks):
-        raise ModelError("a VisionTransformer with gated attention cannot be pruned", f"supported are {_SUPPORTED}")
-    if model.patch_embed.num_patches > MAX_PATCH_TOKENS:
-        raise ModelError(
-            f"{model.patch_embed.num_patches} patch tokens are more than the {MAX_PATCH_TOKENS} that selection ranks",
-            "choose a smaller --imgsz or a larger patch",
-        )
-    return model
+    if any(getattr(block.attn, "gate", None) is not None for block in vit.blocks):
+        raise ModelError(f"a {type(vit).__name__} with gated attention cannot be pruned", f"supported are {_SUPPORTED}")
 
 
 def _linear_macs(module: nn.Module) -> int:
@@ -114,7 +120,8 @@ class _Float32Norm(nn.Module):
         self.norm = norm.float()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.float()).to(x.dtype)
+        normed: Tensor = self.norm(x.float())
+        return normed.to(x.dtype)
 
 
 def _in_half_precision(vit: VisionTransformer) -> VisionTransformer:
@@ -212,7 +219,8 @@ class PrunableViT(nn.Module):
         batch = importance.shape[0]
         mass = torch.ones(batch, dtype=torch.float32, device=importance.device)
         limits = torch.full((batch, 2), kept, dtype=torch.int32, device=importance.device)
-        return mass_token_select(importance, mass, limits, self.prefix)
+        keep, counts = mass_token_select(importance, mass, limits, self.prefix)
+        return keep, counts
 
 
 def attention(attn: Attention, x: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
@@ -247,15 +255,18 @@ def _attention_pool(pool: AttentionPoolLatent, x: Tensor) -> Tensor:
     y = pool.proj(y)
     if pool.mlp is not None:
         y = y + pool.mlp(pool.norm(y))
-    return y[:, 0] if pool.pool == "token" else y.mean(dim=1)
+    pooled: Tensor = y[:, 0] if pool.pool == "token" else y.mean(dim=1)
+    return pooled
 
 
 def _readout(vit: VisionTransformer, x: Tensor) -> Tensor:
     """Pools normalised tokens [B, S, D], prefix first, and applies the head."""
     if vit.attn_pool is None:
-        return vit.forward_head(x)
+        logits: Tensor = vit.forward_head(x)
+        return logits
     pooled = _attention_pool(vit.attn_pool, x if vit.pool_include_prefix else x[:, vit.num_prefix_tokens :])
-    return vit.head(vit.fc_norm(pooled))
+    logits = vit.head(vit.fc_norm(pooled))
+    return logits
 
 
 def check_pruning(vit: VisionTransformer, pruning: FixedPruning) -> None:
@@ -266,7 +277,9 @@ def check_pruning(vit: VisionTransformer, pruning: FixedPruning) -> None:
     """
     depth = len(vit.blocks)
     if not 0 <= pruning.prune_at < depth:
-        raise InvalidArgument(f"prune_at {pruning.prune_at} is no block of a model of depth {depth}", f"0 to {depth - 1}")
+        raise InvalidArgument(
+            f"prune_at {pruning.prune_at} is no block of a model of depth {depth}", f"0 to {depth - 1}"
+        )
     if pruning.score is Score.CLS and not vit.has_class_token:
         raise InvalidArgument("score 'cls' needs a class token, which this model has not", "use --score mean")
     if not 1 <= pruning.kept <= vit.patch_embed.num_patches:

@@ -135,7 +135,9 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
         raise ParityError(f"outputs are {list(found.shape)}, the reference's {list(wanted.shape)}", "report it")
     if not np.isfinite(found).all():
         image = int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
-        raise ParityError(f"the logits of image {image} are not finite numbers", "check the weights, or use --dtype fp32")
+        raise ParityError(
+            f"the logits of image {image} are not finite numbers", "check the weights, or use --dtype fp32"
+        )
     scale = np.maximum(1.0, np.abs(wanted).max(axis=1))
     difference = np.abs(found - wanted).max(axis=1) / scale
     worst = int(difference.argmax())
@@ -148,7 +150,9 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
     margin = ranked[:, -1] - ranked[:, -2] if wanted.shape[1] > 1 else np.full(len(wanted), np.inf)
     flipped = (found.argmax(1) != wanted.argmax(1)) & (margin > 2 * tolerance * scale)
     if flipped.any():
-        raise ParityError(f"the answer to image {int(np.flatnonzero(flipped)[0])} differs from the reference's", "report it")
+        raise ParityError(
+            f"the answer to image {int(np.flatnonzero(flipped)[0])} differs from the reference's", "report it"
+        )
     return float(difference[worst])
 
 

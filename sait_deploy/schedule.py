@@ -42,7 +42,9 @@ def parse_density(text: str) -> Decimal:
     try:
         density = Decimal(text)
     except InvalidOperation:
-        raise InvalidArgument(f"density {text!r} is not a number", "give the share of tokens to keep, such as 0.6") from None
+        raise InvalidArgument(
+            f"density {text!r} is not a number", "give the share of tokens to keep, such as 0.6"
+        ) from None
     if not (density.is_finite() and 0 < density <= 1):
         raise InvalidArgument(f"density {text} is outside (0, 1]", "give the share of tokens to keep, such as 0.6")
     return density.normalize()

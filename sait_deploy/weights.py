@@ -43,7 +43,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             break
         loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):
-        raise ModelError(f"weights file {path} holds a {type(loaded).__name__}, not a state dict", "save model.state_dict()")
+        raise ModelError(
+            f"weights file {path} holds a {type(loaded).__name__}, not a state dict", "save model.state_dict()"
+        )
     tensors = {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise ModelError(f"weights file {path} holds no tensors", "save model.state_dict()")
@@ -59,9 +61,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"weights file {path} is no whole safetensors file ({error})", "save or download it again") from None
+        raise ModelError(
+            f"weights file {path} is no whole safetensors file ({error})", "save or download it again"
+        ) from None
+    return tensors
 
 
 def _read_checkpoint(path: Path) -> Any:
@@ -72,12 +77,14 @@ def _read_checkpoint(path: Path) -> Any:
         if "Unsupported" in str(error) or "GLOBAL" in str(error) or "allowed" in str(error):
             raise ModelError(
                 f"weights file {path} holds more than tensors and was not loaded: unpickling it could run code",
-                "if you trust it, convert it: safetensors.torch.save_file(torch.load(FILE, weights_only=False)['model'], OUT)",
+                "if you trust it, load it yourself and save its state dict with safetensors.torch.save_file",
             ) from None
         raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again") from None
+        raise ModelError(
+            f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"
+        ) from None
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

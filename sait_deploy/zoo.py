@@ -66,6 +66,23 @@ def supported_names(pattern: str = "") -> list[str]:
     return demonstration + sorted(n for n in names if not any(part in f"{n}_" for part in _OTHER_BLOCKS))
 
 
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """What the table knows of a model without making it; ``pretrained`` counts timm's sets of weights for it."""
+
+    image_size: int
+    pretrained: int
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Returns the table's entry of a supported name."""
+    if name == demo.NAME:
+        return ModelEntry(int(demo.ARCHITECTURE["img_size"]), 1)
+    config = timm.get_pretrained_cfg(name)
+    size = config.input_size[1] if config is not None else 0
+    return ModelEntry(int(size), sum(1 for tag in timm.list_pretrained(f"{name}.*")))
+
+
 def load_model(name: str, weights: WeightsRequest, image_size: int | None = None) -> LoadedModel:
     """Creates a timm model with the weights asked for.
 
@@ -139,9 +156,11 @@ def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
     return describe(vit, demo.NAME, source, chosen.name if path is None else str(path))
 
 
-def _create(name: str, image_size: int | None, *, pretrained: bool = False, classes: int | None = None) -> VisionTransformer:
+def _create(
+    name: str, image_size: int | None, *, pretrained: bool = False, classes: int | None = None
+) -> VisionTransformer:
     hub = name.startswith(("hf-hub:", "hf_hub:"))
-    if not hub and not timm.is_model(name.split(".")[0]):
+    if not hub and not timm.is_model(name.split(".", maxsplit=1)[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
         raise ModelError(f"unknown model {name!r}", hint)
@@ -171,7 +190,10 @@ def _create(name: str, image_size: int | None, *, pretrained: bool = False, clas
     vit = check_supported(model)
     patch = int(vit.patch_embed.patch_size[0])
     if image_size is not None and image_size % patch:
-        raise InvalidArgument(f"image size {image_size} is no multiple of the patch size {patch}", f"try {image_size // patch * patch or patch}")
+        raise InvalidArgument(
+            f"image size {image_size} is no multiple of the patch size {patch}",
+            f"try {image_size // patch * patch or patch}",
+        )
     return vit
 
 
@@ -205,7 +227,9 @@ def _converted(
 def _default_image_size(vit: VisionTransformer) -> tuple[int, int]:
     config = getattr(vit, "pretrained_cfg", None) or {}
     size = config.get("input_size")
-    return (int(size[1]), int(size[2])) if size else (int(vit.patch_embed.img_size[0]), int(vit.patch_embed.img_size[1]))
+    return (
+        (int(size[1]), int(size[2])) if size else (int(vit.patch_embed.img_size[0]), int(vit.patch_embed.img_size[1]))
+    )
 
 
 def _labels(vit: VisionTransformer, source: WeightsSource) -> tuple[str, ...] | None:

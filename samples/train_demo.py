@@ -2,8 +2,8 @@
 
     python samples/train_demo.py --output build/demo
 
-writes ``model.safetensors`` and ``report.json``; the committed ones in ``sait_deploy/demo/`` come from this command with no
-other argument (about an hour on two cores). Every image is composed on the fly, so no image is seen twice.
+writes ``model.safetensors`` and ``report.json``; the committed ones in ``sait_deploy/demo/`` come from this command
+with no other argument (about an hour on two cores). Every image is composed on the fly, so no image is seen twice.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ SPEC: Final = OperatorSpec(
         TensorSpec("keep", ElementType.INT32, ("B", "P+N")),
         TensorSpec("counts", ElementType.INT32, ("B",)),
     ),
-    attributes=(("prefix", 0),),
+    attributes=("prefix",),
     doc=(
         "Keeps, per image, the fewest patch tokens of highest importance whose importance adds up to `mass` of the "
         "total, at least keep_limits[:,0] and at most keep_limits[:,1] of them, and all `prefix` prefix tokens. "

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def pack_rows(
-    keep: NDArray[np.int32], counts: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def pack_rows(keep: NDArray[np.int32], counts: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Lists the kept tokens of a batch, then the dropped ones.
 
     Args:

@@ -17,16 +17,57 @@ from sait_deploy.runtime import RuntimeName
 
 @click.command()
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
-@click.option("--runtime", default=RuntimeName.ONNXRUNTIME.value, show_default=True, metavar="NAME", help=f"One of {', '.join(RuntimeName)}.")
+@click.option(
+    "--runtime",
+    default=RuntimeName.ONNXRUNTIME.value,
+    show_default=True,
+    metavar="NAME",
+    help=f"One of {', '.join(RuntimeName)}.",
+)
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads within one operator.  [default: all processors]")
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images to time and measure accuracy on; subfolders are classes.")
-@click.option("--warmup", type=click.IntRange(min=0), default=3, show_default=True, metavar="N", help="Rounds not counted, per batch size.")
-@click.option("--duration", type=float, default=10.0, show_default=True, metavar="S", help="Seconds to measure, per batch size.")
-@click.option("--timing", type=click.Choice(list(Timing)), default=Timing.END_TO_END, show_default=True, help="What the clock covers.")
-@click.option("--min-speedup", type=float, metavar="X", help="Fail (exit 10) where a pruned artifact's median speed-up is below X.")
-@click.option("--workspace", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="Where the last export is looked for.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads within one operator.  [default: all processors]"
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Images to time and measure accuracy on; subfolders are classes.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Rounds not counted, per batch size.",
+)
+@click.option(
+    "--duration", type=float, default=10.0, show_default=True, metavar="S", help="Seconds to measure, per batch size."
+)
+@click.option(
+    "--timing",
+    type=click.Choice([choice.value for choice in Timing]),
+    default=Timing.END_TO_END.value,
+    show_default=True,
+    help="What the clock covers.",
+)
+@click.option(
+    "--min-speedup",
+    type=float,
+    metavar="X",
+    help="Fail (exit 10) where a pruned artifact's median speed-up is below X.",
+)
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where the last export is looked for.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md."
+)
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

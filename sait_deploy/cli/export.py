@@ -26,18 +26,56 @@ DEFAULT_DENSITY = "0.6"
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights file: safetensors or a torch checkpoint.")
 @click.option("--pretrained", is_flag=True, help="timm's own weights, downloaded.")
 @click.option("--random-weights", is_flag=True, help="Random weights: for measuring speed only.")
-@click.option("--density", "densities", multiple=True, metavar="D", help="Share of patch tokens to keep, in (0, 1]; repeatable.  [default: 0.6]")
+@click.option(
+    "--density",
+    "densities",
+    multiple=True,
+    metavar="D",
+    help="Share of patch tokens to keep, in (0, 1]; repeatable.  [default: 0.6]",
+)
 @click.option("--dense", "dense_only", is_flag=True, help="Only the dense baseline, which is always included.")
-@click.option("--score", type=click.Choice(list(Score)), default=Score.MEAN, show_default=True, help="How importance is read off the attention.")
+@click.option(
+    "--score",
+    type=click.Choice([choice.value for choice in Score]),
+    default=Score.MEAN.value,
+    show_default=True,
+    help="How importance is read off the attention.",
+)
 @click.option("--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: depth // 4]")
-@click.option("--imgsz", type=click.IntRange(min=1), metavar="N", help="Side of the input in pixels.  [default: the model's]")
-@click.option("--dtype", type=click.Choice(list(Precision)), default=Precision.FP32, show_default=True, help="Element type of the weights.")
-@click.option("--opset", type=int, default=20, show_default=True, metavar="N", help="Version of the standard ONNX operators.")
-@click.option("--inline", is_flag=True, help="Write the selection as standard operators, without model-local functions.")
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images to check parity on.  [default: shipped ones]")
+@click.option(
+    "--imgsz", type=click.IntRange(min=1), metavar="N", help="Side of the input in pixels.  [default: the model's]"
+)
+@click.option(
+    "--dtype",
+    type=click.Choice([choice.value for choice in Precision]),
+    default=Precision.FP32.value,
+    show_default=True,
+    help="Element type of the weights.",
+)
+@click.option(
+    "--opset", type=int, default=20, show_default=True, metavar="N", help="Version of the standard ONNX operators."
+)
+@click.option(
+    "--inline", is_flag=True, help="Write the selection as standard operators, without model-local functions."
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Images to check parity on.  [default: shipped ones]",
+)
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one a line.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="Folder for the artifacts.")
-@click.option("--overwrite", is_flag=True, help="Replace artifacts that are already there, once the new ones are whole.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Folder for the artifacts.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Replace artifacts that are already there, once the new ones are whole."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @debug_option
 def command(
@@ -70,7 +108,9 @@ def command(
     source = _weights_source(weights, pretrained, random_weights)
     if model is None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
-    from sait_deploy.exporting import ExportOptions, OperatorForm, export_model
+    from sait_deploy.export_plan import ExportOptions
+    from sait_deploy.exporters.finish import OperatorForm
+    from sait_deploy.exporting import export_model
     from sait_deploy.zoo import WeightsRequest, load_model
 
     options = ExportOptions(
@@ -141,5 +181,13 @@ def _summary(artifacts: list[Artifact]) -> object:
                 f"{artifact.model_path.stat().st_size / 2**20:.1f}",
             )
         )
-    columns = ("artifact", "tokens kept", "GMACs/image", "MAC ratio ×", "largest difference", "kept sets as torch", "MiB")
+    columns = (
+        "artifact",
+        "tokens kept",
+        "GMACs/image",
+        "MAC ratio ×",
+        "largest difference",
+        "kept sets as torch",
+        "MiB",
+    )
     return table(None, columns, rows)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _PIPED_WIDTH: Final = 200
 """Columns when the output is no terminal: a table cut at 80 would lose figures."""
@@ -21,13 +22,15 @@ def debug_option(function: Decorated) -> Decorated:
     return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Builds a table whose columns after the first are aligned to the right."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[str] = ()) -> Table:
+    """Builds a table; columns after the first are figures, aligned to the right, unless named in ``words``."""
+    made = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(columns)
+    )
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        made.add_column(column, justify="left" if index == 0 or column in words else "right", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))  # Text: square brackets in a cell are no markup
     return made
 
 
@@ -35,7 +38,7 @@ def show(*renderables: Any) -> None:
     """Prints results."""
     console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
     for renderable in renderables:
-        console.print(renderable)
+        console.print(renderable, markup=False)
 
 
 def progress(line: str) -> None:

@@ -1,7 +1,7 @@
 """The demonstration model and its data: a small vision transformer that the project trains itself and ships.
 
-It stands in wherever no model is named, so that every command works on a machine with no network. ``samples/train_demo.py``
-trains it; ``model.safetensors`` and ``report.json`` here are what that script wrote.
+It stands in wherever no model is named, so that every command works on a machine with no network.
+``samples/train_demo.py`` trains it; ``model.safetensors`` and ``report.json`` here are what that script wrote.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def model_with_selection(artifact: Artifact) -> bytes:
     model = onnx.load(str(artifact.model_path), load_external_data=False)
     for name, element in ((pruning.importance, onnx.TensorProto.FLOAT), (pruning.keep, onnx.TensorProto.INT32)):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
-    return model.SerializeToString()
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 class OnnxRuntimeRunner(Runner):

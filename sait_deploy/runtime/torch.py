@@ -42,16 +42,14 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
     if weights is not None:
         request = WeightsRequest(WeightsSource.FILE, weights)
     elif info.source is WeightsSource.MEMORY:
-        raise ModelError(
-            f"{manifest.name} was exported from a model in memory", "save its weights and name the file"
-        )
+        raise ModelError(f"{manifest.name} was exported from a model in memory", "save its weights and name the file")
     else:
         origin = Path(info.origin) if info.source is WeightsSource.FILE and info.origin else None
         request = WeightsRequest(info.source, origin)
     default = load_model(manifest.model.name, request, _named_size(manifest))
     if default.weights.sha256 != info.sha256:
         raise ArtifactError(
-            f"weights with SHA-256 {default.weights.sha256[:12]}… are not those of {manifest.name} ({info.sha256[:12]}…)",
+            f"weights {default.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}, {info.sha256[:12]}…",
             "name the weights file that it was exported from",
         )
     fixed = None if pruning is None else FixedPruning(pruning.score, pruning.prune_at, pruning.kept)
@@ -75,7 +73,9 @@ class TorchRunner(Runner):
             self._model = rebuild(artifact.manifest, options.weights).to(self._device)
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]
-            raise RuntimeUnavailable(f"torch cannot use device {options.device!r}: {first}", "see: sait-deploy doctor") from None
+            raise RuntimeUnavailable(
+                f"torch cannot use device {options.device!r}: {first}", "see: sait-deploy doctor"
+            ) from None
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,0 +1,205 @@
+"""Statistics over benchmark samples: pure NumPy, the same result for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.bench.results import Interval, Row
+from sait_deploy.errors import InvalidArgument
+
+WIDE_SPREAD: Final = 0.25
+"""Relative spread of a row's samples above which the row earns a warning."""
+
+WIDE_INTERVAL: Final = 0.1
+"""Width of a speed-up's interval, relative to its median, above which the row earns a warning."""
+
+ABOVE_MAC_RATIO: Final = 1.05
+"""How far above its MAC ratio, as a factor, a speed-up's low end may lie before the row earns a warning."""
+
+FEWEST_ROUNDS: Final = 6
+"""Below this many rounds even the whole range of the ratios covers their median less often than 95 %."""
+
+WARNING: Final = "WARNING: "
+"""How a note begins that a report shows before the others."""
+
+_CHUNK: Final = 1 << 20
+
+
+class Summary(NamedTuple):
+    """A row's times in milliseconds, and images per second at the median."""
+
+    p50_ms: float
+    p99_ms: float
+    images_per_second: float
+
+
+def _samples(seconds: Sequence[float], name: str) -> NDArray[np.float64]:
+    values = np.asarray(seconds, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise InvalidArgument(f"{name} is not a non-empty list of times: its shape is {values.shape}")
+    wrong = values[~(np.isfinite(values) & (values > 0))]
+    if wrong.size:
+        raise InvalidArgument(f"{name} holds {wrong[0]} s, which is no duration", "times are finite and above zero")
+    return values
+
+
+def paired_ratio(dense: Sequence[float], other: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> Interval:
+    """Returns the median of dense[i] / other[i] with a 95 % percentile bootstrap interval over rounds.
+
+    Args:
+        dense: seconds, one per round.
+        other: seconds; sample i was taken in the same round as dense[i], so that drift common to both cancels.
+        seed: of the resampling; the same samples and seed give the same interval.
+        resamples: how often the rounds are drawn again, with replacement.
+
+    Returns:
+        An interval that contains its median; above 1 means that ``other`` is faster.
+
+    Raises:
+        InvalidArgument: the lengths differ, nothing was given, a time is not positive, or resamples is below 1.
+    """
+    above, below = _samples(dense, "dense"), _samples(other, "other")
+    if above.size != below.size:
+        raise InvalidArgument(
+            f"{above.size} dense samples cannot be paired with {below.size}", "take one sample of each per round"
+        )
+    if resamples < 1:
+        raise InvalidArgument(f"resamples {resamples} is below 1", "2000 gives stable 95 % limits")
+    ratios = above / below
+    median = float(np.median(ratios))
+    draw = np.random.default_rng(seed)
+    medians = np.empty(resamples)
+    step = max(1, _CHUNK // ratios.size)
+    for start in range(0, resamples, step):
+        part = medians[start : start + step]
+        part[:] = np.median(ratios[draw.integers(0, ratios.size, (part.size, ratios.size))], axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return Interval(min(float(low), median), median, max(float(high), median))
+
+
+def summarise(seconds: Sequence[float], batch: int) -> Summary:
+    """Returns p50 and p99 in milliseconds, and images per second at the median.
+
+    The p99 is a time that occurred, the next one at or above the quantile: of fewer than 100 samples, the slowest.
+
+    Raises:
+        InvalidArgument: no samples, a time that is not positive, or a batch below 1.
+    """
+    values = _samples(seconds, "seconds")
+    if batch < 1:
+        raise InvalidArgument(f"batch {batch} is below 1")
+    p50 = float(np.median(values))
+    p99 = float(np.quantile(values, 0.99, method="higher"))
+    return Summary(p50 * 1e3, p99 * 1e3, batch / p50)
+
+
+def relative_spread(seconds: Sequence[float]) -> float:
+    """Returns (p90 - p10) / p50.
+
+    Raises:
+        InvalidArgument: no samples, or a time that is not positive.
+    """
+    p10, p50, p90 = np.quantile(_samples(seconds, "seconds"), (0.1, 0.5, 0.9))
+    return float((p90 - p10) / p50)
+
+
+def row_notes(row: Row, label: str) -> tuple[str, ...]:
+    """Returns the warnings that a row has earned: notes that begin with ``WARNING``."""
+    where, notes = f"batch {row.batch}, {label}", []
+    spread = relative_spread(row.seconds)
+    if spread > WIDE_SPREAD:
+        notes.append(
+            f"{WARNING}{where}: times spread widely, p90 - p10 is {spread:.0%} of the median; "
+            "measure on a quieter machine"
+        )
+    if row.speedup is None:
+        return tuple(notes)
+    width = (row.speedup.high - row.speedup.low) / row.speedup.median
+    if width > WIDE_INTERVAL:
+        notes.append(f"{WARNING}{where}: the speed-up is known to within {width:.0%} only; run more rounds")
+    if len(row.seconds) < FEWEST_ROUNDS:
+        notes.append(
+            f"{WARNING}{where}: {len(row.seconds)} rounds are too few for a 95 % interval; run {FEWEST_ROUNDS} or more"
+        )
+    if row.speedup.low > ABOVE_MAC_RATIO * row.mac_ratio:
+        notes.append(
+            f"{WARNING}{where}: the speed-up is {row.speedup.median / row.mac_ratio:.2f} times the MAC ratio; "
+            "see whether something slowed dense, or became cheaper without being multiply-accumulates"
+        )
+    return tuple(notes)
+
+
+def break_even_batch(rows: Sequence[Row], variant_id: str) -> int | None:
+    """Returns the smallest batch from which on the variant beats dense at every measured batch.
+
+    It beats dense where the low end of its speed-up's interval exceeds 1.
+
+    Returns:
+        None where it does not beat dense at the largest measured batch.
+
+    Raises:
+        InvalidArgument: the variant has no row with a speed-up.
+    """
+    measured = [(row.batch, row.speedup) for row in rows if row.variant == variant_id and row.speedup is not None]
+    if not measured:
+        raise InvalidArgument(f"no row compares {variant_id!r} with dense", "give the id of a measured variant")
+    found: int | None = None
+    for batch, speedup in sorted(measured, key=lambda pair: pair[0], reverse=True):
+        if speedup.low <= 1:
+            break
+        found = batch
+    return found
+
+
+def make_row(
+    *,
+    batch: int,
+    variant: str,
+    seconds: Sequence[float],
+    dense_seconds: Sequence[float] | None,
+    kept: Sequence[int],
+    macs: int,
+    dense_macs: int,
+    seed: int = 0,
+) -> Row:
+    """Builds a row from what was measured.
+
+    Args:
+        batch: images per request.
+        variant: the variant's id.
+        seconds: one sample per round.
+        dense_seconds: the baseline's samples of the same rounds; None where this row is the baseline.
+        kept: patch tokens kept, one per image.
+        macs: multiply-accumulates per image.
+        dense_macs: those of the baseline.
+        seed: of the interval's resampling.
+
+    Raises:
+        InvalidArgument: samples that cannot be used or paired, no kept counts, or MACs or a batch below 1.
+    """
+    if min(macs, dense_macs) < 1:
+        raise InvalidArgument(f"{min(macs, dense_macs)} multiply-accumulates are below 1")
+    counts = np.asarray(kept)
+    if counts.ndim != 1 or counts.size == 0 or counts.min() < 0:
+        raise InvalidArgument(f"kept is not a non-empty list of token counts: its shape is {counts.shape}")
+    summary = summarise(seconds, batch)
+    mac_ratio = dense_macs / macs
+    speedup = None if dense_seconds is None else paired_ratio(dense_seconds, seconds, seed=seed)
+    return Row(
+        batch=batch,
+        variant=variant,
+        seconds=tuple(float(sample) for sample in seconds),
+        kept_mean=float(counts.mean()),
+        kept_p95=float(np.quantile(counts, 0.95)),
+        kept_max=int(counts.max()),
+        p50_ms=summary.p50_ms,
+        p99_ms=summary.p99_ms,
+        images_per_second=summary.images_per_second,
+        speedup=speedup,
+        mac_ratio=mac_ratio,
+        share=None if speedup is None else speedup.median / mac_ratio,
+    )

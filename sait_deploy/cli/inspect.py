@@ -1,0 +1,129 @@
+"""``sait-deploy inspect``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from sait_deploy.artifact import Artifact, Workspace, open_artifact
+from sait_deploy.cli.render import debug_option, progress, show, table
+from sait_deploy.inspection import GraphInfo, check, inspect_graph
+from sait_deploy.manifest import ParityInfo
+
+
+@click.command()
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.option("--check", "compare", is_flag=True, help="Compare with the torch model of the same weights again.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Images for --check.  [default: shipped ones]"
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights for --check, where the manifest's are gone.",
+)
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where the last export is looked for.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@debug_option
+def command(
+    artifacts: tuple[Path, ...],
+    compare: bool,
+    images: Path | None,
+    weights: Path | None,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Show what artifacts are: manifest, graph, multiply-accumulates.
+
+    With no ARTIFACT, what was exported last is shown.
+    """
+    found = []
+    for path in artifacts or Workspace(workspace).last_export():
+        artifact = open_artifact(path)
+        graph = inspect_graph(artifact)
+        parity = None
+        if compare:
+            progress(f"{artifact.path.name}: comparing with torch")
+            parity = check(artifact, images, weights)
+        found.append((artifact, graph, parity))
+    if as_json:
+        click.echo(json.dumps([_as_dict(*entry) for entry in found], indent=2))
+        return
+    for artifact, graph, parity in found:
+        show(table(str(artifact.path), ("", ""), _rows(artifact, graph, parity), words=("",)), "")
+
+
+def _as_dict(artifact: Artifact, graph: GraphInfo, parity: ParityInfo | None) -> dict[str, object]:
+    checked = None if parity is None else dataclasses.asdict(parity)
+    return {
+        "path": str(artifact.path),
+        "manifest": dataclasses.asdict(artifact.manifest),
+        "graph": dataclasses.asdict(graph),
+        "check": checked,
+    }
+
+
+def _rows(artifact: Artifact, graph: GraphInfo, parity: ParityInfo | None) -> list[tuple[str, str]]:
+    manifest = artifact.manifest
+    model, geometry, pruning = manifest.model, manifest.model.geometry, manifest.pruning
+    height, width = model.image_size
+    rows = [
+        ("id", manifest.id),
+        ("model", f"{model.name} ({model.timm_class}), {model.parameters / 1e6:.2f} M parameters"),
+        (
+            "input",
+            f"{height} × {width}, {geometry.patch_tokens} patch + {geometry.prefix_tokens} prefix tokens",
+        ),
+        ("weights", f"{manifest.weights.source}, SHA-256 {manifest.weights.sha256[:12]}…"),
+        (
+            "precision",
+            manifest.dtype
+            if not manifest.fp32_operators
+            else f"{manifest.dtype}; fp32: {', '.join(manifest.fp32_operators)}",
+        ),
+    ]
+    if pruning is not None:
+        kept = f"{pruning.kept} of {geometry.patch_tokens}"
+        rows.append(
+            ("pruning", f"density {pruning.density} keeps {kept}, in block {pruning.prune_at} by {pruning.score} score")
+        )
+    operators = ", ".join(f"{count} {name}" for name, count in graph.operators.items())
+    rows += [
+        ("MACs per image", f"{manifest.macs.per_image / 1e9:.3f} G, MAC ratio {manifest.macs.ratio:.2f} ×"),
+        ("accuracy", _accuracy(artifact)),
+        ("parity", _parity(manifest.parity)),
+        ("opsets", ", ".join(f"{domain} {version}" for domain, version in graph.opsets.items())),
+        ("operators", operators),
+        ("functions", ", ".join(graph.functions) or "none"),
+        ("weights in file", f"{graph.weight_bytes / 2**20:.1f} MiB"),
+    ]
+    if parity is not None:
+        rows.append(("checked again", _parity(parity)))
+    return rows
+
+
+def _accuracy(artifact: Artifact) -> str:
+    known = artifact.manifest.accuracy
+    sparse = "" if artifact.manifest.weights.trained_sparse else "; never trained sparse"
+    if known.top1_percent is None:
+        return f"unmeasured{sparse}"
+    return f"{known.top1_percent:.1f} % right on {known.images} images{sparse}"
+
+
+def _parity(parity: ParityInfo) -> str:
+    top1 = "" if parity.top1_agreement is None else f", same top-1 on {parity.top1_agreement:.0%}"
+    batches = ", ".join(map(str, parity.batches))
+    return (
+        f"largest difference {parity.largest_difference:.1e} of {parity.tolerance:g}{top1}, "
+        f"{parity.images} images ({parity.image_source}), batches {batches}, {parity.runtime}"
+    )

@@ -1,0 +1,95 @@
+"""``sait-deploy predict``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from sait_deploy.artifact import Workspace, open_artifact, storage_errors
+from sait_deploy.cli.render import debug_option, progress, show, table, warn
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.predict import Answer, collect, predict
+from sait_deploy.runtime import RunOptions, RuntimeName, load
+
+_PROGRESS_EVERY = 160
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--artifact",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="What to predict with.  [default: the last export]",
+)
+@click.option(
+    "--runtime",
+    default=RuntimeName.ONNXRUNTIME.value,
+    show_default=True,
+    metavar="NAME",
+    help=f"One of {', '.join(RuntimeName)}.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads within one operator.  [default: all processors]"
+)
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K", help="Classes per image.")
+@click.option(
+    "--visualize", type=click.Path(path_type=Path), metavar="DIR", help="Write each image with its kept tokens there."
+)
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where the last export is looked for.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+@debug_option
+def command(
+    images: tuple[Path, ...],
+    artifact: Path | None,
+    runtime: str,
+    threads: int | None,
+    top: int,
+    visualize: Path | None,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Classify image files and folders of images."""
+    paths = collect(images)
+    opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
+    runner = load(opened, runtime, RunOptions(threads=threads))
+    progress(f"{opened.path.name} on {runner.runtime}, {len(paths)} images")
+    if visualize is not None:
+        with storage_errors(visualize):
+            visualize.mkdir(parents=True, exist_ok=True)
+    answers: list[Answer] = []
+    for answer in predict(runner, paths, top, visualize):
+        answers.append(answer)
+        if len(answers) % _PROGRESS_EVERY == 0:
+            progress(f"{len(answers)} of {len(paths)}")
+    if opened.manifest.weights.source is WeightsSource.RANDOM:
+        warn("random weights: these answers mean nothing")
+    if as_json:
+        click.echo(json.dumps([{"path": str(a.path), **dataclasses.asdict(a.prediction)} for a in answers], indent=2))
+        return
+    tokens = opened.manifest.model.geometry.patch_tokens
+    show(
+        table(
+            None,
+            ("image", f"kept of {tokens}", f"top {top}"),
+            [_row(answer) for answer in answers],
+            words=(f"top {top}",),
+        )
+    )
+    if visualize is not None:
+        progress(f"pictures are in {visualize}")
+
+
+def _row(answer: Answer) -> tuple[str, str, str]:
+    found = answer.prediction
+    classes = ", ".join(f"{label} {share:.1%}" for label, share in zip(found.labels, found.probabilities, strict=True))
+    return str(answer.path), str(found.kept), classes

@@ -1,0 +1,82 @@
+"""The predict stage: images in, likeliest classes and kept tokens out, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from sait_deploy.preprocess import cropped, list_images, open_image
+from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
+from sait_deploy.visualize import draw_kept
+
+BATCH: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One image's answer."""
+
+    path: Path
+    prediction: Prediction
+
+
+def collect(paths: Sequence[Path]) -> list[Path]:
+    """Returns the image files that paths and folders name, in order, each once.
+
+    Raises:
+        ImageError: a path does not exist, or a folder holds no image.
+    """
+    return list(dict.fromkeys(image for path in paths for image in list_images(path).paths))
+
+
+def predict(runner: Runner, paths: Sequence[Path], top: int = 5, visualize: Path | None = None) -> Iterator[Answer]:
+    """Classifies image files, yielding each answer as its batch is done.
+
+    Args:
+        runner: an artifact ready to run.
+        paths: image files.
+        top: classes per image.
+        visualize: folder for a picture of each image with its kept tokens; None for none.
+
+    Raises:
+        ImageError: an image cannot be read.
+        InvalidArgument: the model has no head to classify with.
+    """
+    for start in range(0, len(paths), BATCH):
+        chunk = list(paths[start : start + BATCH])
+        images = runner.preprocess(chunk)
+        if visualize is None or runner.artifact.manifest.pruning is None:
+            output, keep, importance = runner.run(images), None, None
+        else:
+            selection = runner.select(images)
+            prefix = runner.artifact.manifest.model.geometry.prefix_tokens
+            keep, importance = selection.keep[:, prefix:], selection.importance
+            output = Output(selection.logits, keep.sum(axis=1, dtype=np.int32))
+        found = predictions(runner.artifact, output, top)
+        for index, (path, prediction) in enumerate(zip(chunk, found, strict=True)):
+            if visualize is not None:
+                kept = None if keep is None else keep[index]
+                seen = None if importance is None else importance[index]
+                _draw(runner, path, prediction, kept, seen, visualize / f"{start + index:04d}-{path.stem}.png")
+            yield Answer(path, prediction)
+
+
+def _draw(
+    runner: Runner,
+    path: Path,
+    prediction: Prediction,
+    keep: np.ndarray[tuple[int], np.dtype[np.int32]] | None,
+    importance: np.ndarray[tuple[int], np.dtype[np.float32]] | None,
+    target: Path,
+) -> None:
+    manifest = runner.artifact.manifest
+    height, width = (s // p for s, p in zip(manifest.model.image_size, manifest.model.patch_size, strict=True))
+    tokens = manifest.model.geometry.patch_tokens
+    image = np.asarray(cropped(open_image(path), manifest.preprocessing))
+    caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), {prediction.kept} of {tokens} tokens kept"
+    mask = np.ones(tokens, dtype=np.int32) if keep is None else keep
+    draw_kept(image, mask, (height, width), caption=caption, importance=importance).save(target)

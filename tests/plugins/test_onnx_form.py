@@ -1,0 +1,199 @@
+"""What exporters are given: function bodies, schemas, and torch operators that can be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.defs
+import pytest
+import torch
+from onnx import helper
+
+from sait_deploy.plugins.mass_token_select import onnx_function as select_function
+from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_in_numpy
+from sait_deploy.plugins.mass_token_select.spec import SPEC as SELECT_SPEC
+from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
+from sait_deploy.plugins.onnx_form import operator_function, operator_schema
+from sait_deploy.plugins.pack_rows import onnx_function as pack_function
+from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_in_numpy
+from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_SPEC
+from sait_deploy.plugins.pack_rows.torch_op import pack_rows
+from sait_deploy.plugins.spec import OperatorSpec
+from tests.plugins.cases import PREFIXES
+from tests.plugins.forms import DOMAIN, ONNX_FORMS, Form, assert_same_bits, model_of, pack_node, runner, select_node
+
+OPSETS = range(18, 25)
+PATCHES = 5
+
+
+def _feeds() -> dict[str, Any]:
+    importance = np.array([[0.1, 0.4, 0.1, 0.3, 0.1], [0.2, 0.2, 0.2, 0.2, 0.2], [0, 0, 0, 0, 1]], dtype=np.float32)
+    limits = np.array([[1, 5], [0, 2], [3, 5]], dtype=np.int32)
+    return {"importance": importance, "mass": np.array([0.6, 0.9, 0.5], dtype=np.float32), "keep_limits": limits}
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("form", ONNX_FORMS)
+def test_both_operators_run_in_one_model_at_every_opset(form: Form, opset: int) -> None:
+    model = model_of([select_node(prefix=2), pack_node()], opset)
+    keep, counts = select_in_numpy(**_feeds(), prefix=2)
+    wanted = (keep, counts, *pack_in_numpy(keep, counts))
+    names = ("keep", "counts", "rows", "cu_seqlens")
+    for name, got, want in zip(names, runner(form, model)(_feeds()), wanted, strict=True):
+        assert_same_bits(f"{name}, {form}, opset {opset}", got, want)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_models_pass_the_full_check(opset: int) -> None:
+    for nodes in ([select_node(prefix=1)], [pack_node()], [select_node(prefix=0), pack_node()]):
+        onnx.checker.check_model(model_of(nodes, opset), full_check=True)
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("make", [select_function.function, pack_function.function])
+def test_a_function_body_uses_standard_operators_alone(make: Callable[[int], onnx.FunctionProto], opset: int) -> None:
+    function = make(opset)
+    assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
+    assert {node.domain for node in function.node} <= {"", "ai.onnx"}
+    for node in function.node:
+        assert onnx.defs.has(node.op_type, ""), node.op_type
+
+
+def test_a_function_for_another_opset_than_its_model_is_rejected() -> None:
+    with pytest.raises(onnx.checker.ValidationError):
+        model_of([pack_node()], opset=20, functions=[pack_function.function(21)])
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("form", ONNX_FORMS)
+def test_the_prefix_attribute_reaches_the_function(form: Form, prefix: int) -> None:
+    keep, counts = runner(form, model_of([select_node(prefix=prefix)]))(_feeds())
+    assert keep.shape == (3, prefix + PATCHES)
+    assert (keep[:, :prefix] == 1).all()
+    assert counts.tolist() == [prefix + 2, prefix + 2, prefix + 3]
+
+
+@pytest.mark.parametrize("form", ONNX_FORMS)
+def test_each_node_of_a_model_has_its_own_prefix(form: Form) -> None:
+    nodes = [select_node(("keep_a", "counts_a"), prefix=1), select_node(("keep_b", "counts_b"), prefix=4)]
+    keep_a, counts_a, keep_b, counts_b = runner(form, model_of(nodes))(_feeds())
+    assert (keep_a.shape[1], keep_b.shape[1]) == (1 + PATCHES, 4 + PATCHES)
+    assert np.array_equal(keep_a[:, 1:], keep_b[:, 4:])
+    assert np.array_equal(counts_b - counts_a, [3, 3, 3])
+
+
+@pytest.mark.parametrize("form", ONNX_FORMS)
+def test_a_node_without_the_prefix_attribute_has_no_prefix_tokens(form: Form) -> None:
+    """The schema gives `prefix` a default, so the checker accepts a node without it, and every form must run it."""
+    keep, counts = runner(form, model_of([select_node()]))(_feeds())
+    assert keep.shape == (3, PATCHES)
+    assert counts.tolist() == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "inputs", "outputs", "attributes"),
+    [
+        (
+            SELECT_SPEC,
+            "MassTokenSelect",
+            [("importance", "tensor(float)"), ("mass", "tensor(float)"), ("keep_limits", "tensor(int32)")],
+            [("keep", "tensor(int32)"), ("counts", "tensor(int32)")],
+            ["prefix"],
+        ),
+        (
+            PACK_SPEC,
+            "PackRows",
+            [("keep", "tensor(int32)"), ("counts", "tensor(int32)")],
+            [("rows", "tensor(int32)"), ("cu_seqlens", "tensor(int32)")],
+            [],
+        ),
+    ],
+    ids=["MassTokenSelect", "PackRows"],
+)
+def test_schema_and_function_have_the_specified_interface(
+    spec: OperatorSpec,
+    name: str,
+    inputs: list[tuple[str, str]],
+    outputs: list[tuple[str, str]],
+    attributes: list[str],
+) -> None:
+    schema = operator_schema(spec)
+    assert (schema.domain, schema.name, schema.since_version) == ("ai.sait", name, 1)
+    assert [(formal.name, formal.type_str) for formal in schema.inputs] == inputs
+    assert [(formal.name, formal.type_str) for formal in schema.outputs] == outputs
+    assert list(schema.attributes) == attributes
+    assert all(attribute.type == onnx.defs.OpSchema.AttrType.INT for attribute in schema.attributes.values())
+    module = select_function if spec is SELECT_SPEC else pack_function
+    function = module.function(20)
+    assert (function.domain, function.name) == ("ai.sait", name)
+    assert list(function.input) == [formal for formal, _ in inputs]
+    assert list(function.output) == [formal for formal, _ in outputs]
+    assert [*function.attribute, *(attribute.name for attribute in function.attribute_proto)] == attributes
+    assert function.doc_string == schema.doc
+
+
+@pytest.fixture
+def registered_schemas() -> Iterator[None]:
+    specs = (SELECT_SPEC, PACK_SPEC)
+    for spec in specs:
+        onnx.defs.register_schema(operator_schema(spec))
+    yield
+    for spec in specs:
+        onnx.defs.deregister_schema(spec.name, 1, DOMAIN)
+
+
+@pytest.mark.usefixtures("registered_schemas")
+def test_with_its_schema_registered_a_misspelt_node_is_rejected() -> None:
+    model_of([select_node(prefix=1), pack_node()])
+    for misspelt in (select_node(prefixes=1), select_node(prefix="1")):
+        with pytest.raises(onnx.checker.ValidationError):
+            model_of([misspelt])
+    two_inputs = helper.make_node("MassTokenSelect", ["importance", "mass"], ["keep", "counts"], domain=DOMAIN)
+    with pytest.raises(onnx.checker.ValidationError):
+        model_of([two_inputs])
+
+
+def test_a_body_that_is_no_onnx_text_is_rejected() -> None:
+    with pytest.raises(onnx.parser.ParseError):
+        operator_function(PACK_SPEC, "rows = = Identity (keep)", 20)
+
+
+def _tensors() -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in _feeds().values())
+
+
+@pytest.mark.parametrize("prefix", [0, 3])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_torch_accepts_the_selection_as_an_operator(prefix: int, requires_grad: bool) -> None:
+    importance, mass, keep_limits = _tensors()
+    arguments = (importance.requires_grad_(requires_grad), mass, keep_limits, prefix)
+    results = torch.library.opcheck(mass_token_select, arguments)
+    assert set(results.values()) == {"SUCCESS"}
+
+
+def test_torch_accepts_the_packing_as_an_operator() -> None:
+    results = torch.library.opcheck(pack_rows, mass_token_select(*_tensors(), 1))
+    assert set(results.values()) == {"SUCCESS"}
+
+
+class _Plan(torch.nn.Module):
+    def forward(
+        self, importance: torch.Tensor, mass: torch.Tensor, keep_limits: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        keep, counts = mass_token_select(importance, mass, keep_limits, 1)
+        return keep, counts, *pack_rows(keep, counts)
+
+
+def test_torch_export_keeps_both_operators_whole_for_any_batch() -> None:
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(_Plan(), _tensors(), dynamic_shapes=({0: batch}, {0: batch}, {0: batch}))
+    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert {"sait.mass_token_select.default", "sait.pack_rows.default"} <= called
+    assert not any(target.startswith("aten.sort") for target in called)
+    larger = tuple(torch.cat([tensor, tensor]) for tensor in _tensors())
+    for got, want in zip(exported.module()(*larger), _Plan()(*larger), strict=True):
+        assert torch.equal(got, want)
