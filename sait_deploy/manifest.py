@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
-import typing
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from sait_deploy.errors import ArtifactError
+from sait_deploy.jsoncodec import Codec
 from sait_deploy.preprocess import Preprocessing
 from sait_deploy.schedule import Geometry, OperatingPoint, Score
 
 SCHEMA_VERSION: Final = 1
+_CODEC: Final = Codec("the manifest", "export again", SCHEMA_VERSION)
 
 
 class Form(StrEnum):
@@ -190,78 +189,7 @@ def from_json(text: str) -> Manifest:
     Raises:
         ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
     """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ArtifactError(f"manifest.json is not JSON ({error})", "export again") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"manifest.json has schema version {version}, not {SCHEMA_VERSION}", "export again with this version"
-        )
-    manifest = decode(Manifest, data, "manifest")
-    assert isinstance(manifest, Manifest)
-    return manifest
-
-
-def decode(kind: Any, value: Any, where: str) -> Any:
-    """Turns JSON values into ``kind``: dataclasses, enums, tuples, dicts, optionals and scalars.
-
-    Raises:
-        ArtifactError: the value is not of that kind; ``where`` names the field.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _decode_union(arguments, value, where)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_dataclass(kind, value, where)
-    if origin is tuple and isinstance(value, list):
-        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
-            raise _mismatch(kind, value, where)
-        kinds = arguments if arguments[-1] is not Ellipsis else (arguments[0],) * len(value)
-        return tuple(decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {decode(str, k, where): decode(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(kind, type) and issubclass(kind, StrEnum) and isinstance(value, str):
-        if value in kind.__members__.values():
-            return kind(value)
-        raise _mismatch(kind, value, where)
-    if kind is float and type(value) is int:
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    raise _mismatch(kind, value, where)
-
-
-def _mismatch(kind: Any, value: Any, where: str) -> ArtifactError:
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    return ArtifactError(f"{where} is {value!r:.80}, not {name}", "export again with this version")
-
-
-def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    for kind in kinds:
-        if kind is not type(None):
-            try:
-                return decode(kind, value, where)
-            except ArtifactError:
-                if len([k for k in kinds if k is not type(None)]) == 1:
-                    raise
-    raise _mismatch(" or ".join(str(k) for k in kinds), value, where)
-
-
-def _decode_dataclass(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise _mismatch(kind, value, where)
-    hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    missing = [name for name in names if name not in value]
-    unknown = [name for name in value if name not in names]
-    if missing or unknown:
-        wrong = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(map(str, unknown))}"
-        raise ArtifactError(f"{where} {wrong}", "export again with this version")
-    return kind(**{name: decode(hints[name], value[name], f"{where}.{name}") for name in names})
+    return _CODEC.read(Manifest, text)
 
 
 def fingerprint(*parts: object) -> str:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
-import types
-import typing
 from collections import Counter
-from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
 from sait_deploy.bench.results import SCHEMA_VERSION, Report, Row, Variant
 from sait_deploy.errors import ArtifactError
+from sait_deploy.jsoncodec import Codec, shown
 
 _DECIMALS = 7
 _HINT = "measure again, or take the file as the benchmark wrote it"
+_CODEC = Codec("the benchmark report", _HINT, SCHEMA_VERSION)
 
 
 def to_json(report: Report) -> str:
@@ -43,79 +40,9 @@ def from_json(text: str) -> Report:
         ArtifactError: it is no JSON, of another schema version, lacks or misnames a field, holds a value that cannot
             be, or contradicts itself; the message names the field.
     """
-    try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"the benchmark report is not JSON: {error}", _HINT) from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"the benchmark report has schema_version {_shown(version)}, not {SCHEMA_VERSION}",
-            "read it with the version of sait-deploy that wrote it",
-        )
-    report: Report = _decode(Report, data, "report")
+    report = _CODEC.read(Report, text)
     _check(report)
     return report
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _wrong(where: str, value: object, wanted: str) -> ArtifactError:
-    return ArtifactError(f"the benchmark report's {where} is {_shown(value)}, not {wanted}", _HINT)
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """Turns parsed JSON into a value of an annotated type; ``where`` names the field in errors."""
-    if isinstance(kind, types.UnionType):
-        (inner,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
-        return None if value is None else _decode(inner, value, where)
-    if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, where)
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if type(value) is not list:
-            raise _wrong(where, value, "a list")
-        return tuple(_decode(parts[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is dict:
-        if type(value) is not dict:
-            raise _wrong(where, value, "an object")
-        return {key: _decode(parts[1], item, f"{where}[{_shown(key)}]") for key, item in value.items()}
-    return _decode_scalar(kind, value, where)
-
-
-def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
-    if issubclass(kind, StrEnum):
-        if value not in tuple(kind):
-            raise _wrong(where, value, "one of " + ", ".join(kind))
-        return kind(value)
-    if kind is float and type(value) in (int, float):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if math.isfinite(number):
-            return number
-    elif type(value) is kind:
-        return value
-    raise _wrong(where, value, {float: "a finite number", int: "an integer", bool: "true or false"}.get(kind, "text"))
-
-
-def _decode_fields(kind: Any, value: Any, where: str) -> Any:
-    if type(value) is not dict:
-        raise _wrong(where, value, "an object")
-    hints = typing.get_type_hints(kind)
-    for problem, names in (("lacks", hints.keys() - value.keys()), ("has the unknown", value.keys() - hints.keys())):
-        if names:
-            raise ArtifactError(f"the benchmark report's {where} {problem} field {min(names)!r}", _HINT)
-    prefix = "" if kind is Report else f"{where}."
-    return kind(**{name: _decode(hint, value[name], prefix + name) for name, hint in hints.items()})
 
 
 def _require(condition: bool, what: str) -> None:
@@ -128,13 +55,13 @@ def _check(report: Report) -> None:
     for index, variant in enumerate(report.variants):
         _check_variant(variant, f"variants[{index}]")
     repeated = [name for name, times in Counter(variant.id for variant in report.variants).items() if times > 1]
-    _require(not repeated, f"variant ids {_shown(repeated)} are repeated")
+    _require(not repeated, f"variant ids {shown(repeated)} are repeated")
     baselines = [variant.id for variant in report.variants if variant.baseline]
     _require(len(baselines) == 1, f"{len(baselines)} variants are the baseline, and one has to be")
     known = {variant.id for variant in report.variants}
     for index, row in enumerate(report.rows):
         where = f"rows[{index}]"
-        _require(row.variant in known, f"{where}.variant {_shown(row.variant)} is not among the variants")
+        _require(row.variant in known, f"{where}.variant {shown(row.variant)} is not among the variants")
         _check_row(row, row.variant == baselines[0], where)
     _check_pairs(report.rows, baselines[0])
 
@@ -177,5 +104,5 @@ def _check_pairs(rows: tuple[Row, ...], baseline: str) -> None:
             len(row.seconds) == rounds[row.batch],
             f"{where}.seconds holds {len(row.seconds)} samples, the baseline of batch {row.batch} {rounds[row.batch]}",
         )
-        _require((row.batch, row.variant) not in seen, f"{where} repeats batch {row.batch} of {_shown(row.variant)}")
+        _require((row.batch, row.variant) not in seen, f"{where} repeats batch {row.batch} of {shown(row.variant)}")
         seen.add((row.batch, row.variant))

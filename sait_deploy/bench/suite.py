@@ -94,7 +94,7 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     Raises:
         SaitError: an artifact cannot run on the runtime, or an image cannot be read.
     """
-    started = _load_average()
+    started = load_average()
     run_options = RunOptions(threads=options.threads)
     runners = {a.manifest.id: load(a, options.runtime, run_options) for a in artifacts}
     dense = artifacts[0].manifest
@@ -205,17 +205,18 @@ def _notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Row]) ->
 
 def _environment(runner: Runner, threads: int | None) -> dict[str, str]:
     found = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "processors usable": str(processors()),
         "threads": str(processors() if threads is None else threads),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
     return found | runner.environment
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Returns the processor's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -225,5 +226,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _load_average() -> str:
+def load_average() -> str:
+    """Returns how busy the machine was over the last 1, 5 and 15 minutes."""
     return " ".join(f"{value:.2f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"

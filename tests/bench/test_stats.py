@@ -1,0 +1,225 @@
+"""The statistics against known answers, against what must hold of any samples, and against simulated truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sait_deploy.bench.results import Interval, Row
+from sait_deploy.bench.stats import (
+    FEWEST_ROUNDS,
+    WARNING,
+    break_even_batch,
+    make_row,
+    paired_ratio,
+    relative_spread,
+    row_notes,
+    summarise,
+)
+from sait_deploy.errors import InvalidArgument
+
+SECONDS = st.floats(1e-6, 1e3)
+PAIRS = st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=30)
+
+
+def test_equal_rounds_give_an_interval_without_width() -> None:
+    assert paired_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]) == Interval(2.0, 2.0, 2.0)
+
+
+def test_the_ratio_is_taken_by_round_and_not_of_the_medians() -> None:
+    # Medians 3 and 3 would give 1; the ratios are 0.5, 0.5 and 5.
+    assert paired_ratio([1.0, 3.0, 10.0], [2.0, 6.0, 2.0]).median == 0.5
+    assert paired_ratio([1.0, 3.0, 10.0], [2.0, 6.0, 2.0]).high == 5.0
+
+
+def test_drift_that_both_share_does_not_widen_the_interval() -> None:
+    drift = np.linspace(1, 3, 50)
+    found = paired_ratio((drift * 0.3).tolist(), (drift * 0.2).tolist())
+    assert (found.low, found.median, found.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_the_interval_covers_the_true_median_about_95_times_in_100() -> None:
+    draw = np.random.default_rng(3)
+    hits = 0
+    for trial in range(300):
+        other = draw.lognormal(0, 0.1, 25)
+        dense = 1.3 * other * draw.lognormal(0, 0.2, 25)
+        found = paired_ratio(dense.tolist(), other.tolist(), seed=trial, resamples=200)
+        hits += found.low <= 1.3 <= found.high
+    assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_more_samples_than_are_resampled_at_once_give_a_narrow_interval() -> None:
+    draw = np.random.default_rng(5)
+    dense = draw.lognormal(0, 0.1, 30_000)
+    found = paired_ratio(dense.tolist(), [0.5] * dense.size, resamples=50)
+    assert found.low < found.median < found.high
+    assert found.high - found.low < 0.02
+
+
+@settings(deadline=None, max_examples=40)
+@given(pairs=PAIRS, seed=st.integers(0, 2**32), resamples=st.integers(1, 50))
+def test_an_interval_contains_its_median_and_lies_within_the_ratios(
+    pairs: list[tuple[float, float]], seed: int, resamples: int
+) -> None:
+    dense, other = zip(*pairs, strict=True)
+    found = paired_ratio(dense, other, seed=seed, resamples=resamples)
+    ratios = [a / b for a, b in pairs]
+    assert min(ratios) <= found.low <= found.median <= found.high <= max(ratios)
+    assert found == paired_ratio(dense, other, seed=seed, resamples=resamples)
+
+
+@settings(deadline=None, max_examples=40)
+@given(pairs=PAIRS, factor=st.floats(1e-3, 1e3))
+def test_a_slower_dense_scales_the_interval(pairs: list[tuple[float, float]], factor: float) -> None:
+    dense, other = zip(*pairs, strict=True)
+    once = paired_ratio(dense, other, resamples=100)
+    scaled = paired_ratio([factor * sample for sample in dense], other, resamples=100)
+    assert dataclasses.astuple(scaled) == pytest.approx([factor * end for end in dataclasses.astuple(once)], rel=1e-9)
+
+
+def test_another_seed_resamples_differently() -> None:
+    dense = np.random.default_rng(0).lognormal(0, 0.3, 40).tolist()
+    assert len({paired_ratio(dense, [1.0] * 40, seed=seed, resamples=200).low for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("dense", "other"),
+    [
+        ([], []),
+        ([1.0], [1.0, 2.0]),
+        ([1.0, 0.0], [1.0, 1.0]),
+        ([1.0, 1.0], [1.0, -1.0]),
+        ([math.nan], [1.0]),
+        ([math.inf], [1.0]),
+    ],
+)
+def test_samples_that_are_no_pairs_of_durations_are_refused(dense: list[float], other: list[float]) -> None:
+    with pytest.raises(InvalidArgument):
+        paired_ratio(dense, other)
+
+
+def test_no_resamples_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="resamples 0"):
+        paired_ratio([1.0], [1.0], resamples=0)
+
+
+def test_summary_of_known_samples() -> None:
+    assert summarise([0.001 * n for n in range(1, 102)], 4) == pytest.approx((51.0, 100.0, 4 / 0.051))
+
+
+def test_p99_of_few_samples_is_the_slowest_that_occurred() -> None:
+    assert summarise([0.1, 0.1, 0.1, 0.9], 1).p99_ms == pytest.approx(900)
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=50), st.integers(1, 1024))
+def test_percentiles_are_ordered_and_p99_is_a_sample(seconds: list[float], batch: int) -> None:
+    found = summarise(seconds, batch)
+    assert found.p50_ms <= found.p99_ms
+    assert found.p99_ms in [sample * 1e3 for sample in seconds]
+    assert found.images_per_second * found.p50_ms == pytest.approx(batch * 1e3)
+
+
+@pytest.mark.parametrize(("seconds", "batch"), [([], 1), ([1.0], 0), ([0.0], 1)])
+def test_a_summary_of_nothing_is_refused(seconds: list[float], batch: int) -> None:
+    with pytest.raises(InvalidArgument):
+        summarise(seconds, batch)
+
+
+def test_relative_spread_of_known_samples() -> None:
+    assert relative_spread([float(n) for n in range(1, 12)]) == pytest.approx((10 - 2) / 6)
+    assert relative_spread([5.0] * 9) == 0
+
+
+def row(batch: int, low: float, *, variant: str = "v") -> Row:
+    """Makes a row that differs from others only in what break-even looks at."""
+    return Row(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("lows", "wanted"),
+    [
+        ({1: 1.2, 8: 1.3, 32: 1.1}, 1),
+        ({1: 0.9, 8: 1.3, 32: 1.1}, 8),
+        ({1: 1.2, 8: 0.99, 32: 1.1}, 32),
+        ({1: 1.2, 8: 1.2, 32: 0.95}, None),
+        ({1: 1.0}, None),
+        ({32: 1.1, 1: 0.9, 8: 1.1}, 8),
+    ],
+)
+def test_break_even_holds_at_every_larger_batch(lows: dict[int, float], wanted: int | None) -> None:
+    others = [row(batch, 0.5, variant="other") for batch in lows]
+    assert break_even_batch([*others, *(row(batch, low) for batch, low in lows.items())], "v") == wanted
+
+
+def test_break_even_of_what_was_not_compared_is_refused() -> None:
+    baseline = dataclasses.replace(row(1, 1.0, variant="dense"), speedup=None)
+    for variant in ("dense", "missing"):
+        with pytest.raises(InvalidArgument, match=variant):
+            break_even_batch([baseline], variant)
+
+
+def made(
+    seconds: Sequence[float],
+    dense: Sequence[float] | None,
+    *,
+    kept: Sequence[int] = (4,),
+    macs: int = 50,
+    dense_macs: int = 100,
+    batch: int = 2,
+) -> Row:
+    """Makes a row of a variant that does half the work."""
+    return make_row(
+        batch=batch, variant="v", seconds=seconds, dense_seconds=dense, kept=kept, macs=macs, dense_macs=dense_macs
+    )
+
+
+def test_a_row_of_known_samples() -> None:
+    found = made([0.2] * 8, [0.3] * 8, kept=list(range(101)))
+    assert (found.batch, found.variant, found.seconds) == (2, "v", (0.2,) * 8)
+    assert (found.kept_mean, found.kept_p95, found.kept_max) == (50, 95, 100)
+    assert (found.p50_ms, found.p99_ms, found.images_per_second) == pytest.approx((200, 200, 10))
+    assert found.speedup is not None
+    assert found.speedup.median == pytest.approx(1.5)
+    assert (found.mac_ratio, found.share) == pytest.approx((2, 0.75))
+
+
+def test_the_share_is_of_the_median_speed_up() -> None:
+    assert made([0.2] * 7, [0.2, 0.25, 0.28, 0.3, 0.5, 0.6, 0.7]).share == pytest.approx(0.75)
+
+
+def test_the_baseline_is_not_compared_with_itself() -> None:
+    found = made([0.2] * 8, None, macs=100)
+    assert (found.speedup, found.share, found.mac_ratio) == (None, None, 1)
+
+
+@pytest.mark.parametrize("changed", [{"kept": []}, {"kept": [-1]}, {"macs": 0}, {"dense_macs": 0}, {"batch": 0}])
+def test_a_row_of_impossible_figures_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument):
+        made([0.2], [0.3], **changed)  # type: ignore[arg-type]
+
+
+def test_a_steady_row_earns_no_warning() -> None:
+    assert row_notes(made([0.2] * 20, [0.3] * 20), "half") == ()
+    assert row_notes(made([0.2] * 20, None), "dense") == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "dense", "phrase"),
+    [
+        ([0.2, 0.3] * 10, [0.3, 0.45] * 10, "spread widely"),
+        ([0.2] * 20, [0.28, 0.32] * 10, "speed-up is known to within"),
+        ([0.2] * (FEWEST_ROUNDS - 1), [0.3] * (FEWEST_ROUNDS - 1), "rounds are too few"),
+        ([0.2] * 20, [0.43] * 20, "times the MAC ratio"),
+    ],
+)
+def test_each_doubt_earns_its_own_warning(seconds: list[float], dense: list[float], phrase: str) -> None:
+    (note,) = row_notes(made(seconds, dense), "half")
+    assert note.startswith(f"{WARNING}batch 2, half: ")
+    assert phrase in note
