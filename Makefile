@@ -1,0 +1,36 @@
+# Two commands do all set-up: `make demo` and `make test`. Both use one virtual environment, made when it is missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= build/demo
+BIN := $(abspath $(VENV))/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo
+	rm -rf $(DEMO) && mkdir -p $(DEMO)
+	cd $(DEMO) && $(BIN)/sait-deploy export --density 0.6
+	cd $(DEMO) && { $(BIN)/sait-deploy build-engine || [ $$? -eq 3 ]; }
+	cd $(DEMO) && $(BIN)/sait-deploy bench -o report.html
+	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images/7) --visualize pictures
+	@echo "report: $(DEMO)/report.html, pictures: $(DEMO)/pictures"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf build dist *.egg-info
+
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[train,cpu]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
