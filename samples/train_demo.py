@@ -1,9 +1,11 @@
 """Trains the demonstration model: a plain, dense vision transformer on cluttered digits.
 
-    python samples/train_demo.py --output build/demo
+    python samples/train_demo.py --output build/first
+    python samples/train_demo.py --start-from build/first --steps 2400 --seed 2 --output build/demo
 
-writes ``model.safetensors`` and ``report.json``; the committed ones in ``sait_deploy/demo/`` come from this command
-with no other argument (about an hour on two cores). Every image is composed on the fly, so no image is seen twice.
+writes ``model.safetensors`` and ``report.json``: a cycle from scratch and a shorter one on top, about an hour on
+two cores together. The committed files in ``sait_deploy/demo/`` come from these two commands. Every image is composed on
+the fly, so no image is seen twice.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -64,13 +66,20 @@ def accuracy(model: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int
     return 100.0 * right / len(images)
 
 
-def train(options: TrainOptions) -> tuple[VisionTransformer, list[dict[str, float]]]:
-    """Trains from scratch and returns the model and its log."""
+def new_model(options: TrainOptions, start_from: Path | None) -> VisionTransformer:
+    """Makes the model, with the weights of an earlier cycle where one is named."""
     torch.manual_seed(options.seed)
+    model = VisionTransformer(**demo.ARCHITECTURE)
+    if start_from is not None:
+        model.load_state_dict(load_file(start_from / "model.safetensors"))
+    return model
+
+
+def train(model: VisionTransformer, options: TrainOptions) -> list[dict[str, float]]:
+    """Trains a model for one cycle and returns its log."""
     rng = np.random.default_rng(options.seed)
     digits = load_digits(Split.TRAIN)
     watch_images, watch_labels = compose_many(Split.HELD_OUT, options.log_images, options.evaluation_seed + 1)
-    model = VisionTransformer(**demo.ARCHITECTURE)
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
@@ -100,25 +109,27 @@ def train(options: TrainOptions) -> tuple[VisionTransformer, list[dict[str, floa
             running = 0.0
             log.append(entry)
             click.echo(json.dumps(entry), err=True)
-    return model, log
+    return log
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True)
+@click.option("--start-from", type=click.Path(path_type=Path), help="Output folder of an earlier cycle.")
 @click.option("--steps", type=click.IntRange(min=1), default=TrainOptions().steps, show_default=True)
-def main(output: Path, steps: int) -> None:
-    """Train the demonstration model and write its checkpoint and report."""
-    options = TrainOptions(steps=steps)
-    model, log = train(options)
+@click.option("--seed", type=int, default=TrainOptions().seed, show_default=True)
+def main(output: Path, start_from: Path | None, steps: int, seed: int) -> None:
+    """Train the demonstration model for a cycle and write its checkpoint and report."""
+    options = TrainOptions(steps=steps, seed=seed)
+    model = new_model(options, start_from)
+    log = train(model, options)
     images, labels = compose_many(Split.HELD_OUT, options.evaluation_images, options.evaluation_seed)
+    earlier = [] if start_from is None else json.loads((start_from / "report.json").read_text())["cycles"]
     report: dict[str, Any] = {
-        "command": "python samples/train_demo.py",
         "architecture": demo.ARCHITECTURE,
-        "options": asdict(options),
         "canvas": asdict(CanvasOptions()),
         "training": "dense",
-        "held_out": {"images": len(images), "top1_percent": accuracy(model, images, labels)},
-        "log": log,
+        "held_out": {"images": len(images), "top1_percent": round(accuracy(model, images, labels), 2)},
+        "cycles": [*earlier, {"options": asdict(options), "log": log}],
         "environment": {
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
@@ -129,7 +140,7 @@ def main(output: Path, steps: int) -> None:
     }
     output.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, output / "model.safetensors")
-    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     click.echo(json.dumps(report["held_out"]))
 
 

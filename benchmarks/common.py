@@ -1,0 +1,38 @@
+"""What the suites share: where results go, and what they say about the machine."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from sait_deploy.bench.suite import load_average, processor_name
+from sait_deploy.runtime.onnxruntime import processors
+
+RESULTS: Final = Path(__file__).parent / "results"
+THREADS: Final = 2
+
+
+def environment(*packages: str) -> dict[str, str]:
+    """Returns the machine and the versions of the named packages."""
+    known = {
+        "processor": processor_name(),
+        "processors usable": str(processors()),
+        "load average at start": load_average(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    return known | {name: version(name) for name in packages}
+
+
+def write(name: str, command: str, found: dict[str, Any], machine: dict[str, str]) -> Path:
+    """Writes a result file with the command that makes it and the machine it came from."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    document = {"command": command, "created": created, "environment": machine, **found}
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,124 @@
+"""Time and peak memory of an export against plain ``torch.onnx.export``, and how fast ``sait-deploy --help`` starts.
+
+    python -m benchmarks.export_cost
+
+Each export runs in a process of its own, in turn with the others; importing is not timed. Ours hashes weights and file,
+traces, attaches functions and writes; the parity check is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import click
+
+from benchmarks.common import environment, write
+
+MODEL: Final = "deit_small_patch16_224"
+ROUNDS: Final = 5
+STARTS: Final = 15
+KEPT: Final = 118
+TARGETS: Final = {"time_ratio": 1.5, "memory_ratio": 1.3, "help_ratio": 4.0}
+
+
+def _child(kind: str, path: Path) -> dict[str, float]:
+    """Exports once and returns seconds and peak resident KiB of this process."""
+    import torch
+
+    from sait_deploy.artifact import sha256_of
+    from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
+    from sait_deploy.exporters.trace import trace
+    from sait_deploy.manifest import WeightsSource
+    from sait_deploy.models import FixedPruning, PrunableViT
+    from sait_deploy.schedule import Score
+    from sait_deploy.weights import sha256_of_weights
+    from sait_deploy.zoo import WeightsRequest, load_model
+
+    model = load_model(MODEL, WeightsRequest(WeightsSource.RANDOM))
+    started = time.perf_counter()
+    if kind == "plain":
+        example = (torch.zeros(2, 3, *model.info.image_size),)
+        batch = ({0: torch.export.Dim("batch", min=1)},)
+        with torch.no_grad():
+            program = torch.onnx.export(
+                model.vit, example, dynamo=True, opset_version=20, dynamic_shapes=batch, verbose=False
+            )
+        assert program is not None
+        program.save(path)
+    else:
+        pruning = None if kind == "dense" else FixedPruning(Score.MEAN, 3, KEPT)
+        outputs = ["logits"] if pruning is None else ["logits", "counts"]
+        sha256_of_weights(model.vit)
+        graph = trace(PrunableViT(model.vit, pruning), model.info.image_size, outputs, 20)
+        save(finish(graph, FinishOptions(20, OperatorForm.FUNCTION, {})), path)
+        sha256_of(path)
+    return {
+        "seconds": time.perf_counter() - started,
+        "peak_kib": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+    }
+
+
+def _exports() -> dict[str, dict[str, list[float]]]:
+    kinds = ("plain", "dense", "density")
+    found: dict[str, dict[str, list[float]]] = {kind: {"seconds": [], "peak_kib": []} for kind in kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(ROUNDS):
+            for kind in kinds:
+                command = [sys.executable, "-m", "benchmarks.export_cost", "--child", kind, "--path", str(Path(folder) / "model.onnx")]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                for key, value in json.loads(done.stdout.splitlines()[-1]).items():
+                    found[kind][key].append(round(value, 4))
+            click.echo(f"round {turn + 1} of {ROUNDS}", err=True)
+    return found
+
+
+def _start_up() -> dict[str, list[float]]:
+    script = str(Path(sys.executable).parent / "sait-deploy")
+    commands = {"python -c pass": [sys.executable, "-c", "pass"], "sait-deploy --help": [script, "--help"]}
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(STARTS + 2):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            if turn >= 2:
+                found[name].append(round(time.perf_counter() - started, 5))
+    return found
+
+
+@click.command()
+@click.option("--child", type=click.Choice(["plain", "dense", "density"]), hidden=True)
+@click.option("--path", type=click.Path(path_type=Path), hidden=True)
+def main(child: str | None, path: Path | None) -> None:
+    """Measure and write results/export_cost.json."""
+    if child is not None and path is not None:
+        click.echo(json.dumps(_child(child, path)))
+        return
+    machine = environment("torch", "timm", "onnxscript", "click")
+    exports, starts = _exports(), _start_up()
+    ratios: dict[str, Any] = {}
+    for kind in ("dense", "density"):
+        pairs = {
+            key: [a / b for a, b in zip(exports[kind][key], exports["plain"][key], strict=True)]
+            for key in ("seconds", "peak_kib")
+        }
+        ratios[kind] = {
+            "time_ratio": round(median(pairs["seconds"]), 3),
+            "memory_ratio": round(median(pairs["peak_kib"]), 3),
+        }
+    base, helped = starts["python -c pass"], starts["sait-deploy --help"]
+    ratios["help_ratio"] = round(median(b / a for a, b in zip(base, helped, strict=True)), 2)
+    click.echo(json.dumps(ratios), err=True)
+    found = {"ratios": ratios, "targets": TARGETS, "exports": exports, "start_up_seconds": starts}
+    click.echo(write("export_cost", "python -m benchmarks.export_cost", found, machine))
+
+
+if __name__ == "__main__":
+    main()
