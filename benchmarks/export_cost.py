@@ -72,7 +72,15 @@ def _exports() -> dict[str, dict[str, list[float]]]:
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(ROUNDS):
             for kind in kinds:
-                command = [sys.executable, "-m", "benchmarks.export_cost", "--child", kind, "--path", str(Path(folder) / "model.onnx")]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.export_cost",
+                    "--child",
+                    kind,
+                    "--path",
+                    str(Path(folder) / "model.onnx"),
+                ]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 for key, value in json.loads(done.stdout.splitlines()[-1]).items():
                     found[kind][key].append(round(value, 4))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -20,6 +19,7 @@ from sait_deploy.plugins.onnx_form import operator_schema
 from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, OperatorSpec
+from sait_deploy.quiet import errors_only
 
 TRACED_BATCH: Final = 2
 """Batch size of the example input: torch.export would specialise on 0 and 1."""
@@ -73,14 +73,7 @@ def _translation(spec: OperatorSpec) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporter's progress, advice and deprecation notes off the user's screen; errors still raise."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with errors_only("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings(), silent:
+        warnings.simplefilter("ignore")
+        yield

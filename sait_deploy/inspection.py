@@ -63,7 +63,8 @@ def inspect_graph(artifact: Artifact) -> GraphInfo:
 
 def _bytes(tensor: onnx.TensorProto) -> int:
     itemsize: int = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
-    return math.prod(tensor.dims) * itemsize
+    size: int = math.prod(tensor.dims) * itemsize
+    return size
 
 
 def check(artifact: Artifact, images: Path | None, weights: Path | None) -> ParityInfo:

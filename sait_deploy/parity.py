@@ -53,9 +53,9 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
     """Compares an artifact's graph with the selection's definition and with the fp32 torch model.
 
     The graph's keep must equal, bit for bit, the reference selection of the graph's own importance; its logits must
-    equal those of the torch model forced to that keep; top-1 must be equal unless the reference's margin is within
-    twice the tolerance. How often the kept set differs from torch's own is reported, not judged: importance itself
-    moves with precision and runtime.
+    equal those of the torch model forced to that keep, within the tolerance, from which top-1 follows wherever the
+    reference's margin is more than twice that. How often the kept set differs from torch's own is reported, not judged:
+    importance itself moves with precision and runtime.
 
     Args:
         runner: the artifact on the runtime to check.
@@ -145,13 +145,6 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
         raise ParityError(
             f"the outputs of image {worst} differ from the reference's by {difference[worst]:.2e}, over {tolerance:g}",
             "export with --dtype fp32, or report it with the model's name",
-        )
-    ranked = np.sort(wanted, axis=1)
-    margin = ranked[:, -1] - ranked[:, -2] if wanted.shape[1] > 1 else np.full(len(wanted), np.inf)
-    flipped = (found.argmax(1) != wanted.argmax(1)) & (margin > 2 * tolerance * scale)
-    if flipped.any():
-        raise ParityError(
-            f"the answer to image {int(np.flatnonzero(flipped)[0])} differs from the reference's", "report it"
         )
     return float(difference[worst])
 

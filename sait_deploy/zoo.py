@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,16 @@ from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.manifest import ModelInfo, WeightsInfo, WeightsSource
 from sait_deploy.models import check_supported, geometry_of
 from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing
+from sait_deploy.quiet import errors_only
 from sait_deploy.weights import load_weights, read_state_dict, sha256_of_weights
 
 RANDOM_SEED: Final = 0
 
 _MODULES: Final = ("vision_transformer", "deit")
 """timm modules whose models are VisionTransformer or VisionTransformerDistilled."""
+
+_CHATTY: Final = ("timm", "huggingface_hub")
+"""Loggers that tell of every retry of a download and every resampled embedding."""
 
 _OTHER_BLOCKS: Final = ("_18x2_", "_rpn_", "_xp_", "_dlittle_", "_dpwee_", "_dwee_", "_pwee_")
 """Parts of names of models in those modules whose blocks compute something else."""
@@ -176,13 +179,14 @@ def _create(
     if classes is not None:
         options["num_classes"] = classes
     try:
-        model = timm.create_model(name, pretrained=pretrained, **options)
+        with errors_only(*_CHATTY):
+            model = timm.create_model(name, pretrained=pretrained, **options)
     except AssertionError as error:
         raise InvalidArgument(f"{name} cannot be made at image size {image_size} ({error})") from None
     except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
         if not pretrained:
             raise
-        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ModelError(
             f"pretrained weights of {name} cannot be had: {first}",
             "check the network and the name, or download the file elsewhere and give --weights FILE",
@@ -201,8 +205,8 @@ def _from_file(name: str, path: Path, image_size: int | None) -> VisionTransform
     tensors = read_state_dict(path)
     with torch.device("meta"):
         outline = _create(name, image_size)
-    logging.getLogger("timm").setLevel(logging.ERROR)
-    converted: dict[str, Tensor] = _converted(tensors, outline, path, image_size)
+    with errors_only(*_CHATTY):
+        converted = _converted(tensors, outline, path, image_size)
     head = converted.get("head.weight")
     vit = _create(name, image_size, classes=0 if head is None else int(head.shape[0]))
     load_weights(vit, converted, path.name)

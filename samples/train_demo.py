@@ -4,7 +4,7 @@
     python samples/train_demo.py --start-from build/first --steps 2400 --seed 2 --output build/demo
 
 writes ``model.safetensors`` and ``report.json``: a cycle from scratch and a shorter one on top, about an hour on
-two cores together. The committed files in ``sait_deploy/demo/`` come from these two commands. Every image is composed on
+two cores. The committed files in ``sait_deploy/demo/`` come from these two commands. Every image is composed on
 the fly, so no image is seen twice.
 """
 

@@ -1,0 +1,97 @@
+"""The README's commands do what it says: they are read from it and run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NEEDS_NETWORK = "--pretrained"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(program)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh folder in which the README's commands are run in their order, with the image that they name."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "artifacts").mkdir()
+    digit = next((ROOT / "sait_deploy" / "demo" / "images" / "7").glob("*.png"))
+    shutil.copy(digit, place / "artifacts" / "photo.png")
+    return place
+
+
+def test_the_readme_has_the_commands_that_matter() -> None:
+    assert [words[:2] for words in commands("make")] == [["make", "demo"], ["make", "test"]]
+    assert {words[1] for words in commands("sait-deploy")} >= {"export", "bench", "predict"}
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_their_order(folder: Path) -> None:
+    script = shutil.which("sait-deploy", path=str(Path(sys.executable).parent))
+    assert script is not None
+    ran = 0
+    for words in commands("sait-deploy"):
+        if NEEDS_NETWORK in words:
+            continue
+        quick = ["--duration", "1"] if words[1] == "bench" else []
+        done = subprocess.run([script, *words[1:], *quick], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+        ran += 1
+    assert ran >= 3
+    assert any((folder / "pictures").iterdir())
+    for block in blocks("python"):
+        done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_the_command_that_needs_weights_from_the_network_parses() -> None:
+    """Everything but the download: the same command with random weights in place of pretrained ones is accepted."""
+    (words,) = [words for words in commands("sait-deploy") if NEEDS_NETWORK in words]
+    from sait_deploy.cli.export import command
+
+    context = command.make_context("export", words[2:])
+    assert context.params["pretrained"] is True
+    assert context.params["densities"]
+
+
+@pytest.mark.slow
+def test_make_demo_runs_from_start_to_end(tmp_path: Path) -> None:
+    """`make demo` in this environment, which `make test` made; elsewhere it would install into a foreign one."""
+    environment = Path(sys.prefix)
+    if not (environment / ".test").exists():
+        pytest.skip("not in an environment made by `make test`")
+    command = ["make", "demo", f"VENV={environment}", f"DEMO={tmp_path / 'demo'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 1000
+    assert list((tmp_path / "demo" / "pictures").glob("*.png"))
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
+    for target in targets:
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+
+
+def test_every_figure_is_the_one_in_a_committed_result_file() -> None:
+    from benchmarks.figures import section
+
+    assert section() in README, "run: python -m benchmarks.figures"
