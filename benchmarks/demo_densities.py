@@ -26,10 +26,10 @@ from sait_deploy.preprocess import normalised
 from sait_deploy.schedule import Score, dense_macs, kept_at_density, pruned_macs
 from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
-IMAGES: Final = 2000
+IMAGES: Final = 1000
 SEED: Final = 1
 BATCH: Final = 100
-DENSITIES: Final = tuple(Decimal(text) for text in ("0.8", "0.7", "0.6", "0.5", "0.4", "0.3", "0.2"))
+DENSITIES: Final = tuple(Decimal(text) for text in ("0.7", "0.6", "0.5", "0.3", "0.2"))
 BLOCKS: Final = (1, 2)
 
 Choice = Callable[[Tensor], Tensor]

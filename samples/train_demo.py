@@ -1,11 +1,10 @@
 """Trains the demonstration model: a plain, dense vision transformer on cluttered digits.
 
-    python samples/train_demo.py --output build/first
-    python samples/train_demo.py --start-from build/first --steps 2400 --seed 2 --output build/demo
+    python samples/train_demo.py --output build/demo
 
-writes ``model.safetensors`` and ``report.json``: a cycle from scratch and a shorter one on top, about an hour on
-two cores. The committed files in ``sait_deploy/demo/`` come from these two commands. Every image is composed on
-the fly, so no image is seen twice.
+writes ``model.safetensors`` and ``report.json``; the committed ones in ``sait_deploy/demo/`` come from this command
+(about 45 minutes on two idle cores). With ``--start-from`` another cycle goes on from an earlier one's weights. Every
+image is composed on the fly, so no image is seen twice.
 """
 
 from __future__ import annotations
