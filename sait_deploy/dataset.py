@@ -47,19 +47,27 @@ def folder_dataset(path: Path, class_names: Sequence[str] | None, classes: int) 
 
     Args:
         path: an image or a folder.
-        class_names: the model's labels, where known; subfolders of those names are theirs.
-        classes: the model's number of classes; as many subfolders are taken as them in sorted order.
+        class_names: the model's labels, where known; subfolders of those names are theirs. Where they are not known,
+            the classes' numbers from 0 are their names.
+        classes: the model's number of classes; as many subfolders of other names are taken as them in sorted order.
+
+    Returns:
+        The images; the source says so where there are subfolders that are not taken as classes.
 
     Raises:
         ImageError: there is no image.
     """
     found = list_images(path)
-    labels = None
-    if found.classes is not None and found.labels is not None and classes:
-        if class_names is not None and set(found.classes) <= set(class_names):
-            labels = np.array([class_names.index(found.classes[i]) for i in found.labels], dtype=np.int64)
-        elif len(found.classes) == classes:
-            labels = np.array(found.labels, dtype=np.int64)
+    if found.classes is None or found.labels is None or not classes:
+        return Dataset(found.paths, None, str(path))
+    index = {name: i for i, name in reversed(list(enumerate(class_names or map(str, range(classes)))))}
+    if set(found.classes) <= index.keys():
+        labels = np.array([index[found.classes[i]] for i in found.labels], dtype=np.int64)
+    elif len(found.classes) == classes:
+        labels = np.array(found.labels, dtype=np.int64)
+    else:
+        source = f"{path} (unlabelled: its {len(found.classes)} subfolders are not the model's {classes} classes)"
+        return Dataset(found.paths, None, source)
     return Dataset(found.paths, labels, str(path))
 
 

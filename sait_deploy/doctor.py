@@ -39,7 +39,7 @@ def _selection_in_onnxruntime(provider: str) -> str:
     from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
 
     if provider not in ort.get_available_providers():
-        raise ImportError(f"onnxruntime {ort.__version__} has no {provider}")
+        raise ModuleNotFoundError(f"onnxruntime {ort.__version__} has no {provider}")
     kinds = {"float": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32}
     inputs = [
         onnx.helper.make_tensor_value_info(t.name, kinds[t.element_type], [None] * len(t.shape)) for t in SPEC.inputs
@@ -141,7 +141,7 @@ def examine() -> list[Finding]:
     for part, trial, hint in _TRIALS:
         try:
             findings.append(Finding(part, State.WORKS, trial(), ""))
-        except ImportError as error:
+        except ModuleNotFoundError as error:  # any other ImportError is of a package that is there and broken
             findings.append(Finding(part, State.MISSING, (str(error).splitlines() or [""])[0], hint))
         except Exception as error:  # whatever a broken installation raises is the finding
             first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,7 @@
 """Every error a user can meet: what was wrong, with which value, and what to do next.
 
-Each kind has its own exit code, so that a script can tell them apart without reading the message.
+Each kind has its own exit code (one shares another's, and says so), so that a script can tell them apart without
+reading the message.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MissingDependency(SaitError):
 
 
 class BuilderUnavailable(SaitError):
-    """No TensorRT builder is there."""
+    """No TensorRT builder is there. Something has to be installed: it shares the code of MissingDependency."""
 
     exit_code = 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import onnx
 
 from sait_deploy.artifact import Artifact
 from sait_deploy.dataset import folder_dataset, shipped_dataset
-from sait_deploy.errors import ArtifactError, MissingDependency
-from sait_deploy.manifest import ParityInfo
+from sait_deploy.errors import ArtifactError
+from sait_deploy.manifest import ParityInfo, Precision
 from sait_deploy.parity import ParityImages, check_parity
 from sait_deploy.preprocess import preprocess
 from sait_deploy.runtime import RuntimeName, load
@@ -80,13 +81,7 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None) -> Pari
         MissingDependency: torch or onnxruntime is not installed.
         ModelError, ArtifactError: the weights cannot be had, or are others.
     """
-    try:
-        from sait_deploy.runtime.torch import rebuild
-    except ImportError:
-        raise MissingDependency("torch", "comparing with torch", extra="export") from None
-    import dataclasses
-
-    from sait_deploy.manifest import Precision
+    from sait_deploy.runtime.torch import rebuild
 
     manifest = artifact.manifest
     if images is None:

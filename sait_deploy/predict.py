@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 
 from sait_deploy.preprocess import cropped, list_images, open_image
 from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
+from sait_deploy.storage import write_whole
 from sait_deploy.visualize import draw_kept
 
 BATCH: Final = 16
@@ -30,7 +33,11 @@ def collect(paths: Sequence[Path]) -> list[Path]:
     Raises:
         ImageError: a path does not exist, or a folder holds no image.
     """
-    return list(dict.fromkeys(image for path in paths for image in list_images(path).paths))
+    found: dict[str, Path] = {}
+    for path in paths:
+        for image in list_images(path).paths:
+            found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
+    return list(found.values())
 
 
 def predict(runner: Runner, paths: Sequence[Path], top: int = 5, visualize: Path | None = None) -> Iterator[Answer]:
@@ -40,10 +47,11 @@ def predict(runner: Runner, paths: Sequence[Path], top: int = 5, visualize: Path
         runner: an artifact ready to run.
         paths: image files.
         top: classes per image.
-        visualize: folder for a picture of each image with its kept tokens; None for none.
+        visualize: folder for a picture of each image with its kept tokens, made where it is missing; None for none.
 
     Raises:
         ImageError: an image cannot be read.
+        StorageError: a picture cannot be written.
         InvalidArgument: the model has no head to classify with.
     """
     for start in range(0, len(paths), BATCH):
@@ -79,4 +87,6 @@ def _draw(
     image = np.asarray(cropped(open_image(path), manifest.preprocessing))
     caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), {prediction.kept} of {tokens} tokens kept"
     mask = np.ones(tokens, dtype=np.int32) if keep is None else keep
-    draw_kept(image, mask, (height, width), caption=caption, importance=importance).save(target)
+    picture = io.BytesIO()
+    draw_kept(image, mask, (height, width), caption=caption, importance=importance).save(picture, format="PNG")
+    write_whole(target, picture.getvalue())

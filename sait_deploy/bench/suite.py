@@ -21,6 +21,7 @@ from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.manifest import Manifest, WeightsSource
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
 from sait_deploy.runtime.onnxruntime import processors
+from sait_deploy.schedule import Score, default_prune_at
 
 ACCURACY_BATCH: Final = 32
 MOST_ACCURACY_IMAGES: Final = 2000
@@ -51,10 +52,17 @@ class BenchOptions:
     duration: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.batches or min(self.batches) < 1 or (self.threads is not None and self.threads < 1):
-            raise InvalidArgument(
-                f"batches {self.batches} on {self.threads} threads cannot be run", "give whole numbers from 1"
-            )
+        if not self.batches or min(self.batches) < 1:
+            sizes = ", ".join(map(str, self.batches)) or "none"
+            raise InvalidArgument(f"batch sizes cannot be {sizes}", "give whole numbers from 1")
+        if self.threads is not None and self.threads < 1:
+            raise InvalidArgument(f"{self.threads} threads cannot run anything", "give a whole number from 1")
+        _ = self.measuring
+
+    @property
+    def measuring(self) -> MeasureOptions:
+        """The part that the clock needs."""
+        return MeasureOptions(self.timing, self.warmup, self.duration)
 
 
 def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
@@ -99,12 +107,15 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     runners = {a.manifest.id: load(a, options.runtime, run_options) for a in artifacts}
     dense = artifacts[0].manifest
     dataset = _dataset(dense, options)
-    progress(f"accuracy on {dataset.source}")
-    accuracy = _accuracy(runners, dataset, dense)
+    accuracy: dict[str, Accuracy] = {}
+    if dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
+        progress(f"accuracy on {dataset.source}")
+        accuracy = _accuracy(runners, dataset, dense)
     variants = tuple(_variant(a, accuracy.get(a.manifest.id)) for a in artifacts)
     rows: list[Row] = []
     for batch in options.batches:
-        progress(f"batch {batch}: {len(runners)} variants in turn, {options.duration:g} s")
+        turns = f"{len(runners)} variants in turn" if len(runners) > 1 else "dense alone"
+        progress(f"batch {batch}: {turns}, {options.duration:g} s")
         rows += _rows(runners, artifacts, dataset, batch, options)
     environment = _environment(runners[dense.id], options.threads) | {"load average at start": started}
     return Report(
@@ -134,8 +145,6 @@ def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
 
 def _accuracy(runners: dict[str, Runner], dataset: Dataset, dense: Manifest) -> dict[str, Accuracy]:
     """Top-1 and agreement with dense; each image is decoded once for all variants."""
-    if dense.weights.source is WeightsSource.RANDOM or not dense.model.classes:
-        return {}
     answers: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int64]]]] = {name: [] for name in runners}
     for start in range(0, len(dataset.images), ACCURACY_BATCH):
         images = runners[dense.id].preprocess(dataset.images[start : start + ACCURACY_BATCH])
@@ -152,16 +161,28 @@ def _accuracy(runners: dict[str, Runner], dataset: Dataset, dense: Manifest) -> 
 
 def _variant(artifact: Artifact, accuracy: Accuracy | None) -> Variant:
     manifest = artifact.manifest
-    pruning = manifest.pruning
     return Variant(
         id=manifest.id,
-        label="dense" if pruning is None else f"density {pruning.density}",
+        label=_label(manifest),
         baseline=manifest.baseline is None,
         macs=manifest.macs.per_image,
         model_sha256=manifest.files[MODEL_FILE],
         random_weights=manifest.weights.source is WeightsSource.RANDOM,
         accuracy=accuracy,
     )
+
+
+def _label(manifest: Manifest) -> str:
+    """Names a variant in tables by its density, and by what of its pruning is not the default."""
+    pruning = manifest.pruning
+    if pruning is None:
+        return "dense"
+    parts = [f"density {pruning.density}"]
+    if pruning.prune_at != default_prune_at(manifest.model.geometry.depth):
+        parts.append(f"block {pruning.prune_at}")
+    if pruning.score is not Score.MEAN:
+        parts.append(f"{pruning.score} score")
+    return ", ".join(parts)
 
 
 def _rows(
@@ -171,7 +192,7 @@ def _rows(
     chosen = [dataset.images[i % len(dataset.images)] for i in range(batch)]
     images = runners[dense.id].preprocess(chosen)
     kept = {name: runner.run(images).kept.tolist() for name, runner in runners.items()}
-    seconds = measure(runners, images, MeasureOptions(options.timing, options.warmup, options.duration))
+    seconds = measure(runners, images, options.measuring)
     return [
         make_row(
             batch=batch,
@@ -197,10 +218,19 @@ def _notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Row]) ->
         notes += row_notes(row, labels[row.variant])
     for variant in variants:
         if not variant.baseline:
-            smallest = break_even_batch(rows, variant.id)
-            where = "at no batch size measured" if smallest is None else f"from batch {smallest} on"
-            notes.append(f"break-even: {variant.label} is faster than dense {where}")
+            notes.append(f"break-even: {variant.label} is {break_even_text(rows, variant.id)}")
     return notes
+
+
+def break_even_text(rows: Sequence[Row], variant: str) -> str:
+    """Says from which batch size on a variant is faster than dense by its whole interval."""
+    smallest = break_even_batch(rows, variant)
+    if smallest is not None:
+        return f"faster than dense from batch {smallest} on"
+    faster = sorted(row.batch for row in rows if row.variant == variant and row.speedup and row.speedup.low > 1)
+    if not faster:
+        return "not surely faster than dense at any batch size measured"
+    return f"surely faster than dense at batch {', '.join(map(str, faster))} only"
 
 
 def _environment(runner: Runner, threads: int | None) -> dict[str, str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
-from typing import Any, Final
+from typing import Final, NoReturn
 
 import click
 
 from sait_deploy import __version__
-from sait_deploy.errors import SaitError
+from sait_deploy.errors import MissingDependency, SaitError, StorageError
 
 _COMMANDS: Final = {
     "export": "Export a vision transformer at token densities, with its dense baseline.",
@@ -20,6 +21,18 @@ _COMMANDS: Final = {
     "doctor": "Try what works on this machine.",
     "models": "List the models that can be exported.",
 }
+
+_EXTRAS: Final = {
+    "torch": "export,cpu",
+    "timm": "export,cpu",
+    "onnxscript": "export,cpu",
+    "onnx_ir": "export,cpu",
+    "onnx_graphsurgeon": "export,cpu",
+    "safetensors": "export,cpu",
+    "onnxruntime": "cpu",
+    "sklearn": "train",
+}
+"""Packages that come with an extra, and the extra that gives all that goes with them."""
 
 _INTERRUPTED: Final = 130
 _UNEXPECTED: Final = 70
@@ -56,30 +69,49 @@ def main() -> None:
     """Deploy vision transformers that prune tokens adaptively."""
 
 
-def run(arguments: list[str] | None = None) -> Any:
+def run(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: each kind of error has its own code (``sait_deploy.errors``)."""
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # in ASCII a question mark in place of × rather than no table at all
     try:
-        main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
+        sys.exit(main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing half-written was left", err=True)
         sys.exit(_INTERRUPTED)
-    except SaitError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
     except Exception as error:
         if debug:
-            raise
-        first = (str(error).splitlines() or [""])[0]
-        click.echo(f"error: unexpected {type(error).__name__}: {first}", err=True)
-        click.echo("hint: --debug shows the traceback; please report it", err=True)
-        sys.exit(_UNEXPECTED)
+            import traceback
+
+            traceback.print_exc()
+        code, lines = _explained(error)
+        for line in lines:
+            click.echo(line, err=True)
+        sys.exit(code)
+
+
+def _explained(error: Exception) -> tuple[int, list[str]]:
+    """Returns the exit code of an error, and what to print of it."""
+    known = _known(error)
+    if known is not None:
+        hint = [f"hint: {known.hint}"] if known.hint else []
+        return known.exit_code, [f"error: {known.message}", *hint]
+    first = (str(error).splitlines() or [""])[0]
+    return _UNEXPECTED, [
+        f"error: unexpected {type(error).__name__}: {first}",
+        "hint: --debug shows the traceback; please report it",
+    ]
+
+
+def _known(error: Exception) -> SaitError | None:
+    if isinstance(error, SaitError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        return MissingDependency(package, "this command", _EXTRAS[package]) if package in _EXTRAS else None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError("no space left to write to", "free some")
+    return None

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifact import Workspace, storage_errors
+from sait_deploy.artifact import Workspace
 from sait_deploy.bench import report as rendering
 from sait_deploy.bench.results import Report, Timing
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
-from sait_deploy.cli.render import debug_option, progress, show, warn
-from sait_deploy.errors import InvalidArgument, StorageError, TargetMissed
+from sait_deploy.cli.render import columns, debug_option, progress, show, warn
+from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.runtime import RuntimeName
+from sait_deploy.storage import check_writable, write_whole
 
 
 @click.command()
@@ -86,8 +87,10 @@ def command(
 
     With no ARTIFACT, what was exported last is measured.
     """
-    if output is not None and output.suffix not in _WRITERS:
+    if output is not None and output.suffix.lower() not in _WRITERS:
         raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
+    if min_speedup is not None and not 0 < min_speedup < float("inf"):
+        raise InvalidArgument(f"--min-speedup {min_speedup:g} is no factor", "give a positive number such as 1.2")
     options = BenchOptions(
         batches=_parse_batches(batches),
         runtime=_runtime(runtime),
@@ -98,15 +101,23 @@ def command(
         duration=duration,
     )
     chosen = with_baseline(artifacts or Workspace(workspace).last_export())
+    if min_speedup is not None and len(chosen) == 1:
+        raise InvalidArgument(
+            f"--min-speedup has nothing to judge: {chosen[0].path.name} is the dense baseline itself",
+            "bench a pruned artifact",
+        )
+    if output is not None:
+        check_writable(output)
     report = bench(chosen, options, progress)
-    show(rendering.table(report))
+    show(rendering.table(report, columns=columns()))
     for note in report.notes:
         if note.startswith("WARNING: "):
             warn(note.removeprefix("WARNING: "))
         else:
             show(note)
     if output is not None:
-        _write(output, report)
+        write_whole(output, _WRITERS[output.suffix.lower()](report).encode())
+        progress(f"wrote {output}")
     if min_speedup is not None:
         _require(report, min_speedup)
 
@@ -132,20 +143,6 @@ def _runtime(name: str) -> RuntimeName:
         return RuntimeName(name)
     except ValueError:
         raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RuntimeName)}") from None
-
-
-def _write(path: Path, report: Report) -> None:
-    text = _WRITERS[path.suffix](report)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with storage_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-    except StorageError:
-        partial.unlink(missing_ok=True)
-        raise
-    progress(f"wrote {path}")
 
 
 def _require(report: Report, least: float) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import sys
 
 import click
 
@@ -16,10 +18,11 @@ from sait_deploy.doctor import examine
 @debug_option
 def command(as_json: bool) -> None:
     """Try what works on this machine, and say what to install for the rest."""
-    findings = examine()
+    with contextlib.redirect_stdout(sys.stderr):  # what packages say as they are imported is no result
+        findings = examine()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
         return
     rows = [(f.part, f.state.value, f.detail, f.hint) for f in findings]
-    columns = ("part", "state", "detail", "for it")
-    show(table(None, columns, rows, words=columns))
+    headings = ("part", "state", "detail", "what to do")
+    show(table(None, headings, rows, words=headings))

@@ -108,6 +108,8 @@ def command(
     source = _weights_source(weights, pretrained, random_weights)
     if model is None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
+    import torch  # noqa: F401 - of all that exporting needs, what to name first where none of it is installed
+
     from sait_deploy.export_plan import ExportOptions
     from sait_deploy.exporters.finish import OperatorForm
     from sait_deploy.exporting import export_model
@@ -127,13 +129,13 @@ def command(
     )
     loaded = load_model(model or demo.NAME, WeightsRequest(source, weights), imgsz)
     artifacts = export_model(loaded, options, progress)
-    warnings = [line for artifact in artifacts for line in export_warnings(artifact.manifest)]
+    warnings = list(dict.fromkeys(line for artifact in artifacts for line in export_warnings(artifact.manifest)))
     if as_json:
         manifests = [{"path": str(a.path), **dataclasses.asdict(a.manifest)} for a in artifacts]
         click.echo(json.dumps({"artifacts": manifests, "warnings": warnings}, indent=2))
-        return
-    show(_summary(artifacts))
-    for line in dict.fromkeys(warnings):
+    else:
+        show(_summary(artifacts))
+    for line in warnings:
         warn(line)
 
 

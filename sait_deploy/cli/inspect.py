@@ -10,6 +10,7 @@ import click
 
 from sait_deploy.artifact import Artifact, Workspace, open_artifact
 from sait_deploy.cli.render import debug_option, progress, show, table
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.inspection import GraphInfo, check, inspect_graph
 from sait_deploy.manifest import ParityInfo
 
@@ -47,6 +48,8 @@ def command(
 
     With no ARTIFACT, what was exported last is shown.
     """
+    if not compare and (images is not None or weights is not None):
+        raise InvalidArgument("--images and --weights are for comparing with torch", "give --check as well")
     found = []
     for path in artifacts or Workspace(workspace).last_export():
         artifact = open_artifact(path)

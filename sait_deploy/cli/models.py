@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli.render import debug_option, show, table
+from sait_deploy.cli.render import counted, debug_option, show, table
 from sait_deploy.errors import ModelError
 
 
@@ -16,12 +16,12 @@ def command(pattern: str) -> None:
     """List the models that can be exported, by part of the name or a wildcard such as 'deit*'."""
     from sait_deploy.zoo import model_entry, supported_names
 
-    names = supported_names(pattern)
+    names = supported_names(pattern.lower())
     if not names:
         raise ModelError(f"no supported model's name has {pattern!r} in it", "list all: sait-deploy models")
     rows = []
     for name in names:
         entry = model_entry(name)
-        weights = "shipped" if name == demo.NAME else f"{entry.pretrained} sets" if entry.pretrained else "none"
+        weights = "shipped" if name == demo.NAME else counted(entry.pretrained, "set") if entry.pretrained else "none"
         rows.append((name, str(entry.image_size), weights))
     show(table(None, ("model", "image size", "pretrained weights"), rows))

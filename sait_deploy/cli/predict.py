@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifact import Workspace, open_artifact, storage_errors
-from sait_deploy.cli.render import debug_option, progress, show, table, warn
+from sait_deploy.artifact import Workspace, open_artifact
+from sait_deploy.cli.render import counted, debug_option, progress, show, table, warn
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.predict import Answer, collect, predict
 from sait_deploy.runtime import RunOptions, RuntimeName, load
@@ -62,10 +62,7 @@ def command(
     paths = collect(images)
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
     runner = load(opened, runtime, RunOptions(threads=threads))
-    progress(f"{opened.path.name} on {runner.runtime}, {len(paths)} images")
-    if visualize is not None:
-        with storage_errors(visualize):
-            visualize.mkdir(parents=True, exist_ok=True)
+    progress(f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}")
     answers: list[Answer] = []
     for answer in predict(runner, paths, top, visualize):
         answers.append(answer)

@@ -22,23 +22,40 @@ def debug_option(function: Decorated) -> Decorated:
     return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[str] = ()) -> Table:
+def table(
+    title: str | None, headings: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[str] = ()
+) -> Table:
     """Builds a table; columns after the first are figures, aligned to the right, unless named in ``words``."""
     made = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(columns)
+        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(headings)
     )
-    for index, column in enumerate(columns):
+    for index, column in enumerate(headings):
         made.add_column(column, justify="left" if index == 0 or column in words else "right", overflow="fold")
     for row in rows:
         made.add_row(*map(Text, row))  # Text: square brackets in a cell are no markup
     return made
 
 
+def _console() -> Console:
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(width=None if terminal else _PIPED_WIDTH, highlight=False)
+
+
+def columns() -> int:
+    """Returns how wide results may be."""
+    return _console().width
+
+
 def show(*renderables: Any) -> None:
     """Prints results."""
-    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+    console = _console()
     for renderable in renderables:
         console.print(renderable, markup=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns the number with the noun, in the plural where that is right."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def progress(line: str) -> None:

@@ -1,0 +1,267 @@
+"""``sait-deploy bench``: what is measured by default, what it prints, the reports it writes, and its use in CI."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE
+from sait_deploy.bench.report import from_json
+from sait_deploy.bench.results import Timing
+from tests.cli.calls import Outcome, Sait
+
+DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+QUICK = ("--duration", "0.01", "--warmup", "0", "--threads", "1")
+
+
+@pytest.fixture
+def quick(sait: Sait, digits: Path) -> Sait:
+    """Measures for as short a time as can be, at batch 1."""
+
+    def call(*arguments: object) -> Outcome:
+        return sait("bench", *QUICK, "--batch", "1", "--images", digits, *arguments)
+
+    return call
+
+
+def variants(out: str) -> list[str]:
+    """Returns which variants the rows of a table are of, with the batch size where it is printed."""
+    return ["".join(found) for found in re.findall(r"^ +(1 )?(dense|density 0\.6) ", out, flags=re.MULTILINE)]
+
+
+def test_without_arguments_the_last_export_is_measured(quick: Sait, workspace: Path, tmp_path: Path) -> None:
+    """In ``artifacts``, where ``export`` puts it."""
+    workspace.rename(tmp_path / "artifacts")
+    done = quick()
+    assert done.code == 0, done.err
+    assert variants(done.out) == ["1 dense", "density 0.6"]
+    title, *_ = done.out.splitlines()
+    assert title.split() == ["sait_demo_digits", "·", "onnxruntime", "·", "end-to-end"]
+    assert "break-even: density 0.6 is " in done.out
+    assert "these weights were never trained sparse" in done.out
+    assert "- batch 1: 2 variants in turn, 0.01 s" in done.err.splitlines()
+
+
+def test_an_artifact_finds_its_baseline_beside_it(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED)
+    assert done.code == 0, done.err
+    assert variants(done.out) == ["1 dense", "density 0.6"]
+
+
+def test_dense_alone(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / DENSE)
+    assert done.code == 0, done.err
+    assert variants(done.out) == ["1 dense"]
+    assert "break-even" not in done.out
+
+
+def test_the_same_artifact_twice_is_measured_once(quick: Sait, demo_workspace: Path) -> None:
+    again = demo_workspace / DENSE / ".." / PRUNED
+    assert variants(quick(demo_workspace / PRUNED, again).out) == ["1 dense", "density 0.6"]
+
+
+def test_batch_sizes_are_measured_in_their_order_each_once(sait: Sait, demo_workspace: Path, digits: Path) -> None:
+    done = sait("bench", *QUICK, "--images", digits, "--batch", " 2,1 , 2", "-o", "r.json", demo_workspace / DENSE)
+    assert done.code == 0, done.err
+    report = from_json(Path("r.json").read_text())
+    assert [row.batch for row in report.rows] == [2, 1]
+
+
+@pytest.mark.parametrize("batch", ["", "1,x", "1;8", "1.5", "0", "-1", "1,,8"])
+def test_batch_sizes_that_are_none(sait: Sait, demo_workspace: Path, batch: str) -> None:
+    done = sait("bench", demo_workspace / DENSE, "--batch", batch)
+    assert (done.code, done.out) == (2, "")
+    assert "batch" in done.err.splitlines()[0]
+    assert done.err.splitlines()[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--duration", "0"),
+        ("--duration", "nan"),
+        ("--duration", "inf"),
+        ("--min-speedup", "nan"),
+        ("--min-speedup", "-1"),
+        ("--warmup", "-1"),
+        ("--threads", "0"),
+        ("--timing", "wall"),
+        ("--runtime", "tvm"),
+        ("--output", "report.pdf"),
+        ("--output", "report"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_cannot_be_used_are_refused_before_anything_runs(
+    sait: Sait, demo_workspace: Path, arguments: tuple[str, str]
+) -> None:
+    done = sait("bench", demo_workspace / PRUNED, *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert not [line for line in done.err.splitlines() if line.startswith("- ")], "work was begun"
+
+
+def test_an_unknown_runtime_is_told_the_known_ones(sait: Sait, demo_workspace: Path) -> None:
+    done = sait("bench", demo_workspace / PRUNED, "--runtime", "tvm")
+    assert done.err.splitlines() == [
+        "error: unknown runtime 'tvm'",
+        "hint: known are onnxruntime, onnxruntime-cuda, torch",
+    ]
+
+
+def test_json_holds_every_sample_and_what_it_ran_on(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "-o", "below/r.JSON")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-1].startswith(("- wrote below", "warning: "))
+    report = from_json(Path("below/r.JSON").read_text(encoding="utf-8"))
+    assert (report.model, report.runtime, report.timing) == ("sait_demo_digits", "onnxruntime", Timing.END_TO_END)
+    manifest = json.loads((demo_workspace / PRUNED / MANIFEST_FILE).read_text())
+    assert report.variants[1].model_sha256 == manifest["files"][MODEL_FILE]
+    assert report.environment["threads"] == "1"
+    assert [path.name for path in Path("below").iterdir()] == ["r.JSON"]
+
+
+def test_html_and_markdown(quick: Sait, demo_workspace: Path) -> None:
+    assert quick(demo_workspace / PRUNED, "-o", "r.html").code == 0
+    assert quick(demo_workspace / PRUNED, "-o", "r.md").code == 0
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>")
+    assert "<svg" in page
+    assert "| density 0.6 |" in Path("r.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("place", ["file/r.json", "folder.md"])
+def test_a_report_that_cannot_be_written_is_known_before_measuring(
+    quick: Sait, demo_workspace: Path, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.md").mkdir()
+    done = quick(demo_workspace / PRUNED, "-o", place)
+    assert (done.code, done.out) == (9, "")
+    assert f"cannot write {place}" in done.err
+    assert not [line for line in done.err.splitlines() if line.startswith("- ")], "work was begun"
+
+
+def test_a_speed_up_below_the_limit_fails_after_the_table_and_the_report(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--min-speedup", "1000", "-o", "r.json")
+    assert done.code == 10
+    assert variants(done.out) == ["1 dense", "density 0.6"]
+    assert "below --min-speedup 1000" in done.err
+    assert from_json(Path("r.json").read_text()).rows
+
+
+def test_a_speed_up_above_the_limit_passes(quick: Sait, demo_workspace: Path) -> None:
+    assert quick(demo_workspace / PRUNED, "--min-speedup", "0.001").code == 0
+
+
+def test_a_limit_on_dense_alone_would_judge_nothing(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / DENSE, "--min-speedup", "1")
+    assert (done.code, done.out) == (2, "")
+    assert "nothing to judge" in done.err
+
+
+def test_compute_alone_is_timed_and_said(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--timing", "compute", "-o", "r.json")
+    assert done.code == 0, done.err
+    assert "· compute" in done.out.splitlines()[0]
+    assert from_json(Path("r.json").read_text()).timing is Timing.COMPUTE
+
+
+@pytest.mark.parametrize("timing", list(Timing))
+def test_torch_is_a_runtime_too(quick: Sait, demo_workspace: Path, timing: Timing) -> None:
+    done = quick(demo_workspace / PRUNED, "--runtime", "torch", "--timing", timing)
+    assert done.code == 0, done.err
+    assert "· torch ·" in done.out.splitlines()[0]
+
+
+def test_class_folders_give_top_1(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "-o", "r.json")
+    accuracies = [variant.accuracy for variant in from_json(Path("r.json").read_text()).variants]
+    for accuracy in accuracies:
+        assert accuracy is not None and accuracy.images == 10
+        assert accuracy.top1_percent is not None and 0 <= accuracy.top1_percent <= 100
+    assert "agrees" not in done.out
+
+
+def test_images_without_classes_give_agreement_with_dense(quick: Sait, demo_workspace: Path, digits: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--images", digits / "3", "-o", "r.json")
+    assert done.code == 0, done.err
+    dense, pruned = (variant.accuracy for variant in from_json(Path("r.json").read_text()).variants)
+    assert dense is not None and pruned is not None
+    assert (dense.top1_percent, dense.agreement_percent, pruned.top1_percent) == (None, 100.0, None)
+    assert "agrees" in done.out
+
+
+def test_folders_that_are_not_the_model_s_classes_are_said_to_be_unlabelled(
+    quick: Sait, demo_workspace: Path, digits: Path, tmp_path: Path
+) -> None:
+    for name in ("three", "seven"):
+        shutil.copytree(digits / "3", tmp_path / "words" / name)
+    done = quick(demo_workspace / PRUNED, "--images", tmp_path / "words")
+    assert done.code == 0
+    assert "unlabelled: its 2 subfolders are not the model's 10 classes" in done.err
+    assert "agrees" in done.out
+
+
+def test_images_that_are_none(sait: Sait, demo_workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = sait("bench", demo_workspace / PRUNED, "--images", "empty")
+    assert (done.code, done.out) == (8, "")
+    assert "folder empty holds no image" in done.err
+
+
+def test_nothing_exported_yet(sait: Sait) -> None:
+    done = sait("bench")
+    assert (done.code, done.out) == (5, "")
+    assert done.err.splitlines() == [
+        "error: nothing was exported to artifacts yet",
+        "hint: run: sait-deploy export",
+    ]
+
+
+def test_a_missing_artifact(sait: Sait) -> None:
+    done = sait("bench", "nowhere")
+    assert (done.code, done.out) == (5, "")
+    assert "artifact nowhere does not exist" in done.err
+
+
+def test_a_baseline_that_is_gone(sait: Sait, workspace: Path) -> None:
+    shutil.rmtree(workspace / DENSE)
+    done = sait("bench", workspace / PRUNED)
+    assert (done.code, done.out) == (5, "")
+    assert "is not beside it" in done.err
+    assert "--dense" in done.err
+
+
+@pytest.mark.parametrize("damage", ["appended", "cut", "empty", "gone"])
+def test_a_tampered_artifact_is_not_run(sait: Sait, workspace: Path, damage: str) -> None:
+    file = workspace / PRUNED / MODEL_FILE
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes({"appended": content + b"x", "cut": content[:-1000], "empty": b""}[damage])
+    done = sait("bench", workspace / PRUNED)
+    assert (done.code, done.out) == (5, "")
+    assert str(file) in done.err
+
+
+def test_random_weights_are_warned_of_and_have_no_accuracy(quick: Sait, workspace: Path) -> None:
+    for name in (DENSE, PRUNED):
+        manifest = workspace / name / MANIFEST_FILE
+        manifest.write_text(manifest.read_text().replace('"source": "demo"', '"source": "random"'))
+    done = quick(workspace / PRUNED, "-o", "r.json")
+    assert done.code == 0, done.err
+    assert "warning: random weights: the answers mean nothing, only the speed does" in done.err.splitlines()
+    assert "accuracy on" not in done.err
+    assert [variant.accuracy for variant in from_json(Path("r.json").read_text()).variants] == [None, None]
+
+
+def test_warnings_are_on_stderr_only(process: Sait, demo_workspace: Path, digits: Path) -> None:
+    done = process("bench", *QUICK, "--batch", "1", "--images", digits, demo_workspace / PRUNED)
+    assert done.code == 0, done.err
+    assert "warning" not in done.out.lower()
+    assert all(line.startswith(("- ", "warning: ")) for line in done.err.splitlines())

@@ -1,0 +1,84 @@
+"""``sait-deploy doctor``: every part is tried, and one that is there but broken is told from one that is not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.calls import Sait
+
+PARTS = [
+    "run on ONNX Runtime CPU",
+    "run on ONNX Runtime CUDA",
+    "run in torch",
+    "export",
+    "demonstration model",
+    "demonstration's thousand images",
+    "TensorRT",
+    "TensorRT for RTX",
+]
+NEEDED_FOR_THESE_TESTS = ["run on ONNX Runtime CPU", "run in torch", "export", "demonstration model"]
+
+
+def test_every_part_is_named_and_what_the_tests_need_works(sait: Sait) -> None:
+    done = sait("doctor", "--json")
+    assert (done.code, done.err) == (0, "")
+    findings = json.loads(done.out)
+    assert [finding["part"] for finding in findings] == PARTS
+    states = {finding["part"]: finding["state"] for finding in findings}
+    assert {states[part] for part in NEEDED_FOR_THESE_TESTS} == {"works"}
+    for finding in findings:
+        assert finding["detail"]
+        assert bool(finding["hint"]) == (finding["state"] != "works")
+
+
+def test_the_table_names_every_part(sait: Sait) -> None:
+    heading, *rows = sait("doctor").out.splitlines()
+    assert heading.split() == ["part", "state", "detail", "what", "to", "do"]
+    assert [row[: len(part)] for row, part in zip(rows, PARTS, strict=True)] == PARTS
+
+
+@pytest.fixture
+def findings(process: Sait, tmp_path: Path) -> dict[str, dict[str, str]]:
+    """What is found where packages of those names are there and fail in ways that broken installations do."""
+    fakes = {
+        "onnxruntime": "raise ImportError('libcudart.so.13: cannot open shared object file')",
+        "torch": "raise OSError('undefined symbol: ncclCommInit\\nand more')",
+        "timm": "raise RuntimeError('operator torchvision::nms does not exist')",
+        "onnxscript": "__version__ = '0'",
+        "tensorrt": "import nowhere_to_be_found",
+        "tensorrt_rtx": "class Logger:\n    ERROR = 0\n    def __init__(self, level): pass\n\n\nBuilder = print",
+        "sklearn": "raise ValueError()",
+    }
+    for name, content in fakes.items():
+        (tmp_path / "fakes" / name).mkdir(parents=True)
+        (tmp_path / "fakes" / name / "__init__.py").write_text(content)
+    done = process("doctor", "--json", PYTHONPATH=str(tmp_path / "fakes"))
+    assert done.code == 0
+    assert "tensorrt_rtx.Logger" in done.err, "what a package prints is kept out of the result"
+    return {finding["part"]: finding for finding in json.loads(done.out)}
+
+
+def test_broken_packages_are_found_broken(findings: dict[str, dict[str, str]]) -> None:
+    details = {
+        "run on ONNX Runtime CPU": "libcudart.so.13: cannot open shared object file",
+        "run in torch": "undefined symbol: ncclCommInit",
+        "export": "operator torchvision::nms does not exist",
+        "demonstration's thousand images": "ValueError",
+        "TensorRT for RTX": "no builder could be made",
+    }
+    for part, detail in details.items():
+        assert (findings[part]["state"], findings[part]["detail"]) == ("broken", detail)
+        assert findings[part]["hint"].startswith("pip install 'sait-deploy[")
+
+
+def test_a_package_whose_own_needs_are_missing_is_missing(findings: dict[str, dict[str, str]]) -> None:
+    assert findings["TensorRT"]["state"] == "missing"
+    assert findings["TensorRT"]["detail"] == "No module named 'nowhere_to_be_found'"
+
+
+def test_one_broken_part_hides_no_other(findings: dict[str, dict[str, str]]) -> None:
+    assert list(findings) == PARTS
+    assert findings["demonstration model"]["state"] == "works"

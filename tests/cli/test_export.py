@@ -1,0 +1,189 @@
+"""``sait-deploy export``: what it prints and where, what it writes, and what it refuses before writing anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sait_deploy import demo
+from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, sha256_of
+from tests.cli.calls import Sait, child_environment
+
+DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+REFUSED = [
+    (["--density", "0"], 2, "density 0 is outside (0, 1]"),
+    (["--density", "1.01"], 2, "density 1.01 is outside (0, 1]"),
+    (["--density", "nan"], 2, "density nan is outside (0, 1]"),
+    (["--density", "half"], 2, "density 'half' is not a number"),
+    (["--density", "0.5", "--density", "-1"], 2, "density -1 is outside (0, 1]"),
+    (["--dense", "--density", "0.5"], 2, "--dense asks for the baseline alone"),
+    (["--weights", "w.pt", "--pretrained"], 2, "--weights and --pretrained name different weights"),
+    (["--pretrained", "--random-weights"], 2, "--pretrained and --random-weights name different weights"),
+    (["--weights", "w.pt", "--random-weights"], 2, "--weights and --random-weights name different weights"),
+    (["--model", "deit_small_patch16_224"], 2, "no weights were named for deit_small_patch16_224"),
+    (["--model", "deit_smal_patch16_224", "--random-weights"], 4, "unknown model 'deit_smal_patch16_224'"),
+    (["--model", "resnet18", "--random-weights"], 4, "a model of class ResNet cannot be pruned"),
+    (["--pretrained"], 2, "the demonstration model ships its weights"),
+    (["--imgsz", "128"], 2, "the demonstration model has no image size 128"),
+    (["--prune-at", "6"], 2, "6 is no block of a model of depth 6"),
+    (["--prune-at", "-1"], 2, "-1 is no block of a model of depth 6"),
+    (["--opset", "17"], 2, "opset 17 is not supported"),
+    (["--weights", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
+    (["--labels", "nowhere.txt"], 2, "labels file nowhere.txt cannot be read"),
+    (["--images", "nowhere"], 8, "there is no image or folder nowhere"),
+    (["--score", "max"], 2, "'max' is not one of"),
+    (["--dtype", "int8"], 2, "'int8' is not one of"),
+]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSED, ids=lambda value: str(value)[:60])
+def test_bad_input_gets_one_line_and_writes_no_artifact(
+    sait: Sait, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = sait("export", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.rglob("*.onnx")), "something was written"
+    assert not list(tmp_path.rglob(".partial*")), "something half-written is left"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--model", "deit_smal_patch16_224", "--random-weights"], ["--density", "7"], ["--opset", "99"]]
+)
+def test_refusals_say_what_to_do(sait: Sait, arguments: list[str]) -> None:
+    assert sait("export", *arguments).err.splitlines()[-1].startswith("hint: ")
+
+
+def test_a_misspelt_model_is_told_the_one_meant(sait: Sait) -> None:
+    assert (
+        "did you mean deit_small_patch16_224"
+        in sait("export", "--model", "deit_smal_patch16_224", "--random-weights").err
+    )
+
+
+def test_weights_of_another_architecture_name_the_tensor(sait: Sait) -> None:
+    done = sait("export", "--model", "deit_tiny_patch16_224", "--weights", demo.WEIGHTS)
+    assert (done.code, done.out) == (4, "")
+    assert re.search(
+        r"error: weights model.safetensors do not fit.*: \w+ is \[1, .*\], the model's \[1, .*\]", done.err
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02K\x01."])
+def test_weights_that_are_no_checkpoint(sait: Sait, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "weights.pt"
+    file.write_bytes(content)
+    done = sait("export", "--weights", file)
+    assert (done.code, done.out) == (4, "")
+    assert str(file) in done.err
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_folder_that_cannot_be_made(sait: Sait, tmp_path: Path, place: str) -> None:
+    """A file in its way stands for what permissions refuse: tests may run as root, whom nothing is refused."""
+    (tmp_path / "file").write_text("in the way")
+    done = sait("export", "--output", place)
+    assert (done.code, done.out) == (9, "")
+    assert f"cannot write under {place}" in done.err
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_artifact_that_is_there_already_is_kept(sait: Sait, workspace: Path) -> None:
+    before = {path: sha256_of(path) for path in workspace.rglob("*") if path.is_file()}
+    done = sait("export", "--output", workspace)
+    assert (done.code, done.out) == (9, "")
+    assert f"{workspace / PRUNED} is already there" in done.err
+    assert "--overwrite" in done.err
+    assert {path: sha256_of(path) for path in workspace.rglob("*") if path.is_file()} == before
+
+
+def test_several_densities_share_the_baseline_that_is_there(sait: Sait, workspace: Path) -> None:
+    """Names of folders, the table on stdout, progress and warnings on stderr, a density named twice made once."""
+    kept = (workspace / DENSE / MANIFEST_FILE).read_text()
+    made = ["sait_demo_digits-cls-density0.25", "sait_demo_digits-cls-density0.5"]
+    options = ["--density", "0.25", "--density", "0.5", "--density", "0.50", "--score", "cls"]
+    done = sait("export", *options, "--output", workspace)
+    assert done.code == 0, done.err
+    heading, *rows = done.out.splitlines()
+    assert heading.split()[:3] == ["artifact", "tokens", "kept"]
+    assert [Path(row.split()[0]).name for row in rows] == [DENSE, *made]
+    assert [" ".join(row.split()[1:4]) for row in rows] == ["144 of 144", "36 of 144", "72 of 144"]
+    said = done.err.splitlines()
+    assert f"- {DENSE}: already there, kept" in said
+    assert f"- {made[0]}: tracing" in said
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert [line.partition(": never trained sparse; ")[0] for line in warnings] == [f"warning: {name}" for name in made]
+    assert "warning" not in done.out
+    assert (workspace / DENSE / MANIFEST_FILE).read_text() == kept
+    assert names(workspace) == sorted(["last-export.json", DENSE, PRUNED, *made])
+    assert [path.name for path in (workspace / made[0]).iterdir() if path.name == MODEL_FILE]
+    assert sait("inspect", "--workspace", workspace, "--json").out.count('"manifest"') == 3
+
+
+def test_json_is_all_of_stdout_and_dense_is_all_that_is_made(sait: Sait, tmp_path: Path) -> None:
+    """With random weights, whose warning is on stderr and in the JSON."""
+    done = sait("export", "--dense", "--random-weights", "--json", "--images", demo.IMAGES / "3", "-o", "made")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    (artifact,) = result["artifacts"]
+    folder = Path(artifact["path"])
+    assert folder == Path("made") / DENSE
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    assert {key: value for key, value in artifact.items() if key != "path"} == manifest
+    assert manifest["weights"]["source"] == "random"
+    assert manifest["pruning"] is None
+    assert names(tmp_path / "made") == ["last-export.json", DENSE]
+    assert names(folder) == ["golden.npz", "manifest.json", "model.onnx"]
+    assert result["warnings"] == ["random weights: the answers mean nothing, only the speed does"]
+    assert f"warning: {result['warnings'][0]}" in done.err.splitlines()
+
+
+def test_without_a_model_it_says_that_it_takes_the_demonstration(sait: Sait) -> None:
+    assert "no --model: exporting the demonstration model" in sait("export", "--opset", "1").err
+    assert "demonstration" not in sait("export", "--opset", "1", "--model", "test_vit", "--random-weights").err
+
+
+def test_ctrl_c_while_overwriting_keeps_the_old_artifact_until_the_new_one_is_whole(workspace: Path) -> None:
+    """Interrupted in the middle, then run to its end."""
+    before = {path.name: sha256_of(path) for path in (workspace / PRUNED).iterdir()}
+    command = [sys.executable, "-m", "sait_deploy", "export", "--overwrite", "--output", str(workspace)]
+    with subprocess.Popen(
+        command, env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None and child.stdout is not None
+        for line in child.stderr:
+            if line == f"- {DENSE}: tracing\n":
+                break
+        child.send_signal(signal.SIGINT)
+        said, out = child.stderr.read(), child.stdout.read()
+    assert child.returncode == 130, said
+    assert said.splitlines()[-1] == "interrupted: nothing half-written was left"
+    assert "Traceback" not in said
+    assert out == ""
+    assert {path.name: sha256_of(path) for path in (workspace / PRUNED).iterdir()} == before
+    assert names(workspace) == ["last-export.json", DENSE, PRUNED]
+
+
+def test_overwrite_replaces_the_artifact(sait: Sait, workspace: Path) -> None:
+    """And what a crash left behind is put right on the way."""
+    shutil.copytree(workspace / PRUNED, workspace / f".partial-{PRUNED}@999999999")
+    old = (workspace / DENSE / MODEL_FILE).stat().st_ino
+    done = sait("export", "--dense", "--overwrite", "--images", demo.IMAGES / "3", "--output", workspace)
+    assert done.code == 0, done.err
+    manifest = json.loads((workspace / DENSE / MANIFEST_FILE).read_text())
+    assert manifest["parity"]["image_source"] == str(demo.IMAGES / "3")
+    assert manifest["files"][MODEL_FILE] == sha256_of(workspace / DENSE / MODEL_FILE)
+    assert (workspace / DENSE / MODEL_FILE).stat().st_ino != old
+    assert names(workspace) == ["last-export.json", DENSE, PRUNED]

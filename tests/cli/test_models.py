@@ -1,0 +1,53 @@
+"""``sait-deploy models``: the table, by part of a name or by wildcard."""
+
+from __future__ import annotations
+
+import pytest
+
+from sait_deploy import demo
+from tests.cli.calls import Sait
+
+
+def listed(out: str) -> list[str]:
+    return [line.split()[0] for line in out.splitlines()[1:]]
+
+
+def test_all_of_them_the_demonstration_first(sait: Sait) -> None:
+    done = sait("models")
+    assert (done.code, done.err) == (0, "")
+    first, *others = listed(done.out)
+    assert first == demo.NAME
+    assert others == sorted(others)
+    assert {"deit_small_patch16_224", "deit_base_distilled_patch16_224", "vit_small_patch14_dinov2"} < set(others)
+    assert done.out.splitlines()[1].split() == [demo.NAME, "96", "shipped"]
+
+
+@pytest.mark.parametrize("pattern", ["deit_small", "DeiT_Small", "*t_small_p*"])
+def test_a_filter(sait: Sait, pattern: str) -> None:
+    found = listed(sait("models", pattern).out)
+    assert "deit_small_patch16_224" in found
+    assert len(found) < 40
+
+
+def test_a_wildcard_matches_whole_names(sait: Sait) -> None:
+    found = listed(sait("models", "deit*").out)
+    assert found
+    assert all(name.startswith("deit") for name in found)
+    assert listed(sait("models", "deit").out) == found
+    assert sait("models", "*deit_small").code == 4
+
+
+def test_image_size_and_number_of_pretrained_weights(sait: Sait) -> None:
+    rows = {line.split()[0]: line.split()[1:] for line in sait("models", "deit*_224").out.splitlines()}
+    assert rows["deit_small_patch16_224"] == ["224", "1", "set"]
+    assert rows["deit3_small_patch16_224"] == ["224", "2", "sets"]
+
+
+@pytest.mark.parametrize("pattern", ["resnet", "zzz*", "["])
+def test_none_found(sait: Sait, pattern: str) -> None:
+    done = sait("models", pattern)
+    assert (done.code, done.out) == (4, "")
+    assert done.err.splitlines() == [
+        f"error: no supported model's name has {pattern!r} in it",
+        "hint: list all: sait-deploy models",
+    ]

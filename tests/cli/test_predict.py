@@ -1,0 +1,177 @@
+"""``sait-deploy predict``: files and folders in, classes and kept tokens out, and pictures of what was kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sait_deploy.artifact import MANIFEST_FILE
+from tests.cli.calls import Outcome, Sait
+
+DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+KEPT = 87
+"""ceil(0.6 * 144)."""
+
+
+@pytest.fixture
+def predicted(sait: Sait, demo_workspace: Path) -> Sait:
+    """Predicts with what was exported last, which is the pruned artifact."""
+
+    def call(*arguments: object) -> Outcome:
+        return sait("predict", "--workspace", demo_workspace, "--threads", "1", *arguments)
+
+    return call
+
+
+def test_a_file_gets_its_likeliest_classes_and_kept_tokens(predicted: Sait, digits: Path) -> None:
+    done = predicted(digits / "3" / "digit.png", "--top", "2")
+    assert done.code == 0, done.err
+    heading, row = done.out.splitlines()
+    assert heading.split() == ["image", "kept", "of", "144", "top", "2"]
+    path, kept, *classes = row.split()
+    assert (path, kept) == (str(digits / "3" / "digit.png"), str(KEPT))
+    assert len(classes) == 4
+    assert done.err.splitlines() == [f"- {PRUNED} on onnxruntime, 1 image"]
+
+
+def test_json_is_all_of_stdout(predicted: Sait, digits: Path) -> None:
+    done = predicted(digits, "--json", "--top", "99")
+    answers = json.loads(done.out)
+    assert [answer["path"] for answer in answers] == [str(path) for path in sorted(digits.rglob("*.png"))]
+    for answer in answers:
+        assert answer["kept"] == KEPT
+        assert sorted(answer["labels"]) == [str(digit) for digit in range(10)]
+        assert answer["probabilities"] == sorted(answer["probabilities"], reverse=True)
+        assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_files_and_folders_in_their_order_each_image_once(predicted: Sait, digits: Path) -> None:
+    file = digits / "3" / "digit.png"
+    done = predicted(file, digits / "3", digits / "2" / ".." / "3", digits / "1", "--json")
+    assert [answer["path"] for answer in json.loads(done.out)] == [str(file), str(digits / "1" / "digit.png")]
+
+
+def test_answers_do_not_depend_on_the_batch_that_an_image_was_in(predicted: Sait, digits: Path, tmp_path: Path) -> None:
+    """More images than a batch holds: the answer to each is the one it gets alone."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(20):
+        shutil.copy(digits / str(index % 10) / "digit.png", many / f"{index:02d}.png")
+    together = json.loads(predicted(many, "--json").out)
+    assert len(together) == 20
+    alone = json.loads(predicted(many / "17.png", "--json").out)[0]
+    assert together[17]["labels"] == alone["labels"]
+    assert together[17]["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
+
+
+def test_visualize_writes_a_picture_of_each_image(predicted: Sait, digits: Path, tmp_path: Path) -> None:
+    plain = predicted(digits, "--json")
+    done = predicted(digits, "--json", "--visualize", "below/pictures")
+    assert done.code == 0, done.err
+    assert done.out == plain.out
+    pictures = sorted((tmp_path / "below" / "pictures").iterdir())
+    assert [path.name for path in pictures] == [f"{index:04d}-digit.png" for index in range(10)]
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.size[0] > 3 * 224
+
+
+def test_a_picture_of_dense_shows_the_whole_image_kept(sait: Sait, demo_workspace: Path, digits: Path) -> None:
+    options = ("--artifact", demo_workspace / DENSE, "--visualize", "pictures")
+    done = sait("predict", digits / "3", *options)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[1].split()[1] == "144"
+    with Image.open("pictures/0000-digit.png") as picture:
+        pixels = np.asarray(picture)
+    assert 2 * 224 < pixels.shape[1] < 3 * 224, "two panels: dense has no importance to show"
+
+
+def test_torch_gives_the_same_answers(predicted: Sait, digits: Path) -> None:
+    ours, torch = (
+        json.loads(predicted(digits / "3", "--json", "--runtime", name).out) for name in ("onnxruntime", "torch")
+    )
+    assert torch[0]["labels"] == ours[0]["labels"]
+    assert torch[0]["probabilities"] == pytest.approx(ours[0]["probabilities"], abs=1e-4)
+
+
+def test_random_weights_are_warned_of(sait: Sait, workspace: Path, digits: Path) -> None:
+    manifest = workspace / PRUNED / MANIFEST_FILE
+    manifest.write_text(manifest.read_text().replace('"source": "demo"', '"source": "random"'))
+    done = sait("predict", digits / "3", "--artifact", workspace / PRUNED)
+    assert done.code == 0
+    assert "warning: random weights: these answers mean nothing" in done.err.splitlines()
+
+
+def test_a_file_that_is_no_image(predicted: Sait, digits: Path, tmp_path: Path) -> None:
+    """Named by itself or met in a folder: nothing is answered, the file is named."""
+    (digits / "3" / "notes.png").write_text("no image")
+    for place in (digits / "3" / "notes.png", digits):
+        done = predicted(place)
+        assert (done.code, done.out) == (8, "")
+        assert f"error: image {digits / '3' / 'notes.png'} is damaged or of an unknown format" in done.err
+    (tmp_path / "words.txt").write_text("no image")
+    assert predicted(tmp_path / "words.txt").code == 8
+
+
+def test_files_beside_images_are_passed_over(predicted: Sait, digits: Path) -> None:
+    (digits / "3" / "notes.txt").write_text("no image")
+    assert len(json.loads(predicted(digits / "3", "--json").out)) == 1
+
+
+def test_an_image_cut_short(predicted: Sait, digits: Path) -> None:
+    file = digits / "3" / "digit.png"
+    file.write_bytes(file.read_bytes()[:-200])
+    done = predicted(file)
+    assert (done.code, done.out) == (8, "")
+    assert str(file) in done.err
+
+
+def test_an_empty_folder_and_a_missing_one(predicted: Sait, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "folder empty holds no image" in predicted("empty").err
+    assert "there is no image or folder nowhere" in predicted("nowhere").err
+    assert (predicted("empty").code, predicted("nowhere").code) == (8, 8)
+
+
+def test_pictures_that_cannot_be_written(predicted: Sait, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = predicted(digits / "3", "--visualize", "file")
+    assert (done.code, done.out) == (9, "")
+    assert "cannot write file" in done.err
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--artifact", "nowhere"], 5, "artifact nowhere does not exist"),
+        (["--workspace", "nowhere"], 5, "nothing was exported to nowhere yet"),
+        (["--runtime", "tvm"], 2, "unknown runtime 'tvm'"),
+        (["--top", "0"], 2, "0 is not in the range"),
+    ],
+)
+def test_bad_options(predicted: Sait, digits: Path, arguments: list[str], code: int, message: str) -> None:
+    done = predicted(digits, *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+
+
+def test_a_gpu_that_is_not_there(predicted: Sait, digits: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    done = predicted(digits, "--runtime", "onnxruntime-cuda")
+    assert (done.code, done.out) == (7, "")
+    assert "hint: " in done.err
+
+
+def test_progress_and_answers_go_to_different_streams(process: Sait, demo_workspace: Path, digits: Path) -> None:
+    done = process("predict", digits / "3", "--artifact", demo_workspace / PRUNED)
+    assert done.code == 0
+    assert done.err == f"- {PRUNED} on onnxruntime, 1 image\n"
+    assert len(done.out.splitlines()) == 2

@@ -1,0 +1,166 @@
+"""What is imported when: the command line starts light, and running an artifact needs neither torch nor timm."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sait_deploy import demo
+
+ROOT = Path(__file__).parent.parent
+PRUNED = "sait_demo_digits-density0.6"
+HEAVY = ("torch", "timm", "onnx", "onnxruntime", "onnxscript", "numpy", "PIL", "rich")
+QUICK = ("--batch", "1", "--duration", "0.01", "--warmup", "0")
+
+BLOCKED = """
+import sys
+
+BLOCKED = {"torch", "timm", "torchvision", "onnxscript", "onnx_ir", "onnx_graphsurgeon", "safetensors"}
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def python(code: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own, with this checkout before whatever is installed."""
+    places = filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sait_deploy",
+        "import sait_deploy.cli",
+        "import sait_deploy.errors, sait_deploy.schedule",
+        "from sait_deploy.cli import run\ntry: run(['--help'])\nexcept SystemExit: pass",
+        "from sait_deploy.cli import run\ntry: run(['--version'])\nexcept SystemExit: pass",
+        "from sait_deploy.cli import run\ntry: run(['exprot'])\nexcept SystemExit: pass",
+    ],
+)
+def test_starting_imports_nothing_heavy(code: str) -> None:
+    report = (
+        f"\nimport json, sys\nprint(json.dumps([name for name in {HEAVY!r} if name in sys.modules]), file=sys.stderr)"
+    )
+    done = python(code + report)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stderr.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "sait_deploy.runtime",
+        "sait_deploy.runtime.onnxruntime",
+        "sait_deploy.bench.suite",
+        "sait_deploy.bench.html",
+        "sait_deploy.predict",
+        "sait_deploy.inspection",
+        "sait_deploy.preprocess",
+        "sait_deploy.visualize",
+        "sait_deploy.dataset",
+        "sait_deploy.doctor",
+        "sait_deploy.plugins.mass_token_select.reference",
+        "sait_deploy.plugins.mass_token_select.onnx_function",
+    ],
+)
+def test_what_runs_artifacts_imports_without_torch(module: str) -> None:
+    done = python(f"{BLOCKED}\nimport {module}")
+    assert done.returncode == 0, done.stderr
+
+
+def cli_without_torch(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return python(f"{BLOCKED}\nfrom sait_deploy.cli import run\nrun()", *arguments, cwd=cwd)
+
+
+def test_bench_and_predict_run_without_torch(demo_workspace: Path, tmp_path: Path) -> None:
+    options = (*QUICK, "--images", demo.IMAGES, "-o", "report.html")
+    bench = cli_without_torch(tmp_path, "bench", demo_workspace / PRUNED, *options)
+    assert bench.returncode == 0, bench.stderr
+    assert "density 0.6" in bench.stdout
+    where = ("--artifact", demo_workspace / PRUNED, "--visualize", "pictures")
+    predict = cli_without_torch(tmp_path, "predict", demo.IMAGES / "3", *where)
+    assert predict.returncode == 0, predict.stderr
+    assert len(list((tmp_path / "pictures").iterdir())) == 4
+    inspect = cli_without_torch(tmp_path, "inspect", demo_workspace / PRUNED)
+    assert inspect.returncode == 0, inspect.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        (["export"], "torch"),
+        (["models"], "timm"),
+        (["predict", demo.IMAGES, "--runtime", "torch"], "torch"),
+        (["inspect", "--check"], "torch"),
+    ],
+)
+def test_what_needs_torch_says_so_and_how_to_get_it(
+    demo_workspace: Path, tmp_path: Path, arguments: list[object], package: str
+) -> None:
+    place = [] if arguments[0] in ("export", "models") else ["--workspace", demo_workspace]
+    done = cli_without_torch(tmp_path, *arguments, *place)
+    assert (done.returncode, done.stdout) == (3, "")
+    error, hint = [line for line in done.stderr.splitlines() if not line.startswith("- ")]
+    assert error.startswith("error: ")
+    assert f"needs {package}, which is not installed" in error
+    assert hint.startswith("hint: pip install 'sait-deploy[export")
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_with_only_a_runtime(wheel: Path, demo_workspace: Path, tmp_path: Path) -> None:
+    """The wheel and its ``cpu`` extra from the package registry: no torch, no timm, no checkout."""
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    binaries = environment / ("Scripts" if os.name == "nt" else "bin")
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+
+    def call(*command: object) -> subprocess.CompletedProcess[str]:
+        program, *arguments = map(str, command)
+        return subprocess.run(
+            [str(binaries / program), *arguments], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+        )
+
+    installed = call("python", "-m", "pip", "install", "--quiet", f"{wheel}[cpu]")
+    assert installed.returncode == 0, installed.stderr
+    for package in ("torch", "timm", "onnxscript"):
+        assert call("python", "-c", f"import {package}").returncode != 0
+
+    bench = call("sait-deploy", "bench", demo_workspace / PRUNED, *QUICK, "-o", "report.json")
+    assert bench.returncode == 0, bench.stderr
+    assert "shipped held-out digits" in bench.stderr, "there is no scikit-learn to compose others with"
+    assert json.loads((tmp_path / "report.json").read_text())["rows"]
+    predict = call("sait-deploy", "predict", demo.IMAGES / "3", "--artifact", demo_workspace / PRUNED, "--json")
+    assert predict.returncode == 0, predict.stderr
+    assert len(json.loads(predict.stdout)) == 4
+    export = call("sait-deploy", "export", "--density", "0.6")
+    assert (export.returncode, export.stdout) == (3, "")
+    assert export.stderr.splitlines()[-2:] == [
+        "error: this command needs torch, which is not installed",
+        "hint: pip install 'sait-deploy[export,cpu]'",
+    ]
+    assert not (tmp_path / "artifacts").exists()
+    doctor = json.loads(call("sait-deploy", "doctor", "--json").stdout)
+    states = {finding["part"]: finding["state"] for finding in doctor}
+    assert states["run on ONNX Runtime CPU"] == states["demonstration model"] == "works"
+    assert states["run in torch"] == states["export"] == "missing"
