@@ -28,6 +28,8 @@ MANIFEST_FILE: Final = "manifest.json"
 GOLDEN_FILE: Final = "golden.npz"
 LAST_EXPORT_FILE: Final = "last-export.json"
 _PARTIAL, _ASIDE = ".partial-", ".aside-"
+_WRITING: Final[set[Path]] = set()
+"""What this process is writing: anything else of its number is left from an earlier process that had the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,12 @@ class Artifact:
         """Reads the golden file.
 
         Raises:
-            ArtifactError: it lacks an array.
+            ArtifactError: it lacks an array, or is damaged.
         """
         try:
             with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as arrays:
                 return Golden(arrays["pixels"], arrays["images"], arrays["logits"], arrays["counts"])
-        except (KeyError, ValueError, OSError, EOFError) as error:
+        except Exception as error:  # damaged archives raise nearly anything
             raise ArtifactError(f"{self.path / GOLDEN_FILE} cannot be read ({error})", "export again") from None
 
 
@@ -86,7 +88,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """
     folder = Path(path)
     if not (folder / MANIFEST_FILE).is_file():
-        what = "has no manifest.json" if folder.is_dir() else "does not exist"
+        what = "has no manifest.json" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
         raise ArtifactError(f"artifact {folder} {what}", "make one with: sait-deploy export")
     try:
         manifest = from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
@@ -97,7 +99,9 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
             raise ArtifactError(f"the manifest of {folder} does not list {required}", "export again")
     for name, expected in manifest.files.items():
         _check_file(folder, name, expected)
-    return Artifact(folder, manifest)
+    artifact = Artifact(folder, manifest)
+    _check_external_data(artifact)
+    return artifact
 
 
 def _check_file(folder: Path, name: str, expected: str) -> None:
@@ -117,6 +121,22 @@ def _check_file(folder: Path, name: str, expected: str) -> None:
             f"{file} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…",
             "it was changed or cut short after export: export again",
         )
+
+
+def _check_external_data(artifact: Artifact) -> None:
+    """Refuses weights in a file that the manifest does not list: only those listed have been checked."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    try:
+        model = onnx.load(str(artifact.model_path), load_external_data=False)
+    except Exception as error:  # protobuf's own kinds of error
+        raise ArtifactError(f"{artifact.model_path} is no ONNX model ({error})", "export again") from None
+    for tensor in _get_all_tensors(model):
+        if uses_external_data(tensor) and (place := ExternalDataInfo(tensor).location) not in artifact.manifest.files:
+            raise ArtifactError(
+                f"{artifact.model_path} keeps weights in {place!r}, which its manifest does not list", "export again"
+            )
 
 
 @contextlib.contextmanager
@@ -151,25 +171,26 @@ class Workspace:
         """
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f"{_PARTIAL}probe{os.getpid()}"
-            probe.mkdir()
+            probe = self.root / f"{_PARTIAL}probe@{os.getpid()}"
+            probe.mkdir(exist_ok=True)
             probe.rmdir()
-        self.recover()
+            self.recover()
 
     def recover(self) -> None:
         """Restores artifacts that a crash left renamed aside, and removes partial ones of processes that ended."""
         if not self.root.is_dir():
             return
-        for aside in self.root.glob(f"{_ASIDE}*"):
-            name, _, process = aside.name.removeprefix(_ASIDE).rpartition("@")
-            if not _alive(process):
-                if (self.root / name).exists():
-                    shutil.rmtree(aside, ignore_errors=True)
-                else:
-                    aside.rename(self.root / name)
-        for partial in self.root.glob(f"{_PARTIAL}*"):
-            if not _alive(partial.name.rpartition("@")[2]):
+        for aside in filter(_left_over, self.root.glob(f"{_ASIDE}*")):
+            place = self.root / aside.name.removeprefix(_ASIDE).rpartition("@")[0]
+            if place.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(place)
+        for partial in filter(_left_over, self.root.glob(f"{_PARTIAL}*")):
+            if partial.is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
 
     def artifacts(self) -> list[Path]:
         """Returns the folders that hold a manifest, by name."""
@@ -180,7 +201,7 @@ class Workspace:
     def find(self, artifact_id: str) -> Path | None:
         """Returns the folder of the artifact with this id; manifests that cannot be read are passed over."""
         for folder in self.artifacts():
-            with contextlib.suppress(SaitError, OSError):
+            with contextlib.suppress(SaitError, OSError, UnicodeDecodeError):
                 if from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8")).id == artifact_id:
                     return folder
         return None
@@ -202,6 +223,8 @@ class Workspace:
         """
         partial = self.root / f"{_PARTIAL}{place.name}@{os.getpid()}"
         aside = self.root / f"{_ASIDE}{place.name}@{os.getpid()}"
+        mine = {partial.resolve(), aside.resolve()}
+        _WRITING.update(mine)
         try:
             with storage_errors(self.root):
                 partial.mkdir(parents=True)
@@ -210,12 +233,16 @@ class Workspace:
                     place.rename(aside)
                 partial.rename(place)
         except BaseException:
-            if aside.exists() and not place.exists():
-                aside.rename(place)
+            with storage_errors(self.root):
+                if aside.exists() and not place.exists():
+                    aside.rename(place)
             raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(aside, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if place.exists():
+                    shutil.rmtree(aside, ignore_errors=True)
+            _WRITING.difference_update(mine)
 
     def record_last_export(self, places: Iterable[Path]) -> None:
         """Remembers what was exported last, the baseline first."""
@@ -234,7 +261,7 @@ class Workspace:
         try:
             names = json.loads((self.root / LAST_EXPORT_FILE).read_text(encoding="utf-8"))
             places = [self.root / str(name) for name in names]
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             raise ArtifactError(f"nothing was exported to {self.root} yet", "run: sait-deploy export") from None
         return places
 
@@ -247,10 +274,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         os.fsync(file.fileno())
 
 
+def _left_over(path: Path) -> bool:
+    process = path.name.rpartition("@")[2]
+    return path.resolve() not in _WRITING if process == str(os.getpid()) else not _alive(process)
+
+
 def _alive(process: str) -> bool:
+    if not process.isdecimal():
+        return False
     try:
         os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -11,6 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from torch import nn
+
 from sait_deploy.exporters.finish import IMPORTANCE, KEEP, OperatorForm
 from sait_deploy.manifest import (
     SCHEMA_VERSION,
@@ -23,6 +25,7 @@ from sait_deploy.manifest import (
     Precision,
     PruningInfo,
     TensorInfo,
+    WeightsSource,
     fingerprint,
 )
 from sait_deploy.models import FixedPruning, check_pruning
@@ -123,9 +126,25 @@ def _plan(
         parts.append(options.operators)
     parts.append("dense" if density is None else f"density{density:f}")
     name = "-".join(parts)
-    identity = (info.name, info.image_size, model.weights.sha256, form, density, pruning)
+    # A timm name says what is computed with the weights; of a model in memory only its modules do.
+    structure = _structure(model.vit) if model.weights.source is WeightsSource.MEMORY else ""
+    identity = (info.name, info.image_size, model.weights.sha256, structure, form, density, pruning)
     digest = fingerprint(*identity, options.precision, options.opset, options.operators)
     return ExportPlan(form, density, pruning, name, f"{name}-{digest}")
+
+
+def _structure(vit: nn.Module) -> str:
+    """Returns what weights do not say of a model: classes of its modules, and their settings, such as heads."""
+    passing = ("training", "fused_attn", "grad_checkpointing")
+    lines = []
+    for name, module in vit.named_modules():
+        settings = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if not key.startswith("_") and key not in passing and isinstance(value, (int, float, str, tuple))
+        }
+        lines.append(f"{name} {type(module).__name__} {settings}")
+    return "\n".join(lines)
 
 
 def draft_manifest(model: LoadedModel, options: ExportOptions, plan: ExportPlan, baseline: ExportPlan) -> Manifest:

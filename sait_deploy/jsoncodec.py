@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from sait_deploy.errors import ArtifactError
+from sait_deploy.errors import ArtifactError, InvalidArgument
 
 _LONGEST_SHOWN: Final = 60
 _WANTED: Final = {float: "a finite number", int: "an integer", bool: "true or false", str: "text"}
@@ -114,7 +114,11 @@ class Codec:
             if names:
                 raise ArtifactError(f"{place} {problem} field {min(names)!r}", self.hint)
         prefix = f"{where}." if where else ""
-        return kind(**{name: self._value(hint, value[name], prefix + name) for name, hint in hints.items()})
+        fields = {name: self._value(hint, value[name], prefix + name) for name, hint in hints.items()}
+        try:
+            return kind(**fields)
+        except InvalidArgument as error:
+            raise ArtifactError(f"{place} cannot be meant: {error.message}", self.hint) from None
 
     def _wrong(self, where: str, value: object, wanted: str) -> ArtifactError:
         place = f"{self.subject}'s {where}" if where else self.subject

@@ -98,6 +98,8 @@ def geometry_of(vit: VisionTransformer) -> Geometry:
         width = pool.num_heads * pool.head_dim
         readout_per_token = _linear_macs(pool.kv) + 2 * pool.latent_len * width
         readout += pool.latent_len * (_linear_macs(pool) - _linear_macs(pool.kv))
+        if not vit.pool_include_prefix:
+            readout -= vit.num_prefix_tokens * readout_per_token
     return Geometry(
         depth=len(vit.blocks),
         width=vit.embed_dim,

@@ -10,8 +10,12 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from typing import Final
 
 from sait_deploy.errors import InvalidArgument
+
+_MOST_DECIMALS: Final = 15
+"""Decimals a density may have: with them, its product with any number of tokens is exact."""
 
 
 class Score(StrEnum):
@@ -37,7 +41,7 @@ def parse_density(text: str) -> Decimal:
     """Reads a token density, the kept share of the patch tokens, as an exact decimal.
 
     Raises:
-        InvalidArgument: it is no number in (0, 1].
+        InvalidArgument: it is no number in (0, 1], or has more decimals than can be exact.
     """
     try:
         density = Decimal(text)
@@ -47,7 +51,10 @@ def parse_density(text: str) -> Decimal:
         ) from None
     if not (density.is_finite() and 0 < density <= 1):
         raise InvalidArgument(f"density {text} is outside (0, 1]", "give the share of tokens to keep, such as 0.6")
-    return density.normalize()
+    exact = round(density, _MOST_DECIMALS)
+    if exact != density:
+        raise InvalidArgument(f"density {text} has more than {_MOST_DECIMALS} decimals", "give fewer, such as 0.6")
+    return exact.normalize()
 
 
 def kept_at_density(density: Decimal, patch_tokens: int) -> int:

@@ -22,6 +22,9 @@ _WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model",
 _PREFIXES: Final = ("module.", "_orig_mod.", "model.")
 """What data parallelism, torch.compile and training wrappers put before every name."""
 
+_MOST_WRAPPERS: Final = 8
+"""Dictionaries inside each other that are taken off: a hostile one may hold itself."""
+
 _NAMED: Final = 3
 """How many mismatching tensors an error names."""
 
@@ -37,7 +40,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
     loaded: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    while isinstance(loaded, Mapping):
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(loaded, Mapping):
+            break
         wrapper = next((key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
         if wrapper is None:
             break
@@ -80,7 +85,7 @@ def _read_checkpoint(path: Path) -> Any:
                 "if you trust it, load it yourself and save its state dict with safetensors.torch.save_file",
             ) from None
         raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"

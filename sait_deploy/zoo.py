@@ -208,7 +208,7 @@ def _from_file(name: str, path: Path, image_size: int | None) -> VisionTransform
     with errors_only(*_CHATTY):
         converted = _converted(tensors, outline, path, image_size)
     head = converted.get("head.weight")
-    vit = _create(name, image_size, classes=0 if head is None else int(head.shape[0]))
+    vit = _create(name, image_size, classes=0 if head is None or head.ndim != 2 else int(head.shape[0]))
     load_weights(vit, converted, path.name)
     return vit
 
@@ -217,10 +217,15 @@ def _converted(
     tensors: dict[str, Tensor], outline: VisionTransformer, path: Path, image_size: int | None
 ) -> dict[str, Tensor]:
     """Brings a checkpoint's names and layouts to timm's, resampling position embeddings only when a size was named."""
-    converted: dict[str, Tensor] = checkpoint_filter_fn(tensors, outline, adapt_layer_scale=True)
+    try:
+        converted: dict[str, Tensor] = checkpoint_filter_fn(tensors, outline, adapt_layer_scale=True)
+    except Exception:  # layouts that no checkpoint of this family has: what does not fit is named from the file itself
+        return tensors
     stored, own = tensors.get("pos_embed"), outline.pos_embed
-    if image_size is None and stored is not None and own is not None and stored.shape != own.shape:
-        grid = math.isqrt(max(0, int(stored.shape[-2]) - outline.num_prefix_tokens))
+    if image_size is not None or stored is None or own is None or stored.ndim != own.ndim:
+        return converted
+    if stored.shape[1] != own.shape[1] and stored.shape[2] == own.shape[2]:
+        grid = math.isqrt(max(0, int(stored.shape[1]) - outline.num_prefix_tokens))
         raise ModelError(
             f"weights {path.name} do not fit: pos_embed is {list(stored.shape)}, the model's {list(own.shape)}",
             f"they may be for another image size: try --imgsz {grid * int(outline.patch_embed.patch_size[0])}",

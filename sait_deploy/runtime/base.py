@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from sait_deploy.artifact import Artifact
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.preprocess import ImageLike, preprocess
+
+_MOST_THREADS: Final = 1024
 
 
 class RuntimeName(StrEnum):
@@ -32,11 +35,18 @@ class RunOptions:
         threads: threads within one operator; None for all of the processors this process may use.
         weights: the torch runtime's weights file, where the one the manifest names is not there any more.
         device: the torch runtime's device.
+
+    Raises:
+        InvalidArgument: a number of threads that no machine has.
     """
 
     threads: int | None = None
     weights: Path | None = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):
+            raise InvalidArgument(f"{self.threads!r} threads cannot be had", f"use 1 to {_MOST_THREADS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +126,8 @@ class Runner(ABC):
             InvalidArgument: another shape or dtype, or an empty batch.
             ModelError: an image's logits are not numbers.
         """
-        self._check_images(images)
-        logits, counts = self._execute(images)
-        self._check_logits(logits)
+        logits, counts = self._execute(self._checked(images))
+        self._check_finite("logits", logits)
         geometry = self.artifact.manifest.model.geometry
         if counts is None:
             return Output(logits, np.full(len(images), geometry.patch_tokens, dtype=np.int32))
@@ -129,12 +138,14 @@ class Runner(ABC):
 
         Raises:
             InvalidArgument: as :meth:`run`, or the artifact is dense and selects nothing.
+            ModelError: an image's importance or logits are not numbers.
         """
-        self._check_images(images)
+        images = self._checked(images)
         if self.artifact.manifest.pruning is None:
             raise InvalidArgument(f"{self.artifact.path.name} is dense: it selects no tokens", "use a pruned artifact")
         selection = self._execute_selection(images)
-        self._check_logits(selection.logits)
+        self._check_finite("importance scores", selection.importance)
+        self._check_finite("logits", selection.logits)
         return selection
 
     def preprocess(self, images: ImageLike | Iterable[ImageLike]) -> NDArray[np.float32]:
@@ -150,7 +161,8 @@ class Runner(ABC):
         """
         return predictions(self.artifact, self.run(self.preprocess(images)), top)
 
-    def _check_images(self, images: NDArray[np.float32]) -> None:
+    def _checked(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the images as runtimes take them: rows in order, and writable as torch wants them."""
         height, width = self.artifact.manifest.model.image_size
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images))
         if dtype != np.float32 or len(shape) != 4 or shape[1:] != (3, height, width) or shape[0] == 0:
@@ -158,12 +170,13 @@ class Runner(ABC):
                 f"images are {dtype} {list(shape)}, not float32 [B, 3, {height}, {width}] with B >= 1",
                 "use runner.preprocess(images)",
             )
+        return np.require(images, requirements=["C", "W"])
 
-    def _check_logits(self, logits: NDArray[np.float32]) -> None:
-        wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(wrong):
             raise ModelError(
-                f"the logits of image {int(wrong[0])} of the batch are not finite numbers",
+                f"image {int(wrong[0])} of the batch: its {what} are not finite numbers",
                 "check the weights and the input for NaN and infinity",
             )
 

@@ -122,10 +122,10 @@ class OnnxRuntimeRunner(Runner):
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], None]:
         """Returns a call that runs this batch with its input and outputs bound on the device."""
-        self._check_images(images)
+        images = self._checked(images)
         device = "cuda" if self.runtime is RuntimeName.ONNXRUNTIME_CUDA else "cpu"
         binding = self._session.io_binding()
-        value = require_onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images), device, 0)
+        value = require_onnxruntime().OrtValue.ortvalue_from_numpy(images, device, 0)
         binding.bind_ortvalue_input("images", value)
         for name in self._outputs:
             binding.bind_output(name, device)

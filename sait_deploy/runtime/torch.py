@@ -95,8 +95,7 @@ class TorchRunner(Runner):
 
     def bind(self, images: NDArray[np.float32]) -> Callable[[], None]:
         """Returns a call that runs this batch with its input already on the device."""
-        self._check_images(images)
-        batch = torch.from_numpy(images).to(self._device)
+        batch = torch.from_numpy(self._checked(images)).to(self._device)
 
         @torch.inference_mode()
         def compute() -> None:

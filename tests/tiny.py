@@ -1,0 +1,167 @@
+"""Small models of every supported family, with weights that leave no parameter at a value a bug could hide behind."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+
+from sait_deploy.plugins.mass_token_select.spec import RESOLUTION
+from sait_deploy.schedule import Score
+
+# On matrices this small, waiting for a second thread takes longer than the work.
+torch.set_num_threads(1)
+
+Make: TypeAlias = Callable[[], VisionTransformer]
+
+HALF: Final = Decimal("0.5")
+_SIZES: Final = {"embed_dim": 48, "depth": 3, "num_heads": 3}
+
+
+def randomised(vit: VisionTransformer, seed: int = 0) -> VisionTransformer:
+    """Gives every parameter a value of its own: LayerScale, biases and tokens too, and attention that has edges."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in vit.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "gamma" in name:
+                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
+            elif "norm" in name and name.endswith("weight"):
+                parameter.copy_(1 + 0.2 * noise)
+            elif any(part in name for part in ("token", "pos_embed", "latent")):
+                parameter.copy_(0.5 * noise)
+            elif parameter.ndim >= 2:
+                parameter.copy_(1.3 * noise / parameter[0].numel() ** 0.5)
+            else:
+                parameter.copy_(0.2 * noise)
+    return vit.eval()
+
+
+def small_vit(**options: Any) -> VisionTransformer:
+    """A plain vision transformer of 16 patch tokens, width 32, depth 3; options replace its arguments."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 10}
+    return randomised(VisionTransformer(**{**sizes, **options}))
+
+
+def _shrunk(name: str, **options: Any) -> Make:
+    """timm's model of that name, with its own arguments but for the sizes: 16 patch tokens."""
+    return lambda: randomised(
+        timm.create_model(name, **{"img_size": 64, **_SIZES, **options}), zlib.crc32(name.encode())
+    )
+
+
+_MAKERS: Final[dict[str, Make]] = {
+    "vit": _shrunk("vit_tiny_patch16_224"),
+    "deit": _shrunk("deit_tiny_patch16_224"),
+    "deit-distilled": _shrunk("deit_tiny_distilled_patch16_224"),
+    "deit3": _shrunk("deit3_small_patch16_224"),
+    "dinov2-registers": _shrunk("vit_small_patch14_reg4_dinov2", img_size=56),
+    "dinov2-registers-swiglu": _shrunk("vit_giant_patch14_reg4_dinov2", img_size=56),
+    "clip-quickgelu": _shrunk("vit_base_patch16_clip_quickgelu_224"),
+    "siglip": _shrunk("vit_base_patch16_siglip_224"),
+    "siglip-average": _shrunk("vit_base_patch16_siglip_gap_224", num_classes=7),
+    "aimv2-rmsnorm-swiglu": _shrunk("aimv2_large_patch14_224", img_size=56),
+    "beit3-inner-norms": _shrunk("beit3_base_patch16_224"),
+    "average-register": _shrunk("vit_so150m2_patch16_reg1_gap_256"),
+    "average-no-class-token": _shrunk("vit_base_patch16_gap_224"),
+    "map-with-prefix": _shrunk("test_vit3"),
+    "rmsnorm-register": _shrunk("test_vit4"),
+    "dynamic-image-size": _shrunk("test_vit"),
+    "qk-norm": lambda: small_vit(qk_norm=True),
+    "no-qkv-bias": lambda: small_vit(qkv_bias=False, proj_bias=False),
+    "no-position-embedding": lambda: small_vit(pos_embed="none"),
+    "no-final-norm": lambda: small_vit(final_norm=False),
+    "average-no-fc-norm": lambda: small_vit(global_pool="avg", fc_norm=False),
+    "average-with-prefix": lambda: small_vit(global_pool="avg", pool_include_prefix=True, reg_tokens=2),
+    "average-and-largest": lambda: small_vit(global_pool="avgmax"),
+    "largest": lambda: small_vit(global_pool="max"),
+    "map-class-token": lambda: small_vit(global_pool="map", reg_tokens=1),
+    "headless": lambda: small_vit(num_classes=0),
+    "one-head": lambda: small_vit(num_heads=1),
+    "wide-image": lambda: small_vit(img_size=(24, 48)),
+    "odd-image-size": lambda: small_vit(img_size=40),
+}
+FAMILIES: Final = tuple(_MAKERS)
+
+
+@functools.cache
+def family(name: str) -> VisionTransformer:
+    """The small model of a family: made once, and never to be changed."""
+    return _MAKERS[name]()
+
+
+def images_for(vit: VisionTransformer, count: int = 3, seed: int = 0) -> torch.Tensor:
+    """Random normalised images, float32 [count, 3, H, W]."""
+    height, width = vit.patch_embed.img_size
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def random_batch(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:
+    """Random normalised images, float32."""
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def relative_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Largest difference, relative to the largest wanted value of the row or to 1."""
+    scale = wanted.abs().amax(dim=1, keepdim=True).clamp(min=1)
+    return float(((found - wanted).abs() / scale).max())
+
+
+def attention_weights(vit: VisionTransformer, block: int, images: torch.Tensor) -> torch.Tensor:
+    """Softmax attention of one block, [B, heads, P+N, P+N], from timm's own modules and a softmax written here."""
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    for before in vit.blocks[:block]:
+        x = before(x)
+    attn = vit.blocks[block].attn
+    batch, tokens, _ = x.shape
+    qkv = attn.qkv(vit.blocks[block].norm1(x)).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
+    q, k = attn.q_norm(qkv[:, :, 0]), attn.k_norm(qkv[:, :, 1])
+    return (torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5).softmax(dim=-1)
+
+
+def importance_of(vit: VisionTransformer, block: int, score: Score, images: torch.Tensor) -> torch.Tensor:
+    """Importance [B, N] by its definition, image by image."""
+    prefix, rows = vit.num_prefix_tokens, []
+    for weights in attention_weights(vit, block, images):
+        seen = weights[:, :1] if score is Score.CLS else weights
+        column = seen.reshape(-1, seen.shape[-1]).mean(dim=0)[prefix:]
+        rows.append(column / column.sum())
+    return torch.stack(rows)
+
+
+def kept_tokens(importance: torch.Tensor, kept: int) -> list[list[int]]:
+    """Patch indices each image keeps, ascending: highest rounded importance first, ties by lower index."""
+    scores = torch.round(importance * RESOLUTION).to(torch.int64).tolist()
+    return [sorted(sorted(range(len(row)), key=lambda i, row=row: (-row[i], i))[:kept]) for row in scores]  # type: ignore[misc]
+
+
+def plainly_pruned(vit: VisionTransformer, images: torch.Tensor, prune_at: int, keep: list[list[int]]) -> torch.Tensor:
+    """timm's blocks on tokens [B, S, D] that are gathered image by image between attention and MLP of one block."""
+    prefix = vit.num_prefix_tokens
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    for index, block in enumerate(vit.blocks):
+        if index != prune_at:
+            x = block(x)
+            continue
+        x = x + block.ls1(block.attn(block.norm1(x)))
+        chosen = [[*range(prefix), *(prefix + i for i in row)] for row in keep]
+        x = torch.stack([tokens[rows] for tokens, rows in zip(x, chosen, strict=True)])
+        x = x + block.ls2(block.mlp(block.norm2(x)))
+    return vit.forward_head(vit.norm(x))
+
+
+def save_weights(vit: VisionTransformer, path: Path) -> Path:
+    """Writes a model's weights as safetensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in vit.state_dict().items()}, path)
+    return path
