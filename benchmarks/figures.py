@@ -47,8 +47,26 @@ def _speed() -> list[str]:
     plain = ", ".join(
         f"{row['plain_over_flat_dense']['median']:.2f} × at batch {row['batch']}" for row in found["against_timm"]
     )
-    lines += ["", f"timm's own forward, exported plainly, takes this much of flat dense's time: {plain}.", ""]
-    return lines
+    lines += ["", f"timm's own forward, exported plainly, against flat dense: its time is {plain}.", ""]
+    return [*lines, *_single_image()]
+
+
+def _single_image() -> list[str]:
+    found = _read("batch1_profile")
+    over, whole = found["over_mac_share_us"], found["profiles"]["density 0.6"]["run_us"]
+
+    def share(name: str) -> str:
+        return f"{over[name] / whole:.1%}"
+
+    return [
+        f"Where a single image's saved work does not become time (density 0.6, profiled; {share('whole')} of its run):",
+        "",
+        f"- {share('matrix products on fewer rows (Gemm)')}: matrix products, which run less well on fewer rows;",
+        f"- {share('all other operators')}: norms, activations and copies, which are no MACs;",
+        f"- {share('between operators')}: between operators;",
+        f"- {share('operators that only the pruned graph has')}: the {over['nodes more']} nodes that selection adds.",
+        "",
+    ]
 
 
 def _accuracy() -> list[str]:
