@@ -41,7 +41,7 @@ def paths(value: Any, above: Path = ()) -> Iterator[Path]:
 PATHS = list(paths(good()))
 FREE_KEYS = ("files", "tools")
 """Objects whose keys are names of things, not of fields."""
-FIELDS = [path for path in PATHS if isinstance(path[-1], str) and path[0] not in FREE_KEYS or len(path) == 1]
+FIELDS = [path for path in PATHS if (isinstance(path[-1], str) and path[0] not in FREE_KEYS) or len(path) == 1]
 
 
 def at(data: Any, path: Path) -> Any:
