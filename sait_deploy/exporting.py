@@ -133,7 +133,7 @@ def _export_one(
         answer = runner.run(images[:1])
         counts = answer.kept + np.int32(model.info.geometry.prefix_tokens)
         golden = {"pixels": pixels[0], "images": images[:1], "logits": answer.logits, "counts": counts}
-        np.savez(folder / GOLDEN_FILE, allow_pickle=False, **golden)
+        np.savez(folder / GOLDEN_FILE, **golden)
         manifest = dataclasses.replace(
             manifest,
             parity=parity.info,

@@ -92,13 +92,13 @@ def fill(folder: Path, manifest: Manifest) -> Manifest:
     weights = [onnx.numpy_helper.from_array(np.full(WEIGHTS, i, np.float32), name) for i, name in enumerate("ab")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["sum"])], "small", [], [value], weights)
     onnx.save(onnx.helper.make_model(graph, producer_name=manifest.id), str(folder / MODEL_FILE))
-    arrays = {
-        "pixels": np.zeros((4, 4, 3), np.uint8),
-        "images": np.zeros((1, 3, 4, 4), np.float32),
-        "logits": np.zeros((1, 2), np.float32),
-        "counts": np.ones(1, np.int32),
-    }
-    np.savez(folder / GOLDEN_FILE, **arrays)
+    np.savez(
+        folder / GOLDEN_FILE,
+        pixels=np.zeros((4, 4, 3), np.uint8),
+        images=np.zeros((1, 3, 4, 4), np.float32),
+        logits=np.zeros((1, 2), np.float32),
+        counts=np.ones(1, np.int32),
+    )
     files = {name: sha256_of(folder / name) for name in (MODEL_FILE, GOLDEN_FILE)}
     manifest = dataclasses.replace(manifest, files=files)
     write_manifest(folder, manifest)

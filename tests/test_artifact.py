@@ -112,7 +112,7 @@ def test_a_folder_without_manifest(tmp_path: Path) -> None:
 
 
 def test_a_file_is_no_artifact(place: Path) -> None:
-    refused(place / MODEL_FILE, "does not exist")
+    refused(place / MODEL_FILE, "is no folder")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"{}"])
@@ -338,6 +338,15 @@ def test_an_error_leaves_nothing_where_nothing_was(workspace: Workspace, error: 
         (folder / MODEL_FILE).write_bytes(b"half")
         raise error
     assert names(workspace) == set()
+
+
+def test_the_old_artifact_comes_back_when_the_new_one_cannot_take_its_place(
+    workspace: Workspace, place: Path, manifest: Manifest
+) -> None:
+    with pytest.raises(StorageError, match="No such file"), workspace.writing(place) as folder:
+        shutil.rmtree(folder)
+    assert names(workspace) == {place.name}
+    assert open_artifact(place).manifest.id == manifest.id
 
 
 def test_two_artifacts_may_be_written_at_once(workspace: Workspace, manifest: Manifest) -> None:

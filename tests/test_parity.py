@@ -120,7 +120,7 @@ def test_a_selection_of_the_least_important_is_found(tiny: TinyExport, tmp_path:
     artifact = copied(tiny.half, tmp_path)
     model = graph_of(artifact)
     position, select = next((i, n) for i, n in enumerate(model.graph.node) if n.op_type == "MassTokenSelect")
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
     model.graph.node.insert(position, onnx.helper.make_node("Sub", ["half", "importance"], ["turned"]))
     select.input[0] = "turned"
     onnx.checker.check_model(model)
@@ -155,7 +155,7 @@ def test_wrong_counts_are_found(tiny: TinyExport, tmp_path: Path) -> None:
     for node in model.graph.node:
         node.output[:] = ["right" if name == "counts" else name for name in node.output]
         node.input[:] = ["right" if name == "counts" else name for name in node.input]
-    model.graph.initializer.append(numpy_helper.from_array(np.int32(1), "one"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.int32), "one"))
     model.graph.node.append(onnx.helper.make_node("Add", ["right", "one"], ["counts"]))
     with pytest.raises(ParityError, match="counts"):
         checked(tiny, with_graph(artifact, model))

@@ -105,7 +105,7 @@ def counted_macs(module: torch.nn.Module, images: torch.Tensor) -> int:
     """Multiply-accumulates that torch's own operators did for one image."""
     with FlopCounterMode(display=False) as counter:
         module(images)
-    flops = counter.get_total_flops()
+    flops: int = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2
 

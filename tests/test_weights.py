@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
@@ -237,17 +238,17 @@ def test_load_weights_changes_nothing_when_it_refuses() -> None:
     assert torch.equal(model.weight, before)
 
 
-def from_file(path: Path, name: str = "test_vit", image_size: int | None = None) -> nn.Module:
+def from_file(path: Path, name: str = "test_vit", image_size: int | None = None) -> VisionTransformer:
     return load_model(name, WeightsRequest(WeightsSource.FILE, path), image_size).vit
 
 
 @pytest.fixture(scope="module")
-def trained() -> nn.Module:
+def trained() -> VisionTransformer:
     """A test_vit of 5 classes at its own 160 pixels."""
     return randomised(timm.create_model("test_vit", num_classes=5))
 
 
-def test_a_model_gets_the_weights_of_the_file(tmp_path: Path, trained: nn.Module) -> None:
+def test_a_model_gets_the_weights_of_the_file(tmp_path: Path, trained: VisionTransformer) -> None:
     loaded = from_file(save_weights(trained, tmp_path / "w.safetensors"))
     assert_same(dict(loaded.state_dict()), dict(trained.state_dict()))
 
@@ -294,7 +295,7 @@ def test_another_width_is_not_blamed_on_the_image_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["head.weight", "patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight"])
 @pytest.mark.parametrize("shape", [(), (3,), (1, 2, 3, 4, 5)])
 def test_tensors_of_absurd_shapes_do_not_crash(
-    tmp_path: Path, trained: nn.Module, name: str, shape: tuple[int, ...]
+    tmp_path: Path, trained: VisionTransformer, name: str, shape: tuple[int, ...]
 ) -> None:
     tensors = {**trained.state_dict(), name: torch.zeros(shape)}
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "w.safetensors")

@@ -125,7 +125,7 @@ def attention_weights(vit: VisionTransformer, block: int, images: torch.Tensor) 
     batch, tokens, _ = x.shape
     qkv = attn.qkv(vit.blocks[block].norm1(x)).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
     q, k = attn.q_norm(qkv[:, :, 0]), attn.k_norm(qkv[:, :, 1])
-    return (torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5).softmax(dim=-1)
+    return torch.softmax(torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5, dim=-1)
 
 
 def importance_of(vit: VisionTransformer, block: int, score: Score, images: torch.Tensor) -> torch.Tensor:
@@ -156,7 +156,8 @@ def plainly_pruned(vit: VisionTransformer, images: torch.Tensor, prune_at: int, 
         chosen = [[*range(prefix), *(prefix + i for i in row)] for row in keep]
         x = torch.stack([tokens[rows] for tokens, rows in zip(x, chosen, strict=True)])
         x = x + block.ls2(block.mlp(block.norm2(x)))
-    return vit.forward_head(vit.norm(x))
+    logits: torch.Tensor = vit.forward_head(vit.norm(x))
+    return logits
 
 
 def save_weights(vit: VisionTransformer, path: Path) -> Path:

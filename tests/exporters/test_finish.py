@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,7 +36,7 @@ from tests.tiny import random_batch
 
 OPSETS = range(18, 24)
 FORMS = (None, PRUNING)
-NAMES = ("plain", "deit-distilled", "siglip", "dinov2-registers-swiglu")
+NAMES = ("plain", "siglip", "dinov2-registers-swiglu")
 IMAGES = random_batch((3, 3, 32, 32))
 
 
@@ -202,10 +203,10 @@ def test_no_path_of_this_machine_is_in_the_file(operators: OperatorForm) -> None
 def test_the_standards_own_evaluator_gives_the_same_answer(operators: OperatorForm) -> None:
     model = finished(operators=operators)
     evaluator = ReferenceEvaluator(model)
-    logits, counts = evaluator.run(["logits", "counts"], {"images": IMAGES})
+    found: Any = evaluator.run(["logits", "counts"], {"images": IMAGES})
     expected = run(model, IMAGES)
-    np.testing.assert_allclose(logits, expected["logits"], rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(counts, expected["counts"])
+    np.testing.assert_allclose(np.asarray(found[0]), expected["logits"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(found[1]), expected["counts"])
 
 
 def test_inlined_graphs_run_on_openvino() -> None:
@@ -222,7 +223,8 @@ def test_inlined_graphs_run_on_openvino() -> None:
 
 
 def fresh() -> ir.Model:
-    return finish(unfinished(), FinishOptions(OPSET, OperatorForm.FUNCTION, METADATA))
+    model: ir.Model = finish(unfinished(), FinishOptions(OPSET, OperatorForm.FUNCTION, METADATA))
+    return model
 
 
 def run_file(path: Path) -> list[np.ndarray]:

@@ -86,12 +86,12 @@ def test_each_node_of_a_model_has_its_own_prefix(form: Form) -> None:
     assert np.array_equal(counts_b - counts_a, [3, 3, 3])
 
 
-@pytest.mark.parametrize("form", ONNX_FORMS)
-def test_a_node_without_the_prefix_attribute_has_no_prefix_tokens(form: Form) -> None:
-    """The schema gives `prefix` a default, so the checker accepts a node without it, and every form must run it."""
-    keep, counts = runner(form, model_of([select_node()]))(_feeds())
-    assert keep.shape == (3, PATCHES)
-    assert counts.tolist() == [2, 2, 3]
+def test_the_prefix_attribute_is_required() -> None:
+    """Not every tool applies a function's default, so there is none: schema and function both ask for the attribute."""
+    schema = operator_schema(SELECT_SPEC)
+    assert schema.attributes["prefix"].required
+    assert list(select_function.function(20).attribute) == ["prefix"]
+    assert not select_function.function(20).attribute_proto
 
 
 @pytest.mark.parametrize(
