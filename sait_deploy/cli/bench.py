@@ -10,7 +10,8 @@ from sait_deploy.artifact import Workspace
 from sait_deploy.bench import report as rendering
 from sait_deploy.bench.results import Report, Timing
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
-from sait_deploy.cli.render import columns, debug_option, progress, show, warn
+from sait_deploy.cli.options import debug_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli.render import columns, progress, show, warn
 from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.runtime import RuntimeName
 from sait_deploy.storage import check_writable, write_whole
@@ -18,17 +19,9 @@ from sait_deploy.storage import check_writable, write_whole
 
 @click.command()
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
-@click.option(
-    "--runtime",
-    default=RuntimeName.ONNXRUNTIME.value,
-    show_default=True,
-    metavar="NAME",
-    help=f"One of {', '.join(RuntimeName)}.",
-)
+@runtime_option
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads within one operator.  [default: all processors]"
-)
+@threads_option
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -59,13 +52,7 @@ from sait_deploy.storage import check_writable, write_whole
     metavar="X",
     help="Fail (exit 10) where a pruned artifact's median speed-up is below X.",
 )
-@click.option(
-    "--workspace",
-    type=click.Path(path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where the last export is looked for.",
-)
+@workspace_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md."
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.cli.render import debug_option
+from sait_deploy.cli.options import debug_option
 from sait_deploy.errors import BuilderUnavailable
 
 

@@ -9,12 +9,13 @@ import sys
 
 import click
 
-from sait_deploy.cli.render import debug_option, show, table
+from sait_deploy.cli.options import debug_option, json_option
+from sait_deploy.cli.render import show, table
 from sait_deploy.doctor import examine
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@json_option
 @debug_option
 def command(as_json: bool) -> None:
     """Try what works on this machine, and say what to install for the rest."""

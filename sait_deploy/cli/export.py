@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli.render import debug_option, progress, show, table, warn
+from sait_deploy.cli.options import debug_option, json_option
+from sait_deploy.cli.render import progress, show, table, warn
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.manifest import AccuracyStatus, Manifest, Precision, WeightsSource
 from sait_deploy.schedule import Score, parse_density
@@ -76,7 +77,7 @@ DEFAULT_DENSITY = "0.6"
 @click.option(
     "--overwrite", is_flag=True, help="Replace artifacts that are already there, once the new ones are whole."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 @debug_option
 def command(
     model: str | None,

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from sait_deploy.artifact import Artifact, Workspace, open_artifact
-from sait_deploy.cli.render import debug_option, progress, show, table
+from sait_deploy.cli.options import debug_option, json_option, workspace_option
+from sait_deploy.cli.render import progress, show, table
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.inspection import GraphInfo, check, inspect_graph
 from sait_deploy.manifest import ParityInfo
@@ -27,14 +28,8 @@ from sait_deploy.manifest import ParityInfo
     metavar="FILE",
     help="Weights for --check, where the manifest's are gone.",
 )
-@click.option(
-    "--workspace",
-    type=click.Path(path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where the last export is looked for.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@workspace_option
+@json_option
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli.render import counted, debug_option, show, table
+from sait_deploy.cli.options import debug_option
+from sait_deploy.cli.render import counted, show, table
 from sait_deploy.errors import ModelError
 
 

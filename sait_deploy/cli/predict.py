@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from sait_deploy.artifact import Workspace, open_artifact
-from sait_deploy.cli.render import counted, debug_option, progress, show, table, warn
+from sait_deploy.cli.options import debug_option, json_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli.render import counted, progress, show, table, warn
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.predict import Answer, collect, predict
-from sait_deploy.runtime import RunOptions, RuntimeName, load
+from sait_deploy.runtime import RunOptions, load
 
 _PROGRESS_EVERY = 160
 
@@ -25,28 +26,14 @@ _PROGRESS_EVERY = 160
     metavar="DIR",
     help="What to predict with.  [default: the last export]",
 )
-@click.option(
-    "--runtime",
-    default=RuntimeName.ONNXRUNTIME.value,
-    show_default=True,
-    metavar="NAME",
-    help=f"One of {', '.join(RuntimeName)}.",
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads within one operator.  [default: all processors]"
-)
+@runtime_option
+@threads_option
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K", help="Classes per image.")
 @click.option(
     "--visualize", type=click.Path(path_type=Path), metavar="DIR", help="Write each image with its kept tokens there."
 )
-@click.option(
-    "--workspace",
-    type=click.Path(path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where the last export is looked for.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+@workspace_option
+@json_option
 @debug_option
 def command(
     images: tuple[Path, ...],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -13,13 +13,6 @@ from rich.text import Text
 
 _PIPED_WIDTH: Final = 200
 """Columns when the output is no terminal: a table cut at 80 would lose figures."""
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-def debug_option(function: Decorated) -> Decorated:
-    """Adds ``--debug``, which ``sait_deploy.cli.run`` looks for."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
 
 
 def table(
