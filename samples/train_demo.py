@@ -1,10 +1,11 @@
 """Trains the demonstration model: a plain, dense vision transformer on cluttered digits.
 
-    python samples/train_demo.py --output build/demo
+    python samples/train_demo.py --output build/first
+    python samples/train_demo.py --start-from build/first --steps 1600 --seed 2 --output build/demo
 
-writes ``model.safetensors`` and ``report.json``; the committed ones in ``sait_deploy/demo/`` come from this command
-(about 45 minutes on two idle cores). With ``--start-from`` another cycle goes on from an earlier one's weights. Every
-image is composed on the fly, so no image is seen twice.
+writes ``model.safetensors`` and ``report.json``. The committed ones in ``sait_deploy/demo/`` come from these: a
+cycle of learning rates from scratch and a shorter one on top, about an hour on two idle cores. Every image is composed
+on the fly, so no image is seen twice.
 """
 
 from __future__ import annotations
