@@ -28,6 +28,9 @@ RANDOM_SEED: Final = 0
 _MODULES: Final = ("vision_transformer", "deit")
 """timm modules whose models are VisionTransformer or VisionTransformerDistilled."""
 
+_HUB: Final = ("hf-hub:", "hf_hub:")
+"""How a hub name begins."""
+
 _CHATTY: Final = ("timm", "huggingface_hub")
 """Loggers that tell of every retry of a download and every resampled embedding."""
 
@@ -100,6 +103,7 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
     """
     if name == demo.NAME:
         return _load_demo(weights, image_size)
+    _check_known(name)
     if weights.source is WeightsSource.DEMO:
         raise InvalidArgument(
             f"no weights were named for {name}", "give --weights FILE, --pretrained, or --random-weights"
@@ -159,14 +163,17 @@ def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
     return describe(vit, demo.NAME, source, chosen.name if path is None else str(path))
 
 
-def _create(
-    name: str, image_size: int | None, *, pretrained: bool = False, classes: int | None = None
-) -> VisionTransformer:
-    hub = name.startswith(("hf-hub:", "hf_hub:"))
-    if not hub and not timm.is_model(name.split(".", maxsplit=1)[0]):
+def _check_known(name: str) -> None:
+    if not name.startswith(_HUB) and not timm.is_model(name.split(".", maxsplit=1)[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
         raise ModelError(f"unknown model {name!r}", hint)
+
+
+def _create(
+    name: str, image_size: int | None, *, pretrained: bool = False, classes: int | None = None
+) -> VisionTransformer:
+    hub = name.startswith(_HUB)
     if hub and not pretrained:
         raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
     if not pretrained:
@@ -216,7 +223,14 @@ def _from_file(name: str, path: Path, image_size: int | None) -> VisionTransform
 def _converted(
     tensors: dict[str, Tensor], outline: VisionTransformer, path: Path, image_size: int | None
 ) -> dict[str, Tensor]:
-    """Brings a checkpoint's names and layouts to timm's, resampling position embeddings only when a size was named."""
+    """Brings a checkpoint's names and layouts to timm's, resampling position embeddings only when a size was named.
+
+    timm would resample a patch embedding of another size too: that is another model, and is left for the check of
+    shapes to name.
+    """
+    patches = tensors.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim == 4 and patches.shape != outline.patch_embed.proj.weight.shape:
+        return tensors
     try:
         converted: dict[str, Tensor] = checkpoint_filter_fn(tensors, outline, adapt_layer_scale=True)
     except Exception:  # layouts that no checkpoint of this family has: what does not fit is named from the file itself

@@ -353,3 +353,23 @@ def test_the_digest_survives_a_file(tmp_path: Path) -> None:
     assert sha256_of_weights(twin) != sha256_of_weights(vit)
     load_weights(twin, read_state_dict(save_weights(vit, tmp_path / "w.safetensors")), "w")
     assert sha256_of_weights(twin) == sha256_of_weights(vit)
+
+
+def test_another_patch_size_is_another_model_and_never_resampled(tmp_path: Path) -> None:
+    """As many tokens of patches twice as large: nothing but the patch embedding tells the two apart."""
+    own = timm.create_model("test_vit").patch_embed
+    path = tmp_path / "weights.safetensors"
+    larger = timm.create_model("test_vit", patch_size=2 * own.patch_size[0], img_size=2 * own.img_size[0])
+    assert larger.pos_embed.shape[1] == 1 + own.num_patches
+    save_weights(larger, path)
+    with pytest.raises(ModelError) as caught:
+        from_file(path)
+    side = 2 * own.patch_size[0]
+    assert f"patch_embed.proj.weight is [64, 3, {side}, {side}]" in caught.value.message
+
+
+def test_advice_about_pickles_stays_off_the_screen(checkpoint: Path, recwarn: pytest.WarningsRecorder) -> None:
+    checkpoint.write_bytes(pickle.dumps({"model": os.system}, protocol=4))
+    with pytest.raises(ModelError, match="could run code"):
+        read_state_dict(checkpoint)
+    assert not recwarn.list
