@@ -29,7 +29,15 @@ from sait_deploy.manifest import (
     fingerprint,
 )
 from sait_deploy.models import FixedPruning, check_pruning
-from sait_deploy.schedule import Score, default_prune_at, dense_macs, density_point, kept_at_density, pruned_macs
+from sait_deploy.schedule import (
+    Score,
+    default_prune_at,
+    dense_macs,
+    density_point,
+    kept_at_density,
+    parse_density,
+    pruned_macs,
+)
 from sait_deploy.zoo import LoadedModel
 
 OPSETS: Final = range(18, 24)
@@ -53,7 +61,8 @@ class ExportOptions:
     """What to export and where to.
 
     Attributes:
-        densities: token densities in (0, 1], one artifact each; the dense baseline is always exported too.
+        densities: token densities in (0, 1], one artifact each; the dense baseline is always exported too. Text and
+            floats are taken as the decimals they show.
         score: how importance is read off the attention.
         prune_at: block to prune in; None for depth // 4.
         precision: element type of the weights.
@@ -63,6 +72,9 @@ class ExportOptions:
         labels: file of class names, one a line.
         output: folder for the artifacts.
         overwrite: whether an artifact of the same identity may be replaced.
+
+    Raises:
+        InvalidArgument: a density is no number in (0, 1].
     """
 
     densities: tuple[Decimal, ...] = ()
@@ -75,6 +87,9 @@ class ExportOptions:
     labels: Path | None = None
     output: Path = field(default_factory=lambda: Path("artifacts"))
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "densities", tuple(parse_density(str(density)) for density in self.densities))
 
 
 DEFAULT_OPTIONS: Final = ExportOptions(densities=(Decimal("0.6"),))

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
+from sait_deploy.export_plan import ExportOptions
 from sait_deploy.exporting import PARITY_IMAGES, export
 from sait_deploy.manifest import AccuracyStatus
 from sait_deploy.runtime import load
@@ -100,8 +101,8 @@ def test_opsets_that_are_not_supported(tmp_path: Path, opset: int) -> None:
     [
         ({"prune_at": 1}, "prune_at 1"),
         ({"prune_at": -1}, "prune_at -1"),
-        ({"densities": (Decimal("1.5"),)}, "24 of 16"),
-        ({"densities": (Decimal(0),)}, "0 of 16"),
+        ({"densities": (Decimal("1.5"),)}, r"outside \(0, 1\]"),
+        ({"densities": (Decimal(0),)}, "density 0 is outside"),
     ],
 )
 def test_prunings_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], match: str) -> None:
@@ -133,3 +134,13 @@ def test_a_wide_image_is_exported_from_memory(tmp_path: Path) -> None:
     (dense,) = export(smallest(img_size=(24, 48)), to(tmp_path))
     assert dense.manifest.model.image_size == (24, 48)
     assert load(dense, options=ONE_THREAD).run(random_batch((2, 3, 24, 48))).kept.tolist() == [18, 18]
+
+
+@pytest.mark.parametrize("density", [Decimal("NaN"), Decimal("1.5"), Decimal(0), "x", float("inf")])
+def test_densities_are_checked_where_options_are_made(density: Any) -> None:
+    with pytest.raises(InvalidArgument, match="density"):
+        ExportOptions(densities=(density,))
+
+
+def test_text_and_floats_are_densities_as_they_show() -> None:
+    assert ExportOptions(densities=("0.60", 0.07)).densities == (Decimal("0.6"), Decimal("0.07"))  # type: ignore[arg-type]
