@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from sait_deploy.artifact import GOLDEN_FILE, MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of, write_manifest
@@ -96,13 +98,23 @@ def _with_labels(model: LoadedModel, labels: Path | None) -> LoadedModel:
     return dataclasses.replace(model, info=dataclasses.replace(model.info, labels=names))
 
 
-def _parity_data(model: LoadedModel, options: ExportOptions) -> tuple[Dataset, np.ndarray[Any, Any]]:
+@dataclass(frozen=True, slots=True)
+class _ParityData:
+    """What every graph of an export is compared on: images uint8 [n, H, W, 3] and as the model takes them."""
+
+    dataset: Dataset
+    pixels: NDArray[np.uint8]
+    images: NDArray[np.float32]
+
+
+def _parity_data(model: LoadedModel, options: ExportOptions) -> _ParityData:
     if options.images is None:
         dataset = shipped_dataset(model.info.name)
     else:
         dataset = folder_dataset(options.images, model.info.labels, model.info.classes)
     dataset = dataset.sample(PARITY_IMAGES)
-    return dataset, np.stack([np.asarray(cropped(open_image(i), model.preprocessing)) for i in dataset.images])
+    pixels = np.stack([np.asarray(cropped(open_image(i), model.preprocessing)) for i in dataset.images])
+    return _ParityData(dataset, pixels, normalised(pixels, model.preprocessing))
 
 
 def _export_one(
@@ -111,11 +123,10 @@ def _export_one(
     plan: ExportPlan,
     baseline: ExportPlan,
     workspace: Workspace,
-    data: tuple[Dataset, np.ndarray[Any, Any]],
+    data: _ParityData,
     progress: Progress,
 ) -> Artifact:
-    dataset, pixels = data
-    images = normalised(pixels, model.preprocessing)
+    images = data.images
     manifest = draft_manifest(model, options, plan, baseline)
     place = workspace.place_for(plan.name, plan.id)
     with workspace.writing(place) as folder:
@@ -129,15 +140,15 @@ def _export_one(
         draft = Artifact(folder, manifest)
         runner = OnnxRuntimeRunner(draft, RuntimeName.ONNXRUNTIME, RunOptions())
         reference = PrunableViT(model.vit, plan.pruning)
-        parity = check_parity(runner, reference, ParityImages(images, dataset.source))
+        parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
         answer = runner.run(images[:1])
         counts = answer.kept + np.int32(model.info.geometry.prefix_tokens)
-        golden = {"pixels": pixels[0], "images": images[:1], "logits": answer.logits, "counts": counts}
+        golden = {"pixels": data.pixels[0], "images": images[:1], "logits": answer.logits, "counts": counts}
         np.savez(folder / GOLDEN_FILE, **golden)
         manifest = dataclasses.replace(
             manifest,
             parity=parity.info,
-            accuracy=_accuracy(parity, dataset),
+            accuracy=_accuracy(parity, data.dataset),
             files={file: sha256_of(folder / file) for file in [*files, GOLDEN_FILE]},
         )
         write_manifest(folder, manifest)

@@ -130,10 +130,10 @@ def _check_public_outputs(
     prefix = runner.artifact.manifest.model.geometry.prefix_tokens
     if not np.array_equal(output.kept + prefix, selection.keep.sum(axis=1)):
         raise ParityError(f"counts from image {first} on differ from the kept tokens", "report it")
-    _compare(output.logits, selection.logits, tolerance)
+    _compare(output.logits, selection.logits, tolerance, first)
 
 
-def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: float) -> float:
+def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: float, first: int = 0) -> float:
     if found.shape != wanted.shape:
         raise ParityError(f"outputs are {list(found.shape)}, the reference's {list(wanted.shape)}", "report it")
     scale = np.maximum(1.0, np.abs(wanted).max(axis=1))
@@ -141,7 +141,8 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
     worst = int(difference.argmax())
     if not difference[worst] <= tolerance:  # so that a reference that is not a number is no agreement
         raise ParityError(
-            f"the outputs of image {worst} differ from the reference's by {difference[worst]:.2e}, over {tolerance:g}",
+            f"the outputs of image {first + worst} differ from the reference's by {difference[worst]:.2e}, "
+            f"over {tolerance:g}",
             "export with --dtype fp32, or report it with the model's name",
         )
     return float(difference[worst])

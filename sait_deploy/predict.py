@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sait_deploy.preprocess import cropped, list_images, open_image
+from sait_deploy.manifest import Manifest
+from sait_deploy.preprocess import cropped, list_images, normalised, open_image
 from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
 from sait_deploy.storage import write_whole
 from sait_deploy.visualize import draw_kept
@@ -54,9 +56,11 @@ def predict(runner: Runner, paths: Sequence[Path], top: int = 5, visualize: Path
         StorageError: a picture cannot be written.
         InvalidArgument: the model has no head to classify with.
     """
+    preprocessing = runner.artifact.manifest.preprocessing
     for start in range(0, len(paths), BATCH):
         chunk = list(paths[start : start + BATCH])
-        images = runner.preprocess(chunk)
+        pixels = np.stack([np.asarray(cropped(open_image(path), preprocessing)) for path in chunk])
+        images = normalised(pixels, preprocessing)
         if visualize is None or runner.artifact.manifest.pruning is None:
             output, keep, importance = runner.run(images), None, None
         else:
@@ -69,22 +73,21 @@ def predict(runner: Runner, paths: Sequence[Path], top: int = 5, visualize: Path
             if visualize is not None:
                 kept = None if keep is None else keep[index]
                 seen = None if importance is None else importance[index]
-                _draw(runner, path, prediction, kept, seen, visualize / f"{start + index:04d}-{path.stem}.png")
+                target = visualize / f"{start + index:04d}-{path.stem}.png"
+                _draw(runner.artifact.manifest, pixels[index], prediction, kept, seen, target)
             yield Answer(path, prediction)
 
 
 def _draw(
-    runner: Runner,
-    path: Path,
+    manifest: Manifest,
+    image: NDArray[np.uint8],
     prediction: Prediction,
-    keep: np.ndarray[tuple[int], np.dtype[np.int32]] | None,
-    importance: np.ndarray[tuple[int], np.dtype[np.float32]] | None,
+    keep: NDArray[np.int32] | None,
+    importance: NDArray[np.float32] | None,
     target: Path,
 ) -> None:
-    manifest = runner.artifact.manifest
     height, width = (s // p for s, p in zip(manifest.model.image_size, manifest.model.patch_size, strict=True))
     tokens = manifest.model.geometry.patch_tokens
-    image = np.asarray(cropped(open_image(path), manifest.preprocessing))
     caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), {prediction.kept} of {tokens} tokens kept"
     mask = np.ones(tokens, dtype=np.int32) if keep is None else keep
     picture = io.BytesIO()
