@@ -13,9 +13,17 @@ from onnx_ir.passes.common import InlinePass
 
 from sait_deploy.plugins.mass_token_select import onnx_function as mass_token_select
 from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
+from sait_deploy.plugins.pack_plan import onnx_function as pack_plan
+from sait_deploy.plugins.pack_plan.spec import SPEC as PACK_PLAN
 from sait_deploy.plugins.pack_rows import onnx_function as pack_rows
 from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
+from sait_deploy.plugins.packed_attention import onnx_function as packed_attention
+from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
+from sait_deploy.plugins.read_extents import onnx_function as read_extents
+from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
+from sait_deploy.plugins.uniform_attention import onnx_function as uniform_attention
+from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
 IMPORTANCE: Final = "importance"
 KEEP: Final = "keep"
@@ -24,7 +32,18 @@ KEEP: Final = "keep"
 _LARGEST_PROTOBUF: Final = 1_900_000_000
 """Bytes of weights above which they go into a file of their own: a protobuf message ends at 2 GiB."""
 
-_FUNCTIONS: Final = {MASS_TOKEN_SELECT.name: mass_token_select.function, PACK_ROWS.name: pack_rows.function}
+MASS: Final = "mass"
+KEEP_LIMITS: Final = "keep_limits"
+"""Names of an adaptive graph's inputs beside the images: an operating point for each of them."""
+
+_FUNCTIONS: Final = {
+    MASS_TOKEN_SELECT.name: mass_token_select.function,
+    PACK_ROWS.name: pack_rows.function,
+    READ_EXTENTS.name: read_extents.function,
+    PACK_PLAN.name: pack_plan.function,
+    PACKED_ATTENTION.name: packed_attention.function,
+    UNIFORM_ATTENTION.name: uniform_attention.function,
+}
 
 
 class OperatorForm(StrEnum):

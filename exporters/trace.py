@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import onnx_ir as ir
@@ -16,34 +17,50 @@ from torch import Tensor, nn
 from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.plugins.onnx_form import operator_schema
+from sait_deploy.plugins.pack_plan.spec import SPEC as PACK_PLAN
+from sait_deploy.plugins.pack_plan.torch_op import pack_plan
 from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
+from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
+from sait_deploy.plugins.packed_attention.torch_op import packed_attention
+from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
+from sait_deploy.plugins.read_extents.torch_op import read_extents
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, OperatorSpec
+from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
+from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention
 from sait_deploy.quiet import errors_only
 
 TRACED_BATCH: Final = 2
 """Batch size of the example input: torch.export would specialise on 0 and 1."""
 
 
-def trace(module: nn.Module, image_size: tuple[int, int], output_names: Sequence[str], opset: int) -> ir.Model:
-    """Exports a module of one image input with a dynamic batch dimension.
+def trace(
+    module: nn.Module,
+    image_size: tuple[int, int],
+    output_names: Sequence[str],
+    opset: int,
+    further: Mapping[str, Tensor] = MappingProxyType({}),
+) -> ir.Model:
+    """Exports a module with a dynamic batch dimension.
 
     Args:
-        module: takes float32 [B, 3, H, W] and returns a tuple of tensors.
+        module: takes images float32 [B, 3, H, W], then the further inputs, and returns a tuple of tensors.
         image_size: H and W.
         output_names: names of the outputs, in order.
         opset: version of the standard operators.
+        further: inputs after the images, name to an example of ``TRACED_BATCH`` images.
     """
-    example = torch.zeros(TRACED_BATCH, 3, *image_size)
+    examples = {"images": torch.zeros(TRACED_BATCH, 3, *image_size), **further}
+    batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
-            (example,),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=opset,
-            input_names=["images"],
+            input_names=list(examples),
             output_names=list(output_names),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=tuple({0: batch} for _ in examples),
             custom_translation_table=_translations(),
             verbose=False,
         )
@@ -55,15 +72,19 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         mass_token_select._opoverload: _translation(MASS_TOKEN_SELECT),
         pack_rows._opoverload: _translation(PACK_ROWS),
+        read_extents._opoverload: _translation(READ_EXTENTS),
+        pack_plan._opoverload: _translation(PACK_PLAN),
+        uniform_attention._opoverload: _translation(UNIFORM_ATTENTION),
+        packed_attention._opoverload: _translation(PACKED_ATTENTION),
     }
 
 
 def _translation(spec: OperatorSpec) -> Callable[..., Any]:
     """Maps a torch operator to a node; torch passes attributes by position after the tensors."""
     operator = values.Op(values.Opset(DOMAIN, DOMAIN_VERSION), spec.name, operator_schema(spec))
-    tensors, names = len(spec.inputs), spec.attributes
+    tensors, names = len(spec.inputs), [attribute.name for attribute in spec.attributes]
 
-    def translate(*arguments: Tensor | int, **attributes: int) -> Any:
+    def translate(*arguments: Tensor | float, **attributes: float) -> Any:
         named = dict(zip(names, arguments[tensors:], strict=False))
         return operator(*arguments[:tensors], **named, **attributes)
 

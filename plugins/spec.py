@@ -20,6 +20,24 @@ class ElementType(StrEnum):
 
     FLOAT32 = "float"
     INT32 = "int32"
+    BOOL = "bool"
+    ACTIVATION = "T"
+    """float32 or float16, the same in every tensor of a node that has it."""
+
+
+class AttributeKind(StrEnum):
+    """Type of an attribute."""
+
+    INT = "INT"
+    FLOAT = "FLOAT"
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeSpec:
+    """One attribute. All are required: not every tool applies a function's defaults."""
+
+    name: str
+    kind: AttributeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +55,12 @@ class OperatorSpec:
 
     Attributes:
         name: operator name, unique without its domain (TensorRT looks functions up by name alone).
-        attributes: integer attributes, all required: not every tool applies a function's defaults.
+        attributes: in the order in which the torch operator takes them, after the tensors.
         doc: the contract in words.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    attributes: tuple[str, ...]
+    attributes: tuple[AttributeSpec, ...]
     doc: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sait_deploy.plugins.spec import ElementType, OperatorSpec, TensorSpec
+from sait_deploy.plugins.spec import AttributeKind, AttributeSpec, ElementType, OperatorSpec, TensorSpec
 
 RESOLUTION: Final = 2**20
 """Steps into which an importance of 1 is divided: exact in float32 even when 4,096 of them are summed."""
@@ -22,7 +22,7 @@ SPEC: Final = OperatorSpec(
         TensorSpec("keep", ElementType.INT32, ("B", "P+N")),
         TensorSpec("counts", ElementType.INT32, ("B",)),
     ),
-    attributes=("prefix",),
+    attributes=(AttributeSpec("prefix", AttributeKind.INT),),
     doc=(
         "Keeps, per image, the fewest patch tokens of highest importance whose importance adds up to `mass` of the "
         "total, at least keep_limits[:,0] and at most keep_limits[:,1] of them, and all `prefix` prefix tokens. "

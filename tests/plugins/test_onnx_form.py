@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx.checker
 import onnx.defs
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 
 from sait_deploy.plugins.mass_token_select import onnx_function as select_function
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_in_numpy
@@ -25,9 +25,25 @@ from sait_deploy.plugins.pack_rows.torch_op import pack_rows
 from sait_deploy.plugins.spec import OperatorSpec
 from tests.plugins.cases import PREFIXES
 from tests.plugins.forms import DOMAIN, ONNX_FORMS, Form, assert_same_bits, model_of, pack_node, runner, select_node
+from tests.plugins.packing_forms import (
+    PACK_PLAN,
+    PACKED_ATTENTION,
+    READ_EXTENTS,
+    UNIFORM_ATTENTION,
+    Activation,
+    Operator,
+    operator_model,
+    random_qkv,
+)
 
 OPSETS = range(18, 25)
 PATCHES = 5
+PACKING = (READ_EXTENTS, PACK_PLAN, PACKED_ATTENTION, UNIFORM_ATTENTION)
+FUNCTIONS = {
+    SELECT_SPEC: select_function.function,
+    PACK_SPEC: pack_function.function,
+    **{operator.spec: operator.function for operator in PACKING},
+}
 
 
 def _feeds() -> dict[str, Any]:
@@ -54,9 +70,9 @@ def test_models_pass_the_full_check(opset: int) -> None:
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("make", [select_function.function, pack_function.function])
-def test_a_function_body_uses_standard_operators_alone(make: Callable[[int], onnx.FunctionProto], opset: int) -> None:
-    function = make(opset)
+@pytest.mark.parametrize("spec", FUNCTIONS, ids=lambda spec: spec.name)
+def test_a_function_body_uses_standard_operators_alone(spec: OperatorSpec, opset: int) -> None:
+    function = FUNCTIONS[spec](opset)
     assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
     assert {node.domain for node in function.node} <= {"", "ai.onnx"}
     for node in function.node:
@@ -86,12 +102,17 @@ def test_each_node_of_a_model_has_its_own_prefix(form: Form) -> None:
     assert np.array_equal(counts_b - counts_a, [3, 3, 3])
 
 
-def test_the_prefix_attribute_is_required() -> None:
+@pytest.mark.parametrize("spec", FUNCTIONS, ids=lambda spec: spec.name)
+def test_every_attribute_is_required(spec: OperatorSpec) -> None:
     """Not every tool applies a function's default, so there is none: schema and function both ask for the attribute."""
-    schema = operator_schema(SELECT_SPEC)
-    assert schema.attributes["prefix"].required
-    assert list(select_function.function(20).attribute) == ["prefix"]
-    assert not select_function.function(20).attribute_proto
+    schema, function = operator_schema(spec), FUNCTIONS[spec](20)
+    assert all(attribute.required for attribute in schema.attributes.values())
+    assert sorted(function.attribute) == sorted(schema.attributes)
+    assert not function.attribute_proto
+
+
+_PLAN = [("slots", "tensor(int32)"), ("unslots", "tensor(int32)"), ("mask", "tensor(bool)")]
+_HEADS = [("num_heads", "INT"), ("scale", "FLOAT")]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +123,7 @@ def test_the_prefix_attribute_is_required() -> None:
             "MassTokenSelect",
             [("importance", "tensor(float)"), ("mass", "tensor(float)"), ("keep_limits", "tensor(int32)")],
             [("keep", "tensor(int32)"), ("counts", "tensor(int32)")],
-            ["prefix"],
+            [("prefix", "INT")],
         ),
         (
             PACK_SPEC,
@@ -111,38 +132,62 @@ def test_the_prefix_attribute_is_required() -> None:
             [("rows", "tensor(int32)"), ("cu_seqlens", "tensor(int32)")],
             [],
         ),
+        (
+            READ_EXTENTS.spec,
+            "ReadExtents",
+            [("rows", "tensor(int32)"), ("cu_seqlens", "tensor(int32)")],
+            [("kept", "tensor(int32)"), ("lanes", "tensor(int32)")],
+            [],
+        ),
+        (
+            PACK_PLAN.spec,
+            "PackPlan",
+            [("kept", "tensor(int32)"), ("cu_seqlens", "tensor(int32)"), ("lanes", "tensor(int32)")],
+            _PLAN,
+            [],
+        ),
+        (PACKED_ATTENTION.spec, "PackedAttention", [("qkv", "T"), *_PLAN], [("output", "T")], _HEADS),
+        (
+            UNIFORM_ATTENTION.spec,
+            "UniformAttention",
+            [("qkv", "T"), *_PLAN[:2]],
+            [("output", "T"), ("weights", "tensor(float)")],
+            _HEADS,
+        ),
     ],
-    ids=["MassTokenSelect", "PackRows"],
+    ids=[spec.name for spec in FUNCTIONS],
 )
 def test_schema_and_function_have_the_specified_interface(
     spec: OperatorSpec,
     name: str,
     inputs: list[tuple[str, str]],
     outputs: list[tuple[str, str]],
-    attributes: list[str],
+    attributes: list[tuple[str, str]],
 ) -> None:
     schema = operator_schema(spec)
     assert (schema.domain, schema.name, schema.since_version) == ("ai.sait", name, 1)
     assert [(formal.name, formal.type_str) for formal in schema.inputs] == inputs
     assert [(formal.name, formal.type_str) for formal in schema.outputs] == outputs
-    assert list(schema.attributes) == attributes
-    assert all(attribute.type == onnx.defs.OpSchema.AttrType.INT for attribute in schema.attributes.values())
-    module = select_function if spec is SELECT_SPEC else pack_function
-    function = module.function(20)
+    kinds = {attribute: getattr(onnx.defs.OpSchema.AttrType, kind) for attribute, kind in attributes}
+    assert {attribute.name: attribute.type for attribute in schema.attributes.values()} == kinds
+    constrained = {entry.type_param_str: set(entry.allowed_type_strs) for entry in schema.type_constraints}
+    activations = {"T": {"tensor(float)", "tensor(float16)"}}
+    assert constrained == (activations if ("qkv", "T") in inputs else {})
+    assert [(attribute.name, attribute.kind) for attribute in spec.attributes] == attributes
+    function = FUNCTIONS[spec](20)
     assert (function.domain, function.name) == ("ai.sait", name)
     assert list(function.input) == [formal for formal, _ in inputs]
     assert list(function.output) == [formal for formal, _ in outputs]
-    assert [*function.attribute, *(attribute.name for attribute in function.attribute_proto)] == attributes
+    assert list(function.attribute) == [attribute for attribute, _ in attributes]
     assert function.doc_string == schema.doc
 
 
 @pytest.fixture
 def registered_schemas() -> Iterator[None]:
-    specs = (SELECT_SPEC, PACK_SPEC)
-    for spec in specs:
+    for spec in FUNCTIONS:
         onnx.defs.register_schema(operator_schema(spec))
     yield
-    for spec in specs:
+    for spec in FUNCTIONS:
         onnx.defs.deregister_schema(spec.name, 1, DOMAIN)
 
 
@@ -155,6 +200,22 @@ def test_with_its_schema_registered_a_misspelt_node_is_rejected() -> None:
     two_inputs = helper.make_node("MassTokenSelect", ["importance", "mass"], ["keep", "counts"], domain=DOMAIN)
     with pytest.raises(onnx.checker.ValidationError):
         model_of([two_inputs])
+
+
+@pytest.mark.usefixtures("registered_schemas")
+@pytest.mark.parametrize("operator", [PACKED_ATTENTION, UNIFORM_ATTENTION], ids=lambda operator: operator.spec.name)
+def test_with_its_schema_registered_an_attention_takes_float_and_float16_alone(operator: Operator) -> None:
+    for activation in Activation:
+        operator_model(operator, [(2, 0.5)], activation)
+    for kind in (TensorProto.DOUBLE, TensorProto.INT32, TensorProto.BFLOAT16):
+        model = operator_model(operator, [(2, 0.5)])
+        for value in (model.graph.input[0], model.graph.output[0]):
+            value.type.tensor_type.elem_type = kind
+        with pytest.raises(onnx.shape_inference.InferenceError, match="qkv"):
+            onnx.checker.check_model(model, full_check=True)
+    for attributes in ((2, 1), (2.0, 0.5)):
+        with pytest.raises(onnx.checker.ValidationError):
+            operator_model(operator, [attributes])
 
 
 def test_a_body_that_is_no_onnx_text_is_rejected() -> None:
@@ -197,3 +258,28 @@ def test_torch_export_keeps_both_operators_whole_for_any_batch() -> None:
     larger = tuple(torch.cat([tensor, tensor]) for tensor in _tensors())
     for got, want in zip(exported.module()(*larger), _Plan()(*larger), strict=True):
         assert torch.equal(got, want)
+
+
+class _Trunk(torch.nn.Module):
+    def forward(
+        self, qkv: torch.Tensor, importance: torch.Tensor, mass: torch.Tensor, keep_limits: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        keep, counts = mass_token_select(importance, mass, keep_limits, 1)
+        rows, cu_seqlens = pack_rows(keep, counts)
+        kept, lanes = READ_EXTENTS.in_torch(rows, cu_seqlens)
+        packed = qkv.flatten(0, 1).index_select(0, kept)
+        update = PACKED_ATTENTION.in_torch(packed, *PACK_PLAN.in_torch(kept, cu_seqlens, lanes), 2, 0.25)
+        return packed[:, :32] + update, counts
+
+
+def test_torch_export_keeps_the_packed_operators_whole_for_any_batch() -> None:
+    qkv = torch.from_numpy(random_qkv(3 * (1 + PATCHES), (2, 16), Activation.FLOAT32, 0)).reshape(3, 1 + PATCHES, 96)
+    example = (qkv, *_tensors())
+    batch = torch.export.Dim("batch", min=1)
+    exported = torch.export.export(_Trunk(), example, dynamic_shapes=tuple({0: batch} for _ in example))
+    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert {"sait.read_extents.default", "sait.pack_plan.default", "sait.packed_attention.default"} <= called
+    for repeats in (1, 4):
+        inputs = tuple(torch.cat([tensor] * repeats)[: 1 if repeats == 1 else None] for tensor in example)
+        for got, want in zip(exported.module()(*inputs), _Trunk()(*inputs), strict=True):
+            assert torch.equal(got, want)

@@ -1,0 +1,1 @@
+"""Attention inside each image of a packed batch."""

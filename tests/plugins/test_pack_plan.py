@@ -1,0 +1,139 @@
+"""PackPlan: the index between packed rows and padded lanes, in every form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.plugins.forms import COMPARED_FORMS, Form, Ints, assert_same_bits
+from tests.plugins.packing_forms import (
+    LARGE_LENGTHS,
+    OPSETS,
+    PACK_PLAN,
+    Bools,
+    assert_fake_kernel_is_right,
+    cu_seqlens_of,
+    lengths,
+    operator_model,
+    pack_plan,
+    run_model,
+)
+
+examples = settings(max_examples=40, deadline=None)
+every_form = pytest.mark.parametrize("form", list(Form))
+
+
+def _inputs(tokens: Sequence[int], seed: int = 0) -> tuple[Ints, Ints, Ints]:
+    """(kept, cu_seqlens, lanes), kept in no order."""
+    kept = np.random.default_rng(seed).permutation(2 * sum(tokens))[: sum(tokens)].astype(np.int32)
+    return kept, cu_seqlens_of(tokens), np.arange(max(tokens), dtype=np.int32)
+
+
+def _assert_same_plan(where: str, got: tuple[Ints, Ints, Bools], want: tuple[Ints, Ints, Bools]) -> None:
+    (slots, unslots, mask), (want_slots, want_unslots, want_mask) = got, want
+    assert_same_bits(f"slots, {where}", slots, want_slots)
+    assert_same_bits(f"unslots, {where}", unslots, want_unslots)
+    assert mask.dtype == np.bool_, where
+    assert mask.shape == want_mask.shape, where
+    assert np.array_equal(mask, want_mask), where
+
+
+@every_form
+@examples
+@given(tokens=lengths(), seed=st.integers(0, 2**16))
+def test_the_plan_is_what_the_definition_says(form: Form, tokens: list[int], seed: int) -> None:
+    slots, unslots, mask = pack_plan(form, *_inputs(tokens, seed))
+    batch, width = len(tokens), max(tokens)
+    assert all(rows.dtype == np.int32 for rows in (slots, unslots))
+    assert mask.dtype == np.bool_
+    assert (slots.shape, unslots.shape, mask.shape) == ((batch, width), (sum(tokens),), (batch, 1, 1, width))
+    row = 0
+    for image, length in enumerate(tokens):
+        padding = width - length
+        assert slots[image].tolist() == [*range(row, row + length), *[row] * padding]
+        assert unslots[row : row + length].tolist() == list(range(image * width, image * width + length))
+        assert mask[image, 0, 0].tolist() == [True] * length + [False] * padding
+        row += length
+
+
+@every_form
+@examples
+@given(tokens=lengths())
+def test_the_lanes_of_unslots_hold_every_packed_row_once_and_in_order(form: Form, tokens: list[int]) -> None:
+    slots, unslots, mask = pack_plan(form, *_inputs(tokens))
+    images, lanes = np.divmod(unslots, max(tokens))
+    assert slots[images, lanes].tolist() == list(range(sum(tokens)))
+    assert len(set(unslots.tolist())) == sum(tokens)
+    assert mask[images, 0, 0, lanes].all()
+
+
+@every_form
+@examples
+@given(tokens=lengths())
+def test_padding_repeats_the_first_row_and_the_mask_counts_the_rest(form: Form, tokens: list[int]) -> None:
+    slots, _, mask = pack_plan(form, *_inputs(tokens))
+    first = np.broadcast_to(cu_seqlens_of(tokens)[:-1, None], slots.shape)
+    real = mask[:, 0, 0]
+    assert np.array_equal(slots[~real], first[~real])
+    assert real.sum(axis=1).tolist() == tokens
+    assert real[:, 0].all()
+
+
+@every_form
+@examples
+@given(tokens=lengths(), seed=st.integers(0, 2**16))
+def test_gathering_back_undoes_gathering(form: Form, tokens: list[int], seed: int) -> None:
+    slots, unslots, _ = pack_plan(form, *_inputs(tokens))
+    rows = np.random.default_rng(seed).normal(size=(sum(tokens), 3))
+    assert np.array_equal(rows[slots].reshape(-1, 3)[unslots], rows)
+
+
+@every_form
+@examples
+@given(tokens=lengths(), seeds=st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)))
+def test_of_kept_only_the_length_is_read(form: Form, tokens: list[int], seeds: tuple[int, int]) -> None:
+    one, other = (pack_plan(form, *_inputs(tokens, seed)) for seed in seeds)
+    _assert_same_plan(form, one, other)
+
+
+@pytest.mark.parametrize("tokens", LARGE_LENGTHS, ids=lambda tokens: f"{len(tokens)} images of {max(tokens)} at most")
+@pytest.mark.parametrize("form", COMPARED_FORMS)
+def test_every_form_gives_the_same_bits(form: Form, tokens: list[int]) -> None:
+    inputs = _inputs(tokens)
+    _assert_same_plan(form, pack_plan(form, *inputs), pack_plan(Form.NUMPY, *inputs))
+
+
+@every_form
+def test_a_plan_worked_by_hand(form: Form) -> None:
+    slots, unslots, mask = pack_plan(form, *_inputs([2, 4, 1]))
+    assert slots.tolist() == [[0, 1, 0, 0], [2, 3, 4, 5], [6, 6, 6, 6]]
+    assert unslots.tolist() == [0, 1, 4, 5, 6, 7, 8]
+    assert mask.tolist() == [
+        [[[True, True, False, False]]],
+        [[[True, True, True, True]]],
+        [[[True, False, False, False]]],
+    ]
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_it_checks_and_runs_at_every_opset(opset: int) -> None:
+    inputs = _inputs([2, 5, 1])
+    slots, unslots, mask = run_model(Form.ONNXRUNTIME, PACK_PLAN, operator_model(PACK_PLAN, opset=opset))(*inputs)
+    _assert_same_plan(f"opset {opset}", (slots, unslots, mask), pack_plan(Form.NUMPY, *inputs))
+
+
+@pytest.mark.parametrize("tokens", [[2, 5, 1], [3], [1, 1, 1], [1]], ids=str)
+def test_torch_accepts_it_as_an_operator(tokens: list[int]) -> None:
+    results = torch.library.opcheck(PACK_PLAN.in_torch, tuple(map(torch.from_numpy, _inputs(tokens))))
+    assert set(results.values()) == {"SUCCESS"}
+
+
+@examples
+@given(tokens=lengths())
+def test_its_fake_kernel_gives_the_shapes_and_dtypes_of_the_real_one(tokens: list[int]) -> None:
+    assert_fake_kernel_is_right(PACK_PLAN, tuple(map(torch.from_numpy, _inputs(tokens))))
