@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from sait_deploy.bench.suite import load_average, processor_name
+from sait_deploy.bench.machine import load_average, processor_name
 from sait_deploy.runtime.onnxruntime import processors
 
 RESULTS: Final = Path(__file__).parent / "results"

@@ -1,4 +1,5 @@
-"""Accuracy of the demonstration model over densities, scores and blocks, with random and least-important controls.
+"""Accuracy of the demonstration model over densities, scores and blocks, with random and least-important controls, and
+over probability masses.
 
     python -m benchmarks.demo_densities
 
@@ -21,9 +22,9 @@ from benchmarks.common import environment, write
 from sait_deploy import demo
 from sait_deploy.demo.data import Split, compose_many
 from sait_deploy.manifest import WeightsSource
-from sait_deploy.models import FixedPruning, PrunableViT
+from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
 from sait_deploy.preprocess import normalised
-from sait_deploy.schedule import Score, dense_macs, kept_at_density, pruned_macs
+from sait_deploy.schedule import Score, default_prune_at, dense_macs, kept_at_density, pruned_macs
 from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 IMAGES: Final = 1000
@@ -31,6 +32,7 @@ SEED: Final = 1
 BATCH: Final = 100
 DENSITIES: Final = tuple(Decimal(text) for text in ("0.7", "0.6", "0.5", "0.3", "0.2"))
 BLOCKS: Final = (1, 2)
+MASSES: Final = (0.95, 0.9, 0.8, 0.7, 0.6)
 
 Choice = Callable[[Tensor], Tensor]
 
@@ -44,7 +46,7 @@ def _control(model: PrunableViT, kept: int, score_of: Choice) -> Callable[[Tenso
         ranked = score_of(importance).argsort(dim=1, descending=True)[:, :kept]
         chosen = torch.zeros_like(importance, dtype=torch.int32).scatter_(1, ranked, 1)
         prefix = torch.ones(len(images), model.prefix, dtype=torch.int32)
-        return model.trace(images, torch.cat([prefix, chosen], dim=1)).logits
+        return model.trace(images, keep=torch.cat([prefix, chosen], dim=1)).logits
 
     return run
 
@@ -75,6 +77,36 @@ def _row(
     return row
 
 
+@torch.inference_mode()
+def _mass_row(model: LoadedModel, mass: float, images: Tensor, labels: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """What a probability mass keeps of each image, at the default block and score, and what is right of it."""
+    geometry, block = model.info.geometry, default_prune_at(model.info.geometry.depth)
+    adaptive = PrunableViT(model.vit, AdaptivePruning(Score.MEAN, block))
+    kept, right = [], 0
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        limits = torch.tensor([[1, geometry.patch_tokens]] * len(batch), dtype=torch.int32)
+        logits, counts = adaptive(batch, torch.full((len(batch),), mass), limits)
+        kept.append(counts.numpy() - geometry.prefix_tokens)
+        right += int((logits.argmax(1).numpy() == labels[start : start + BATCH]).sum())
+    counts = np.concatenate(kept)
+    macs = sum(pruned_macs(geometry, block, int(count)) for count in counts) / len(counts)
+    row = {
+        "mass": mass,
+        "kept": {
+            "mean": round(float(counts.mean()), 2),
+            "sd": round(float(counts.std()), 2),
+            "p5": float(np.percentile(counts, 5)),
+            "p95": float(np.percentile(counts, 95)),
+            "most": int(counts.max()),
+        },
+        "mac_ratio": round(dense_macs(geometry) / macs, 3),
+        "top1_percent": round(100.0 * right / len(labels), 2),
+    }
+    click.echo(json.dumps(row), err=True)
+    return row
+
+
 @click.command()
 def main() -> None:
     """Evaluate and write results/demo_densities.json."""
@@ -87,6 +119,7 @@ def main() -> None:
         "weights_sha256": model.weights.sha256,
         "dense_top1_percent": _right(lambda batch: dense(batch)[0], images, labels),
         "rows": [_row(model, block, density, images, labels) for block in BLOCKS for density in DENSITIES],
+        "masses": [_mass_row(model, mass, images, labels) for mass in MASSES],
     }
     machine = environment("torch", "timm", "scikit-learn")
     click.echo(write("demo_densities", "python -m benchmarks.demo_densities", found, machine))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
@@ -66,8 +67,7 @@ class FinishOptions:
 
 
 def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
-    """Makes a traced graph whole: splits folded, functions attached or inlined, selection's tensors named."""
-    _split_weights(model)
+    """Makes a traced graph whole: functions attached or inlined, selection's tensors named."""
     _name_selection(model)
     _attach_functions(model, options.opset)
     if options.operators is OperatorForm.INLINE and model.functions:
@@ -93,12 +93,24 @@ def save(model: ir.Model, path: Path) -> list[str]:
 
 
 def _attach_functions(model: ir.Model, opset: int) -> None:
-    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
-    for name in sorted(used):
-        function = ir.serde.deserialize_function(_FUNCTIONS[name](opset))
+    used = {node.op_type: node.inputs[0] for node in model.graph if node.domain == DOMAIN}
+    for name, first in sorted(used.items()):
+        body = _FUNCTIONS[name](opset)
+        assert first is not None and first.dtype is not None
+        _fix_types(body, first.dtype)
+        function = ir.serde.deserialize_function(body)
         model.functions[function.identifier()] = function
     if used:
         model.opset_imports[DOMAIN] = DOMAIN_VERSION
+
+
+def _fix_types(function: onnx.FunctionProto, dtype: ir.DataType) -> None:
+    """Turns casts to the type of another tensor into casts to the model's: runtimes fold those when they load."""
+    for node in function.node:
+        if node.op_type == "CastLike":
+            node.op_type = "Cast"
+            del node.input[1]
+            node.attribute.append(onnx.helper.make_attribute("to", int(dtype)))
 
 
 def _name_selection(model: ir.Model) -> None:
@@ -108,29 +120,3 @@ def _name_selection(model: ir.Model) -> None:
             assert importance is not None
             importance.name = IMPORTANCE
             node.outputs[0].name = KEEP
-
-
-def _split_weights(model: ir.Model) -> None:
-    """Replaces Split nodes that cut a weight into projections by the pieces: loading need not do it again."""
-    graph = model.graph
-    for node in list(graph):
-        source = node.inputs[0] if node.op_type == "Split" else None
-        if source is None or source.name is None or source.const_value is None or source.name not in graph.initializers:
-            continue
-        axis = node.attributes.get_int("axis", 0)
-        pieces = [output.shape[axis] for output in node.outputs if output.shape is not None]
-        array = source.const_value.numpy()
-        start = 0
-        for part, (output, length) in enumerate(zip(node.outputs, pieces, strict=True)):
-            assert isinstance(length, int)
-            index = [slice(None)] * array.ndim
-            index[axis] = slice(start, start + length)
-            start += length
-            name = f"{source.name}.{part}"
-            piece = ir.Value(name=name, const_value=ir.tensor(array[tuple(index)], name=name))
-            piece.shape, piece.type = output.shape, source.type
-            graph.register_initializer(piece)
-            output.replace_all_uses_with(piece)
-        graph.remove(node, safe=True)
-        if not source.uses():
-            graph.initializers.pop(source.name)

@@ -1,8 +1,8 @@
 """ONNX text that the attention operators share: rows cut into heads and put where a transpose would put them.
 
 A row of 3 H pieces (queries, keys and values of H heads) is read as 3 H rows of Dh. One gather per part then lays out
-[B, H, W, Dh], so nothing is transposed, and one gather takes the result back. The index depends on the plan alone and is
-the same in every block, so a runtime that merges equal expressions computes it once.
+[B, H, W, Dh], so nothing is transposed, and one gather takes the result back. The index depends on the plan alone and
+is the same in every block, so a runtime that merges equal expressions computes it once.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sait_deploy.export_plan import ExportOptions
     from sait_deploy.exporting import export
+    from sait_deploy.points import PointRequest, mass_point
     from sait_deploy.runtime import RunOptions, load
 
-__all__ = ["ExportOptions", "RunOptions", "__version__", "export", "load"]
+__all__ = ["ExportOptions", "PointRequest", "RunOptions", "__version__", "export", "load", "mass_point"]
 __version__ = "0.1.0"
 
 # In a checkout the packages `exporters` and `plugins` lie beside this one; an installed wheel has them inside it.
@@ -31,6 +32,8 @@ _HOMES = {
     "ExportOptions": "sait_deploy.export_plan",
     "load": "sait_deploy.runtime",
     "RunOptions": "sait_deploy.runtime",
+    "PointRequest": "sait_deploy.points",
+    "mass_point": "sait_deploy.points",
 }
 
 

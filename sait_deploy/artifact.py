@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sait_deploy.errors import ArtifactError, SaitError, StorageError
+from sait_deploy.golden import Golden, read_golden
 from sait_deploy.manifest import Manifest, from_json, to_json
 
 MODEL_FILE: Final = "model.onnx"
@@ -30,23 +28,6 @@ LAST_EXPORT_FILE: Final = "last-export.json"
 _PARTIAL, _ASIDE = ".partial-", ".aside-"
 _WRITING: Final[set[Path]] = set()
 """What this process is writing: anything else of its number is left from an earlier process that had the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """One real image and its answer, so that any consumer in any language can check itself.
-
-    Attributes:
-        pixels: uint8 [H, W, 3], the image after resize and crop.
-        images: float32 [1, 3, H, W], what the model is fed.
-        logits: float32 [1, classes].
-        counts: int32 [1], tokens kept, prefix included.
-    """
-
-    pixels: NDArray[np.uint8]
-    images: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    counts: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +48,7 @@ class Artifact:
         Raises:
             ArtifactError: it lacks an array, or is damaged.
         """
-        try:
-            with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as arrays:
-                return Golden(arrays["pixels"], arrays["images"], arrays["logits"], arrays["counts"])
-        except Exception as error:  # damaged archives raise nearly anything
-            raise ArtifactError(f"{self.path / GOLDEN_FILE} cannot be read ({error})", "export again") from None
+        return read_golden(self.path / GOLDEN_FILE)
 
 
 def sha256_of(path: Path) -> str:

@@ -9,28 +9,32 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from sait_deploy.artifact import GOLDEN_FILE, MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of, write_manifest
+from sait_deploy.artifact import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    Artifact,
+    Workspace,
+    open_artifact,
+    sha256_of,
+    write_manifest,
+)
 from sait_deploy.dataset import Dataset, folder_dataset, shipped_dataset
 from sait_deploy.errors import InvalidArgument, StorageError
-from sait_deploy.export_plan import (
-    DEFAULT_OPTIONS,
-    OPSETS,
-    ExportOptions,
-    ExportPlan,
-    draft_manifest,
-    onnx_metadata,
-    plan_exports,
-)
-from sait_deploy.exporters.finish import FinishOptions, finish, save
-from sait_deploy.exporters.trace import trace
-from sait_deploy.manifest import AccuracyInfo, AccuracyStatus, WeightsSource
+from sait_deploy.export_manifest import draft_manifest, measured_points, onnx_metadata
+from sait_deploy.export_plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
+from sait_deploy.exporters.finish import KEEP_LIMITS, MASS, FinishOptions, finish, save
+from sait_deploy.exporters.trace import TRACED_BATCH, trace
+from sait_deploy.golden import Golden, write_golden
+from sait_deploy.manifest import AccuracyInfo, AccuracyStatus, Form, WeightsSource
 from sait_deploy.models import PrunableViT
 from sait_deploy.parity import ParityImages, ParityResult, check_parity
+from sait_deploy.points import PointChoice, resolve
 from sait_deploy.preprocess import cropped, normalised, open_image
-from sait_deploy.runtime.base import RunOptions, RuntimeName
+from sait_deploy.runtime.base import Runner, RunOptions, RuntimeName
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.zoo import LoadedModel, describe
 
@@ -40,7 +44,7 @@ Progress = Callable[[str], None]
 
 
 def export_model(model: LoadedModel, options: ExportOptions, progress: Progress = lambda _: None) -> list[Artifact]:
-    """Exports a model at the densities asked for, and its dense baseline.
+    """Exports a model at the densities and points asked for, and its dense baseline.
 
     Each graph is compared with the torch model on real images before it takes its place. A baseline that is already
     there, whole, is kept.
@@ -131,28 +135,43 @@ def _export_one(
     place = workspace.place_for(plan.name, plan.id)
     with workspace.writing(place) as folder:
         progress(f"{plan.name}: tracing")
-        module = PrunableViT(model.vit, plan.pruning, options.precision)
-        graph = trace(module, model.info.image_size, [t.name for t in manifest.outputs], options.opset)
+        module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs)
+        graph = trace(module, model.info.image_size, manifest.output_names, options.opset, _point_inputs(plan))
         metadata = {f"sait.{key}": value for key, value in onnx_metadata(manifest).items()}
         files = save(finish(graph, FinishOptions(options.opset, options.operators, metadata)), folder / MODEL_FILE)
         del graph, module
         progress(f"{plan.name}: comparing with torch on {len(images)} images")
         draft = Artifact(folder, manifest)
         runner = OnnxRuntimeRunner(draft, RuntimeName.ONNXRUNTIME, RunOptions())
-        reference = PrunableViT(model.vit, plan.pruning)
+        reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs)
         parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
-        answer = runner.run(images[:1])
-        counts = answer.kept + np.int32(model.info.geometry.prefix_tokens)
-        golden = {"pixels": data.pixels[0], "images": images[:1], "logits": answer.logits, "counts": counts}
-        np.savez(folder / GOLDEN_FILE, **golden)
+        write_golden(folder / GOLDEN_FILE, _golden(runner, data.pixels[0], images[:1]))
         manifest = dataclasses.replace(
-            manifest,
+            measured_points(manifest, parity.kept),
             parity=parity.info,
             accuracy=_accuracy(parity, data.dataset),
             files={file: sha256_of(folder / file) for file in [*files, GOLDEN_FILE]},
         )
         write_manifest(folder, manifest)
     return Artifact(place, manifest)
+
+
+def _point_inputs(plan: ExportPlan) -> dict[str, Tensor]:
+    """Returns example inputs for an adaptive graph's operating points."""
+    if plan.form is not Form.ADAPTIVE:
+        return {}
+    limits = torch.tensor([[1, 1]] * TRACED_BATCH, dtype=torch.int32)
+    return {MASS: torch.ones(TRACED_BATCH), KEEP_LIMITS: limits}
+
+
+def _golden(runner: Runner, pixels: NDArray[np.uint8], images: NDArray[np.float32]) -> Golden:
+    """Runs one image at the default point."""
+    manifest = runner.artifact.manifest
+    answer, point = runner.run(images), resolve(manifest, len(images), PointChoice())
+    counts = answer.kept + np.int32(manifest.model.geometry.prefix_tokens)
+    if point is None:
+        return Golden(pixels, images, answer.logits, counts, token_features=answer.features)
+    return Golden(pixels, images, answer.logits, counts, point.mass, point.keep_limits, answer.features)
 
 
 def _accuracy(parity: ParityResult, dataset: Dataset) -> AccuracyInfo:

@@ -20,8 +20,10 @@ from sait_deploy.parity import ParityImages, check_parity
 from sait_deploy.preprocess import preprocess
 from sait_deploy.runtime import RuntimeName, load
 from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.onnxruntime import optimised
 
 CHECK_IMAGES: Final = 24
+_FUSED_ATTENTION: Final = ("Attention", "MultiHeadAttention", "PackedMultiHeadAttention", "GroupQueryAttention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,36 @@ def inspect_graph(artifact: Artifact) -> GraphInfo:
         operators=dict(operators.most_common()),
         functions=tuple(f"{f.domain}::{f.name}" for f in model.functions),
         weight_bytes=sum(_bytes(tensor) for tensor in model.graph.initializer),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionInfo:
+    """What ONNX Runtime on CPU makes of the blocks' attention.
+
+    Attributes:
+        blocks: attentions in the model, one a block.
+        fused: of them, those that became one operator.
+        products: their first products that took scale and transpose in.
+    """
+
+    blocks: int
+    fused: int
+    products: int
+
+
+def inspect_attention(artifact: Artifact) -> AttentionInfo:
+    """Lets ONNX Runtime optimise an artifact's graph for CPU and counts what became of attention.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+        RuntimeUnavailable: it cannot load the graph.
+    """
+    operators = Counter(node.op_type for node in optimised(artifact).graph.node)
+    return AttentionInfo(
+        blocks=artifact.manifest.model.geometry.depth,
+        fused=sum(operators[name] for name in _FUSED_ATTENTION),
+        products=operators["FusedMatMul"],
     )
 
 

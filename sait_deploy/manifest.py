@@ -13,7 +13,13 @@ from sait_deploy.jsoncodec import Codec
 from sait_deploy.preprocess import Preprocessing
 from sait_deploy.schedule import Geometry, OperatingPoint, Score
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+FEATURES: Final = "token_features"
+"""Name of the output that holds the last block's tokens at full resolution."""
+
+COUNTS: Final = "counts"
+"""Name of the output that holds the tokens kept per image, prefix included."""
+
 _CODEC: Final = Codec("the manifest", "export again", SCHEMA_VERSION)
 
 
@@ -21,7 +27,13 @@ class Form(StrEnum):
     """Graph form of an artifact."""
 
     DENSE = "dense"
+    """Nothing is pruned."""
+
     DENSITY = "density"
+    """Every image keeps the same number of tokens."""
+
+    ADAPTIVE = "adaptive"
+    """Every image keeps its own number of tokens; the operating point is an input."""
 
 
 class Precision(StrEnum):
@@ -30,6 +42,14 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     """LayerNorm, softmax and importance stay in fp32."""
+
+
+class Outputs(StrEnum):
+    """What a graph returns beside the token counts."""
+
+    LOGITS = "logits"
+    LOGITS_AND_FEATURES = "logits-and-features"
+    """Also the last block's tokens at full resolution, for dense tasks."""
 
 
 class WeightsSource(StrEnum):
@@ -74,14 +94,53 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class MacsInfo:
+    """Multiply-accumulates per image, those of the dense baseline, and dense over this."""
+
+    per_image: int
+    dense: int
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInfo:
+    """Patch tokens kept per image, over ``images`` images: mean, standard deviation, percentiles and the most."""
+
+    images: int
+    mean: float
+    sd: float
+    p5: float
+    p95: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointInfo:
+    """A named operating point: what it keeps, and its mean multiply-accumulates over the same images."""
+
+    name: str
+    point: OperatingPoint
+    kept: KeptInfo
+    macs: MacsInfo
+
+
+@dataclass(frozen=True, slots=True)
 class PruningInfo:
-    """How tokens are chosen. ``importance`` and ``keep`` name the graph's tensors that selection reads and writes."""
+    """How tokens are chosen.
+
+    Attributes:
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+        density: the kept share of a density artifact, as a decimal; None for an adaptive one.
+        points: named points, the default first; of a density artifact, its only one.
+        importance: name of the graph's tensor that selection reads.
+        keep: name of the graph's tensor that selection writes.
+    """
 
     score: Score
     prune_at: int
-    density: str
-    kept: int
-    point: OperatingPoint
+    density: str | None
+    points: tuple[PointInfo, ...]
     importance: str
     keep: str
 
@@ -109,6 +168,7 @@ class ParityInfo:
         top1_agreement: share of images whose top-1 equals the reference's; None for a headless model.
         cosine: least cosine similarity of any image's outputs.
         kept_sets_equal_torch: share of images whose kept set equals torch's own; None for dense.
+        points: the operating points run, of an adaptive artifact also mass 1; empty for dense.
     """
 
     runtime: str
@@ -120,6 +180,7 @@ class ParityInfo:
     top1_agreement: float | None
     cosine: float
     kept_sets_equal_torch: float | None
+    points: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +193,12 @@ class AccuracyInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class MacsInfo:
-    """Multiply-accumulates per image, those of the dense baseline, and dense over this."""
-
-    per_image: int
-    dense: int
-    ratio: float
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything an artifact says of itself.
 
     Attributes:
-        id: unique among exports that differ in anything that changes the graph or its weights.
+        id: unique among exports that differ in anything that changes the graph, its weights or its named points.
+        macs: multiply-accumulates of the default point.
         baseline: id of the dense artifact of the same weights; None in that artifact itself.
         files: SHA-256 of every other file in the folder.
     """
@@ -173,9 +226,14 @@ class Manifest:
     files: dict[str, str]
 
     @property
-    def patch_tokens_kept(self) -> int:
-        """Patch tokens that each image keeps."""
-        return self.model.geometry.patch_tokens if self.pruning is None else self.pruning.kept
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return tuple(output.name for output in self.outputs)
+
+    @property
+    def default_point(self) -> PointInfo | None:
+        """The operating point where none is named; None of a dense artifact."""
+        return None if self.pruning is None else self.pruning.points[0]
 
 
 def to_json(manifest: Manifest) -> str:

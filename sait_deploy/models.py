@@ -6,12 +6,10 @@ The weights are timm's own and stay as they are; no parameter is added. Linear l
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from timm.layers import AttentionPoolLatent, PatchEmbed
 from timm.layers.attention import Attention
 from timm.models.deit import VisionTransformerDistilled
@@ -19,13 +17,29 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.manifest import Precision
+from sait_deploy.layers import Layout, Packed, Uniform, in_half_precision
+from sait_deploy.manifest import Outputs, Precision
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
+from sait_deploy.plugins.pack_plan.torch_op import pack_plan
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
+from sait_deploy.plugins.read_extents.torch_op import read_extents
 from sait_deploy.schedule import Geometry, Score
 
 _SUPPORTED = "timm's VisionTransformer and VisionTransformerDistilled: ViT, DeiT, DeiT-3, DINOv2, CLIP, SigLIP"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptivePruning:
+    """Every image keeps its own number of patch tokens; how many is said when the model runs.
+
+    Attributes:
+        score: how importance is read off the attention.
+        prune_at: index of the block after whose attention, before whose MLP, tokens are dropped.
+    """
+
+    score: Score
+    prune_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,9 @@ class FixedPruning:
     score: Score
     prune_at: int
     kept: int
+
+
+Pruning: TypeAlias = FixedPruning | AdaptivePruning
 
 
 def check_supported(model: nn.Module) -> VisionTransformer:
@@ -114,164 +131,176 @@ def geometry_of(vit: VisionTransformer) -> Geometry:
     )
 
 
-class _Float32Norm(nn.Module):
-    """A norm computed in float32 inside a model of lower precision."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm.float()
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x.float())
-        return normed.to(x.dtype)
-
-
-def _in_half_precision(vit: VisionTransformer) -> VisionTransformer:
-    """Returns a copy in float16 whose norms still compute in float32."""
-    half = copy.deepcopy(vit).half()
-    norms = [name for name, module in half.named_modules() if "Norm" in type(module).__name__]
-    for name in norms:
-        half.set_submodule(name, _Float32Norm(half.get_submodule(name)))
-    return half
-
-
 class Traced(NamedTuple):
     """What one forward pass computed; the selection's fields are None in a dense pass.
 
     Attributes:
         logits: float32 [B, classes], or features [B, D] of a headless model.
+        features: float32 [B, P+N, D], normalised tokens of the last block; dropped ones as they were when dropped.
         counts: int32 [B], tokens kept per image, prefix included.
         keep: int32 [B, P+N], 1 where a token was kept.
         importance: float32 [B, N].
     """
 
     logits: Tensor
+    features: Tensor | None
     counts: Tensor | None
     keep: Tensor | None
     importance: Tensor | None
 
 
 class PrunableViT(nn.Module):
-    """A supported timm model, dense or pruned to a fixed number of tokens, in inference mode.
+    """A supported timm model in inference mode: dense, at a fixed number of tokens, or adaptive.
 
     Args:
         vit: the timm model; at fp32 its modules are used as they are, not copied.
         pruning: None for the dense form.
         precision: element type of weights and activations; inputs and outputs are float32 in either case.
+        outputs: whether the last block's tokens are returned too.
 
     Raises:
         ModelError: the model is not supported.
         InvalidArgument: the pruning does not fit the model.
     """
 
-    def __init__(self, vit: nn.Module, pruning: FixedPruning | None, precision: Precision = Precision.FP32) -> None:
+    def __init__(
+        self,
+        vit: nn.Module,
+        pruning: Pruning | None,
+        precision: Precision = Precision.FP32,
+        outputs: Outputs = Outputs.LOGITS,
+    ) -> None:
         super().__init__()
         supported = check_supported(vit)
         if pruning is not None:
             check_pruning(supported, pruning)
-        self.vit = supported if precision is Precision.FP32 else _in_half_precision(supported)
+        self.vit = supported if precision is Precision.FP32 else in_half_precision(supported)
         self.vit.eval()
         self.pruning = pruning
+        self.outputs = outputs
         self.dtype = torch.float32 if precision is Precision.FP32 else torch.float16
         self.prefix = supported.num_prefix_tokens
         self.patches = supported.patch_embed.num_patches
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Classifies a batch, float32 [B, 3, H, W], normalised: logits and, where tokens are pruned, counts."""
-        traced = self.trace(images)
-        return (traced.logits,) if traced.counts is None else (traced.logits, traced.counts)
-
-    def trace(self, images: Tensor, keep: Tensor | None = None) -> Traced:
-        """Runs a batch and returns what selection saw and decided beside the answer.
+    def forward(
+        self, images: Tensor, mass: Tensor | None = None, keep_limits: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Classifies a batch.
 
         Args:
             images: float32 [B, 3, H, W], normalised.
-            keep: int32 [B, P+N] to force in place of the model's own selection, as many tokens in each image as the
-                pruning keeps.
+            mass: float32 [B], of the adaptive form alone.
+            keep_limits: int32 [B, 2], of the adaptive form alone: least and most patch tokens.
+
+        Returns:
+            logits; then features, where they were asked for; then counts, where tokens are pruned.
         """
-        vit = self.vit
-        tokens = self.prefix + self.patches
+        traced = self.trace(images, mass, keep_limits)
+        return tuple(x for x in (traced.logits, traced.features, traced.counts) if x is not None)
+
+    def trace(
+        self,
+        images: Tensor,
+        mass: Tensor | None = None,
+        keep_limits: Tensor | None = None,
+        *,
+        keep: Tensor | None = None,
+    ) -> Traced:
+        """Runs a batch and returns what selection saw and decided beside the answer.
+
+        Args:
+            images: as :meth:`forward` takes it, with mass and keep_limits.
+            mass: see there.
+            keep_limits: see there.
+            keep: int32 [B, P+N] to force in place of the model's own selection. A model pruned to a fixed number wants
+                as many tokens in each image as that.
+
+        Raises:
+            InvalidArgument: an argument that this form does not take, or one missing that it needs.
+        """
+        self._check_arguments(mass, keep_limits, keep)
+        vit, pruning, blocks = self.vit, self.pruning, list(self.vit.blocks)
         x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images.to(self.dtype))))
-        h = x.reshape(-1, x.shape[-1])
-        counts = importance = None
-        for index, block in enumerate(vit.blocks):
-            if self.pruning is not None and index == self.pruning.prune_at:
-                update, weights = attention(block.attn, block.norm1(h), tokens)
-                h = h + block.ls1(update)
-                importance = self.importance(weights, self.pruning.score)
-                keep, counts = self._select(importance, self.pruning.kept) if keep is None else (keep, keep.sum(1))
-                tokens = self.prefix + self.pruning.kept
-                rows, _ = pack_rows(keep, counts.to(torch.int32))
-                h = h.index_select(0, rows[: images.shape[0] * tokens])
-            else:
-                h = h + block.ls1(attention(block.attn, block.norm1(h), tokens)[0])
-            h = h + block.ls2(block.mlp(block.norm2(h)))
-        x = vit.norm(h).reshape(-1, tokens, h.shape[-1])
-        return Traced(_readout(vit, x).float(), counts, keep, importance)
+        h, whole = x.reshape(-1, x.shape[-1]), Uniform.of(x.shape[0], self.prefix + self.patches, x.device)
+        for block in blocks if pruning is None else blocks[: pruning.prune_at]:
+            h = _mlp(block, h + block.ls1(whole.attend(block.attn, block.norm1(h))))
+        if pruning is None:
+            normed = vit.norm(h)
+            return Traced(whole.readout(vit, normed).float(), self._features(normed), None, None, None)
+        block = blocks[pruning.prune_at]
+        update, weights = whole.scored(block.attn, block.norm1(h))
+        h = before = h + block.ls1(update)
+        importance = self.importance(weights, pruning.score)
+        keep, counts = self._select(importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
+        kept, layout = self._packed(keep, counts)
+        h = _mlp(block, h.index_select(0, kept))
+        for block in blocks[pruning.prune_at + 1 :]:
+            h = _mlp(block, h + block.ls1(layout.attend(block.attn, block.norm1(h))))
+        features = self._features(vit.norm(before.index_put((kept.long(),), h))) if self._wants_features else None
+        # Importance that is not a number leaves a selection without meaning: the answer is to say so.
+        logits = layout.readout(vit, vit.norm(h)).float() + importance[:, :1] * 0
+        return Traced(logits, features, counts, keep, importance)
 
     def importance(self, weights: Tensor, score: Score) -> Tensor:
         """Turns attention weights float32 [B, H, S, S] into importance float32 [B, N], rows summing to 1."""
         if score is Score.CLS:
             seen = weights[:, :, 0, self.prefix :].mean(dim=1)
         else:
-            seen = weights.flatten(1, 2).mean(dim=1)[:, self.prefix :]
+            seen = weights.mean(dim=2).mean(dim=1)[:, self.prefix :]
         return seen / seen.sum(dim=1, keepdim=True)
 
-    def _select(self, importance: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-        batch = importance.shape[0]
-        mass = torch.ones(batch, dtype=torch.float32, device=importance.device)
-        limits = torch.full((batch, 2), kept, dtype=torch.int32, device=importance.device)
+    def _check_arguments(self, mass: Tensor | None, limits: Tensor | None, keep: Tensor | None) -> None:
+        if isinstance(self.pruning, AdaptivePruning):
+            if keep is None and (mass is None or limits is None):
+                raise InvalidArgument("an adaptive model needs mass and keep_limits", "give both")
+            return
+        if mass is not None or limits is not None:
+            raise InvalidArgument("mass and keep_limits are for an adaptive model", "leave both out")
+        if keep is None:
+            return
+        if self.pruning is None:
+            raise InvalidArgument("a dense model drops no tokens", "leave keep out")
+        wanted = self.prefix + self.pruning.kept
+        if bool((keep.sum(1) != wanted).any()):
+            raise InvalidArgument(f"keep has not {wanted} tokens in every image", "this model keeps a fixed number")
+
+    def _select(self, importance: Tensor, mass: Tensor | None, limits: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.pruning, FixedPruning):
+            batch = importance.shape[0]
+            mass = torch.ones(batch, dtype=torch.float32, device=importance.device)
+            limits = torch.full((batch, 2), self.pruning.kept, dtype=torch.int32, device=importance.device)
+        assert mass is not None and limits is not None
         keep, counts = mass_token_select(importance, mass, limits, self.prefix)
         return keep, counts
 
+    def _packed(self, keep: Tensor, counts: Tensor) -> tuple[Tensor, Layout]:
+        """Returns the flat indices of the kept tokens, int32 [T], and how they divide into images."""
+        rows, cu_seqlens = pack_rows(keep, counts)
+        if isinstance(self.pruning, FixedPruning):
+            tokens = self.prefix + self.pruning.kept
+            return rows[: keep.shape[0] * tokens], Uniform.of(keep.shape[0], tokens, keep.device)
+        kept, lanes = read_extents(rows, cu_seqlens)
+        return kept, Packed(*pack_plan(kept, cu_seqlens, lanes))
 
-def attention(attn: Attention, x: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """Runs timm's attention on flat tokens, written out so that the weights can be read.
+    @property
+    def _wants_features(self) -> bool:
+        return self.outputs is Outputs.LOGITS_AND_FEATURES
 
-    Args:
-        attn: the module whose projections and norms are used.
-        x: [B*S, D].
-        tokens: S, tokens per image.
-
-    Returns:
-        The projected output [B*S, D] and the attention weights float32 [B, H, S, S].
-    """
-    heads = (-1, tokens, attn.num_heads, attn.head_dim)
-    # Three projections: splitting one wide result costs a copy of all of it on CPUs.
-    weight, bias = attn.qkv.weight.chunk(3), (None,) * 3 if attn.qkv.bias is None else attn.qkv.bias.chunk(3)
-    q, k, v = (F.linear(x, w, b).reshape(heads).transpose(1, 2) for w, b in zip(weight, bias, strict=True))
-    q, k = attn.q_norm(q), attn.k_norm(k)
-    weights = ((q * attn.scale) @ k.transpose(-2, -1)).float().softmax(dim=-1)
-    y = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(-1, attn.attn_dim)
-    return attn.proj(attn.norm(y)), weights
+    def _features(self, normed: Tensor) -> Tensor | None:
+        whole = (-1, self.prefix + self.patches, normed.shape[-1])
+        return normed.reshape(whole).float() if self._wants_features else None
 
 
-def _attention_pool(pool: AttentionPoolLatent, x: Tensor) -> Tensor:
-    """Runs timm's latent attention pooling on [B, S, D] with a float32 softmax: [B, D]."""
-    shape = (-1, x.shape[1], pool.num_heads, pool.head_dim)
-    q = pool.q(pool.latent).reshape(1, pool.latent_len, pool.num_heads, pool.head_dim).transpose(1, 2)
-    k, v = (part.reshape(shape).transpose(1, 2) for part in pool.kv(x).chunk(2, dim=-1))
-    q, k = pool.q_norm(q), pool.k_norm(k)
-    weights = ((q * pool.scale) @ k.transpose(-2, -1)).float().softmax(dim=-1)
-    y = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(-1, pool.latent_len, pool.num_heads * pool.head_dim)
-    y = pool.proj(y)
-    if pool.mlp is not None:
-        y = y + pool.mlp(pool.norm(y))
-    pooled: Tensor = y[:, 0] if pool.pool == "token" else y.mean(dim=1)
-    return pooled
+def _mlp(block: Block, h: Tensor) -> Tensor:
+    updated: Tensor = h + block.ls2(block.mlp(block.norm2(h)))
+    return updated
 
 
-def _readout(vit: VisionTransformer, x: Tensor) -> Tensor:
-    """Pools normalised tokens [B, S, D], prefix first, and applies the head."""
-    if vit.attn_pool is None:
-        logits: Tensor = vit.forward_head(x)
-        return logits
-    pooled = _attention_pool(vit.attn_pool, x if vit.pool_include_prefix else x[:, vit.num_prefix_tokens :])
-    logits = vit.head(vit.fc_norm(pooled))
-    return logits
+def _sums(keep: Tensor) -> Tensor:
+    return keep.sum(1, dtype=torch.int32)
 
 
-def check_pruning(vit: VisionTransformer, pruning: FixedPruning) -> None:
+def check_pruning(vit: VisionTransformer, pruning: Pruning) -> None:
     """Checks that a pruning fits a model.
 
     Raises:
@@ -284,5 +313,5 @@ def check_pruning(vit: VisionTransformer, pruning: FixedPruning) -> None:
         )
     if pruning.score is Score.CLS and not vit.has_class_token:
         raise InvalidArgument("score 'cls' needs a class token, which this model has not", "use --score mean")
-    if not 1 <= pruning.kept <= vit.patch_embed.num_patches:
+    if isinstance(pruning, FixedPruning) and not 1 <= pruning.kept <= vit.patch_embed.num_patches:
         raise InvalidArgument(f"{pruning.kept} of {vit.patch_embed.num_patches} patch tokens cannot be kept")

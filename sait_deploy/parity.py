@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.errors import ParityError
-from sait_deploy.manifest import ParityInfo, Precision
+from sait_deploy.manifest import Form, Manifest, ParityInfo, Precision
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.runtime.base import Runner, Selection
+from sait_deploy.points import BatchPoint, PointChoice
+from sait_deploy.runtime.base import Output, Runner, Selection
 from sait_deploy.schedule import OperatingPoint
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 TOLERANCE: Final = {Precision.FP32: 1e-4, Precision.FP16: 2e-2}
 """Largest difference of a logit, relative to the largest reference logit of the image or to 1, whichever is larger."""
+
+MASS_ONE: Final = "mass 1"
+MIXED: Final = "mixed points"
+"""Two runs of an adaptive artifact: where it is dense, and where every image has a point of its own. No named point can
+be called so."""
 
 BATCHES: Final = (1, 3, 8)
 """Batch sizes to run; the graph was traced at another, so that a batch baked in would show."""
@@ -34,10 +40,17 @@ class ParityImages:
 
 @dataclass(frozen=True, slots=True)
 class ParityResult:
-    """The comparison, and the graph's own logits float32 [n, classes] it was made on."""
+    """The comparison, and what the graph itself answered.
+
+    Attributes:
+        info: the comparison.
+        logits: float32 [n, classes] at the default point.
+        kept: patch tokens per image, int32 [n], for every named point.
+    """
 
     info: ParityInfo
     logits: NDArray[np.float32]
+    kept: dict[str, NDArray[np.int32]]
 
 
 def batches_of(count: int) -> list[slice]:
@@ -52,10 +65,11 @@ def batches_of(count: int) -> list[slice]:
 def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -> ParityResult:
     """Compares an artifact's graph with the selection's definition and with the fp32 torch model.
 
-    The graph's keep must equal, bit for bit, the reference selection of the graph's own importance; its logits must
-    equal those of the torch model forced to that keep, within the tolerance, from which top-1 follows wherever the
-    reference's margin is more than twice that. How often the kept set differs from torch's own is reported, not judged:
-    importance itself moves with precision and runtime.
+    The graph's keep must equal, bit for bit, the reference selection of the graph's own importance; its logits (and
+    features) must equal those of the torch model forced to that keep, within the tolerance, from which top-1 follows
+    wherever the reference's margin is more than twice that. How often the kept set differs from torch's own is
+    reported, not judged: importance itself moves with precision and runtime. An adaptive artifact is compared at all
+    of its named points, at mass 1, and with each image at a point of its own.
 
     Args:
         runner: the artifact on the runtime to check.
@@ -66,54 +80,128 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
         ParityError: they do not agree.
         ModelError: importance or logits are not numbers.
     """
-    import torch
-
-    manifest, geometry = runner.artifact.manifest, runner.artifact.manifest.model.geometry
-    tolerance = TOLERANCE[manifest.dtype]
-    logits, expected, same_kept, cuts = [], [], [], batches_of(len(images.images))
-    for cut in cuts:
-        batch = images.images[cut]
-        with torch.inference_mode():
-            if manifest.pruning is None:
-                logits.append(runner.run(batch).logits)
-                expected.append(reference(torch.from_numpy(batch))[0].numpy())
-                continue
-            selection = runner.select(batch)
-            _check_selection(selection, manifest.pruning.point, geometry.prefix_tokens, cut.start)
-            _check_public_outputs(runner, batch, selection, tolerance, cut.start)
-            forced = reference.trace(torch.from_numpy(batch), torch.from_numpy(selection.keep))
-        # Importance is read before anything is dropped, so what is forced afterwards does not move it.
-        assert forced.importance is not None
-        own = _reference_keep(forced.importance.numpy(), manifest.pruning.point, geometry.prefix_tokens)
-        logits.append(selection.logits)
-        expected.append(forced.logits.numpy())
-        same_kept.append((own == selection.keep).all(axis=1))
-    found, wanted = np.concatenate(logits), np.concatenate(expected)
-    difference = _compare(found, wanted, tolerance)
-    top1 = None if manifest.model.classes == 0 else float((found.argmax(1) == wanted.argmax(1)).mean())
+    manifest = runner.artifact.manifest
+    found = [_check_point(runner, reference, images.images, point) for point in _points(manifest)]
+    top1 = None if manifest.model.classes == 0 else float(np.mean([point.top1 for point in found]))
+    cuts = batches_of(len(images.images))
+    same = [point.same_kept for point in found if point.same_kept is not None]
     info = ParityInfo(
         runtime=runner.runtime.value,
-        images=len(found),
+        images=len(images.images),
         image_source=images.source,
         batches=tuple(sorted({cut.stop - cut.start for cut in cuts})),
-        tolerance=tolerance,
-        largest_difference=float(difference),
+        tolerance=TOLERANCE[manifest.dtype],
+        largest_difference=max(point.difference for point in found),
         top1_agreement=top1,
-        cosine=float(_cosine(found, wanted).min()),
-        kept_sets_equal_torch=float(np.concatenate(same_kept).mean()) if same_kept else None,
+        cosine=min(point.cosine for point in found),
+        kept_sets_equal_torch=float(np.mean(same)) if same else None,
+        points=tuple(point.name for point in found if point.name is not None),
     )
-    return ParityResult(info, found)
+    return ParityResult(info, found[0].logits, {p.name: p.kept for p in found if p.name is not None})
 
 
-def _reference_keep(importance: NDArray[np.float32], point: OperatingPoint, prefix: int) -> NDArray[np.int32]:
-    batch = len(importance)
-    mass = np.full(batch, point.mass, dtype=np.float32)
-    limits = np.tile(np.array([[point.min_keep, point.max_keep]], dtype=np.int32), (batch, 1))
-    return mass_token_select(importance, mass, limits, prefix)[0]
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What one run asks for.
+
+    Attributes:
+        name: of the point; None for a dense artifact.
+        cycle: the operating points of the images, in turn; empty for a dense artifact.
+        choice: what the runner is asked for; None for each image's own of the cycle.
+    """
+
+    name: str | None
+    cycle: tuple[OperatingPoint, ...]
+    choice: PointChoice | None
+
+    def of(self, part: slice) -> tuple[PointChoice, BatchPoint | None]:
+        """Returns what the runner is asked for of some of the images, and what that means for each."""
+        if not self.cycle:
+            return PointChoice(), None
+        points = [self.cycle[i % len(self.cycle)] for i in range(part.start, part.stop)]
+        mass = np.array([point.mass for point in points], dtype=np.float32)
+        limits = np.array([[point.min_keep, point.max_keep] for point in points], dtype=np.int32)
+        return self.choice or PointChoice(None, mass, limits[:, 0], limits[:, 1]), BatchPoint(mass, limits)
 
 
-def _check_selection(selection: Selection, point: OperatingPoint, prefix: int, first: int) -> None:
-    keep = _reference_keep(selection.importance, point, prefix)
+@dataclass(frozen=True, slots=True)
+class _PointResult:
+    name: str | None
+    difference: float
+    top1: float
+    cosine: float
+    same_kept: float | None
+    logits: NDArray[np.float32]
+    kept: NDArray[np.int32]
+
+
+def _points(manifest: Manifest) -> list[_Point]:
+    if manifest.pruning is None:
+        return [_Point(None, (), None)]
+    named = {info.name: info.point for info in manifest.pruning.points}
+    if manifest.form is Form.DENSITY:
+        return [_Point(name, (point,), PointChoice()) for name, point in named.items()]
+    patches = manifest.model.geometry.patch_tokens
+    dense, third = OperatingPoint(1.0, 1, patches), -(-patches // 3)
+    # Neighbours at points of their own: a graph that mixed them up, or passed limits over, would show.
+    mixed = (*named.values(), dense, OperatingPoint(1.0, third, third), OperatingPoint(0.0, 1, patches))
+    return [
+        *(_Point(name, (point,), PointChoice(point=name)) for name, point in named.items()),
+        _Point(MASS_ONE, (dense,), PointChoice(None, 1.0, 1, patches)),
+        _Point(MIXED, mixed, None),
+    ]
+
+
+def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.float32], point: _Point) -> _PointResult:
+    """Runs all images at one operating point, in batches of several sizes, and compares batch by batch."""
+    import torch
+
+    manifest, prefix = runner.artifact.manifest, runner.artifact.manifest.model.geometry.prefix_tokens
+    tolerance = TOLERANCE[manifest.dtype]
+    logits, wanted, kept, same, worst = [], [], [], [], 0.0
+    for cut in batches_of(len(images)):
+        batch = images[cut]
+        choice, asked = point.of(cut)
+        selection = None if asked is None else runner.select_at(batch, choice)
+        output = runner.run_at(batch, choice)
+        kept.append(output.kept)
+        keep = None
+        if selection is not None and asked is not None:
+            _check_selection(selection, asked, prefix, cut.start)
+            _check_public_outputs(output, selection, prefix, tolerance, cut.start)
+            keep = torch.from_numpy(selection.keep)
+        with torch.inference_mode():
+            forced = reference.trace(torch.from_numpy(batch), keep=keep)
+        worst = max(worst, _compare(output.logits, forced.logits.numpy(), tolerance, cut.start))
+        if output.features is not None:
+            assert forced.features is not None
+            features = forced.features.numpy().reshape(len(batch), -1)
+            worst = max(worst, _compare(output.features.reshape(len(batch), -1), features, tolerance, cut.start))
+        logits.append(output.logits)
+        wanted.append(forced.logits.numpy())
+        if selection is not None and asked is not None:
+            # Importance is read before anything is dropped, so what is forced afterwards does not move it.
+            assert forced.importance is not None
+            own = _reference_keep(forced.importance.numpy(), asked, prefix)
+            same.append((own == selection.keep).all(axis=1))
+    found, expected = np.concatenate(logits), np.concatenate(wanted)
+    return _PointResult(
+        name=point.name,
+        difference=worst,
+        top1=float((found.argmax(1) == expected.argmax(1)).mean()),
+        cosine=float(_cosine(found, expected).min()),
+        same_kept=float(np.concatenate(same).mean()) if same else None,
+        logits=found,
+        kept=np.concatenate(kept),
+    )
+
+
+def _reference_keep(importance: NDArray[np.float32], asked: BatchPoint, prefix: int) -> NDArray[np.int32]:
+    return mass_token_select(importance, asked.mass, asked.keep_limits, prefix)[0]
+
+
+def _check_selection(selection: Selection, asked: BatchPoint, prefix: int, first: int) -> None:
+    keep = _reference_keep(selection.importance, asked, prefix)
     wrong = np.flatnonzero((keep != selection.keep).any(axis=1))
     if len(wrong):
         raise ParityError(
@@ -122,18 +210,14 @@ def _check_selection(selection: Selection, point: OperatingPoint, prefix: int, f
         )
 
 
-def _check_public_outputs(
-    runner: Runner, batch: NDArray[np.float32], selection: Selection, tolerance: float, first: int
-) -> None:
+def _check_public_outputs(output: Output, selection: Selection, prefix: int, tolerance: float, first: int) -> None:
     """The file as it is shipped must answer as its copy with more outputs does."""
-    output = runner.run(batch)
-    prefix = runner.artifact.manifest.model.geometry.prefix_tokens
     if not np.array_equal(output.kept + prefix, selection.keep.sum(axis=1)):
         raise ParityError(f"counts from image {first} on differ from the kept tokens", "report it")
     _compare(output.logits, selection.logits, tolerance, first)
 
 
-def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: float, first: int = 0) -> float:
+def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: float, first: int) -> float:
     if found.shape != wanted.shape:
         raise ParityError(f"outputs are {list(found.shape)}, the reference's {list(wanted.shape)}", "report it")
     scale = np.maximum(1.0, np.abs(wanted).max(axis=1))

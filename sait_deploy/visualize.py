@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,17 @@ from sait_deploy.errors import InvalidArgument
 
 _T = TypeVar("_T", bound=np.generic)
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+"""What text is measured and drawn with."""
+
+PAPER: Final = (255, 255, 255)
+"""Colour of the background."""
+INK: Final = (32, 32, 36)
+"""Colour of the text."""
+OUTLINE: Final = (255, 196, 0)
+"""Colour that says kept."""
+
 _MIN_SIDE = 224
-_PAPER, _INK, _OUTLINE = (255, 255, 255), (32, 32, 36), (255, 196, 0)
 # Darkest and lightest grey of the dropped patches, so that black in a kept patch stays darker than a dropped one.
 _FADED = (0.10, 0.40)
 # Low contrast under the heat map, whose lightness is to tell the importance.
@@ -31,6 +41,17 @@ _RGB_FROM_LMS = (
     (4.0767416621, -3.3077115913, 0.2309699292),
     (-1.2684380046, 2.6097574011, -0.3413193965),
     (-0.0041960863, -0.7034186147, 1.7076147010),
+)
+# Pillow's own font has little beyond ASCII; these are the usual ones of Linux, macOS and Windows that have more.
+_WIDER_FONTS: Final = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "segoeui.ttf",
+    "msyh.ttc",
+    "malgun.ttf",
+    "Nirmala.ttf",
 )
 
 
@@ -61,20 +82,28 @@ def draw_kept(
     Raises:
         InvalidArgument: a shape, dtype or value does not fit.
     """
-    _check(image, keep, grid, importance)
+    check_panel(image, keep, grid, importance)
     scale = -(-_MIN_SIDE // min(image.shape[:2]))
-    image = _enlarged(image, scale, scale)
+    image = enlarged(image, scale, scale)
     patch = image.shape[0] // grid[0], image.shape[1] // grid[1]
-    kept = _enlarged(keep.reshape(grid).astype(bool), *patch)
-    panels = [image, _with_dropped_faded(image, kept, max(1, min(patch) // 14))]
+    kept = enlarged(keep.reshape(grid).astype(bool), *patch)
+    panels = [image, _with_outline(faded(image, kept), kept, max(1, min(patch) // 14))]
     if importance is not None:
         panels.append(_heat_map(image, importance.reshape(grid), patch))
     return _beside_each_other(panels, caption)
 
 
-def _check(
-    image: NDArray[np.uint8], keep: NDArray[np.int32], grid: tuple[int, int], importance: NDArray[np.float32] | None
+def check_panel(
+    image: NDArray[np.uint8],
+    keep: NDArray[np.int32],
+    grid: tuple[int, int],
+    importance: NDArray[np.float32] | None = None,
 ) -> None:
+    """Refuses arguments of ``draw_kept`` that do not fit each other.
+
+    Raises:
+        InvalidArgument: a shape, dtype or value does not fit.
+    """
     rows, columns = grid
     if rows < 1 or columns < 1:
         raise InvalidArgument(f"a grid of {rows} x {columns} has no patches", "give rows and columns of patches")
@@ -99,8 +128,8 @@ def _check(
         raise InvalidArgument("importance has values that are negative or no numbers")
 
 
-def _enlarged(pixels: NDArray[_T], rows: int, columns: int) -> NDArray[_T]:
-    """Repeats each pixel over a rectangle."""
+def enlarged(pixels: NDArray[_T], rows: int, columns: int) -> NDArray[_T]:
+    """Repeats each pixel of [H, W, ...] over a rectangle: [H * rows, W * columns, ...]."""
     return pixels.repeat(rows, axis=0).repeat(columns, axis=1)
 
 
@@ -110,12 +139,16 @@ def _grey(image: NDArray[np.uint8], darkest: float, lightest: float) -> NDArray[
     return darkest + luma * ((lightest - darkest) / 255)
 
 
-def _with_dropped_faded(image: NDArray[np.uint8], kept: NDArray[np.bool_], width: int) -> NDArray[np.uint8]:
-    faded = np.rint(_grey(image, *_FADED) * 255).astype(np.uint8)
-    panel = np.where(kept[:, :, None], image, faded)
+def faded(image: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Returns an image uint8 [H, W, 3] that is dark and grey where kept, bool [H, W], is not set."""
+    grey = np.rint(_grey(image, *_FADED) * 255).astype(np.uint8)
+    return np.where(kept[:, :, None], image, grey)
+
+
+def _with_outline(panel: NDArray[np.uint8], kept: NDArray[np.bool_], width: int) -> NDArray[np.uint8]:
     inner, outer = _rim(kept, width), _rim(kept, 2 * width)
     panel[outer] = panel[outer] // 3
-    panel[inner] = _OUTLINE
+    panel[inner] = OUTLINE
     return panel
 
 
@@ -131,7 +164,7 @@ def _heat_map(image: NDArray[np.uint8], importance: NDArray[np.float32], patch: 
     low, high = float(importance.min()), float(importance.max())
     share = (importance - low) / (high - low) if high > low else np.zeros_like(importance)
     colours = _heat_colours()[np.rint(share * 255).astype(np.intp)]
-    blended = _HEAT_SHARE * _enlarged(colours, *patch) + (1 - _HEAT_SHARE) * _grey(image, *_BACKDROP)
+    blended = _HEAT_SHARE * enlarged(colours, *patch) + (1 - _HEAT_SHARE) * _grey(image, *_BACKDROP)
     pixels: NDArray[np.uint8] = np.rint(blended * 255).astype(np.uint8)
     return pixels
 
@@ -154,18 +187,18 @@ def _beside_each_other(panels: list[NDArray[np.uint8]], caption: str) -> Image.I
     gap = max(8, min(height, width) // 28)
     font = ImageFont.load_default(size=max(14.0, min(height, width) / 15))
     total = len(panels) * width + (len(panels) + 1) * gap
-    text = _wrapped(caption, font, total - 2 * gap)
+    text = wrapped(caption, font, total - 2 * gap)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     bottom = probe.multiline_textbbox((0, 0), text, font=font)[3] + gap if text else 0
-    picture = Image.new("RGB", (total, height + 2 * gap + round(bottom)), _PAPER)
+    picture = Image.new("RGB", (total, height + 2 * gap + round(bottom)), PAPER)
     for index, panel in enumerate(panels):
         picture.paste(Image.fromarray(panel), (gap + index * (width + gap), gap))
     if text:
-        ImageDraw.Draw(picture).multiline_text((gap, height + 2 * gap), text, fill=_INK, font=font)
+        ImageDraw.Draw(picture).multiline_text((gap, height + 2 * gap), text, fill=INK, font=font)
     return picture
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def wrapped(text: str, font: Font, width: int) -> str:
     """Breaks lines at spaces so that they fit; a single word that does not is left as it is."""
     lines: list[str] = []
     for given in text.strip().splitlines():
@@ -178,3 +211,35 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
             line = longer
         lines.append(line)
     return "\n".join(lines)
+
+
+def legible(text: str, size: int) -> tuple[str, Font]:
+    """Returns a text on one line with the installed font that has most of it, and without accents that none has."""
+    # A file's name can hold bytes that are no text, which Python keeps as surrogates and no font can draw.
+    line = unicodedata.normalize("NFC", " ".join(text.encode(errors="replace").decode().split()))
+    if line.isascii():
+        return line, _fonts(size)[0]
+    font = max(_fonts(size), key=lambda each: sum(_has(each, character) for character in line))
+    return "".join(character if _has(font, character) else _bare(character) for character in line), font
+
+
+def _bare(character: str) -> str:
+    parts = unicodedata.normalize("NFKD", character)
+    return "".join(part for part in parts if not unicodedata.combining(part))
+
+
+@cache
+def _fonts(size: int) -> tuple[Font, ...]:
+    fonts: list[Font] = [ImageFont.load_default(size=size)]
+    for name in _WIDER_FONTS:
+        try:
+            fonts.append(ImageFont.truetype(name, size))
+        except OSError:  # not installed
+            continue
+    return tuple(fonts)
+
+
+@cache
+def _has(font: Font, character: str) -> bool:
+    """Whether a font has a character, rather than drawing the box that stands for missing ones."""
+    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from sait_deploy.artifact import Artifact
     from tests.exported import TinyExport
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +66,22 @@ def tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
     from tests.exported import export_tiny
 
     return export_tiny(tmp_path_factory.mktemp("tiny-fp16"), ExportOptions(precision=Precision.FP16))
+
+
+@pytest.fixture(scope="session")
+def tiny_adaptive(tiny: TinyExport) -> Artifact:
+    """The adaptive form of the small model from a weights file. Read it only: copy it to change it."""
+    from tests.exported import export_adaptive
+
+    return export_adaptive(tiny)
+
+
+@pytest.fixture(scope="session")
+def tiny_adaptive_fp16(tiny_fp16: TinyExport) -> Artifact:
+    """The same in half precision."""
+    from tests.exported import export_adaptive
+
+    return export_adaptive(tiny_fp16)
 
 
 @pytest.fixture

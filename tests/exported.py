@@ -14,9 +14,13 @@ import onnx
 import timm
 
 from sait_deploy.artifact import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_manifest
-from sait_deploy.export_plan import ExportOptions, draft_manifest, plan_exports
+from sait_deploy.export_manifest import draft_manifest, measured_points
+from sait_deploy.export_plan import ExportOptions, plan_exports
 from sait_deploy.exporting import export_model
-from sait_deploy.manifest import Manifest, WeightsSource
+from sait_deploy.golden import Golden, write_golden
+from sait_deploy.manifest import FEATURES, Form, Manifest, Outputs, WeightsSource
+from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.points import PointRequest, mass_point
 from sait_deploy.zoo import LoadedModel, WeightsRequest, describe, load_model
 from tests.tiny import HALF, randomised, save_weights, small_vit
 
@@ -24,6 +28,9 @@ IMAGE_SIZE: Final = 96
 CLASSES: Final = 5
 WEIGHTS: Final = 300
 """Numbers in each of the two weights of a graph that ``fill`` writes."""
+
+POINTS: Final = (mass_point(0.6), PointRequest("fast", 0.3, 2, 8), PointRequest("wide", 0.9, 12))
+"""The points of the adaptive exports: one by mass alone, one with both limits, one with a least number."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,13 @@ def export_tiny(folder: Path, options: ExportOptions = ExportOptions()) -> TinyE
     options = dataclasses.replace(options, densities=(HALF,), output=folder / "artifacts")
     dense, half = export_model(model, options)
     return TinyExport(weights, model, dense, half)
+
+
+def export_adaptive(tiny: TinyExport) -> Artifact:
+    """Exports the model's adaptive form at ``POINTS`` beside what is there, its baseline kept."""
+    options = ExportOptions(points=POINTS, output=tiny.dense.path.parent, precision=tiny.dense.manifest.dtype)
+    _, adaptive = export_model(tiny.model, options)
+    return adaptive
 
 
 def copied(artifact: Artifact, folder: Path) -> Artifact:
@@ -73,14 +87,47 @@ def with_graph(artifact: Artifact, model: onnx.ModelProto) -> Artifact:
     return signed(artifact)
 
 
+def change_weight(model: onnx.ModelProto, part: str, change: float) -> None:
+    """Adds to one number in the middle of the first weight whose name has that part."""
+    tensor = next(tensor for tensor in model.graph.initializer if part in tensor.name)
+    array = onnx.numpy_helper.to_array(tensor).copy()
+    array.flat[array.size // 2] += change
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def reference(model: LoadedModel, artifact: Artifact) -> PrunableViT:
+    """The model in torch, in fp32, pruned as an artifact of it is."""
+    manifest = artifact.manifest
+    outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
+    if manifest.pruning is None:
+        return PrunableViT(model.vit, None, outputs=outputs)
+    score, prune_at = manifest.pruning.score, manifest.pruning.prune_at
+    if manifest.form is Form.ADAPTIVE:
+        return PrunableViT(model.vit, AdaptivePruning(score, prune_at), outputs=outputs)
+    kept = manifest.pruning.points[0].point.max_keep
+    return PrunableViT(model.vit, FixedPruning(score, prune_at, kept), outputs=outputs)
+
+
 def draft() -> Manifest:
-    """A manifest of a pruned graph with every optional field filled, as export writes it."""
+    """A manifest of a density graph with every optional field filled, as export writes it."""
+    return _drafted(ExportOptions(densities=(HALF,)))
+
+
+def draft_adaptive() -> Manifest:
+    """The same of an adaptive graph with the points ``POINTS``: 16 patch tokens."""
+    return _drafted(ExportOptions(points=POINTS))
+
+
+def _drafted(options: ExportOptions) -> Manifest:
     model = describe(small_vit(), "small", WeightsSource.FILE, "w.pth")
     model = dataclasses.replace(model, info=dataclasses.replace(model.info, labels=tuple("abcdefghij")))
-    options = ExportOptions(densities=(HALF,))
-    dense, half = plan_exports(model, options)
-    manifest = draft_manifest(model, options, half, dense)
-    parity = dataclasses.replace(manifest.parity, top1_agreement=1.0, kept_sets_equal_torch=0.5, batches=(1, 3))
+    dense, pruned = plan_exports(model, options)
+    names = tuple(name for name, _ in pruned.points)
+    kept = {name: np.array([8, 8], np.int32) for name in names}
+    manifest = measured_points(draft_manifest(model, options, pruned, dense), kept)
+    parity = dataclasses.replace(
+        manifest.parity, top1_agreement=1.0, kept_sets_equal_torch=0.5, batches=(1, 3), points=names
+    )
     accuracy = dataclasses.replace(manifest.accuracy, top1_percent=50.0)
     files = {MODEL_FILE: "0" * 64, GOLDEN_FILE: "1" * 64}
     return dataclasses.replace(manifest, parity=parity, accuracy=accuracy, fp32_operators=("Softmax",), files=files)
@@ -92,13 +139,13 @@ def fill(folder: Path, manifest: Manifest) -> Manifest:
     weights = [onnx.numpy_helper.from_array(np.full(WEIGHTS, i, np.float32), name) for i, name in enumerate("ab")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["sum"])], "small", [], [value], weights)
     onnx.save(onnx.helper.make_model(graph, producer_name=manifest.id), str(folder / MODEL_FILE))
-    np.savez(
-        folder / GOLDEN_FILE,
+    golden = Golden(
         pixels=np.zeros((4, 4, 3), np.uint8),
         images=np.zeros((1, 3, 4, 4), np.float32),
         logits=np.zeros((1, 2), np.float32),
         counts=np.ones(1, np.int32),
     )
+    write_golden(folder / GOLDEN_FILE, golden)
     files = {name: sha256_of(folder / name) for name in (MODEL_FILE, GOLDEN_FILE)}
     manifest = dataclasses.replace(manifest, files=files)
     write_manifest(folder, manifest)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy import demo
+from sait_deploy.artifact import Artifact
 
 ROOT = Path(__file__).parent.parent
 PRUNED = "sait_demo_digits-density0.6"
@@ -66,26 +67,55 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "sait_deploy.runtime",
-        "sait_deploy.runtime.onnxruntime",
-        "sait_deploy.bench.suite",
-        "sait_deploy.bench.html",
-        "sait_deploy.predict",
-        "sait_deploy.inspection",
-        "sait_deploy.preprocess",
-        "sait_deploy.visualize",
-        "sait_deploy.dataset",
-        "sait_deploy.doctor",
-        "sait_deploy.plugins.mass_token_select.reference",
-        "sait_deploy.plugins.mass_token_select.onnx_function",
-    ],
-)
-def test_what_runs_artifacts_imports_without_torch(module: str) -> None:
-    done = python(f"{BLOCKED}\nimport {module}")
+NEED_TORCH = {
+    "sait_deploy.export_manifest",
+    "sait_deploy.export_plan",
+    "sait_deploy.exporting",
+    "sait_deploy.exporters.finish",
+    "sait_deploy.exporters.trace",
+    "sait_deploy.layers",
+    "sait_deploy.models",
+    "sait_deploy.runtime.torch",
+    "sait_deploy.weights",
+    "sait_deploy.zoo",
+}
+"""What export is made of, and the torch runtime; the operators' ``torch_op`` modules too."""
+
+IMPORT_EACH = f"""{BLOCKED}
+import importlib, json
+refused = []
+for name in sys.argv[1:]:
+    for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == "sait_deploy"]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        if "torch" not in str(error) and getattr(error, "name", None) not in BLOCKED:
+            raise
+        refused.append(name)
+print(json.dumps(refused))
+"""
+
+
+def modules() -> list[str]:
+    """Every module of the package by its import name, wherever in the checkout it lies."""
+    found = []
+    for folder in ("sait_deploy", "exporters", "plugins"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            names = parts if folder == "sait_deploy" else ("sait_deploy", *parts)
+            found.append(".".join(names).removesuffix(".__init__"))
+    return [name for name in found if not name.endswith(".__main__")]
+
+
+def test_only_exporting_and_the_torch_runtime_import_torch() -> None:
+    """Each module is the first to be imported, so that none needs another to have been."""
+    names = modules()
+    assert len(names) > len(NEED_TORCH) > 0
+    done = python(IMPORT_EACH, *names)
     assert done.returncode == 0, done.stderr
+    operators = {name for name in names if name.endswith(".torch_op")}
+    assert set(json.loads(done.stdout)) == NEED_TORCH | operators
 
 
 def cli_without_torch(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -102,6 +132,17 @@ def test_bench_and_predict_run_without_torch(demo_workspace: Path, tmp_path: Pat
     assert predict.returncode == 0, predict.stderr
     assert len(list((tmp_path / "pictures").iterdir())) == 4
     inspect = cli_without_torch(tmp_path, "inspect", demo_workspace / PRUNED)
+    assert inspect.returncode == 0, inspect.stderr
+
+
+def test_an_adaptive_artifact_runs_without_torch(tiny_adaptive: Artifact, tmp_path: Path) -> None:
+    bench = cli_without_torch(tmp_path, "bench", tiny_adaptive.path, *QUICK, "--images", demo.IMAGES, "-o", "r.json")
+    assert bench.returncode == 0, bench.stderr
+    where = ("--artifact", tiny_adaptive.path, "--point", "fast", "--visualize", "pictures")
+    predict = cli_without_torch(tmp_path, "predict", demo.IMAGES / "3", *where)
+    assert predict.returncode == 0, predict.stderr
+    assert len(list((tmp_path / "pictures").iterdir())) == 5
+    inspect = cli_without_torch(tmp_path, "inspect", tiny_adaptive.path)
     assert inspect.returncode == 0, inspect.stderr
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sait_deploy.errors import ArtifactError
 from sait_deploy.manifest import Manifest, fingerprint, from_json, to_json
-from tests.exported import draft
+from tests.exported import POINTS, draft, draft_adaptive
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -86,12 +86,27 @@ def test_a_dense_manifest_with_its_empty_fields() -> None:
         baseline=None,
         model=dataclasses.replace(manifest().model, labels=None),
         weights=dataclasses.replace(manifest().weights, origin=None),
-        parity=dataclasses.replace(manifest().parity, top1_agreement=None, kept_sets_equal_torch=None),
+        parity=dataclasses.replace(manifest().parity, top1_agreement=None, kept_sets_equal_torch=None, points=()),
         accuracy=dataclasses.replace(manifest().accuracy, top1_percent=None),
     )
     assert from_json(to_json(dense)) == dense
-    assert dense.patch_tokens_kept == 16
-    assert manifest().patch_tokens_kept == 8
+    assert dense.default_point is None
+
+
+def test_an_adaptive_manifest_with_its_points_in_order() -> None:
+    adaptive = draft_adaptive()
+    read = from_json(to_json(adaptive))
+    assert read == adaptive
+    assert read.pruning is not None and read.pruning.density is None
+    assert [info.name for info in read.pruning.points] == [point.name for point in POINTS]
+    assert read.default_point == read.pruning.points[0]
+    assert [tensor.name for tensor in read.inputs] == ["images", "mass", "keep_limits"]
+
+
+def test_the_point_of_a_density_is_its_default() -> None:
+    info = manifest().default_point
+    assert info is not None
+    assert (info.name, info.point.min_keep, info.point.max_keep, info.kept.mean) == ("default", 8, 8, 8.0)
 
 
 def test_it_is_json_for_other_languages() -> None:
@@ -163,7 +178,7 @@ def test_a_whole_number_is_a_fraction_too() -> None:
     assert from_json(json.dumps(replaced(("macs", "ratio"), 2))).macs.ratio == 2.0
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, "1", 1.0, True, None, [1], 10**30])
+@pytest.mark.parametrize("version", [0, 1, 3, -1, "2", 2.0, True, None, [2], 10**30])
 def test_another_schema_version_is_named_before_anything_else(version: object) -> None:
     data = {"schema_version": version, "what": "ever"}
     assert "schema_version" in refusal(data).message

@@ -26,6 +26,7 @@ from tests.tiny import (
     family,
     images_for,
     importance_of,
+    keep_of,
     kept_tokens,
     plainly_pruned,
     relative_difference,
@@ -124,11 +125,7 @@ def test_a_forced_keep_is_obeyed() -> None:
     vit = family("vit")
     images = images_for(vit, 3)
     chosen = [[0, 1, 2, 3], [12, 13, 14, 15], [0, 5, 10, 15]]
-    keep = torch.zeros(3, 17, dtype=torch.int32)
-    keep[:, 0] = 1
-    for row, patches in zip(keep, chosen, strict=True):
-        row[[1 + p for p in patches]] = 1
-    traced = PrunableViT(vit, FixedPruning(Score.MEAN, 1, 4)).trace(images, keep)
+    traced = PrunableViT(vit, FixedPruning(Score.MEAN, 1, 4)).trace(images, keep=keep_of(vit, chosen))
     assert relative_difference(traced.logits, plainly_pruned(vit, images, 1, chosen)) < TOLERANCE
     free = PrunableViT(vit, FixedPruning(Score.MEAN, 1, 4)).trace(images)
     assert relative_difference(traced.logits, free.logits) > TOLERANCE
@@ -188,7 +185,7 @@ def test_half_precision_is_close(name: str) -> None:
     half = PrunableViT(vit, pruning, Precision.FP16).trace(images)
     assert half.logits.dtype == torch.float32
     assert half.importance is not None and half.importance.dtype == torch.float32
-    full = PrunableViT(vit, pruning).trace(images, half.keep)
+    full = PrunableViT(vit, pruning).trace(images, keep=half.keep)
     assert full.importance is not None
     torch.testing.assert_close(half.importance, full.importance, rtol=0.05, atol=1e-3)
     assert 0 < relative_difference(half.logits, full.logits) < 2e-2

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from sait_deploy import layers
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models import FixedPruning, PrunableViT, geometry_of
+from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT, geometry_of
+from sait_deploy.plugins.packed_attention.torch_op import packed_attention
+from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention
 from sait_deploy.schedule import (
     OperatingPoint,
     Score,
@@ -101,10 +104,17 @@ def test_the_first_quarter_is_left_whole(depth: int, block: int) -> None:
     assert default_prune_at(depth) == block
 
 
-def counted_macs(module: torch.nn.Module, images: torch.Tensor) -> int:
+@pytest.fixture(autouse=True)
+def _attention_in_the_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attention operators' own code in place of the operators, inside which torch does not count."""
+    for operator in (uniform_attention, packed_attention):
+        monkeypatch.setattr(layers, operator._name, operator._init_fn)
+
+
+def counted_macs(module: torch.nn.Module, *inputs: torch.Tensor) -> int:
     """Multiply-accumulates that torch's own operators did for one image."""
     with FlopCounterMode(display=False) as counter:
-        module(images)
+        module(*inputs)
     flops: int = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2
@@ -118,6 +128,12 @@ def test_macs_are_those_torch_does(name: str) -> None:
     for prune_at, kept in ((0, 1), (1, 5), (2, geometry.patch_tokens)):
         module = PrunableViT(vit, FixedPruning(Score.MEAN, prune_at, kept))
         assert counted_macs(module, images) == pruned_macs(geometry, prune_at, kept), (prune_at, kept)
+        adaptive = PrunableViT(vit, AdaptivePruning(Score.MEAN, prune_at))
+        limits = torch.tensor([[kept, kept]], dtype=torch.int32)
+        # Packed rows are projected for pooling before the prefix tokens among them are passed over.
+        passed = 0 if vit.attn_pool is None or vit.pool_include_prefix else vit.attn_pool.kv.weight.numel()
+        expected = pruned_macs(geometry, prune_at, kept) + geometry.prefix_tokens * passed
+        assert counted_macs(adaptive, images, torch.ones(1), limits) == expected
 
 
 @pytest.mark.parametrize("name", ["vit", "deit-distilled", "siglip", "dinov2-registers-swiglu"])

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFont
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.visualize import draw_kept
+from sait_deploy.visualize import draw_kept, legible
 
 _OUTLINE = (255, 196, 0)
 _GRID = (4, 4)
@@ -125,6 +125,33 @@ def test_caption_stands_below_and_is_wrapped_to_the_panels() -> None:
         ink = np.argwhere(below < 128)
         assert ink.size and ink[:, 1].min() >= 6 and ink[:, 1].max() < picture.width - 6
         assert (below[-4:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain text", "plain text"),
+        (" two\n lines\t", "two lines"),
+        ("bad\udc80name", "bad?name"),
+        ("cafe\u0301", "caf\xe9"),
+        ("", ""),
+    ],
+)
+def test_text_is_made_legible(monkeypatch: pytest.MonkeyPatch, text: str, expected: str) -> None:
+    font = legible("plain", 31)[1]
+    assert legible(text, 31)[0] in (expected, expected.replace("\xe9", "e"))
+    assert legible(text, 31)[1] is font or not expected.isascii()
+
+    from_file = ImageFont.truetype
+
+    def none_installed(font: Any, *arguments: Any, **options: Any) -> ImageFont.FreeTypeFont:
+        if isinstance(font, str):
+            raise OSError(f"{font} is not installed")
+        return from_file(font, *arguments, **options)
+
+    monkeypatch.setattr(ImageFont, "truetype", none_installed)
+    # Of a size that no font has been looked for yet.
+    assert legible(text, 1000 + len(text))[0] == expected.replace("\xe9", "e")
 
 
 def test_inputs_are_left_as_they_were() -> None:

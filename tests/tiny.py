@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -158,6 +158,52 @@ def plainly_pruned(vit: VisionTransformer, images: torch.Tensor, prune_at: int, 
         x = x + block.ls2(block.mlp(block.norm2(x)))
     logits: torch.Tensor = vit.forward_head(vit.norm(x))
     return logits
+
+
+def plainly_adaptive(
+    vit: VisionTransformer, images: torch.Tensor, prune_at: int, keep: list[list[int]]
+) -> torch.Tensor:
+    """As :func:`plainly_pruned`, one image at a time: each may keep another number of patches."""
+    alone = [plainly_pruned(vit, image[None], prune_at, [row]) for image, row in zip(images, keep, strict=True)]
+    return torch.cat(alone)
+
+
+def plain_features(vit: VisionTransformer, images: torch.Tensor, prune_at: int, keep: list[list[int]]) -> torch.Tensor:
+    """Normalised tokens [B, P+N, D] by timm's blocks, image by image, the dropped ones as they were when dropped."""
+    prefix, rows = vit.num_prefix_tokens, []
+    for image, patches in zip(images, keep, strict=True):
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(image[None])))
+        for block in vit.blocks[:prune_at]:
+            x = block(x)
+        block = vit.blocks[prune_at]
+        x = x + block.ls1(block.attn(block.norm1(x)))
+        chosen = [*range(prefix), *(prefix + i for i in patches)]
+        processed = x[:, chosen]
+        processed = processed + block.ls2(block.mlp(block.norm2(processed)))
+        for block in vit.blocks[prune_at + 1 :]:
+            processed = block(processed)
+        x = x.clone()
+        x[:, chosen] = processed
+        rows.append(vit.norm(x))
+    return torch.cat(rows)
+
+
+def keep_of(vit: VisionTransformer, chosen: list[list[int]]) -> torch.Tensor:
+    """The int32 [B, P+N] that keeps the prefix and these patches of each image."""
+    keep = torch.zeros(len(chosen), vit.num_prefix_tokens + vit.patch_embed.num_patches, dtype=torch.int32)
+    for row, patches in zip(keep, chosen, strict=True):
+        row[[*range(vit.num_prefix_tokens), *(vit.num_prefix_tokens + i for i in patches)]] = 1
+    return keep
+
+
+def patches_of(vit: VisionTransformer, keep: torch.Tensor | NDArray[np.int32]) -> list[list[int]]:
+    """Patch indices each image keeps, ascending, of an int32 [B, P+N]."""
+    return [row[vit.num_prefix_tokens :].nonzero().flatten().tolist() for row in torch.as_tensor(keep)]
+
+
+def exactly(counts: Sequence[int]) -> torch.Tensor:
+    """Limits int32 [B, 2] at which each image keeps exactly so many patches, whatever its mass."""
+    return torch.tensor([[count, count] for count in counts], dtype=torch.int32).reshape(-1, 2)
 
 
 def save_weights(vit: VisionTransformer, path: Path) -> Path:

@@ -9,7 +9,8 @@ from sait_deploy.plugins.onnx_form import operator_function
 from sait_deploy.plugins.packed_attention.spec import SPEC
 
 # A padding lane repeats its image's first row, so its score is at most the row's largest, and e^-50 takes it out of the
-# sum to far below float32's resolution. A lower bias would make the softmax compute subnormal numbers, which CPUs do slowly.
+# sum to far below float32's resolution. A lower bias would make the softmax compute subnormal numbers, on which CPUs
+# are slow.
 _SOFTMAX = """
     nothing = Constant <value = float {0.0}> ()
     never = Constant <value = float {-50.0}> ()

@@ -116,7 +116,7 @@ def cells(row: Row, variant: Variant, baseline: Variant | None) -> Cells:
         batch=str(row.batch),
         variant=variant.label,
         kept=kept_text(row),
-        gmacs=digits(variant.macs / 1e9),
+        gmacs=digits(row.macs / 1e9),
         p50=digits(row.p50_ms),
         p99=digits(row.p99_ms),
         images=digits(row.images_per_second),

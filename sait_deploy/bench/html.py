@@ -129,7 +129,7 @@ def _ratio_figure(report: Report, tones: Mapping[str, int]) -> str:
             continue
         ratios = tuple((float(row.batch), row.mac_ratio) for row in rows)
         ends = sorted({f"{ratio:.2f}" for _, ratio in ratios}, key=float)
-        legend = f"{shorten(variant.label, 24)} (dashed: MAC ratio {'–'.join(dict.fromkeys((ends[0], ends[-1])))})"
+        legend = f"{shorten(variant.label, 21)} (dashed: MAC ratio {'–'.join(dict.fromkeys((ends[0], ends[-1])))})"
         series.append(Series(legend, tones[variant.id], points, ratios))
         told += [
             f"{variant.label}, batch {row.batch}: {interval_text(row.speedup)}, MAC ratio {row.mac_ratio:.2f}."
@@ -223,8 +223,7 @@ def _listing(heading: str, values: Mapping[str, str]) -> str:
 def _artifacts(report: Report, tones: Mapping[str, int]) -> str:
     items = []
     for variant in ordered_variants(report):
-        facts = [f"{digits(variant.macs / 1e9)} GMACs per image"]
-        facts.append("weights never trained (random)" if variant.random_weights else "trained weights")
+        facts = ["weights never trained (random)" if variant.random_weights else "trained weights"]
         if variant.accuracy is not None:
             facts.append(f"accuracy over {variant.accuracy.images:,} images")
         items.append(

@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from sait_deploy.bench.results import SCHEMA_VERSION, Report, Row, Variant
+from sait_deploy.bench.results import SCHEMA_VERSION, Flips, Report, Row, Variant
 from sait_deploy.errors import ArtifactError
 from sait_deploy.jsoncodec import Codec, shown
 
@@ -64,18 +64,27 @@ def _check(report: Report) -> None:
         _require(row.variant in known, f"{where}.variant {shown(row.variant)} is not among the variants")
         _check_row(row, row.variant == baselines[0], where)
     _check_pairs(report.rows, baselines[0])
+    for index, flips in enumerate(report.flips):
+        _check_flips(flips, known, f"flips[{index}]")
 
 
 def _check_variant(variant: Variant, where: str) -> None:
-    _require(variant.macs >= 1, f"{where}.macs is {variant.macs}")
     if variant.accuracy is not None:
         _require(variant.accuracy.images >= 1, f"{where}.accuracy.images is {variant.accuracy.images}")
         for percent in (variant.accuracy.top1_percent, variant.accuracy.agreement_percent):
             _require(percent is None or 0 <= percent <= 100, f"{where}.accuracy holds {percent} percent")
 
 
+def _check_flips(flips: Flips, known: set[str], where: str) -> None:
+    _require(flips.variant in known, f"{where}.variant {shown(flips.variant)} is not among the variants")
+    _require(flips.images >= 1, f"{where}.images is {flips.images}")
+    for percent in (flips.kept_sets_percent, flips.answers_percent):
+        _require(0 <= percent <= 100, f"{where} holds {percent} percent")
+
+
 def _check_row(row: Row, baseline: bool, where: str) -> None:
     _require(row.batch >= 1, f"{where}.batch is {row.batch}")
+    _require(row.batches >= 1, f"{where}.batches is {row.batches}")
     _require(len(row.seconds) > 0 and min(row.seconds) > 0, f"{where}.seconds is empty or holds no duration")
     # The samples were rounded after the median was taken of them.
     off = abs(float(np.median(row.seconds)) - row.p50_ms / 1e3)
@@ -85,6 +94,7 @@ def _check_row(row: Row, baseline: bool, where: str) -> None:
     _require(
         0 <= row.kept_mean <= row.kept_max and 0 <= row.kept_p95 <= row.kept_max, f"{where}.kept_max is no maximum"
     )
+    _require(row.macs >= 1, f"{where}.macs is {row.macs}")
     _require(row.mac_ratio > 0, f"{where}.mac_ratio is {row.mac_ratio}")
     _require((row.speedup is None) == baseline, f"{where}.speedup belongs to all but the baseline")
     _require((row.share is None) == baseline, f"{where}.share belongs to all but the baseline")
@@ -96,6 +106,7 @@ def _check_row(row: Row, baseline: bool, where: str) -> None:
 def _check_pairs(rows: tuple[Row, ...], baseline: str) -> None:
     _require(len(rows) > 0, "it has no rows")
     rounds: dict[int, int] = {row.batch: len(row.seconds) for row in rows if row.variant == baseline}
+    batches = {row.batch: row.batches for row in rows if row.variant == baseline}
     seen = set()
     for index, row in enumerate(rows):
         where = f"rows[{index}]"
@@ -104,5 +115,6 @@ def _check_pairs(rows: tuple[Row, ...], baseline: str) -> None:
             len(row.seconds) == rounds[row.batch],
             f"{where}.seconds holds {len(row.seconds)} samples, the baseline of batch {row.batch} {rounds[row.batch]}",
         )
+        _require(row.batches == batches[row.batch], f"{where}.batches is not the baseline's, {batches[row.batch]}")
         _require((row.batch, row.variant) not in seen, f"{where} repeats batch {row.batch} of {shown(row.variant)}")
         seen.add((row.batch, row.variant))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.bench.results import Timing
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.runtime.base import Runner
 
 FEWEST_ROUNDS: Final = 10
@@ -40,24 +41,20 @@ class MeasureOptions:
             )
 
 
-def measure(
-    runners: Mapping[str, Runner], images: NDArray[np.float32], options: MeasureOptions
-) -> dict[str, list[float]]:
-    """Times every runner on one batch, interleaved.
+def measure(calls: Mapping[str, Sequence[Callable[[], object]]], options: MeasureOptions) -> dict[str, list[float]]:
+    """Times calls, interleaved.
 
     Args:
-        runners: variant id to runner.
-        images: float32 [B, 3, H, W].
+        calls: variant id to its calls, one for each of the same batches; round i runs batch i, over and over.
         options: how long.
 
     Returns:
-        Seconds per variant; sample i of all variants is of the same round.
+        Seconds per variant; sample i of all variants is of the same round and so of the same batch.
     """
-    calls = {name: _call(runner, images, options.timing) for name, runner in runners.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(options.warmup):
-        for call in calls.values():
-            call()
+    for turn in range(options.warmup):
+        for batches in calls.values():
+            batches[turn % len(batches)]()
     order = np.random.default_rng(_ORDER_SEED)
     names = list(calls)
     started = time.perf_counter()
@@ -65,14 +62,18 @@ def measure(
         if done >= FEWEST_ROUNDS and time.perf_counter() - started >= options.duration:
             break
         for index in order.permutation(len(names)):
-            call = calls[names[index]]
+            batches = calls[names[index]]
+            call = batches[done % len(batches)]
             before = time.perf_counter()
             call()
             seconds[names[index]].append(time.perf_counter() - before)
     return seconds
 
 
-def _call(runner: Runner, images: NDArray[np.float32], timing: Timing) -> Callable[[], object]:
+def call_for(
+    runner: Runner, images: NDArray[np.float32], timing: Timing, choice: PointChoice = DEFAULT_CHOICE
+) -> Callable[[], object]:
+    """Returns the call that runs a batch, float32 [B, 3, H, W], as far as the clock is to cover it."""
     if timing is Timing.COMPUTE:
-        return runner.bind(images)
-    return lambda: runner.run(images)
+        return runner.bind(images, choice)
+    return lambda: runner.run_at(images, choice)

@@ -13,7 +13,6 @@ from sait_deploy.bench.cells import (
     baseline_of,
     by_batch,
     cells,
-    digits,
     ordered_notes,
     ordered_variants,
 )
@@ -111,10 +110,10 @@ def to_markdown(report: Report) -> str:
     lines += _listing("Environment", report.environment) + _listing("Options", report.options)
     lines += ["", "### Artifacts", ""]
     for variant in ordered_variants(report):
-        weights = ", random weights" if variant.random_weights else ""
+        weights = "random weights, " if variant.random_weights else ""
         lines.append(
             f"- {escape_markdown(variant.label)} ({escape_markdown(variant.id)}): "
-            f"{digits(variant.macs / 1e9)} GMACs per image{weights}, SHA-256 {escape_markdown(variant.model_sha256)}"
+            f"{weights}SHA-256 {escape_markdown(variant.model_sha256)}"
         )
     return "\n".join(lines) + "\n"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class Timing(StrEnum):
@@ -39,13 +39,12 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One artifact under measurement.
+    """One artifact at one operating point.
 
     Attributes:
-        id: the artifact's id.
-        label: its short name in tables: "dense", "density 0.6".
+        id: the artifact's id, and of an adaptive one the point.
+        label: its short name in tables: "dense", "density 0.6", "mass 0.95".
         baseline: whether it is the dense baseline of the others.
-        macs: multiply-accumulates per image.
         model_sha256: hash of the file that ran.
         random_weights: whether its weights were never trained.
         accuracy: None where no image was given to measure it on.
@@ -54,7 +53,6 @@ class Variant:
     id: str
     label: str
     baseline: bool
-    macs: int
     model_sha256: str
     random_weights: bool
     accuracy: Accuracy | None
@@ -68,16 +66,20 @@ class Row:
         batch: images per request.
         variant: id of the variant.
         seconds: raw samples, one per round; sample i of every variant of a batch size was taken in the same round.
+        batches: different batches of images; round i runs batch i modulo that many.
         kept_mean: mean number of patch tokens kept per image; with p95 and the most.
+        macs: mean multiply-accumulates per image.
         speedup: dense time over this variant's time, paired by round; None for the baseline itself.
     """
 
     batch: int
     variant: str
     seconds: tuple[float, ...]
+    batches: int
     kept_mean: float
     kept_p95: float
     kept_max: int
+    macs: int
     p50_ms: float
     p99_ms: float
     images_per_second: float
@@ -87,12 +89,32 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Flips:
+    """How often images differ between two ways of running one variant.
+
+    Attributes:
+        variant: id of the variant.
+        between: the two ways, in words.
+        images: images compared.
+        kept_sets_percent: share that keep other tokens.
+        answers_percent: share whose top-1 is another.
+    """
+
+    variant: str
+    between: str
+    images: int
+    kept_sets_percent: float
+    answers_percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A whole benchmark.
 
     Attributes:
         environment: what it ran on, name to value.
         options: how it was run, name to value.
+        flips: how often kept sets and answers differ between batch sizes, threads and runtimes.
         notes: what a reader must know: fallbacks, wide spreads, random weights, break-even.
     """
 
@@ -105,4 +127,5 @@ class Report:
     options: dict[str, str]
     variants: tuple[Variant, ...]
     rows: tuple[Row, ...]
+    flips: tuple[Flips, ...]
     notes: tuple[str, ...]

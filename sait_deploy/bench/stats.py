@@ -107,10 +107,18 @@ def relative_spread(seconds: Sequence[float]) -> float:
     return float((p90 - p10) / p50)
 
 
+def _over_own_batch(row: Row) -> list[float]:
+    """Returns a row's samples over the median of their batch: batches differ in what they keep, and so in time."""
+    if len(row.seconds) < 2 * row.batches:
+        return list(row.seconds)  # hardly two samples a batch: its median would say nothing of it
+    medians = [float(np.median(row.seconds[start :: row.batches])) for start in range(row.batches)]
+    return [sample / medians[i % row.batches] for i, sample in enumerate(row.seconds)]
+
+
 def row_notes(row: Row, label: str) -> tuple[str, ...]:
     """Returns the warnings that a row has earned: notes that begin with ``WARNING``."""
     where, notes = f"batch {row.batch}, {label}", []
-    spread = relative_spread(row.seconds)
+    spread = relative_spread(_over_own_batch(row))
     if spread > WIDE_SPREAD:
         notes.append(
             f"{WARNING}{where}: times spread widely, p90 - p10 is {spread:.0%} of the median; "
@@ -164,6 +172,7 @@ def make_row(
     kept: Sequence[int],
     macs: int,
     dense_macs: int,
+    batches: int = 1,
     seed: int = 0,
 ) -> Row:
     """Builds a row from what was measured.
@@ -174,8 +183,9 @@ def make_row(
         seconds: one sample per round.
         dense_seconds: the baseline's samples of the same rounds; None where this row is the baseline.
         kept: patch tokens kept, one per image.
-        macs: multiply-accumulates per image.
+        macs: mean multiply-accumulates per image.
         dense_macs: those of the baseline.
+        batches: different batches of images that the rounds took in turn.
         seed: of the interval's resampling.
 
     Raises:
@@ -193,9 +203,11 @@ def make_row(
         batch=batch,
         variant=variant,
         seconds=tuple(float(sample) for sample in seconds),
+        batches=batches,
         kept_mean=float(counts.mean()),
         kept_p95=float(np.quantile(counts, 0.95)),
         kept_max=int(counts.max()),
+        macs=macs,
         p50_ms=summary.p50_ms,
         p99_ms=summary.p99_ms,
         images_per_second=summary.images_per_second,

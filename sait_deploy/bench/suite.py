@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import datetime
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sait_deploy import demo
 from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace, open_artifact
-from sait_deploy.bench.measure import MeasureOptions, measure
-from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, Report, Row, Timing, Variant
+from sait_deploy.bench.flips import IMAGES as FLIP_IMAGES
+from sait_deploy.bench.flips import Setting, count_flips, flip_notes
+from sait_deploy.bench.machine import environment, load_average
+from sait_deploy.bench.measure import MeasureOptions, call_for, measure
+from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, Flips, Report, Row, Timing, Variant
 from sait_deploy.bench.stats import break_even_batch, make_row, row_notes
+from sait_deploy.bench.subjects import NO_SWEEP, Subject, Sweep, make_subjects
 from sait_deploy.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.manifest import Manifest, WeightsSource
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
-from sait_deploy.runtime.onnxruntime import processors
-from sait_deploy.schedule import Score, default_prune_at
+from sait_deploy.schedule import pruned_macs
 
 ACCURACY_BATCH: Final = 32
 MOST_ACCURACY_IMAGES: Final = 2000
+_MOST_BATCHES: Final = 8
+_TIMED_IMAGES: Final = 64
 
 Progress = Callable[[str], None]
 
@@ -41,6 +46,7 @@ class BenchOptions:
         timing: what the clock covers.
         warmup: rounds not counted.
         duration: seconds per batch size.
+        sweep: operating points of adaptive artifacts.
     """
 
     batches: tuple[int, ...] = (1, 8, 32)
@@ -50,6 +56,7 @@ class BenchOptions:
     timing: Timing = Timing.END_TO_END
     warmup: int = 3
     duration: float = 10.0
+    sweep: Sweep = NO_SWEEP
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
@@ -100,31 +107,33 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         progress: told what is being done, one line at a time.
 
     Raises:
+        InvalidArgument: an operating point that an artifact has not, or adaptive counts that would mean nothing.
         SaitError: an artifact cannot run on the runtime, or an image cannot be read.
     """
     started = load_average()
-    run_options = RunOptions(threads=options.threads)
-    runners = {a.manifest.id: load(a, options.runtime, run_options) for a in artifacts}
+    subjects = make_subjects(artifacts, options.sweep)
     dense = artifacts[0].manifest
+    _check_meaning(dense, subjects, options)
+    runners = {a.manifest.id: load(a, options.runtime, RunOptions(threads=options.threads)) for a in artifacts}
     dataset = _dataset(dense, options)
     accuracy: dict[str, Accuracy] = {}
     if dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
         progress(f"accuracy on {dataset.source}")
-        accuracy = _accuracy(runners, dataset, dense)
-    variants = tuple(_variant(a, accuracy.get(a.manifest.id)) for a in artifacts)
+        accuracy = _accuracy(subjects, runners, dataset)
+    variants = tuple(_variant(subject, accuracy.get(subject.id)) for subject in subjects)
     rows: list[Row] = []
     for batch in options.batches:
-        turns = f"{len(runners)} variants in turn" if len(runners) > 1 else "dense alone"
+        turns = f"{len(subjects)} variants in turn" if len(subjects) > 1 else "dense alone"
         progress(f"batch {batch}: {turns}, {options.duration:g} s")
-        rows += _rows(runners, artifacts, dataset, batch, options)
-    environment = _environment(runners[dense.id], options.threads) | {"load average at start": started}
+        rows += _rows(subjects, runners, dataset, batch, options)
+    flips, unknown = _flips(subjects, runners, dataset, options, progress)
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=dense.model.name,
         runtime=options.runtime.value,
         timing=options.timing,
-        environment=environment,
+        environment=environment(runners[dense.id], options.threads) | {"load average at start": started},
         options={
             "images": dataset.source,
             "warm-up rounds": str(options.warmup),
@@ -133,8 +142,19 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         },
         variants=variants,
         rows=tuple(rows),
-        notes=tuple(_notes(dense, variants, rows)),
+        flips=tuple(flips),
+        notes=(*_notes(dense, variants, rows), *flip_notes(flips, {v.id: v.label for v in variants}), *unknown),
     )
+
+
+def _check_meaning(dense: Manifest, subjects: Sequence[Subject], options: BenchOptions) -> None:
+    """Refuses to measure how many tokens images keep where the images are not of what the model was made for."""
+    counting = any(subject.counts_tokens for subject in subjects)
+    if counting and options.images is None and dense.model.name != demo.NAME:
+        raise InvalidArgument(
+            f"how many tokens {dense.model.name} keeps of the shipped photographs would mean nothing",
+            "give --images DIR with images of yours, or --kept MEAN:SD to force a distribution, such as 105:25",
+        )
 
 
 def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
@@ -143,14 +163,16 @@ def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
     return folder_dataset(options.images, manifest.model.labels, manifest.model.classes).sample(MOST_ACCURACY_IMAGES)
 
 
-def _accuracy(runners: dict[str, Runner], dataset: Dataset, dense: Manifest) -> dict[str, Accuracy]:
-    """Top-1 and agreement with dense; each image is decoded once for all variants."""
-    answers: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int64]]]] = {name: [] for name in runners}
+def _accuracy(subjects: Sequence[Subject], runners: dict[str, Runner], dataset: Dataset) -> dict[str, Accuracy]:
+    """Top-1 and agreement with dense; each image is decoded once for all variants. Forced counts have no accuracy."""
+    judged = [subject for subject in subjects if subject.kept is None]
+    answers: dict[str, list[NDArray[np.int64]]] = {subject.id: [] for subject in judged}
     for start in range(0, len(dataset.images), ACCURACY_BATCH):
-        images = runners[dense.id].preprocess(dataset.images[start : start + ACCURACY_BATCH])
-        for name, runner in runners.items():
-            answers[name].append(runner.run(images).logits.argmax(axis=1))
-    reference = np.concatenate(answers[dense.id])
+        images = next(iter(runners.values())).preprocess(dataset.images[start : start + ACCURACY_BATCH])
+        for subject in judged:
+            output = runners[subject.artifact.manifest.id].run_at(images, subject.choice)
+            answers[subject.id].append(output.logits.argmax(axis=1))
+    reference = np.concatenate(answers[judged[0].id])
     found = {}
     for name, parts in answers.items():
         answer = np.concatenate(parts)
@@ -159,52 +181,68 @@ def _accuracy(runners: dict[str, Runner], dataset: Dataset, dense: Manifest) -> 
     return found
 
 
-def _variant(artifact: Artifact, accuracy: Accuracy | None) -> Variant:
-    manifest = artifact.manifest
+def _variant(subject: Subject, accuracy: Accuracy | None) -> Variant:
+    manifest = subject.artifact.manifest
     return Variant(
-        id=manifest.id,
-        label=_label(manifest),
+        id=subject.id,
+        label=subject.label,
         baseline=manifest.baseline is None,
-        macs=manifest.macs.per_image,
         model_sha256=manifest.files[MODEL_FILE],
         random_weights=manifest.weights.source is WeightsSource.RANDOM,
         accuracy=accuracy,
     )
 
 
-def _label(manifest: Manifest) -> str:
-    """Names a variant in tables by its density, and by what of its pruning is not the default."""
-    pruning = manifest.pruning
-    if pruning is None:
-        return "dense"
-    parts = [f"density {pruning.density}"]
-    if pruning.prune_at != default_prune_at(manifest.model.geometry.depth):
-        parts.append(f"block {pruning.prune_at}")
-    if pruning.score is not Score.MEAN:
-        parts.append(f"{pruning.score} score")
-    return ", ".join(parts)
-
-
 def _rows(
-    runners: dict[str, Runner], artifacts: Sequence[Artifact], dataset: Dataset, batch: int, options: BenchOptions
+    subjects: Sequence[Subject], runners: dict[str, Runner], dataset: Dataset, batch: int, options: BenchOptions
 ) -> list[Row]:
-    dense = artifacts[0].manifest
-    chosen = [dataset.images[i % len(dataset.images)] for i in range(batch)]
-    images = runners[dense.id].preprocess(chosen)
-    kept = {name: runner.run(images).kept.tolist() for name, runner in runners.items()}
-    seconds = measure(runners, images, options.measuring)
+    """Times every subject on the same few batches of images, so that no one image stands for all."""
+    distinct = max(1, min(_MOST_BATCHES, _TIMED_IMAGES // batch))
+    count = distinct * batch
+    images = next(iter(runners.values())).preprocess([dataset.images[i % len(dataset.images)] for i in range(count)])
+    parts = [slice(start, start + batch) for start in range(0, count, batch)]
+    calls: dict[str, list[Callable[[], object]]] = {}
+    kept: dict[str, NDArray[np.int32]] = {}
+    for subject in subjects:
+        runner, choices = runners[subject.artifact.manifest.id], subject.choices(count)
+        calls[subject.id] = [call_for(runner, images[part], options.timing, choices.of(part)) for part in parts]
+        kept[subject.id] = np.concatenate([runner.run_at(images[part], choices.of(part)).kept for part in parts])
+    seconds = measure(calls, options.measuring)
+    dense = subjects[0]
     return [
         make_row(
             batch=batch,
-            variant=artifact.manifest.id,
-            seconds=seconds[artifact.manifest.id],
-            dense_seconds=None if artifact.manifest.id == dense.id else seconds[dense.id],
-            kept=kept[artifact.manifest.id],
-            macs=artifact.manifest.macs.per_image,
-            dense_macs=dense.macs.per_image,
+            variant=subject.id,
+            seconds=seconds[subject.id],
+            dense_seconds=None if subject is dense else seconds[dense.id],
+            kept=kept[subject.id].tolist(),
+            batches=distinct,
+            macs=_mean_macs(subject.artifact.manifest, kept[subject.id]),
+            dense_macs=dense.artifact.manifest.macs.dense,
         )
-        for artifact in artifacts
+        for subject in subjects
     ]
+
+
+def _mean_macs(manifest: Manifest, kept: NDArray[np.int32]) -> int:
+    if manifest.pruning is None:
+        return manifest.macs.dense
+    geometry, prune_at = manifest.model.geometry, manifest.pruning.prune_at
+    return round(sum(pruned_macs(geometry, prune_at, int(count)) for count in kept) / len(kept))
+
+
+def _flips(
+    subjects: Sequence[Subject],
+    runners: dict[str, Runner],
+    dataset: Dataset,
+    options: BenchOptions,
+    progress: Progress,
+) -> tuple[list[Flips], list[str]]:
+    if all(subject.artifact.manifest.pruning is None for subject in subjects):
+        return [], []
+    progress("how often kept sets and answers flip")
+    images = next(iter(runners.values())).preprocess(list(dataset.sample(FLIP_IMAGES).images))
+    return count_flips(subjects, runners, images, Setting(options.runtime, options.threads, max(options.batches)))
 
 
 def _notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
@@ -231,31 +269,3 @@ def break_even_text(rows: Sequence[Row], variant: str) -> str:
     if not faster:
         return "not surely faster than dense at any batch size measured"
     return f"surely faster than dense at batch {', '.join(map(str, faster))} only"
-
-
-def _environment(runner: Runner, threads: int | None) -> dict[str, str]:
-    found = {
-        "processor": processor_name(),
-        "processors usable": str(processors()),
-        "threads": str(processors() if threads is None else threads),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-    return found | runner.environment
-
-
-def processor_name() -> str:
-    """Returns the processor's model name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def load_average() -> str:
-    """Returns how busy the machine was over the last 1, 5 and 15 minutes."""
-    return " ".join(f"{value:.2f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"

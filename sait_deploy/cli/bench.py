@@ -9,10 +9,12 @@ import click
 from sait_deploy.artifact import Workspace
 from sait_deploy.bench import report as rendering
 from sait_deploy.bench.results import Report, Timing
+from sait_deploy.bench.subjects import KeptDistribution, Sweep
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
 from sait_deploy.cli.options import debug_option, runtime_option, threads_option, workspace_option
 from sait_deploy.cli.render import columns, progress, show, warn
 from sait_deploy.errors import InvalidArgument, TargetMissed
+from sait_deploy.points import parse_mass
 from sait_deploy.runtime import RuntimeName
 from sait_deploy.storage import check_writable, write_whole
 
@@ -27,6 +29,15 @@ from sait_deploy.storage import check_writable, write_whole
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Images to time and measure accuracy on; subfolders are classes.",
+)
+@click.option("--mass", "masses", multiple=True, metavar="M", help="Run adaptive artifacts at this mass; repeatable.")
+@click.option("--point", "points", multiple=True, metavar="NAME", help="Run them at this named point; repeatable.")
+@click.option(
+    "--kept",
+    "kept",
+    multiple=True,
+    metavar="MEAN:SD",
+    help="Force how many patch tokens images keep, a normal distribution: speed, whatever the images; repeatable.",
 )
 @click.option(
     "--warmup",
@@ -63,6 +74,9 @@ def command(
     batches: str,
     threads: int | None,
     images: Path | None,
+    masses: tuple[str, ...],
+    points: tuple[str, ...],
+    kept: tuple[str, ...],
     warmup: int,
     duration: float,
     timing: Timing,
@@ -72,7 +86,8 @@ def command(
 ) -> None:
     """Measure artifacts against their dense baseline, interleaved run by run.
 
-    With no ARTIFACT, what was exported last is measured.
+    With no ARTIFACT, what was exported last is measured. Adaptive artifacts run at their named points, or at those that
+    --mass, --point and --kept name.
     """
     if output is not None and output.suffix.lower() not in _WRITERS:
         raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
@@ -86,6 +101,7 @@ def command(
         timing=Timing(timing),
         warmup=warmup,
         duration=duration,
+        sweep=Sweep(tuple(map(parse_mass, masses)), points, tuple(map(KeptDistribution.parse, kept))),
     )
     chosen = with_baseline(artifacts or Workspace(workspace).last_export())
     if min_speedup is not None and len(chosen) == 1:

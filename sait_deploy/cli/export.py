@@ -11,9 +11,11 @@ import click
 
 from sait_deploy import demo
 from sait_deploy.cli.options import debug_option, json_option
+from sait_deploy.cli.pruning import kept_text, points_table
 from sait_deploy.cli.render import progress, show, table, warn
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.manifest import AccuracyStatus, Manifest, Precision, WeightsSource
+from sait_deploy.manifest import AccuracyStatus, Form, Manifest, Outputs, Precision, WeightsSource
+from sait_deploy.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.schedule import Score, parse_density
 
 if TYPE_CHECKING:
@@ -34,6 +36,26 @@ DEFAULT_DENSITY = "0.6"
     metavar="D",
     help="Share of patch tokens to keep, in (0, 1]; repeatable.  [default: 0.6]",
 )
+@click.option(
+    "--mass",
+    "masses",
+    multiple=True,
+    metavar="M",
+    help="Export the adaptive form: each image keeps the tokens that reach this share of importance, such as 0.95. "
+    "Repeatable: named points of one file, the first its default.",
+)
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    metavar="NAME=M[,MIN[,MAX]]",
+    help="A further named point of the adaptive file; repeatable.",
+)
+@click.option("--min-keep", type=int, metavar="N", help="Patch tokens each image keeps at least.  [default: 1]")
+@click.option(
+    "--max-keep", type=int, metavar="N", help="Patch tokens each image keeps at most: the worst case.  [default: all]"
+)
+@click.option("--features", is_flag=True, help="Also return the last block's tokens at full resolution.")
 @click.option("--dense", "dense_only", is_flag=True, help="Only the dense baseline, which is always included.")
 @click.option(
     "--score",
@@ -85,6 +107,11 @@ def command(
     pretrained: bool,
     random_weights: bool,
     densities: tuple[str, ...],
+    masses: tuple[str, ...],
+    points: tuple[str, ...],
+    min_keep: int | None,
+    max_keep: int | None,
+    features: bool,
     dense_only: bool,
     score: Score,
     prune_at: int | None,
@@ -98,14 +125,20 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Export a vision transformer to ONNX at one or more token densities, with its dense baseline.
+    """Export a vision transformer to ONNX at token densities, or adaptive, with its dense baseline.
+
+    A density keeps the same share of every image's tokens. The adaptive form (--mass, --point) keeps as many as each
+    image needs, and one file serves every operating point.
 
     Each artifact is a folder with model.onnx, manifest.json and golden.npz, checked against torch before it is written.
     """
-    if dense_only and densities:
-        raise InvalidArgument("--dense asks for the baseline alone, --density for more", "leave one of them out")
-    asked = () if dense_only else densities or (DEFAULT_DENSITY,)
+    if dense_only and (densities or masses or points):
+        raise InvalidArgument(
+            "--dense asks for the baseline alone, --density, --mass and --point for more", "leave one of them out"
+        )
+    asked = densities if dense_only or densities or masses or points else (DEFAULT_DENSITY,)
     parsed = tuple(parse_density(text) for text in asked)
+    requests = _points(masses, points, min_keep, max_keep)
     source = _weights_source(weights, pretrained, random_weights)
     if model is None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
@@ -118,11 +151,13 @@ def command(
 
     options = ExportOptions(
         densities=parsed,
+        points=requests,
         score=Score(score),
         prune_at=prune_at,
         precision=Precision(dtype),
         opset=opset,
         operators=OperatorForm.INLINE if inline else OperatorForm.FUNCTION,
+        outputs=Outputs.LOGITS_AND_FEATURES if features else Outputs.LOGITS,
         images=images,
         labels=labels,
         output=output,
@@ -136,8 +171,21 @@ def command(
         click.echo(json.dumps({"artifacts": manifests, "warnings": warnings}, indent=2))
     else:
         show(_summary(artifacts))
+        for artifact in artifacts:
+            if artifact.manifest.form is Form.ADAPTIVE:
+                show("", *points_table(artifact.manifest))
     for line in warnings:
         warn(line)
+
+
+def _points(
+    masses: tuple[str, ...], points: tuple[str, ...], min_keep: int | None, max_keep: int | None
+) -> tuple[PointRequest, ...]:
+    if (min_keep is not None or max_keep is not None) and not (masses or points):
+        raise InvalidArgument("--min-keep and --max-keep limit what --mass and --point keep", "give --mass as well")
+    least = 1 if min_keep is None else min_keep
+    by_mass = [mass_point(parse_mass(text), least, max_keep) for text in masses]
+    return (*by_mass, *(parse_point(text, least, max_keep) for text in points))
 
 
 def _weights_source(weights: Path | None, pretrained: bool, random_weights: bool) -> WeightsSource:
@@ -176,7 +224,7 @@ def _summary(artifacts: list[Artifact]) -> object:
         rows.append(
             (
                 str(artifact.path),
-                f"{manifest.patch_tokens_kept} of {manifest.model.geometry.patch_tokens}",
+                kept_text(manifest),
                 f"{manifest.macs.per_image / 1e9:.3f}",
                 f"{manifest.macs.ratio:.2f}",
                 f"{parity.largest_difference:.1e} of {parity.tolerance:g}",

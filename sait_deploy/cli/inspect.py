@@ -10,10 +10,11 @@ import click
 
 from sait_deploy.artifact import Artifact, Workspace, open_artifact
 from sait_deploy.cli.options import debug_option, json_option, workspace_option
+from sait_deploy.cli.pruning import kept_text, points_table
 from sait_deploy.cli.render import progress, show, table
-from sait_deploy.errors import InvalidArgument
-from sait_deploy.inspection import GraphInfo, check, inspect_graph
-from sait_deploy.manifest import ParityInfo
+from sait_deploy.errors import InvalidArgument, MissingDependency, RuntimeUnavailable
+from sait_deploy.inspection import AttentionInfo, GraphInfo, check, inspect_attention, inspect_graph
+from sait_deploy.manifest import Form, ParityInfo
 
 
 @click.command()
@@ -53,25 +54,40 @@ def command(
         if compare:
             progress(f"{artifact.path.name}: comparing with torch")
             parity = check(artifact, images, weights)
-        found.append((artifact, graph, parity))
+        found.append((artifact, graph, attention_of(artifact), parity))
     if as_json:
         click.echo(json.dumps([_as_dict(*entry) for entry in found], indent=2))
         return
-    for artifact, graph, parity in found:
-        show(table(str(artifact.path), ("", ""), _rows(artifact, graph, parity), words=("",)), "")
+    for artifact, graph, attention, parity in found:
+        show(table(str(artifact.path), ("", ""), _rows(artifact, graph, attention, parity), words=("",)), "")
+        if artifact.manifest.form is Form.ADAPTIVE:
+            show(*points_table(artifact.manifest), "")
 
 
-def _as_dict(artifact: Artifact, graph: GraphInfo, parity: ParityInfo | None) -> dict[str, object]:
+def attention_of(artifact: Artifact) -> AttentionInfo | str:
+    """Returns what ONNX Runtime makes of attention, or why that is not known."""
+    try:
+        return inspect_attention(artifact)
+    except (MissingDependency, RuntimeUnavailable) as error:
+        return f"unknown: {error.message}"
+
+
+def _as_dict(
+    artifact: Artifact, graph: GraphInfo, attention: AttentionInfo | str, parity: ParityInfo | None
+) -> dict[str, object]:
     checked = None if parity is None else dataclasses.asdict(parity)
     return {
         "path": str(artifact.path),
         "manifest": dataclasses.asdict(artifact.manifest),
         "graph": dataclasses.asdict(graph),
+        "attention": attention if isinstance(attention, str) else dataclasses.asdict(attention),
         "check": checked,
     }
 
 
-def _rows(artifact: Artifact, graph: GraphInfo, parity: ParityInfo | None) -> list[tuple[str, str]]:
+def _rows(
+    artifact: Artifact, graph: GraphInfo, attention: AttentionInfo | str, parity: ParityInfo | None
+) -> list[tuple[str, str]]:
     manifest = artifact.manifest
     model, geometry, pruning = manifest.model, manifest.model.geometry, manifest.pruning
     height, width = model.image_size
@@ -91,10 +107,9 @@ def _rows(artifact: Artifact, graph: GraphInfo, parity: ParityInfo | None) -> li
         ),
     ]
     if pruning is not None:
-        kept = f"{pruning.kept} of {geometry.patch_tokens}"
-        rows.append(
-            ("pruning", f"density {pruning.density} keeps {kept}, in block {pruning.prune_at} by {pruning.score} score")
-        )
+        what = "adaptive" if pruning.density is None else f"density {pruning.density}"
+        where = f"in block {pruning.prune_at} by {pruning.score} score"
+        rows.append(("pruning", f"{what}: keeps {kept_text(manifest)}, {where}"))
     operators = ", ".join(f"{count} {name}" for name, count in graph.operators.items())
     rows += [
         ("MACs per image", f"{manifest.macs.per_image / 1e9:.3f} G, MAC ratio {manifest.macs.ratio:.2f} ×"),
@@ -103,6 +118,7 @@ def _rows(artifact: Artifact, graph: GraphInfo, parity: ParityInfo | None) -> li
         ("opsets", ", ".join(f"{domain} {version}" for domain, version in graph.opsets.items())),
         ("operators", operators),
         ("functions", ", ".join(graph.functions) or "none"),
+        ("attention", _attention(attention)),
         ("weights in file", f"{graph.weight_bytes / 2**20:.1f} MiB"),
     ]
     if parity is not None:
@@ -118,10 +134,20 @@ def _accuracy(artifact: Artifact) -> str:
     return f"{known.top1_percent:.1f} % right on {known.images} images{sparse}"
 
 
+def _attention(info: AttentionInfo | str) -> str:
+    if isinstance(info, str):
+        return info
+    return (
+        f"of {info.blocks}, ONNX Runtime CPU fuses {info.fused} into one operator, "
+        f"and the scaled product of {info.products} into its matrix product"
+    )
+
+
 def _parity(parity: ParityInfo) -> str:
-    top1 = "" if parity.top1_agreement is None else f", same top-1 on {parity.top1_agreement:.0%}"
+    top1 = "" if parity.top1_agreement is None else f", same top-1 on {100 * parity.top1_agreement:.0f} %"
     batches = ", ".join(map(str, parity.batches))
+    points = f", at {', '.join(parity.points)}" if len(parity.points) > 1 else ""
     return (
         f"largest difference {parity.largest_difference:.1e} of {parity.tolerance:g}{top1}, "
-        f"{parity.images} images ({parity.image_source}), batches {batches}, {parity.runtime}"
+        f"{parity.images} images ({parity.image_source}), batches {batches}, {parity.runtime}{points}"
     )

@@ -56,3 +56,16 @@ def threads_option(function: Decorated) -> Decorated:
         help="Threads within one operator.  [default: all processors]",
     )
     return option(function)
+
+
+def point_options(function: Decorated) -> Decorated:
+    """Adds ``--point``, ``--mass``, ``--min-keep`` and ``--max-keep`` of an adaptive artifact."""
+    options = (
+        click.option("--point", metavar="NAME", help="Named point of an adaptive artifact.  [default: its first]"),
+        click.option("--mass", metavar="M", help="Share of importance to keep, in place of the point's."),
+        click.option("--min-keep", type=int, metavar="N", help="Patch tokens kept at least, likewise."),
+        click.option("--max-keep", type=int, metavar="N", help="Patch tokens kept at most, likewise."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -9,10 +9,18 @@ from pathlib import Path
 import click
 
 from sait_deploy.artifact import Workspace, open_artifact
-from sait_deploy.cli.options import debug_option, json_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli.options import (
+    debug_option,
+    json_option,
+    point_options,
+    runtime_option,
+    threads_option,
+    workspace_option,
+)
 from sait_deploy.cli.render import counted, progress, show, table, warn
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.predict import Answer, collect, predict
+from sait_deploy.manifest import Form, WeightsSource
+from sait_deploy.points import PointChoice, parse_mass, resolve
+from sait_deploy.predict import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.runtime import RunOptions, load
 
 _PROGRESS_EVERY = 160
@@ -26,6 +34,7 @@ _PROGRESS_EVERY = 160
     metavar="DIR",
     help="What to predict with.  [default: the last export]",
 )
+@point_options
 @runtime_option
 @threads_option
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K", help="Classes per image.")
@@ -38,6 +47,10 @@ _PROGRESS_EVERY = 160
 def command(
     images: tuple[Path, ...],
     artifact: Path | None,
+    point: str | None,
+    mass: str | None,
+    min_keep: int | None,
+    max_keep: int | None,
     runtime: str,
     threads: int | None,
     top: int,
@@ -48,10 +61,12 @@ def command(
     """Classify image files and folders of images."""
     paths = collect(images)
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
+    choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
+    resolve(opened.manifest, 1, choice)
     runner = load(opened, runtime, RunOptions(threads=threads))
     progress(f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}")
     answers: list[Answer] = []
-    for answer in predict(runner, paths, top, visualize):
+    for answer in predict(runner, paths, top, visualize, choice):
         answers.append(answer)
         if len(answers) % _PROGRESS_EVERY == 0:
             progress(f"{len(answers)} of {len(paths)}")
@@ -70,7 +85,8 @@ def command(
         )
     )
     if visualize is not None:
-        progress(f"pictures are in {visualize}")
+        sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
+        progress(f"pictures are in {visualize}{sheet}")
 
 
 def _row(answer: Answer) -> tuple[str, str, str]:

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifact import Artifact
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.points import DEFAULT_CHOICE, BatchPoint, PerImage, PointChoice, resolve
 from sait_deploy.preprocess import ImageLike, preprocess
 
 _MOST_THREADS: Final = 1024
+_MOST_ROWS: Final = 2**31 - 1
+_SMALLEST_HEAD: Final = 8
+"""Heads are this wide or wider; attention counts queries, keys and values of each head of each token."""
 
 
 class RuntimeName(StrEnum):
@@ -56,10 +60,22 @@ class Output:
     Attributes:
         logits: float32 [B, classes]; features [B, D] for a headless model.
         kept: int32 [B], patch tokens that each image kept.
+        features: float32 [B, P+N, D], the last block's tokens, of an artifact that was exported with them: kept ones
+            processed, dropped ones as they were when dropped.
     """
 
     logits: NDArray[np.float32]
     kept: NDArray[np.int32]
+    features: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """What a graph returns: logits, counts with the prefix of a pruned form, features where it has them."""
+
+    logits: NDArray[np.float32]
+    counts: NDArray[np.int32] | None
+    features: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,61 +121,108 @@ class Runner(ABC):
         return {"runtime": self.runtime.value}
 
     @abstractmethod
-    def _execute(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
-        """Returns logits and, of a pruned form, counts with the prefix."""
+    def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
+        """Runs the graph; the point is given to an adaptive form alone."""
 
     @abstractmethod
-    def _execute_selection(self, images: NDArray[np.float32]) -> Selection:
+    def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         """Returns the selection's tensors of a pruned form beside the logits."""
 
     @abstractmethod
-    def bind(self, images: NDArray[np.float32]) -> Callable[[], None]:
-        """Returns a call that runs this batch on buffers bound beforehand: what ``--timing compute`` measures."""
+    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
+        """Returns a call that runs this batch on buffers bound beforehand."""
 
-    def run(self, images: NDArray[np.float32]) -> Output:
+    def run(
+        self,
+        images: NDArray[np.float32],
+        *,
+        mass: PerImage | None = None,
+        min_keep: PerImage | None = None,
+        max_keep: PerImage | None = None,
+        point: str | None = None,
+    ) -> Output:
         """Runs a preprocessed batch.
+
+        An adaptive artifact runs at its default point, at the point named, or at that point with parts of it replaced,
+        for all images or for each its own.
 
         Args:
             images: float32 [B, 3, H, W] as :meth:`preprocess` returns it.
+            mass: probability mass to reach, one value or one per image.
+            min_keep: patch tokens to keep at least, likewise.
+            max_keep: patch tokens to keep at most, likewise.
+            point: name of a point in the manifest.
 
         Raises:
-            InvalidArgument: another shape or dtype, or an empty batch.
+            InvalidArgument: images of another shape or dtype, or an empty batch; a point or limits that cannot be, or
+                any of an artifact whose point is fixed.
             ModelError: an image's logits are not numbers.
         """
-        logits, counts = self._execute(self._checked(images))
-        self._check_finite("logits", logits)
-        geometry = self.artifact.manifest.model.geometry
-        if counts is None:
-            return Output(logits, np.full(len(images), geometry.patch_tokens, dtype=np.int32))
-        return Output(logits, counts - np.int32(geometry.prefix_tokens))
+        return self.run_at(images, PointChoice(point, mass, min_keep, max_keep))
 
-    def select(self, images: NDArray[np.float32]) -> Selection:
-        """Runs a preprocessed batch and returns importance and kept tokens too.
+    def run_at(self, images: NDArray[np.float32], choice: PointChoice) -> Output:
+        """Does what :meth:`run` does, with what is asked of the operating point in one."""
+        images = self._checked(images)
+        batch_point = self._resolved(images, choice)
+        raw = self._execute(images, batch_point)
+        self._check_finite("logits", raw.logits)
+        geometry = self.artifact.manifest.model.geometry
+        if raw.counts is None:
+            kept = np.full(len(images), geometry.patch_tokens, dtype=np.int32)
+        else:
+            kept = raw.counts - np.int32(geometry.prefix_tokens)
+        return Output(raw.logits, kept, raw.features)
+
+    def select(
+        self,
+        images: NDArray[np.float32],
+        *,
+        mass: PerImage | None = None,
+        min_keep: PerImage | None = None,
+        max_keep: PerImage | None = None,
+        point: str | None = None,
+    ) -> Selection:
+        """Runs a preprocessed batch and returns importance and kept tokens too. Takes what :meth:`run` takes.
 
         Raises:
             InvalidArgument: as :meth:`run`, or the artifact is dense and selects nothing.
             ModelError: an image's importance or logits are not numbers.
         """
+        return self.select_at(images, PointChoice(point, mass, min_keep, max_keep))
+
+    def select_at(self, images: NDArray[np.float32], choice: PointChoice) -> Selection:
+        """Does what :meth:`select` does, with what is asked of the operating point in one."""
         images = self._checked(images)
         if self.artifact.manifest.pruning is None:
             raise InvalidArgument(f"{self.artifact.path.name} is dense: it selects no tokens", "use a pruned artifact")
-        selection = self._execute_selection(images)
+        batch_point = self._resolved(images, choice)
+        selection = self._execute_selection(images, batch_point)
         self._check_finite("importance scores", selection.importance)
         self._check_finite("logits", selection.logits)
         return selection
+
+    def bind(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> Callable[[], None]:
+        """Returns a call that runs this batch on buffers bound beforehand: what ``--timing compute`` measures."""
+        images = self._checked(images)
+        return self._bound(images, self._resolved(images, choice))
+
+    def _resolved(self, images: NDArray[np.float32], choice: PointChoice) -> BatchPoint | None:
+        return resolve(self.artifact.manifest, len(images), choice)
 
     def preprocess(self, images: ImageLike | Iterable[ImageLike]) -> NDArray[np.float32]:
         """Turns paths, PIL images or uint8 arrays [H, W, 3] into float32 [B, 3, H, W], as the manifest says."""
         return preprocess(images, self.artifact.manifest.preprocessing)
 
-    def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[Prediction]:
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], top: int = 5, choice: PointChoice = DEFAULT_CHOICE
+    ) -> list[Prediction]:
         """Classifies images.
 
         Raises:
             ImageError: one of them cannot be read.
-            InvalidArgument: the model has no head to classify with.
+            InvalidArgument: the model has no head to classify with, or the point cannot be.
         """
-        return predictions(self.artifact, self.run(self.preprocess(images)), top)
+        return predictions(self.artifact, self.run_at(self.preprocess(images), choice), top)
 
     def _checked(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the images as runtimes take them: rows in order, and writable as torch wants them."""
@@ -170,6 +233,10 @@ class Runner(ABC):
                 f"images are {dtype} {list(shape)}, not float32 [B, 3, {height}, {width}] with B >= 1",
                 "use runner.preprocess(images)",
             )
+        geometry = self.artifact.manifest.model.geometry
+        most = _MOST_ROWS // (geometry.tokens * 3 * max(1, geometry.attention_width // _SMALLEST_HEAD))
+        if shape[0] > most:
+            raise InvalidArgument(f"a batch of {shape[0]} images has more tokens than int32 counts", f"at most {most}")
         return np.require(images, requirements=["C", "W"])
 
     def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:

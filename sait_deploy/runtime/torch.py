@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifact import Artifact
 from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable
-from sait_deploy.manifest import Manifest, WeightsSource
-from sait_deploy.runtime.base import Runner, RunOptions, RuntimeName, Selection
+from sait_deploy.manifest import FEATURES, Manifest, Outputs, WeightsSource
+from sait_deploy.points import BatchPoint
+from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
 from sait_deploy.runtime.onnxruntime import processors
 
 try:
@@ -21,7 +22,7 @@ except ImportError:
     raise MissingDependency("torch", "the torch runtime", extra="export") from None
 
 if TYPE_CHECKING:
-    from sait_deploy.models import PrunableViT
+    from sait_deploy.models import PrunableViT, Pruning
 
 
 def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
@@ -35,10 +36,10 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
         ModelError: the weights cannot be had.
         ArtifactError: they are not those of the artifact.
     """
-    from sait_deploy.models import FixedPruning, PrunableViT
+    from sait_deploy.models import PrunableViT
     from sait_deploy.zoo import WeightsRequest, load_model
 
-    info, pruning = manifest.weights, manifest.pruning
+    info = manifest.weights
     if weights is not None:
         request = WeightsRequest(WeightsSource.FILE, weights)
     elif info.source is WeightsSource.MEMORY:
@@ -52,8 +53,19 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
             f"weights {default.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}, {info.sha256[:12]}…",
             "name the weights file that it was exported from",
         )
-    fixed = None if pruning is None else FixedPruning(pruning.score, pruning.prune_at, pruning.kept)
-    return PrunableViT(default.vit, fixed, manifest.dtype)
+    outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
+    return PrunableViT(default.vit, _pruning(manifest), manifest.dtype, outputs)
+
+
+def _pruning(manifest: Manifest) -> Pruning | None:
+    from sait_deploy.models import AdaptivePruning, FixedPruning
+
+    info = manifest.pruning
+    if info is None:
+        return None
+    if info.density is None:
+        return AdaptivePruning(info.score, info.prune_at)
+    return FixedPruning(info.score, info.prune_at, info.points[0].point.max_keep)
 
 
 def _named_size(manifest: Manifest) -> int | None:
@@ -83,24 +95,36 @@ class TorchRunner(Runner):
         return {"runtime": self.runtime.value, "torch": torch.__version__, "device": str(self._device)}
 
     @torch.inference_mode()
-    def _execute(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
-        results = self._model(torch.from_numpy(images).to(self._device))
-        return results[0].cpu().numpy(), results[1].cpu().numpy() if len(results) > 1 else None
+    def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
+        traced = self._model.trace(*self._inputs(images, point))
+        return RawOutput(_array(traced.logits), _optional(traced.counts), _optional(traced.features))
 
     @torch.inference_mode()
-    def _execute_selection(self, images: NDArray[np.float32]) -> Selection:
-        traced = self._model.trace(torch.from_numpy(images).to(self._device))
+    def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
+        traced = self._model.trace(*self._inputs(images, point))
         assert traced.importance is not None and traced.keep is not None
-        return Selection(traced.logits.cpu().numpy(), traced.importance.cpu().numpy(), traced.keep.cpu().numpy())
+        return Selection(_array(traced.logits), _array(traced.importance), _array(traced.keep))
 
-    def bind(self, images: NDArray[np.float32]) -> Callable[[], None]:
-        """Returns a call that runs this batch with its input already on the device."""
-        batch = torch.from_numpy(self._checked(images)).to(self._device)
+    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
+        inputs = self._inputs(images, point)
 
         @torch.inference_mode()
         def compute() -> None:
-            self._model(batch)
+            self._model(*inputs)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
 
         return compute
+
+    def _inputs(self, images: NDArray[np.float32], point: BatchPoint | None) -> tuple[torch.Tensor, ...]:
+        arrays: tuple[NDArray[Any], ...] = (images,) if point is None else (images, point.mass, point.keep_limits)
+        return tuple(torch.from_numpy(array).to(self._device) for array in arrays)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
+
+
+def _optional(tensor: torch.Tensor | None) -> NDArray[Any] | None:
+    return None if tensor is None else _array(tensor)

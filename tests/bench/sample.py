@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, Report, Row, Timing, Variant
+from sait_deploy.bench.flips import flip_notes
+from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, Flips, Report, Row, Timing, Variant
 from sait_deploy.bench.stats import WARNING, make_row
 
 PATCHES = 196
 BATCHES = (1, 8, 32)
+MACS = {"dense": 4_610_000_000, "d0.6": 3_210_000_000, "d0.5": 2_860_000_000}
 MEDIANS_MS = {"dense": (42.0, 283.0, 1237.0), "d0.6": (32.0, 202.0, 862.0), "d0.5": (27.0, 180.0, 760.0)}
 
 
-def make_variant(identity: str, label: str, macs: int, accuracy: Accuracy | None = None) -> Variant:
+def make_variant(identity: str, label: str, accuracy: Accuracy | None = None) -> Variant:
     """Makes a variant; the one whose id is "dense" is the baseline."""
-    return Variant(identity, label, identity == "dense", macs, f"{len(identity):064x}", False, accuracy)
+    return Variant(identity, label, identity == "dense", f"{len(identity):064x}", False, accuracy)
 
 
 def make_variants() -> tuple[Variant, ...]:
     """Makes DeiT-S, dense and at two densities; the baseline does not come first."""
     return (
-        make_variant("d0.6", "density 0.6", 3_210_000_000, Accuracy(5000, 79.42, 96.0)),
-        make_variant("dense", "dense", 4_610_000_000, Accuracy(5000, 79.82, 100.0)),
-        make_variant("d0.5", "density 0.5", 2_860_000_000, Accuracy(5000, None, 98.04)),
+        make_variant("d0.6", "density 0.6", Accuracy(5000, 79.42, 96.0)),
+        make_variant("dense", "dense", Accuracy(5000, 79.82, 100.0)),
+        make_variant("d0.5", "density 0.5", Accuracy(5000, None, 98.04)),
     )
 
 
 def make_rows(variants: Sequence[Variant], rounds: int = 20) -> tuple[Row, ...]:
     """Makes rows in descending batch order, with drift that every variant of a round shares."""
     noise = np.random.default_rng(7)
-    dense_macs = next(variant.macs for variant in variants if variant.baseline)
     rows = []
     for index in reversed(range(len(BATCHES))):
         drift = 1 + 0.01 * np.arange(rounds) / rounds
@@ -47,8 +50,8 @@ def make_rows(variants: Sequence[Variant], rounds: int = 20) -> tuple[Row, ...]:
                     seconds=times[variant.id].tolist(),
                     dense_seconds=None if variant.baseline else times["dense"].tolist(),
                     kept=[kept] * BATCHES[index],
-                    macs=variant.macs,
-                    dense_macs=dense_macs,
+                    macs=MACS[variant.id],
+                    dense_macs=MACS["dense"],
                 )
             )
     return tuple(rows)
@@ -67,5 +70,42 @@ def make_report() -> Report:
         options={"rounds": "20"},
         variants=variants,
         rows=make_rows(variants),
+        flips=(Flips("d0.6", "batch 1 and 8", 48, 2.0, 0.5),),
         notes=("density 0.6 is faster from batch 1", f"{WARNING}it ran on another provider"),
     )
+
+
+ADAPTIVE: Final = {"dense": "dense", "a@mass 0.95": "mass 0.95", "a@kept 105 ± 25": "kept 105 ± 25"}
+"""Ids and labels of the adaptive report's variants."""
+
+
+def make_adaptive_report() -> Report:
+    """Makes a report of an adaptive artifact at a point and with forced counts, whose work differs between batches."""
+    noise = np.random.default_rng(11)
+    rows = []
+    for batch, batches in ((1, 8), (8, 8)):
+        dense = (0.04 * batch * noise.normal(1, 0.01, 24)).tolist()
+        for index, name in enumerate(ADAPTIVE):
+            kept = [PATCHES] if index == 0 else noise.normal(100, 25, batch * batches).round().clip(1, PATCHES).tolist()
+            rows.append(
+                make_row(
+                    batch=batch,
+                    variant=name,
+                    seconds=[sample / (1 + 0.3 * index) for sample in dense],
+                    dense_seconds=dense if index else None,
+                    kept=[int(count) for count in kept],
+                    macs=round(4.6e9 / (1 + 0.03 * index * batch)),
+                    dense_macs=4_600_000_000,
+                    batches=batches,
+                )
+            )
+    variants = tuple(
+        make_variant(name, label, None if "kept" in name else Accuracy(5000, 79.0, 97.5))
+        for name, label in ADAPTIVE.items()
+    )
+    flips = (
+        Flips("a@mass 0.95", "batch 1 and 8", 48, 2 / 48 * 100, 0.0),
+        Flips("a@kept 105 ± 25", "batch 1 and 8", 48, 0.0, 0.0),
+    )
+    notes = tuple(flip_notes(flips, ADAPTIVE))
+    return dataclasses.replace(make_report(), variants=variants, rows=tuple(rows), flips=flips, notes=notes)

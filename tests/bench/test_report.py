@@ -99,19 +99,20 @@ def test_digits_stay_within_half_a_percent(value: float) -> None:
     ],
 )
 def test_accuracy_stands_beside_the_baselines(own: Accuracy | None, dense: Accuracy | None, wanted: str) -> None:
-    baseline = make_variant("dense", "dense", 2, dense)
-    assert accuracy_text(make_variant("v", "v", 1, own), baseline) == wanted
+    baseline = make_variant("dense", "dense", dense)
+    assert accuracy_text(make_variant("v", "v", own), baseline) == wanted
 
 
 def test_the_baseline_has_no_difference_to_itself() -> None:
     for accuracy, wanted in ((Accuracy(10, 80.0, 100.0), "80.0"), (Accuracy(10, None, 100.0), "–"), (None, "–")):
-        baseline = make_variant("dense", "dense", 2, accuracy)
+        baseline = make_variant("dense", "dense", accuracy)
         assert accuracy_text(baseline, baseline) == wanted
 
 
 def test_cells_of_an_adaptive_row() -> None:
-    row = Row(8, "v", (0.2,), 98.44, 121.0, 153, 202.4, 217.0, 39.53, Interval(1.43, 1.47, 1.52), 1.6, 0.91875)
-    found = cells(row, make_variant("v", "mass 0.9", 150_000_000), None)
+    speedup = Interval(1.43, 1.47, 1.52)
+    row = Row(8, "v", (0.2,), 1, 98.44, 121.0, 153, 150_000_000, 202.4, 217.0, 39.53, speedup, 1.6, 0.91875)
+    found = cells(row, make_variant("v", "mass 0.9"), None)
     assert tuple(found) == (
         "8", "mass 0.9", "98.4 / 121 / 153", "0.150", "202", "217", "39.5", "1.47 [1.43, 1.52]", "1.60", "92 %", "–"
     )  # fmt: skip
@@ -204,7 +205,7 @@ def repeat_row(data: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (set_at("schema_version", to=2), "schema_version 2"),
+        (set_at("schema_version", to=1), "schema_version 1"),
         (set_at("schema_version", to=True), "schema_version True"),
         (set_at("timing", to="guessed"), "timing is 'guessed'"),
         (set_at("timing", to=["compute"]), "timing is"),
@@ -227,6 +228,11 @@ def repeat_row(data: Any) -> None:
         (set_at("rows", 0, "p99_ms", to=1.0), r"rows\[0\].p99_ms"),
         (set_at("rows", 0, "images_per_second", to=0), r"rows\[0\].images_per_second"),
         (set_at("rows", 0, "kept_max", to=3), r"rows\[0\].kept_max"),
+        (set_at("rows", 0, "kept_p95", to=-1), r"rows\[0\].kept_max"),
+        (set_at("rows", 0, "macs", to=0), r"rows\[0\].macs is 0"),
+        (drop_at("rows", 0, "macs"), "lacks field 'macs'"),
+        (set_at("rows", 0, "batches", to=0), r"rows\[0\].batches is 0"),
+        (set_at("rows", 0, "batches", to=2.0), r"rows\[0\].batches is 2.0"),
         (set_at("rows", 0, "mac_ratio", to=0), r"rows\[0\].mac_ratio"),
         (set_at("rows", 0, "speedup", to=None), r"rows\[0\].speedup"),
         (set_at("rows", 0, "share", to=None), r"rows\[0\].share"),
@@ -238,9 +244,15 @@ def repeat_row(data: Any) -> None:
         (set_at("variants", 0, "baseline", to=True), "2 variants are the baseline"),
         (set_at("variants", 0, "baseline", to=1), r"variants\[0\].baseline is 1"),
         (set_at("variants", 1, "baseline", to=False), "0 variants are the baseline"),
-        (set_at("variants", 0, "macs", to=0), r"variants\[0\].macs"),
+        (set_at("variants", 0, "macs", to=1), r"variants\[0\] has the unknown field 'macs'"),
         (set_at("variants", 0, "accuracy", "images", to=0), r"variants\[0\].accuracy.images"),
         (set_at("variants", 0, "accuracy", "top1_percent", to=101), r"variants\[0\].accuracy"),
+        (drop_at("flips"), "lacks field 'flips'"),
+        (set_at("flips", 0, "variant", to="ghost"), r"flips\[0\].variant 'ghost'"),
+        (set_at("flips", 0, "images", to=0), r"flips\[0\].images is 0"),
+        (set_at("flips", 0, "kept_sets_percent", to=100.5), r"flips\[0\] holds 100.5 percent"),
+        (set_at("flips", 0, "answers_percent", to=-1), r"flips\[0\] holds -1.0 percent"),
+        (set_at("flips", 0, "between", to=None), r"flips\[0\].between is None"),
     ],
 )
 def test_a_report_that_is_wrong_is_refused_by_name(change: Callable[[Any], None], named: str) -> None:

@@ -139,7 +139,7 @@ def test_relative_spread_of_known_samples() -> None:
 
 def row(batch: int, low: float, *, variant: str = "v") -> Row:
     """Makes a row that differs from others only in what break-even looks at."""
-    return Row(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1)
+    return Row(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1)
 
 
 @pytest.mark.parametrize(
@@ -173,16 +173,25 @@ def made(
     macs: int = 50,
     dense_macs: int = 100,
     batch: int = 2,
+    batches: int = 1,
 ) -> Row:
     """Makes a row of a variant that does half the work."""
     return make_row(
-        batch=batch, variant="v", seconds=seconds, dense_seconds=dense, kept=kept, macs=macs, dense_macs=dense_macs
+        batch=batch,
+        variant="v",
+        seconds=seconds,
+        dense_seconds=dense,
+        kept=kept,
+        macs=macs,
+        dense_macs=dense_macs,
+        batches=batches,
     )
 
 
 def test_a_row_of_known_samples() -> None:
-    found = made([0.2] * 8, [0.3] * 8, kept=list(range(101)))
+    found = made([0.2] * 8, [0.3] * 8, kept=list(range(101)), batches=4)
     assert (found.batch, found.variant, found.seconds) == (2, "v", (0.2,) * 8)
+    assert (found.batches, found.macs) == (4, 50)
     assert (found.kept_mean, found.kept_p95, found.kept_max) == (50, 95, 100)
     assert (found.p50_ms, found.p99_ms, found.images_per_second) == pytest.approx((200, 200, 10))
     assert found.speedup is not None
@@ -223,3 +232,30 @@ def test_each_doubt_earns_its_own_warning(seconds: list[float], dense: list[floa
     (note,) = row_notes(made(seconds, dense), "half")
     assert note.startswith(f"{WARNING}batch 2, half: ")
     assert phrase in note
+
+
+@pytest.mark.parametrize("batches", [2, 3, 8])
+def test_batches_that_differ_from_each_other_do_not_spread(batches: int) -> None:
+    """One that keeps more tokens takes longer: that is no noise. Taken for one batch, the same samples are."""
+    seconds = [0.1 * (1 + turn % batches) for turn in range(40)]
+    dense = [1.5 * sample for sample in seconds]
+    assert row_notes(made(seconds, dense, batches=batches), "v") == ()
+    (note,) = row_notes(made(seconds, dense), "v")
+    assert "spread widely" in note
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_the_spread_told_is_that_of_samples_over_their_batch_s_median(batches: int) -> None:
+    draw = np.random.default_rng(batches)
+    seconds = [float((1 + turn % batches) * draw.lognormal(0, 0.5)) for turn in range(60)]
+    medians = [np.median(seconds[start::batches]) for start in range(batches)]
+    own = relative_spread([sample / medians[turn % batches] for turn, sample in enumerate(seconds)])
+    (note,) = row_notes(made(seconds, None, batches=batches), "v")
+    assert f"p90 - p10 is {own:.0%} of the median" in note
+
+
+def test_with_few_rounds_noise_is_told_though_batches_differ() -> None:
+    """Ten rounds of eight batches leave most with one sample, which would always be its own median."""
+    seconds = np.random.default_rng(0).lognormal(0, 1, 10).tolist()
+    (note,) = row_notes(made(seconds, None, batches=8), "v")
+    assert "spread widely" in note

@@ -22,6 +22,8 @@ from sait_deploy.runtime import RuntimeName
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
 QUICK = BenchOptions(batches=(1, 3), threads=1, images=demo.IMAGES, warmup=1, duration=0.02)
+FEW = replace(QUICK, batches=(1,), images=demo.IMAGES / "3")
+"""On four images, unlabelled."""
 
 
 def rewrite(artifact: Path, **fields: object) -> Path:
@@ -79,8 +81,8 @@ def test_rows_are_batch_by_batch_dense_first(report: Report) -> None:
     assert [(row.batch, row.variant) for row in report.rows] == [(1, dense), (1, pruned), (3, dense), (3, pruned)]
 
 
-def test_rows_hold_what_was_measured(report: Report) -> None:
-    dense_macs, macs = (variant.macs for variant in report.variants)
+def test_rows_hold_what_was_measured(report: Report, demo_workspace: Path) -> None:
+    manifest = open_artifact(demo_workspace / PRUNED).manifest
     for dense, pruned in zip(report.rows[::2], report.rows[1::2], strict=True):
         assert len(dense.seconds) == len(pruned.seconds) >= FEWEST_ROUNDS
         assert (dense.kept_mean, dense.kept_max) == (144, 144)
@@ -88,7 +90,8 @@ def test_rows_hold_what_was_measured(report: Report) -> None:
         assert dense.speedup is None and dense.share is None
         assert pruned.speedup is not None and pruned.share is not None
         assert pruned.speedup.median == pytest.approx(float(np.median(np.array(dense.seconds) / pruned.seconds)))
-        assert pruned.mac_ratio == pytest.approx(dense_macs / macs)
+        assert (dense.macs, pruned.macs) == (manifest.macs.dense, manifest.macs.per_image)
+        assert pruned.mac_ratio == manifest.macs.ratio > 1
         assert pruned.images_per_second == pytest.approx(pruned.batch / np.median(pruned.seconds))
 
 
@@ -124,7 +127,7 @@ def test_the_report_says_how_and_where(report: Report) -> None:
     assert all(report.environment.values())
 
 
-def test_notes_on_training_andbreak_even_text(report: Report) -> None:
+def test_notes_on_training_and_break_even(report: Report) -> None:
     assert sum("never trained sparse" in note for note in report.notes) == 1
     assert sum(note.startswith("break-even: density 0.6 is ") for note in report.notes) == 1
 
@@ -133,7 +136,7 @@ def test_weights_trained_sparse_get_no_such_note(workspace: Path) -> None:
     for name in (DENSE, PRUNED):
         weights = json.loads((workspace / name / MANIFEST_FILE).read_text())["weights"]
         rewrite(workspace / name, weights=weights | {"trained_sparse": True})
-    notes = bench(with_baseline([workspace / PRUNED]), replace(QUICK, batches=(1,))).notes
+    notes = bench(with_baseline([workspace / PRUNED]), FEW).notes
     assert not [note for note in notes if "never trained sparse" in note]
 
 
@@ -142,17 +145,18 @@ def test_random_weights_have_no_accuracy_and_a_warning(workspace: Path) -> None:
         weights = json.loads((workspace / name / MANIFEST_FILE).read_text())["weights"]
         rewrite(workspace / name, weights=weights | {"source": "random"})
     said: list[str] = []
-    report = bench(with_baseline([workspace / PRUNED]), replace(QUICK, batches=(1,)), said.append)
+    report = bench(with_baseline([workspace / PRUNED]), FEW, said.append)
     assert [variant.accuracy for variant in report.variants] == [None, None]
     assert all(variant.random_weights for variant in report.variants)
     assert report.notes[0].startswith("WARNING: random weights")
-    assert said == ["batch 1: 2 variants in turn, 0.02 s"]
+    assert said == ["batch 1: 2 variants in turn, 0.02 s", "how often kept sets and answers flip"]
 
 
 def test_dense_alone(demo_workspace: Path) -> None:
     said: list[str] = []
-    report = bench(with_baseline([demo_workspace / DENSE]), replace(QUICK, batches=(2,)), said.append)
+    report = bench(with_baseline([demo_workspace / DENSE]), replace(FEW, batches=(2,)), said.append)
     assert [row.speedup for row in report.rows] == [None]
+    assert report.flips == ()
     assert not [note for note in report.notes if not note.startswith("WARNING: ")]
     assert said[-1] == "batch 2: dense alone, 0.02 s"
 
@@ -163,7 +167,7 @@ def test_equal_densities_that_differ_otherwise_have_different_labels(workspace: 
         other = Path(shutil.copytree(workspace / PRUNED, workspace / f"other{index}"))
         rewrite(other, id=f"other{index}", pruning=pruning | changes)
     named = [workspace / PRUNED, *sorted(workspace.glob("other*"))]
-    report = bench(with_baseline(named), replace(QUICK, batches=(1,)))
+    report = bench(with_baseline(named), FEW)
     assert [variant.label for variant in report.variants] == [
         "dense",
         "density 0.6",
@@ -176,7 +180,7 @@ def test_equal_densities_that_differ_otherwise_have_different_labels(workspace: 
 @pytest.mark.parametrize("runtime", [RuntimeName.ONNXRUNTIME, RuntimeName.TORCH])
 @pytest.mark.parametrize("timing", list(Timing))
 def test_every_timing_on_every_runtime_here(demo_workspace: Path, runtime: RuntimeName, timing: Timing) -> None:
-    options = replace(QUICK, batches=(1,), runtime=runtime, timing=timing)
+    options = replace(FEW, runtime=runtime, timing=timing)
     report = bench(with_baseline([demo_workspace / PRUNED]), options)
     assert (report.runtime, report.timing) == (runtime.value, timing)
     assert all(min(row.seconds) > 0 for row in report.rows)
@@ -185,15 +189,16 @@ def test_every_timing_on_every_runtime_here(demo_workspace: Path, runtime: Runti
 def test_without_images_the_demonstration_s_are_composed(demo_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.setattr(dataset, "GENERATED_COUNT", 50)
-    report = bench(with_baseline([demo_workspace / PRUNED]), replace(QUICK, batches=(1,), images=None))
+    report = bench(with_baseline([demo_workspace / PRUNED]), replace(FEW, images=None))
     assert report.options["images"] == "50 composed held-out digits"
     assert [variant.accuracy.images for variant in report.variants if variant.accuracy] == [50, 50]
 
 
 def test_batches_larger_than_the_images_there_are(demo_workspace: Path) -> None:
     """The images are repeated."""
-    options = replace(QUICK, batches=(7,), images=demo.IMAGES / "3")
-    assert {row.batch for row in bench(with_baseline([demo_workspace / PRUNED]), options).rows} == {7}
+    options = replace(FEW, batches=(7,))
+    rows = bench(with_baseline([demo_workspace / PRUNED]), options).rows
+    assert {(row.batch, row.batches, row.kept_mean) for row in rows} == {(7, 8, 144), (7, 8, 87)}
 
 
 def test_an_image_that_cannot_be_read(demo_workspace: Path, tmp_path: Path) -> None:
@@ -224,5 +229,5 @@ def row(batch: int, low: float) -> Row:
         ({1: 0.9, 8: 0.95}, "not surely faster than dense at any batch size measured"),
     ],
 )
-def testbreak_even_text_never_denies_a_speed_up_that_was_measured(lows: dict[int, float], text: str) -> None:
+def test_break_even_never_denies_a_speed_up_that_was_measured(lows: dict[int, float], text: str) -> None:
     assert break_even_text([row(batch, low) for batch, low in lows.items()], "v") == text

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE
+from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact
 from sait_deploy.bench.report import from_json
 from sait_deploy.bench.results import Timing
 from tests.cli.calls import Outcome, Sait
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+ADAPTIVE = ["dense", "mass 0.6", "fast", "wide"]
 QUICK = ("--duration", "0.01", "--warmup", "0", "--threads", "1")
 
 
@@ -46,22 +47,20 @@ def test_without_arguments_the_last_export_is_measured(quick: Sait, workspace: P
     assert "- batch 1: 2 variants in turn, 0.01 s" in done.err.splitlines()
 
 
-def test_an_artifact_finds_its_baseline_beside_it(quick: Sait, demo_workspace: Path) -> None:
-    done = quick(demo_workspace / PRUNED)
+def test_an_artifact_finds_its_baseline_and_is_measured_once(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, demo_workspace / DENSE / ".." / PRUNED)
     assert done.code == 0, done.err
     assert variants(done.out) == ["1 dense", "density 0.6"]
 
 
-def test_dense_alone(quick: Sait, demo_workspace: Path) -> None:
+def test_dense_alone_has_nothing_to_compare(quick: Sait, demo_workspace: Path) -> None:
     done = quick(demo_workspace / DENSE)
     assert done.code == 0, done.err
     assert variants(done.out) == ["1 dense"]
     assert "break-even" not in done.out
-
-
-def test_the_same_artifact_twice_is_measured_once(quick: Sait, demo_workspace: Path) -> None:
-    again = demo_workspace / DENSE / ".." / PRUNED
-    assert variants(quick(demo_workspace / PRUNED, again).out) == ["1 dense", "density 0.6"]
+    done = quick(demo_workspace / DENSE, "--min-speedup", "1")
+    assert (done.code, done.out) == (2, "")
+    assert "nothing to judge" in done.err
 
 
 def test_batch_sizes_are_measured_in_their_order_each_once(sait: Sait, demo_workspace: Path, digits: Path) -> None:
@@ -124,12 +123,8 @@ def test_json_holds_every_sample_and_what_it_ran_on(quick: Sait, demo_workspace:
     assert [path.name for path in Path("below").iterdir()] == ["r.JSON"]
 
 
-def test_html_and_markdown(quick: Sait, demo_workspace: Path) -> None:
-    assert quick(demo_workspace / PRUNED, "-o", "r.html").code == 0
+def test_markdown(quick: Sait, demo_workspace: Path) -> None:
     assert quick(demo_workspace / PRUNED, "-o", "r.md").code == 0
-    page = Path("r.html").read_text(encoding="utf-8")
-    assert page.lower().startswith("<!doctype html>")
-    assert "<svg" in page
     assert "| density 0.6 |" in Path("r.md").read_text(encoding="utf-8")
 
 
@@ -151,30 +146,70 @@ def test_a_speed_up_below_the_limit_fails_after_the_table_and_the_report(quick: 
     assert variants(done.out) == ["1 dense", "density 0.6"]
     assert "below --min-speedup 1000" in done.err
     assert from_json(Path("r.json").read_text()).rows
-
-
-def test_a_speed_up_above_the_limit_passes(quick: Sait, demo_workspace: Path) -> None:
     assert quick(demo_workspace / PRUNED, "--min-speedup", "0.001").code == 0
 
 
-def test_a_limit_on_dense_alone_would_judge_nothing(quick: Sait, demo_workspace: Path) -> None:
-    done = quick(demo_workspace / DENSE, "--min-speedup", "1")
-    assert (done.code, done.out) == (2, "")
-    assert "nothing to judge" in done.err
-
-
-def test_compute_alone_is_timed_and_said(quick: Sait, demo_workspace: Path) -> None:
-    done = quick(demo_workspace / PRUNED, "--timing", "compute", "-o", "r.json")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_compute_alone_is_timed_and_said(quick: Sait, demo_workspace: Path, runtime: str) -> None:
+    done = quick(demo_workspace / PRUNED, "--runtime", runtime, "--timing", "compute", "-o", "r.json")
     assert done.code == 0, done.err
-    assert "· compute" in done.out.splitlines()[0]
+    assert f"· {runtime} · compute" in done.out.splitlines()[0]
     assert from_json(Path("r.json").read_text()).timing is Timing.COMPUTE
 
 
-@pytest.mark.parametrize("timing", list(Timing))
-def test_torch_is_a_runtime_too(quick: Sait, demo_workspace: Path, timing: Timing) -> None:
-    done = quick(demo_workspace / PRUNED, "--runtime", "torch", "--timing", timing)
+def test_every_named_point_of_an_adaptive_artifact_is_a_row_here_and_in_html(
+    quick: Sait, tiny_adaptive: Artifact
+) -> None:
+    done = quick(tiny_adaptive.path, "-o", "r.html")
     assert done.code == 0, done.err
-    assert "· torch ·" in done.out.splitlines()[0]
+    assert re.findall(r"^ +(?:1 )?(dense|mass 0\.6|fast|wide) ", done.out, flags=re.MULTILINE) == ADAPTIVE
+    assert "10 images" in done.out and "onnxruntime and torch" in done.out
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>")
+    assert all(f"</i>{label}</th>" in page for label in ADAPTIVE)
+
+
+def test_points_masses_and_forced_counts_are_measured_instead(quick: Sait, tiny_adaptive: Artifact) -> None:
+    asked = ("--mass", "1", "--kept", "12:5", "--mass", "0.5", "--point", "fast", "--kept", "9:0")
+    done = quick(tiny_adaptive.path, *asked, "-o", "r.json", "--min-speedup", "1000")
+    assert done.code == 10
+    assert "error: fast at batch 1 is " in done.err
+    report = from_json(Path("r.json").read_text(encoding="utf-8"))
+    labels = [variant.label for variant in report.variants]
+    assert labels == ["dense", "fast", "mass 1", "mass 0.5", "kept 12 ± 5", "kept 9 ± 0"]
+    assert (report.rows[2].kept_mean, report.rows[2].mac_ratio, report.rows[5].kept_mean) == (36, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--kept", "105"), "kept tokens '105' are not MEAN:SD"),
+        (("--kept", "many:few"), "kept tokens 'many:few' are not MEAN:SD"),
+        (("--kept", "0:5"), "kept tokens 0:5 cannot be"),
+        (("--mass", "nan"), "mass nan is no number from 0 on"),
+        (("--mass", "-0.5"), "mass -0.5 is no number from 0 on"),
+        (("--mass", "much"), "mass 'much' is not a number"),
+        (("--point", "slow"), "test_vit-96px-adaptive has no point 'slow'"),
+    ],
+)
+def test_a_point_that_is_none(quick: Sait, tiny_adaptive: Artifact, asked: tuple[str, str], message: str) -> None:
+    done = quick(tiny_adaptive.path, *asked)
+    error, hint = done.err.splitlines()
+    assert (done.code, done.out, error) == (2, "", f"error: {message}")
+    assert hint.startswith("hint: ")
+
+
+def test_counts_that_would_mean_nothing_and_points_of_nothing_adaptive(
+    sait: Sait, tiny_adaptive: Artifact, demo_workspace: Path
+) -> None:
+    for arguments, message in (
+        ((tiny_adaptive.path,), "of the shipped photographs would mean nothing"),
+        ((demo_workspace / PRUNED, "--mass", "0.9"), "are for adaptive artifacts, and none of these is"),
+    ):
+        done = sait("bench", *QUICK, *arguments)
+        error, hint = done.err.splitlines()
+        assert (done.code, done.out) == (2, "")
+        assert error.startswith("error: ") and message in error and hint.startswith("hint: ")
 
 
 def test_class_folders_give_top_1(quick: Sait, demo_workspace: Path) -> None:
@@ -213,16 +248,13 @@ def test_images_that_are_none(sait: Sait, demo_workspace: Path, tmp_path: Path) 
     assert "folder empty holds no image" in done.err
 
 
-def test_nothing_exported_yet(sait: Sait) -> None:
+def test_nothing_exported_yet_and_nothing_there(sait: Sait) -> None:
     done = sait("bench")
     assert (done.code, done.out) == (5, "")
     assert done.err.splitlines() == [
         "error: nothing was exported to artifacts yet",
         "hint: run: sait-deploy export",
     ]
-
-
-def test_a_missing_artifact(sait: Sait) -> None:
     done = sait("bench", "nowhere")
     assert (done.code, done.out) == (5, "")
     assert "artifact nowhere does not exist" in done.err

@@ -16,7 +16,7 @@ from sait_deploy import demo
 from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, sha256_of
 from tests.cli.calls import Sait, child_environment
 
-DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+DENSE, PRUNED, ADAPTIVE = "sait_demo_digits-dense", "sait_demo_digits-density0.6", "sait_demo_digits-adaptive"
 REFUSED = [
     (["--density", "0"], 2, "density 0 is outside (0, 1]"),
     (["--density", "1.01"], 2, "density 1.01 is outside (0, 1]"),
@@ -24,6 +24,26 @@ REFUSED = [
     (["--density", "half"], 2, "density 'half' is not a number"),
     (["--density", "0.5", "--density", "-1"], 2, "density -1 is outside (0, 1]"),
     (["--dense", "--density", "0.5"], 2, "--dense asks for the baseline alone"),
+    (["--dense", "--mass", "0.5"], 2, "--dense asks for the baseline alone"),
+    (["--dense", "--point", "fast=0.5"], 2, "--dense asks for the baseline alone"),
+    (["--mass", "half"], 2, "mass 'half' is not a number"),
+    (["--mass", "nan"], 2, "mass nan is no number from 0 on"),
+    (["--mass", "0.9", "--mass", "-0.1"], 2, "mass -0.1 is no number from 0 on"),
+    (["--mass", "inf"], 2, "mass inf is no number from 0 on"),
+    (["--point", "fast"], 2, "point 'fast' is not NAME=mass[,min[,max]]"),
+    (["--point", "1st=0.5"], 2, "'1st' cannot name a point"),
+    (["--point", "fast=0.5,2,3,4"], 2, "point 'fast=0.5,2,3,4' is not NAME=mass[,min[,max]]"),
+    (["--point", "fast=0.5,few"], 2, "point 'fast=0.5,few' has a limit that is no whole number"),
+    (["--point", "fast=0.5,9,8"], 2, "point 'fast' keeps 9 to 8 patch tokens"),
+    (["--point", "fast=0.5", "--point", "fast=0.6"], 2, "two points are called 'fast'"),
+    (["--mass", "0.5", "--point", "mass0.5=0.6"], 2, "two points are called 'mass0.5'"),
+    (["--min-keep", "4"], 2, "--min-keep and --max-keep limit what --mass and --point keep"),
+    (["--density", "0.5", "--max-keep", "4"], 2, "--min-keep and --max-keep limit what --mass and --point keep"),
+    (["--mass", "0.5", "--min-keep", "0"], 2, "'mass0.5' keeps 0 to None"),
+    (["--mass", "0.5", "--min-keep", "9", "--max-keep", "8"], 2, "'mass0.5' keeps 9 to 8"),
+    (["--mass", "0.5", "--max-keep", "145"], 2, "'mass0.5' keeps 1 to 145 patch tokens; the model has 144"),
+    (["--mass", "0.5", "--point", "a=0.5,145"], 2, "'a' keeps 145 to 144 patch tokens; the model has 144"),
+    (["--mass", "0.5", "--max-keep", "4.5"], 2, "'4.5' is not a valid integer"),
     (["--weights", "w.pt", "--pretrained"], 2, "--weights and --pretrained name different weights"),
     (["--pretrained", "--random-weights"], 2, "--pretrained and --random-weights name different weights"),
     (["--weights", "w.pt", "--random-weights"], 2, "--weights and --random-weights name different weights"),
@@ -60,7 +80,8 @@ def test_bad_input_gets_one_line_and_writes_no_artifact(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--model", "deit_smal_patch16_224", "--random-weights"], ["--density", "7"], ["--opset", "99"]]
+    "arguments",
+    [["--model", "deit_smal_patch16_224", "--random-weights"], ["--density", "7"], ["--opset", "99"], ["--mass", "x"]],
 )
 def test_refusals_say_what_to_do(sait: Sait, arguments: list[str]) -> None:
     assert sait("export", *arguments).err.splitlines()[-1].startswith("hint: ")
@@ -130,6 +151,57 @@ def test_several_densities_share_the_baseline_that_is_there(sait: Sait, workspac
     assert names(workspace) == sorted(["last-export.json", DENSE, PRUNED, *made])
     assert [path.name for path in (workspace / made[0]).iterdir() if path.name == MODEL_FILE]
     assert sait("inspect", "--workspace", workspace, "--json").out.count('"manifest"') == 3
+
+
+def test_masses_and_points_are_one_adaptive_artifact(sait: Sait, workspace: Path) -> None:
+    """The limits given go to points that name none; the table shows what each of them keeps."""
+    points = ["--mass", "0.9", "--mass", "0.8", "--mass", "0.90", "--point", "fast=0.6,4,40", "--point", "low=0.3"]
+    done = sait("export", *points, "--min-keep", "2", "--max-keep", "100", "--output", workspace)
+    assert done.code == 0, done.err
+    assert names(workspace) == sorted(["last-export.json", DENSE, PRUNED, ADAPTIVE])
+    manifest = json.loads((workspace / ADAPTIVE / MANIFEST_FILE).read_text())
+    assert manifest["form"] == "adaptive"
+    found = {info["name"]: info["point"] for info in manifest["pruning"]["points"]}
+    assert list(found.items()) == [
+        ("mass0.9", {"mass": 0.9, "min_keep": 2, "max_keep": 100}),
+        ("mass0.8", {"mass": 0.8, "min_keep": 2, "max_keep": 100}),
+        ("fast", {"mass": 0.6, "min_keep": 4, "max_keep": 40}),
+        ("low", {"mass": 0.3, "min_keep": 2, "max_keep": 100}),
+    ]
+    lines = done.out.splitlines()
+    default = manifest["pruning"]["points"][0]["kept"]
+    (summary,) = [line for line in lines if Path(line.partition(" ")[0]).name == ADAPTIVE]
+    assert f"{default['mean']:.1f} of 144" in summary
+    title = next(i for i, line in enumerate(lines) if line.startswith(f"{ADAPTIVE}: patch tokens kept on 24 images"))
+    assert [line.split()[0] for line in lines[title + 1 :]] == ["point", *found]
+    for line, info in zip(lines[title + 2 :], manifest["pruning"]["points"], strict=True):
+        assert f"{info['kept']['mean']:.1f} ± {info['kept']['sd']:.1f}" in line
+        assert f"{info['macs']['ratio']:.2f}" in line
+    said = done.err.splitlines()
+    assert f"- {DENSE}: already there, kept" in said and f"- {ADAPTIVE}: tracing" in said
+    assert [line for line in said if line.startswith(f"warning: {ADAPTIVE}: never trained sparse; ")]
+
+
+def test_json_of_an_adaptive_artifact_with_every_option(sait: Sait, tmp_path: Path) -> None:
+    """Inlined, in half precision, with features; the model is one of random weights."""
+    form = ["--inline", "--dtype", "fp16", "--features", "--score", "cls", "--prune-at", "2"]
+    points = ["--mass", "0.5", "--point", "default=0.7"]
+    model = ["--model", "test_vit", "--random-weights", "--imgsz", "64"]
+    done = sait("export", *model, *form, *points, "--json", "-o", "made")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert [artifact["name"] for artifact in result["artifacts"]] == [
+        "test_vit-64px-fp16-inline-features-dense",
+        "test_vit-64px-block2-cls-fp16-inline-features-adaptive",
+    ]
+    for artifact in result["artifacts"]:
+        manifest = json.loads((Path(artifact["path"]) / MANIFEST_FILE).read_text())
+        assert {key: value for key, value in artifact.items() if key != "path"} == manifest
+    adaptive = result["artifacts"][-1]
+    assert (adaptive["inlined"], adaptive["dtype"], adaptive["pruning"]["prune_at"]) == (True, "fp16", 2)
+    assert [info["name"] for info in adaptive["pruning"]["points"]] == ["default", "mass0.5"]
+    assert [output["name"] for output in adaptive["outputs"]] == ["logits", "token_features", "counts"]
+    assert adaptive["parity"]["points"] == ["default", "mass0.5", "mass 1", "mixed points"]
 
 
 def test_json_is_all_of_stdout_and_dense_is_all_that_is_made(sait: Sait, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -10,8 +11,9 @@ import pytest
 from onnx import numpy_helper
 
 from sait_deploy import demo
-from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, sha256_of
+from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of
 from tests.cli.calls import Sait
+from tests.exported import POINTS, copied, graph_of, with_graph
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
 
@@ -27,12 +29,79 @@ def test_a_pruned_artifact(sait: Sait, demo_workspace: Path) -> None:
     shown = rows(done.out.partition("\n")[2])
     assert shown["id"].startswith(f"{PRUNED}-")
     assert shown["input"] == "96 × 96, 144 patch + 1 prefix tokens"
-    assert shown["pruning"] == "density 0.6 keeps 87 of 144, in block 1 by mean score"
-    assert shown["functions"] == "ai.sait::MassTokenSelect, ai.sait::PackRows"
+    assert shown["pruning"] == "density 0.6: keeps 87 of 144, in block 1 by mean score"
+    assert shown["functions"] == "ai.sait::MassTokenSelect, ai.sait::PackRows, ai.sait::UniformAttention"
     assert shown["opsets"] == "ai.onnx 20, ai.sait 1"
     assert "1 ai.sait::MassTokenSelect" in done.out
     assert "MAC ratio 1.4" in shown["MACs per image"]
+    assert shown["attention"].startswith("of 6, ONNX Runtime CPU fuses ")
     assert "checked again" not in shown
+    assert "point" not in shown, "its one point is in the listing"
+
+
+def test_an_adaptive_artifact(sait: Sait, tiny_adaptive: Artifact) -> None:
+    done = sait("inspect", tiny_adaptive.path)
+    assert (done.code, done.err) == (0, "")
+    shown = rows(done.out.partition("\n")[2])
+    assert re.fullmatch(r"adaptive: keeps \d+\.\d of 36 on average, in block \d by mean score", shown["pruning"])
+    operators = ("MassTokenSelect", "PackPlan", "PackRows", "PackedAttention", "ReadExtents", "UniformAttention")
+    assert shown["functions"] == ", ".join(f"ai.sait::{name}" for name in operators)
+    assert shown["parity"].endswith(f"at {', '.join(request.name for request in POINTS)}, mass 1, mixed points")
+
+
+def test_the_points_of_an_adaptive_artifact_are_a_table(sait: Sait, tiny_adaptive: Artifact) -> None:
+    """What is shown is what the manifest says, and that is what its own figures come to."""
+    lines = [line.rstrip() for line in sait("inspect", tiny_adaptive.path).out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{tiny_adaptive.manifest.name}: patch tokens"))
+    assert re.fullmatch(r".*: patch tokens kept on \d+ images \(.+\)", lines[start])
+    assert re.split(r"  +", lines[start + 1]) == [
+        *("point", "mass", "limits", "mean ± sd", "p5 – p95", "most", "share", "GMACs/image", "MAC ratio ×"),
+    ]
+    assert lines[start + 2 + len(POINTS) :] == [""]
+    pruning = tiny_adaptive.manifest.pruning
+    assert pruning is not None
+    for line, info, request in zip(lines[start + 2 :], pruning.points, POINTS, strict=False):
+        kept, macs = info.kept, info.macs
+        assert re.split(r"  +", line) == [
+            request.name,
+            f"{request.mass}",
+            f"{request.min_keep} – {request.max_keep or 36}",
+            f"{kept.mean:.1f} ± {kept.sd:.1f}",
+            f"{kept.p5:.0f} – {kept.p95:.0f}",
+            f"{kept.most}",
+            f"{100 * kept.mean / 36:.0f} %",
+            f"{macs.per_image / 1e9:.3f}",
+            f"{macs.ratio:.2f}",
+        ]
+        assert macs.ratio == pytest.approx(macs.dense / macs.per_image)
+
+
+def test_attention_is_counted(sait: Sait, demo_workspace: Path, tiny_adaptive: Artifact) -> None:
+    for path in (demo_workspace / DENSE, demo_workspace / PRUNED, tiny_adaptive.path):
+        (entry,) = json.loads(sait("inspect", path, "--json").out)
+        counts = entry["attention"]
+        assert counts["blocks"] == entry["manifest"]["model"]["geometry"]["depth"]
+        assert 0 <= counts["fused"] <= counts["blocks"]
+        assert counts["fused"] + counts["products"] >= counts["blocks"], "every product should take its scale in"
+        shown = rows(sait("inspect", path).out.partition("\n")[2])["attention"]
+        assert [int(number) for number in re.findall(r"\d+", shown)] == list(counts.values())
+
+
+def test_without_onnxruntime_only_attention_is_unknown(
+    sait: Sait, process: Sait, tiny_adaptive: Artifact, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "onnxruntime.py").write_text("raise ImportError('hidden')")
+    done = process("inspect", tiny_adaptive.path, PYTHONPATH=str(hidden))
+    assert (done.code, done.err) == (0, "")
+    unknown = "unknown: running an artifact needs onnxruntime, which is not installed"
+    assert rows(done.out.partition("\n")[2])["attention"] == unknown
+    whole = sait("inspect", tiny_adaptive.path).out
+    pattern = re.compile(r"^attention .*$", re.MULTILINE)
+    assert pattern.sub("", done.out) == pattern.sub("", whole)
+    (entry,) = json.loads(process("inspect", tiny_adaptive.path, "--json", PYTHONPATH=str(hidden)).out)
+    assert entry["attention"] == unknown
 
 
 def test_without_an_artifact_the_last_export_is_shown(sait: Sait, demo_workspace: Path) -> None:
@@ -51,7 +120,20 @@ def test_json_holds_manifest_and_graph(sait: Sait, demo_workspace: Path) -> None
         assert sum(entry["graph"]["operators"].values()) == len(model.graph.node)
         weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
         assert entry["graph"]["weight_bytes"] == weights
-    assert dense["graph"]["functions"] == []
+    assert dense["graph"]["functions"] == ["ai.sait::UniformAttention"]
+
+
+def test_json_holds_the_points(sait: Sait, tiny_adaptive: Artifact) -> None:
+    (entry,) = json.loads(sait("inspect", tiny_adaptive.path, "--json").out)
+    points = entry["manifest"]["pruning"]["points"]
+    assert [point["name"] for point in points] == [request.name for request in POINTS]
+    for point, request in zip(points, POINTS, strict=True):
+        limits = {"mass": request.mass, "min_keep": request.min_keep, "max_keep": request.max_keep or 36}
+        assert point["point"] == limits
+        kept = point["kept"]
+        assert limits["min_keep"] <= kept["p5"] <= kept["mean"] <= kept["most"] <= limits["max_keep"]
+        assert point["macs"]["per_image"] < point["macs"]["dense"]
+    assert entry["manifest"]["macs"] == points[0]["macs"]
 
 
 def test_check_compares_with_torch_again(sait: Sait, demo_workspace: Path, digits: Path) -> None:
@@ -64,6 +146,28 @@ def test_check_compares_with_torch_again(sait: Sait, demo_workspace: Path, digit
     assert entry["check"]["largest_difference"] < entry["check"]["tolerance"]
     shown = sait("inspect", demo_workspace / PRUNED, "--check", "--images", digits).out
     assert "10 images" in rows(shown)["checked again"]
+
+
+def test_check_of_an_adaptive_artifact_runs_all_its_points(sait: Sait, tiny_adaptive: Artifact, digits: Path) -> None:
+    done = sait("inspect", tiny_adaptive.path, "--check", "--images", digits, "--json")
+    assert done.code == 0, done.err
+    (entry,) = json.loads(done.out)
+    assert entry["check"]["points"] == [*(request.name for request in POINTS), "mass 1", "mixed points"]
+    assert entry["check"]["images"] == 10
+    assert entry["check"]["largest_difference"] < entry["check"]["tolerance"]
+
+
+def test_check_finds_an_attention_that_computes_something_else(
+    sait: Sait, tiny_adaptive: Artifact, digits: Path, tmp_path: Path
+) -> None:
+    changed = copied(tiny_adaptive, tmp_path)
+    model = graph_of(changed)
+    last = [node for node in model.graph.node if node.op_type == "PackedAttention"][-1]
+    (scale,) = [attribute for attribute in last.attribute if attribute.name == "scale"]
+    scale.f *= 1.5
+    done = sait("inspect", with_graph(changed, model).path, "--check", "--images", digits)
+    assert (done.code, done.out) == (6, "")
+    assert "differ from the reference's by" in done.err
 
 
 def test_check_finds_a_graph_that_computes_something_else(sait: Sait, workspace: Path) -> None:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sait_deploy import demo
 from sait_deploy.artifact import MANIFEST_FILE
+from sait_deploy.export_plan import ExportOptions
+from sait_deploy.exporting import export_model
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.points import PointRequest, mass_point
+from sait_deploy.predict import CONTACT_SHEET
+from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.zoo import WeightsRequest, load_model
 from tests.cli.calls import Outcome, Sait
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+POINTS = (mass_point(0.9), PointRequest("fast", 0.6, 4, 40))
 KEPT = 87
 """ceil(0.6 * 144)."""
 
@@ -26,6 +36,20 @@ def predicted(sait: Sait, demo_workspace: Path) -> Sait:
         return sait("predict", "--workspace", demo_workspace, "--threads", "1", *arguments)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def adaptive(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration model's adaptive artifact, and beside it the dense one."""
+    place = tmp_path_factory.mktemp("adaptive") / "artifacts"
+    shutil.copytree(demo_workspace / DENSE, place / DENSE)
+    model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+    return export_model(model, ExportOptions(points=POINTS, output=place))[-1].path
+
+
+@pytest.fixture(scope="module")
+def runner(adaptive: Path) -> Runner:
+    return load(adaptive, options=RunOptions(threads=1))
 
 
 def test_a_file_gets_its_likeliest_classes_and_kept_tokens(predicted: Sait, digits: Path) -> None:
@@ -89,6 +113,92 @@ def test_a_picture_of_dense_shows_the_whole_image_kept(sait: Sait, demo_workspac
     with Image.open("pictures/0000-digit.png") as picture:
         pixels = np.asarray(picture)
     assert 2 * 224 < pixels.shape[1] < 3 * 224, "two panels: dense has no importance to show"
+    assert len(list(Path("pictures").iterdir())) == 1
+
+
+def test_an_adaptive_artifact_keeps_what_each_image_needs(sait: Sait, adaptive: Path, digits: Path) -> None:
+    done = sait("predict", digits, "--artifact", adaptive)
+    assert done.code == 0, done.err
+    heading, *rows = done.out.splitlines()
+    assert heading.split()[:4] == ["image", "kept", "of", "144"]
+    assert len({row.split()[1] for row in rows}) > 3, "images should keep numbers of their own"
+    assert done.err.splitlines() == [f"- {adaptive.name} on onnxruntime, 10 images"]
+
+
+CHOICES: list[tuple[dict[str, Any], int, int]] = [
+    ({}, 20, 144),
+    ({"point": "default"}, 20, 144),
+    ({"point": "mass0.9"}, 20, 144),
+    ({"point": "fast"}, 4, 40),
+    ({"mass": 1}, 144, 144),
+    ({"mass": 0}, 1, 1),
+    ({"min_keep": 100}, 100, 144),
+    ({"max_keep": 30}, 30, 30),
+    ({"point": "fast", "mass": 1}, 40, 40),
+    ({"point": "fast", "min_keep": 12, "max_keep": 13}, 12, 13),
+    ({"mass": 0.5, "min_keep": 8, "max_keep": 60}, 8, 60),
+]
+
+
+@pytest.mark.parametrize(("choice", "least", "most"), CHOICES, ids=str)
+def test_an_adaptive_artifact_runs_at_the_point_asked_for(
+    sait: Sait, adaptive: Path, runner: Runner, digits: Path, choice: dict[str, Any], least: int, most: int
+) -> None:
+    options = [part for name, value in choice.items() for part in (f"--{name.replace('_', '-')}", value)]
+    done = sait("predict", digits, "--artifact", adaptive, "--json", "--threads", "1", *options)
+    assert done.code == 0, done.err
+    kept = [answer["kept"] for answer in json.loads(done.out)]
+    assert kept == runner.run(runner.preprocess(sorted(digits.rglob("*.png"))), **choice).kept.tolist()
+    assert least <= min(kept) <= max(kept) <= most
+
+
+REFUSED = [
+    (["--point", "slow"], "has no point 'slow'"),
+    (["--mass", "nan"], "mass nan is no number"),
+    (["--mass", "-0.5"], "mass -0.5 is no number from 0 on"),
+    (["--mass", "much"], "mass 'much' is not a number"),
+    (["--min-keep", "9", "--max-keep", "3"], "is above max_keep"),
+    (["--point", "fast", "--min-keep", "41"], "is above max_keep"),
+    (["--min-keep", "0"], "is outside 1 to 144"),
+    (["--max-keep", "145"], "is outside 1 to 144"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda value: str(value)[:60])
+def test_a_point_that_cannot_be_is_refused_before_any_image_is_read(
+    sait: Sait, adaptive: Path, digits: Path, arguments: list[str], message: str
+) -> None:
+    (digits / "0" / "digit.png").write_text("no image")
+    done = sait("predict", digits, "--artifact", adaptive, "--visualize", "pictures", *arguments)
+    assert (done.code, done.out) == (2, "")
+    error, *hint = done.err.splitlines()
+    assert error.startswith("error: ") and message in error
+    assert [line[:6] for line in hint] == ["hint: "] or "outside 1 to 144" in error, "what to give is said"
+    assert not Path("pictures").exists()
+
+
+@pytest.mark.parametrize("name", [DENSE, PRUNED])
+@pytest.mark.parametrize(
+    "option", [("--point", "default"), ("--mass", "0.9"), ("--min-keep", "1"), ("--max-keep", "9")]
+)
+def test_a_fixed_point_takes_no_other(
+    sait: Sait, demo_workspace: Path, digits: Path, name: str, option: tuple[str, str]
+) -> None:
+    (digits / "0" / "digit.png").write_text("no image")
+    done = sait("predict", digits, "--artifact", demo_workspace / name, *option)
+    assert (done.code, done.out) == (2, "")
+    error, hint = done.err.splitlines()
+    assert error.startswith(f"error: {name} is a den") and "its operating point is fixed" in error
+    assert "--mass" in hint
+
+
+def test_visualize_of_an_adaptive_artifact_adds_a_sheet(sait: Sait, adaptive: Path, digits: Path) -> None:
+    options = ("--artifact", adaptive, "--point", "fast")
+    plain, done = sait("predict", digits, *options), sait("predict", digits, *options, "--visualize", "pictures")
+    assert (done.code, done.out) == (0, plain.out)
+    assert done.err.splitlines()[-1] == f"- pictures are in pictures, from easy to difficult in {CONTACT_SHEET}"
+    names = [f"{index:04d}-digit.png" for index in range(10)]
+    assert sorted(path.name for path in Path("pictures").iterdir()) == [*names, CONTACT_SHEET]
 
 
 def test_torch_gives_the_same_answers(predicted: Sait, digits: Path) -> None:
@@ -138,12 +248,22 @@ def test_an_empty_folder_and_a_missing_one(predicted: Sait, tmp_path: Path) -> N
     assert (predicted("empty").code, predicted("nowhere").code) == (8, 8)
 
 
-def test_pictures_that_cannot_be_written(predicted: Sait, digits: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    done = predicted(digits / "3", "--visualize", "file")
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_pictures_that_cannot_be_written(sait: Sait, adaptive: Path, digits: Path, folder: str) -> None:
+    Path("file").write_text("in the way")
+    done = sait("predict", digits / "3", "--artifact", adaptive, "--visualize", folder)
     assert (done.code, done.out) == (9, "")
-    assert "cannot write file" in done.err
-    assert (tmp_path / "file").read_text() == "in the way"
+    _, error, hint = done.err.splitlines()
+    assert error.startswith("error: cannot write file") and hint.startswith("hint: ")
+    assert Path("file").read_text() == "in the way"
+
+
+def test_a_sheet_that_cannot_be_written(sait: Sait, adaptive: Path, digits: Path) -> None:
+    (Path("pictures") / CONTACT_SHEET).mkdir(parents=True)
+    done = sait("predict", digits / "3", "--artifact", adaptive, "--visualize", "pictures")
+    assert (done.code, done.out) == (9, "")
+    assert done.err.splitlines()[1].startswith(f"error: cannot write {Path('pictures') / CONTACT_SHEET}: ")
+    assert sorted(path.name for path in Path("pictures").iterdir()) == ["0000-digit.png", CONTACT_SHEET]
 
 
 @pytest.mark.parametrize(

@@ -2,69 +2,89 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
-from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish
-from sait_deploy.exporters.trace import trace
-from sait_deploy.manifest import Precision
-from sait_deploy.models import FixedPruning, PrunableViT
+from sait_deploy.exporters.finish import KEEP_LIMITS, MASS, FinishOptions, OperatorForm, finish
+from sait_deploy.exporters.trace import TRACED_BATCH, trace
+from sait_deploy.manifest import COUNTS, FEATURES, Outputs, Precision
+from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT, Pruning
+from sait_deploy.points import BatchPoint
 from sait_deploy.schedule import Score
 from tests.tiny import family, small_vit
 
 OPSET: Final = 20
 DEPTH: Final = 2
 PRUNING: Final = FixedPruning(Score.MEAN, 1, 6)
+ADAPTIVE: Final = AdaptivePruning(Score.MEAN, 1)
 METADATA: Final = {"sait.id": "one", "sait.form": "density"}
 
 
+@functools.cache
 def vit_named(name: str) -> VisionTransformer:
-    """A family's small model, or ``plain``: two blocks of one head."""
-    return _plain() if name == "plain" else family(name)
+    """A family's model, or ``plain``: two blocks of one head; ``small``: five of two. ``/2`` behind: the first two."""
+    base, _, depth = name.partition("/")
+    if depth:
+        vit = copy.deepcopy(vit_named(base))
+        vit.blocks = vit.blocks[: int(depth)]
+        return vit
+    if base == "plain":
+        return small_vit(depth=DEPTH, num_heads=1)
+    return small_vit(depth=5) if base == "small" else family(base)
+
+
+def before_last(name: str) -> AdaptivePruning:
+    """Prunes in the last block but one, so that one block attends to packed tokens."""
+    return AdaptivePruning(Score.MEAN, len(vit_named(name).blocks) - 2)
 
 
 @functools.cache
-def _plain() -> VisionTransformer:
-    return small_vit(depth=DEPTH, num_heads=1)
-
-
-@functools.cache
-def _traced(name: str, pruning: FixedPruning | None, opset: int, precision: Precision) -> onnx.ModelProto:
-    vit = vit_named(name)
-    outputs = ["logits"] if pruning is None else ["logits", "counts"]
-    module = PrunableViT(vit, pruning, precision)
-    return ir.serde.serialize_model(trace(module, tuple(vit.patch_embed.img_size), outputs, opset))
+def _traced(name: str, pruning: Pruning | None, opset: int, precision: Precision, outputs: Outputs) -> onnx.ModelProto:
+    vit, further = vit_named(name), {}
+    names = ["logits"] if outputs is Outputs.LOGITS else ["logits", FEATURES]
+    if pruning is not None:
+        names.append(COUNTS)
+    if isinstance(pruning, AdaptivePruning):
+        limits = torch.ones(TRACED_BATCH, 2, dtype=torch.int32)
+        further = {MASS: torch.ones(TRACED_BATCH), KEEP_LIMITS: limits}
+    module = PrunableViT(vit, pruning, precision, outputs)
+    return ir.serde.serialize_model(trace(module, tuple(vit.patch_embed.img_size), names, opset, further))
 
 
 def unfinished(
     name: str = "plain",
-    pruning: FixedPruning | None = PRUNING,
+    pruning: Pruning | None = PRUNING,
     opset: int = OPSET,
     precision: Precision = Precision.FP32,
+    outputs: Outputs = Outputs.LOGITS,
 ) -> ir.Model:
     """A small model's graph as tracing leaves it; tracing, which is slow, is done once."""
-    return ir.serde.deserialize_model(copied(_traced(name, pruning, opset, precision)))
+    return ir.serde.deserialize_model(copied(_traced(name, pruning, opset, precision, outputs)))
 
 
 @functools.cache
 def finished(
     name: str = "plain",
-    pruning: FixedPruning | None = PRUNING,
+    pruning: Pruning | None = PRUNING,
     opset: int = OPSET,
     operators: OperatorForm = OperatorForm.FUNCTION,
     precision: Precision = Precision.FP32,
+    outputs: Outputs = Outputs.LOGITS,
 ) -> onnx.ModelProto:
     """A small model's graph as export writes it. Never to be changed: copy it first."""
-    model = unfinished(name, pruning, opset, precision)
+    model = unfinished(name, pruning, opset, precision, outputs)
     return ir.serde.serialize_model(finish(model, FinishOptions(opset, operators, METADATA)))
 
 
@@ -97,18 +117,52 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from function.node
 
 
-def run(
-    model: onnx.ModelProto, images: NDArray[np.float32], further: Mapping[str, int] = {}
-) -> dict[str, NDArray[Any]]:
-    """Runs a graph on ONNX Runtime; ``further`` are tensors, name to element type, to return beside its outputs."""
+def with_outputs(model: onnx.ModelProto, further: Mapping[str, int]) -> onnx.ModelProto:
+    """Returns a copy that returns these tensors, name to element type, too."""
     model = copied(model)
     for name, element in further.items():
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["batch", None]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, None))
+    return model
+
+
+class Opened:
+    """A graph in ONNX Runtime on one thread; ``further`` are tensors, name to element type, to return too."""
+
+    def __init__(self, model: onnx.ModelProto, further: Mapping[str, int] = {}) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        data = with_outputs(model, further).SerializeToString()
+        self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: NDArray[np.float32], point: BatchPoint | None = None) -> dict[str, NDArray[Any]]:
+        """Runs a batch: every output by its name."""
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, feeds(images, point)), strict=True))
+
+
+def feeds(images: NDArray[np.float32], point: BatchPoint | None) -> dict[str, NDArray[Any]]:
+    """Inputs by their names."""
+    return {"images": images} | ({} if point is None else {MASS: point.mass, KEEP_LIMITS: point.keep_limits})
+
+
+def run(
+    model: onnx.ModelProto,
+    images: NDArray[np.float32],
+    further: Mapping[str, int] = {},
+    point: BatchPoint | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Opens a graph and runs one batch."""
+    return Opened(model, further)(images, point)
+
+
+def optimised(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The graph that ONNX Runtime makes of it on a CPU: functions inlined, equal nodes merged, operators fused."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(options.optimized_model_filepath)
 
 
 SELECTION: Final = {"importance": onnx.TensorProto.FLOAT, "keep": onnx.TensorProto.INT32}

@@ -17,8 +17,9 @@ from torch import nn
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
 from sait_deploy.manifest import Precision
-from sait_deploy.models import FixedPruning
+from sait_deploy.models import FixedPruning, Pruning
 from tests.exporters.graphs import (
+    ADAPTIVE,
     METADATA,
     OPSET,
     PRUNING,
@@ -59,19 +60,23 @@ def test_every_opset_is_whole_and_gives_the_same_answer(opset: int, operators: O
 
 
 def test_functions_are_attached_for_the_operators_that_are_there() -> None:
-    assert {(f.domain, f.name) for f in finished().functions} == {
-        ("ai.sait", "MassTokenSelect"),
-        ("ai.sait", "PackRows"),
-    }
-    assert not finished(pruning=None).functions
+    always, fixed = {"UniformAttention"}, {"MassTokenSelect", "PackRows"}
+    adaptive = {"ReadExtents", "PackPlan", "PackedAttention"}
+    for pruning, names in ((None, always), (PRUNING, always | fixed), (ADAPTIVE, always | fixed | adaptive)):
+        # The adaptive model needs a block after the one that is pruned in.
+        model = finished("small/3", pruning)
+        assert sorted((f.domain, f.name) for f in model.functions) == [("ai.sait", name) for name in sorted(names)]
+        assert {node.op_type for node in model.graph.node if node.domain == "ai.sait"} == names
 
 
-def test_inlining_leaves_no_trace_of_the_domain() -> None:
-    model = finished(operators=OperatorForm.INLINE)
+@pytest.mark.parametrize("pruning", [None, PRUNING, ADAPTIVE])
+def test_inlining_leaves_no_trace_of_the_domain(pruning: Pruning | None) -> None:
+    model = finished("small/3", pruning, operators=OperatorForm.INLINE)
     assert not model.functions
     assert {entry.domain for entry in model.opset_import} == {""}
     assert {node.domain for node in model.graph.node} == {""}
-    assert kinds(model)["TopK"] == 1
+    assert kinds(model)["Softmax"] == 3
+    assert kinds(model)["TopK"] == (pruning is not None)
 
 
 @pytest.mark.parametrize("precision", list(Precision))
@@ -101,7 +106,7 @@ def test_pruning_adds_two_operators_and_one_gather_of_tokens(name: str) -> None:
     assert pruned["MassTokenSelect"] == pruned["PackRows"] == 1
     assert dense["MassTokenSelect"] == dense["PackRows"] == 0
     assert pruned["Gather"] == dense["Gather"] + 1
-    for kind in ("Gemm", "MatMul", "Softmax", "LayerNormalization", "Gelu", "Conv"):
+    for kind in ("UniformAttention", "Gemm", "MatMul", "Softmax", "LayerNormalization", "Gelu", "Conv", "Transpose"):
         assert pruned[kind] == dense[kind], kind
 
 
@@ -125,9 +130,8 @@ def test_every_linear_layer_is_one_gemm_with_its_bias(name: str, pruning: FixedP
     vit, model = vit_named(name), finished(name, pruning)
     weights = initializers(model)
     gemms = [node for node in nodes(model, "Gemm") if any("blocks." in name for name in node.input)]
-    layers = sum(3 if "qkv" in name else 1 for name, m in vit.blocks.named_modules() if isinstance(m, nn.Linear))
-    assert len(gemms) == layers
-    biased = sum(3 if "qkv" in name else 1 for name, _ in vit.blocks.named_parameters() if _is_linear_bias(vit, name))
+    assert len(gemms) == sum(isinstance(module, nn.Linear) for module in vit.blocks.modules())
+    biased = sum(_is_linear_bias(vit, name) for name, _ in vit.blocks.named_parameters())
     assert sum(len(gemm.input) == 3 for gemm in gemms) == biased
     loose = [node for node in nodes(model, "MatMul") if any(name in weights for name in node.input)]
     pooling = [] if vit.attn_pool is None else [m for m in vit.attn_pool.modules() if isinstance(m, nn.Linear)]
@@ -147,26 +151,30 @@ def test_nothing_stands_in_the_graph_that_need_not(name: str, pruning: FixedPrun
         assert found[kind] == 0, kind
 
 
+@pytest.mark.parametrize("pruning", FORMS)
 @pytest.mark.parametrize(
-    ("name", "precision"), [("plain", Precision.FP32), ("plain", Precision.FP16), ("siglip", Precision.FP32)]
+    ("name", "precision"), [("plain", Precision.FP16), *((name, Precision.FP32) for name in NAMES)]
 )
-def test_no_weight_is_split_when_the_graph_runs(name: str, precision: Precision) -> None:
-    model = finished(name, PRUNING, precision=precision)
+def test_no_weight_is_cut_or_left_unused(name: str, precision: Precision, pruning: FixedPruning | None) -> None:
+    model = finished(name, pruning, precision=precision)
     weights = initializers(model)
     assert not [node for node in nodes(model, "Split") if node.input[0] in weights]
-    assert not [name for name in weights if name.endswith(("qkv.weight", "qkv.bias"))]
     used = {name for node in model.graph.node for name in node.input}
     assert set(weights) <= used
 
 
-def test_the_pieces_of_a_weight_are_its_thirds() -> None:
-    vit = vit_named("plain")
-    weights = initializers(finished())
-    for index, block in enumerate(vit.blocks):
+@pytest.mark.parametrize("name", NAMES)
+def test_queries_keys_and_values_are_one_projection(name: str) -> None:
+    model, weights = finished(name), initializers(finished(name))
+    for index, block in enumerate(vit_named(name).blocks):
+        prefix = f"vit.blocks.{index}.attn.qkv"
+        (gemm,) = [node for node in nodes(model, "Gemm") if any(name.startswith(prefix) for name in node.input)]
+        assert list(gemm.input[1:]) == [f"{prefix}.weight", f"{prefix}.bias"]
         for kind in ("weight", "bias"):
-            pieces = [weights[f"vit.blocks.{index}.attn.qkv.{kind}.{part}"] for part in range(3)]
             whole = getattr(block.attn.qkv, kind).detach().numpy()
-            np.testing.assert_array_equal(np.concatenate(pieces), whole)
+            np.testing.assert_array_equal(weights[f"{prefix}.{kind}"], whole)
+        (attention,) = [node for node in nodes(model, "UniformAttention") if node.input[0] == gemm.output[0]]
+        assert attention.domain == "ai.sait"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
 from sait_deploy.manifest import Precision
 from sait_deploy.models import FixedPruning, PrunableViT
@@ -85,14 +86,15 @@ def test_half_precision_has_float32_at_its_boundary() -> None:
         "keep": np.int32,
     }
     with torch.no_grad():
-        reference = PrunableViT(vit_named("plain"), PRUNING).trace(images, torch.from_numpy(found["keep"]))
+        reference = PrunableViT(vit_named("plain"), PRUNING).trace(images, keep=torch.from_numpy(found["keep"]))
     assert relative_difference(torch.from_numpy(found["logits"]), reference.logits) < 2e-2
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer if ".fc1." in tensor.name}
     assert set(weights.values()) == {onnx.TensorProto.FLOAT16}
 
 
 def test_half_precision_keeps_norms_and_softmax_in_float32() -> None:
-    model = onnx.shape_inference.infer_shapes(finished(pruning=None, precision=Precision.FP16))
+    model = finished(pruning=None, operators=OperatorForm.INLINE, precision=Precision.FP16)
+    model = onnx.shape_inference.infer_shapes(model)
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     found = [types[node.output[0]] for kind in ("Softmax", "LayerNormalization") for node in nodes(model, kind)]
     assert found == [onnx.TensorProto.FLOAT] * (DEPTH + 2 * DEPTH + 1)
@@ -104,8 +106,10 @@ def test_the_opset_asked_for_is_imported(opset: int) -> None:
     assert imports == {"": opset, "ai.sait": 1}
 
 
-def test_a_dense_graph_imports_no_other_domain() -> None:
-    assert {entry.domain for entry in finished(pruning=None).opset_import} == {""}
+def test_a_dense_graph_imports_the_domain_of_its_attention_alone() -> None:
+    model = finished(pruning=None)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, "ai.sait": 1}
+    assert {node.op_type for node in model.graph.node if node.domain == "ai.sait"} == {"UniformAttention"}
 
 
 def test_operators_are_nodes_with_their_attributes() -> None:
@@ -118,6 +122,26 @@ def test_operators_are_nodes_with_their_attributes() -> None:
         assert len(select.input) == 3 and len(select.output) == 2
         assert list(pack.input) == list(select.output)
         assert not pack.attribute
+
+
+@pytest.mark.parametrize("pruning", [None, PRUNING])
+@pytest.mark.parametrize("name", ["plain", "dinov2-registers-swiglu", "siglip"])
+def test_every_block_attends_by_one_node(name: str, pruning: FixedPruning | None) -> None:
+    model, vit = finished(name, pruning), vit_named(name)
+    found = nodes(model, "UniformAttention")
+    assert len(found) == len(vit.blocks)
+    for node, block in zip(found, vit.blocks, strict=True):
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert attributes == pytest.approx({"num_heads": block.attn.num_heads, "scale": block.attn.scale})
+        assert len(node.input) == 3 and len(node.output) == 2
+    used = [name for node in model.graph.node for name in node.input]
+    read = [node for node in found if node.output[1] in used]
+    assert read == ([] if pruning is None else [found[pruning.prune_at]])
+    stem = len(found) if pruning is None else pruning.prune_at + 1
+    plans = [tuple(node.input[1:]) for node in found]
+    assert len(set(plans[:stem])) == 1
+    assert len(set(plans[stem:])) == (stem < len(found))
+    assert not set(plans[:stem]) & set(plans[stem:])
 
 
 def test_gelu_is_one_node_from_opset_20_on() -> None:

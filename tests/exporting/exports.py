@@ -6,10 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
+from sait_deploy.artifact import GOLDEN_FILE, Artifact
 from sait_deploy.export_plan import ExportOptions
-from sait_deploy.manifest import WeightsSource
+from sait_deploy.manifest import Precision, WeightsSource
+from sait_deploy.preprocess import normalised
 from sait_deploy.runtime import RunOptions
 from sait_deploy.schedule import Score
 from sait_deploy.zoo import LoadedModel, describe
@@ -35,3 +38,32 @@ def to(folder: Path, **options: Any) -> ExportOptions:
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def kept_at_default(artifact: Artifact) -> int | None:
+    """Patch tokens that each image keeps at a fixed point; None of a dense artifact."""
+    default = artifact.manifest.default_point
+    if default is None:
+        return None
+    assert default.point.min_keep == default.point.max_keep
+    return default.point.max_keep
+
+
+def check_golden(artifact: Artifact) -> None:
+    """Runs the ONNX file on plain ONNX Runtime, fed and compared by the names that the file itself gives."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(artifact.model_path), providers=["CPUExecutionProvider"])
+    with np.load(artifact.path / GOLDEN_FILE, allow_pickle=False) as file:
+        golden = {name: file[name] for name in file.files}
+    inputs, outputs = ([value.name for value in side()] for side in (session.get_inputs, session.get_outputs))
+    found = dict(zip(outputs, session.run(outputs, {name: golden[name] for name in inputs}), strict=True))
+    found["logits"] = found.pop(outputs[0])
+    tokens = np.array([artifact.manifest.model.geometry.tokens], np.int32)
+    found.setdefault("counts", tokens)
+    assert golden.keys() == {"pixels", *inputs, *found}
+    tolerance = 1e-4 if artifact.manifest.dtype is Precision.FP32 else 2e-2
+    for name, array in found.items():
+        assert array.dtype == golden[name].dtype
+        np.testing.assert_allclose(array, golden[name], rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(normalised(golden["pixels"][None], artifact.manifest.preprocessing), golden["images"])

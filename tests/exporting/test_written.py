@@ -16,20 +16,21 @@ from sait_deploy.errors import ArtifactError
 from sait_deploy.export_plan import DEFAULT_OPTIONS, ExportOptions, plan_exports
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporting import PARITY_IMAGES, export, export_model
-from sait_deploy.manifest import AccuracyStatus, Form, Precision, WeightsSource
+from sait_deploy.manifest import AccuracyStatus, Form, KeptInfo, Precision, WeightsSource
+from sait_deploy.models import FixedPruning
 from sait_deploy.preprocess import normalised
 from sait_deploy.runtime import load
 from sait_deploy.schedule import dense_macs, pruned_macs
 from sait_deploy.zoo import WeightsRequest, load_model
 from tests.exported import IMAGE_SIZE, TinyExport, graph_of
-from tests.exporting.exports import HALVES, ONE_THREAD, described, names, smallest, to
+from tests.exporting.exports import HALVES, ONE_THREAD, described, kept_at_default, names, smallest, to
 from tests.tiny import HALF, random_batch
 
 
 def test_each_density_and_the_dense_baseline_first(small: list[Artifact]) -> None:
     assert [artifact.path.name for artifact in small] == ["mine-dense", "mine-cls-density0.25", "mine-cls-density0.7"]
     assert [artifact.manifest.form for artifact in small] == [Form.DENSE, Form.DENSITY, Form.DENSITY]
-    assert [artifact.manifest.patch_tokens_kept for artifact in small] == [16, 4, 12]
+    assert [kept_at_default(artifact) for artifact in small] == [None, 4, 12]
     workspace = Workspace(small[0].path.parent)
     assert workspace.last_export() == [artifact.path for artifact in small]
     assert names(workspace.root) == {artifact.path.name for artifact in small} | {LAST_EXPORT_FILE}
@@ -56,7 +57,10 @@ def test_the_manifest_says_what_was_exported(small: list[Artifact]) -> None:
     assert dense.baseline is None and quarter.baseline == dense.id
     assert dense.pruning is None and quarter.pruning is not None
     assert (quarter.pruning.score, quarter.pruning.prune_at, quarter.pruning.density) == ("cls", 0, "0.25")
-    assert (quarter.pruning.point.min_keep, quarter.pruning.point.max_keep) == (4, 4)
+    (default,) = quarter.pruning.points
+    assert (default.name, default.point.min_keep, default.point.max_keep) == ("default", 4, 4)
+    assert default.kept == KeptInfo(images=6, mean=4.0, sd=0.0, p5=4.0, p95=4.0, most=4)
+    assert default.macs == quarter.macs
     assert (dense.macs.per_image, dense.macs.ratio) == (dense_macs(geometry), 1.0)
     assert quarter.macs.per_image == pruned_macs(geometry, 0, 4)
     assert quarter.macs.ratio == quarter.macs.dense / quarter.macs.per_image > 1
@@ -99,7 +103,7 @@ def test_half_precision_says_what_stayed_float32(tiny_fp16: TinyExport) -> None:
 def test_default_options_are_density_0_6() -> None:
     plans = plan_exports(described(smallest()), DEFAULT_OPTIONS)
     assert [plan.name for plan in plans] == ["m-dense", "m-density0.6"]
-    assert plans[1].pruning is not None and plans[1].pruning.kept == 10
+    assert isinstance(plans[1].pruning, FixedPruning) and plans[1].pruning.kept == 10
 
 
 def test_a_density_named_twice_is_exported_once() -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from sait_deploy.artifact import Artifact
+from tests.exported import TinyExport
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -41,3 +44,13 @@ def test_an_artifact_checks_itself_and_classifies(demo_workspace: Path) -> None:
     printed = run("samples/run_artifact.py", demo_workspace / "sait_demo_digits-density0.6", digit)
     assert "87 tokens kept" in printed.splitlines()[0]
     assert str(digit) in printed.splitlines()[1]
+
+
+def test_onnxruntime_alone_reproduces_an_artifact(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
+    for artifact in (tiny.dense, tiny.half):
+        (printed,) = run("samples/raw_onnxruntime.py", artifact.path).splitlines()
+        assert float(printed.rpartition(" ")[2]) < 1e-4
+    difference, kept, two = run("samples/raw_onnxruntime.py", tiny_adaptive.path).splitlines()
+    assert float(difference.rpartition(" ")[2]) < 1e-4
+    assert kept.endswith(f"[{tiny_adaptive.golden().counts[0]}]")
+    assert two.endswith(", 37]")

@@ -1,0 +1,121 @@
+"""How often the same image keeps other tokens, or gets another answer, when only the way of running it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifact import Artifact
+from sait_deploy.bench.results import Flips
+from sait_deploy.bench.subjects import Subject
+from sait_deploy.errors import SaitError
+from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
+from sait_deploy.runtime.onnxruntime import processors
+
+IMAGES: Final = 48
+_LARGE: Final = 8
+"""Batch size that others are compared with, unless a larger one is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What one way of running said of each image: keep int32 [n, P+N] and top-1 int64 [n]."""
+
+    keep: NDArray[np.int32]
+    answers: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How the benchmark runs: what flips are counted against."""
+
+    runtime: RuntimeName
+    threads: int | None
+    batch: int
+
+
+def count_flips(
+    subjects: Sequence[Subject],
+    runners: dict[str, Runner],
+    images: NDArray[np.float32],
+    setting: Setting,
+) -> tuple[list[Flips], list[str]]:
+    """Compares kept sets and answers between batch sizes, thread counts and runtimes.
+
+    Args:
+        subjects: what is measured; dense ones select nothing and are left out.
+        runners: artifact id to its runner.
+        images: float32 [n, 3, H, W].
+        setting: the benchmark's runtime, threads and largest batch.
+
+    Returns:
+        One entry for each pruned subject and comparison, and notes on comparisons that could not be made.
+    """
+    found: list[Flips] = []
+    notes: list[str] = []
+    batch = min(max(_LARGE, setting.batch), len(images))
+    artifacts = {s.artifact.manifest.id: s.artifact for s in subjects if s.artifact.manifest.pruning is not None}
+    others = {name: list(_others(artifact, setting, notes)) for name, artifact in artifacts.items()}
+    for subject in subjects:
+        name = subject.artifact.manifest.id
+        if name not in artifacts:
+            continue
+        base = _run(runners[name], subject, images, batch)
+        against = [] if batch == 1 else [(f"batch 1 and {batch}", _run(runners[name], subject, images, 1))]
+        for words, other in others[name]:
+            against.append((words, _run(other, subject, images, batch)))
+        for words, run in against:
+            kept = 100.0 * float((run.keep != base.keep).any(axis=1).mean())
+            answers = 100.0 * float((run.answers != base.answers).mean())
+            found.append(Flips(subject.id, words, len(images), kept, answers))
+    return found, list(dict.fromkeys(notes))
+
+
+def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[tuple[str, Runner]]:
+    """Yields the artifact on one thread, and on another runtime where there is one."""
+    threads = processors() if setting.threads is None else setting.threads
+    attempts: list[tuple[str, Callable[[], Runner]]] = []
+    if threads > 1 and setting.runtime is RuntimeName.ONNXRUNTIME:
+        attempts.append((f"1 and {threads} threads", lambda: load(artifact, setting.runtime, RunOptions(threads=1))))
+    rival = RuntimeName.ONNXRUNTIME if setting.runtime is RuntimeName.TORCH else RuntimeName.TORCH
+    attempts.append((f"{setting.runtime} and {rival}", lambda: load(artifact, rival, RunOptions(threads=threads))))
+    for words, attempt in attempts:
+        try:
+            yield words, attempt()
+        except SaitError as error:
+            notes.append(f"kept sets were not compared between {words}: {error.message}")
+
+
+def _run(runner: Runner, subject: Subject, images: NDArray[np.float32], batch: int) -> _Run:
+    choices, keep, answers = subject.choices(len(images)), [], []
+    for start in range(0, len(images), batch):
+        part = slice(start, start + batch)
+        selection = runner.select_at(images[part], choices.of(part))
+        keep.append(selection.keep)
+        answers.append(selection.logits.argmax(axis=1))
+    return _Run(np.concatenate(keep), np.concatenate(answers))
+
+
+def flip_notes(flips: Sequence[Flips], labels: dict[str, str]) -> list[str]:
+    """Says in a line for each variant how often kept sets and answers flipped, and in one for all where none did."""
+    lines: list[str] = []
+    steady: dict[tuple[str, ...], list[Flips]] = {}
+    for variant in dict.fromkeys(flip.variant for flip in flips):
+        own = [flip for flip in flips if flip.variant == variant]
+        if not any(flip.kept_sets_percent or flip.answers_percent for flip in own):
+            steady.setdefault(tuple(flip.between for flip in own), []).append(own[0])
+            continue
+        parts = [f"{f.kept_sets_percent:.1f} % and {f.answers_percent:.1f} % between {f.between}" for f in own]
+        lines.append(f"{labels[variant]}, of {_images(own[0])}, kept sets and answers differ: {'; '.join(parts)}")
+    for ways, first in steady.items():
+        names = ", ".join(labels[flip.variant] for flip in first)
+        lines.append(f"no kept set and no answer of {_images(first[0])} differs between {'; '.join(ways)}: {names}")
+    return lines
+
+
+def _images(flip: Flips) -> str:
+    return "1 image" if flip.images == 1 else f"{flip.images} images"

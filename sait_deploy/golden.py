@@ -1,0 +1,54 @@
+"""The golden file: one real image and its answer, so that any consumer in any language can check itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.errors import ArtifactError
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """One real image and its answer.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], the image after resize and crop.
+        images: float32 [1, 3, H, W], what the model is fed.
+        logits: float32 [1, classes].
+        counts: int32 [1], tokens kept, prefix included.
+        mass: float32 [1], of an adaptive artifact, what it is fed beside the image.
+        keep_limits: int32 [1, 2], likewise.
+        token_features: float32 [1, P+N, D], of an artifact that returns them.
+    """
+
+    pixels: NDArray[np.uint8]
+    images: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    counts: NDArray[np.int32]
+    mass: NDArray[np.float32] | None = None
+    keep_limits: NDArray[np.int32] | None = None
+    token_features: NDArray[np.float32] | None = None
+
+
+def read_golden(path: Path) -> Golden:
+    """Reads a golden file.
+
+    Raises:
+        ArtifactError: it lacks an array, or is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Golden(**{name: arrays[name] for name in arrays.files})
+    except Exception as error:  # damaged archives raise nearly anything
+        raise ArtifactError(f"{path} cannot be read ({error})", "export again") from None
+
+
+def write_golden(path: Path, golden: Golden) -> None:
+    """Writes a golden file; arrays that an artifact has not are left out."""
+    fields = {field.name: getattr(golden, field.name) for field in dataclasses.fields(golden)}
+    np.savez(path, **{name: array for name, array in fields.items() if array is not None})

@@ -1,0 +1,205 @@
+"""How often kept sets and answers flip: counted on real runners, against the same count made here image by image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.bench.flips import Setting, count_flips, flip_notes
+from sait_deploy.bench.results import Flips
+from sait_deploy.bench.subjects import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
+from sait_deploy.points import PointChoice
+from sait_deploy.runtime import Runner, RunOptions, RuntimeName, Selection, load
+from sait_deploy.runtime.onnxruntime import processors
+from tests.exported import TinyExport, change_weight, copied, graph_of, with_graph
+from tests.tiny import random_batch
+
+ORT, TORCH = RuntimeName.ONNXRUNTIME, RuntimeName.TORCH
+ONE_THREAD = RunOptions(threads=1)
+IMAGES = random_batch((13, 3, 96, 96))
+"""No whole number of batches, whatever their size."""
+
+SWEEP = Sweep((0.6,), ("fast",), (KeptDistribution(12, 5),))
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    """Counting gives torch the benchmark's threads."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def changed(tiny_adaptive: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The adaptive artifact with another weight in the attention that importance is read off."""
+    artifact = copied(tiny_adaptive, tmp_path_factory.mktemp("changed"))
+    graph = graph_of(artifact)
+    change_weight(graph, "blocks.1.attn.qkv.weight", 1.0)
+    with_graph(artifact, graph)
+    return open_artifact(artifact.path)
+
+
+def swept(artifact: Artifact) -> list[Subject]:
+    return make_subjects([artifact], SWEEP)
+
+
+def percentages(one: Runner, other: Runner, subject: Subject) -> tuple[float, float]:
+    """Shares of images whose kept set, and whose answer, differ between two runners: one image at a time."""
+    choices = subject.choices(len(IMAGES))
+    kept, answers = [], []
+    for i in range(len(IMAGES)):
+        part = slice(i, i + 1)
+        a, b = (runner.select_at(IMAGES[part], choices.of(part)) for runner in (one, other))
+        kept.append(a.keep.tolist() != b.keep.tolist())
+        answers.append(int(a.logits[0].argmax()) != int(b.logits[0].argmax()))
+    return 100 * float(np.mean(kept)), 100 * float(np.mean(answers))
+
+
+def found_between(flips: list[Flips], between: str) -> list[tuple[float, float]]:
+    return [(flip.kept_sets_percent, flip.answers_percent) for flip in flips if flip.between == between]
+
+
+def test_equal_ways_of_running_flip_nothing(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
+    """Dense selects nothing and is left out."""
+    artifacts = [tiny.dense, tiny.half, tiny_adaptive]
+    subjects = make_subjects(artifacts, NO_SWEEP)
+    runners = {artifact.manifest.id: load(artifact, ORT, ONE_THREAD) for artifact in artifacts}
+    flips, notes = count_flips(subjects, runners, IMAGES, Setting(ORT, 1, 4))
+    ways = ("batch 1 and 8", "onnxruntime and torch")
+    assert flips == [Flips(subject.id, way, len(IMAGES), 0.0, 0.0) for subject in subjects[1:] for way in ways]
+    assert notes == []
+
+
+def test_dense_alone_is_not_compared(tiny: TinyExport) -> None:
+    runners = {tiny.dense.manifest.id: load(tiny.dense, ORT, ONE_THREAD)}
+    assert count_flips(make_subjects([tiny.dense], NO_SWEEP), runners, IMAGES, Setting(ORT, 2, 8)) == ([], [])
+
+
+def test_a_graph_that_selects_otherwise_than_torch_is_counted(changed: Artifact) -> None:
+    subjects, runner = swept(changed), load(changed, ORT, ONE_THREAD)
+    flips, _ = count_flips(subjects, {changed.manifest.id: runner}, IMAGES, Setting(ORT, 1, 1))
+    wanted = [percentages(runner, load(changed, TORCH, ONE_THREAD), subject) for subject in subjects]
+    assert found_between(flips, "onnxruntime and torch") == wanted
+    assert found_between(flips, "batch 1 and 8") == [(0, 0)] * 3
+    assert any(0 < kept < 100 for kept, _ in wanted)
+    assert any(answers > 0 for _, answers in wanted)
+
+
+def test_torch_is_compared_with_onnxruntime_and_its_threads_are_not(changed: Artifact) -> None:
+    subjects, runner = swept(changed), load(changed, TORCH, ONE_THREAD)
+    flips, _ = count_flips(subjects, {changed.manifest.id: runner}, IMAGES, Setting(TORCH, 2, 1))
+    wanted = [percentages(runner, load(changed, ORT), subject) for subject in subjects]
+    assert found_between(flips, "torch and onnxruntime") == wanted
+    assert {flip.between for flip in flips} == {"batch 1 and 8", "torch and onnxruntime"}
+
+
+@pytest.mark.parametrize("threads", [2, None])
+def test_more_threads_than_one_are_compared_with_one(
+    tiny_adaptive: Artifact, changed: Artifact, threads: int | None
+) -> None:
+    """The runner here is of another graph, so that what the artifact does on one thread differs from it."""
+    subjects, runner = swept(tiny_adaptive)[1:2], load(changed, ORT, ONE_THREAD)
+    flips, _ = count_flips(subjects, {tiny_adaptive.manifest.id: runner}, IMAGES, Setting(ORT, threads, 1))
+    several = processors() if threads is None else threads
+    wanted = [percentages(runner, load(tiny_adaptive, ORT, ONE_THREAD), subject) for subject in subjects]
+    assert found_between(flips, f"1 and {several} threads") == (wanted if several > 1 else [])
+    assert wanted[0][0] > 0
+
+
+class OtherwiseAlone:
+    """Two runners: one for images that come alone, one for those that come together; it remembers how they came."""
+
+    def __init__(self, alone: Runner, together: Runner) -> None:
+        self.alone, self.together = alone, together
+        self.sizes: list[int] = []
+
+    def select_at(self, images: NDArray[np.float32], choice: PointChoice) -> Selection:
+        self.sizes.append(len(images))
+        return (self.alone if len(images) == 1 else self.together).select_at(images, choice)
+
+
+@pytest.mark.parametrize(("batch", "large", "sizes"), [(1, 8, [8, 5]), (8, 8, [8, 5]), (10, 10, [10, 3])])
+def test_one_image_at_a_time_is_compared_with_the_largest_batch(
+    tiny_adaptive: Artifact, changed: Artifact, batch: int, large: int, sizes: list[int]
+) -> None:
+    alone, together = load(changed, ORT, ONE_THREAD), load(tiny_adaptive, ORT, ONE_THREAD)
+    subject, runner = swept(tiny_adaptive)[1], OtherwiseAlone(alone, together)
+    runners: dict[str, Runner] = {tiny_adaptive.manifest.id: runner}  # type: ignore[dict-item]
+    flips, _ = count_flips([subject], runners, IMAGES, Setting(ORT, 1, batch))
+    assert found_between(flips, f"batch 1 and {large}") == [percentages(alone, together, subject)]
+    assert runner.sizes == [*sizes, *[1] * len(IMAGES)]
+    assert flips[0].kept_sets_percent > 0
+
+
+def test_what_cannot_be_compared_is_said_once(tiny_adaptive: Artifact, tmp_path: Path) -> None:
+    manifest = tiny_adaptive.manifest
+    weights = dataclasses.replace(manifest.weights, origin=str(tmp_path / "gone.safetensors"))
+    artifact = Artifact(tiny_adaptive.path, dataclasses.replace(manifest, weights=weights))
+    runners = {manifest.id: load(artifact, ORT, ONE_THREAD)}
+    flips, notes = count_flips(swept(artifact), runners, IMAGES[:3], Setting(ORT, 1, 1))
+    assert {flip.between for flip in flips} == {"batch 1 and 3"}
+    (note,) = notes
+    assert note.startswith("kept sets were not compared between onnxruntime and torch: ")
+    assert "gone.safetensors" in note
+
+
+LABELS = {"a": "mass 0.9", "b": "kept 105 ± 25", "c": "density 0.6"}
+WAYS = ("batch 1 and 32", "1 and 2 threads")
+
+
+def test_one_image_has_no_other_batch_size(tiny_adaptive: Artifact) -> None:
+    runners = {tiny_adaptive.manifest.id: load(tiny_adaptive, ORT, ONE_THREAD)}
+    flips, _ = count_flips(swept(tiny_adaptive), runners, IMAGES[:1], Setting(ORT, 1, 1))
+    assert {flip.between for flip in flips} == {"onnxruntime and torch"}
+    assert "of 1 image differs" in flip_notes(flips, {flip.variant: "m" for flip in flips})[0]
+
+
+def test_a_line_for_all_claims_no_comparison_that_one_of_them_lacks() -> None:
+    flips = [Flips("a", WAYS[0], 48, 0.0, 0.0), *(Flips("b", way, 48, 0.0, 0.0) for way in WAYS)]
+    assert flip_notes(flips, LABELS) == [
+        f"no kept set and no answer of 48 images differs between {WAYS[0]}: mass 0.9",
+        f"no kept set and no answer of 48 images differs between {'; '.join(WAYS)}: kept 105 ± 25",
+    ]
+
+
+def test_where_nothing_flips_one_line_says_it_for_all() -> None:
+    flips = [Flips(name, way, 48, 0.0, 0.0) for name in LABELS for way in WAYS]
+    assert flip_notes(flips, LABELS) == [
+        "no kept set and no answer of 48 images differs between batch 1 and 32; 1 and 2 threads: "
+        "mass 0.9, kept 105 ± 25, density 0.6"
+    ]
+
+
+def test_what_flips_has_a_line_of_its_own() -> None:
+    """An answer alone is enough, and the ways that flip nothing stand beside those that do."""
+    flips = [
+        Flips("a", WAYS[0], 48, 0.0, 0.0),
+        Flips("a", WAYS[1], 48, 100 / 48, 0.0),
+        *(Flips("b", way, 48, 0.0, 0.0) for way in WAYS),
+        Flips("c", WAYS[0], 48, 0.0, 6.25),
+        Flips("c", WAYS[1], 48, 0.0, 0.0),
+    ]
+    assert flip_notes(flips, LABELS) == [
+        "mass 0.9, of 48 images, kept sets and answers differ: 0.0 % and 0.0 % between batch 1 and 32; "
+        "2.1 % and 0.0 % between 1 and 2 threads",
+        "density 0.6, of 48 images, kept sets and answers differ: 0.0 % and 6.2 % between batch 1 and 32; "
+        "0.0 % and 0.0 % between 1 and 2 threads",
+        "no kept set and no answer of 48 images differs between batch 1 and 32; 1 and 2 threads: kept 105 ± 25",
+    ]
+
+
+def test_where_all_flip_none_is_called_steady() -> None:
+    (line,) = flip_notes([Flips("a", WAYS[0], 48, 50.0, 25.0)], LABELS)
+    assert line.startswith("mass 0.9, of 48 images")
+
+
+def test_where_nothing_was_compared_nothing_is_said() -> None:
+    assert flip_notes([], LABELS) == []

@@ -1,0 +1,67 @@
+"""What has to be installed to run an artifact, and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sait_deploy.artifact import Artifact
+from sait_deploy.errors import MissingDependency
+from tests.exported import TinyExport
+
+_BLOCKED = """
+import sys
+blocked = set(sys.argv[3].split(","))
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+import sait_deploy
+from sait_deploy.errors import SaitError
+try:
+    runner = sait_deploy.load(sys.argv[1], sys.argv[2])
+    print(runner.run(np.zeros((2, 3, 96, 96), dtype=np.float32)).kept.tolist())
+    print(runner.predict(np.zeros((9, 9, 3), dtype=np.uint8))[0].kept)
+except SaitError as error:
+    print(type(error).__name__, error.exit_code, error.message, error.hint, sep="|")
+print(sorted(blocked & set(sys.modules)))
+"""
+
+
+def without(artifact: Artifact, runtime: str, packages: str) -> list[str]:
+    command = [sys.executable, "-c", _BLOCKED, str(artifact.path), runtime, packages]
+    root = str(Path(__file__).parent.parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_onnxruntime_runs_without_torch(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
+    packages = "torch,timm,torchvision,safetensors,onnxscript,onnx_ir,click,rich"
+    assert without(tiny.half, "onnxruntime", packages) == ["[18, 18]", "18", "[]"]
+    zeros, image, imported = without(tiny_adaptive, "onnxruntime", packages)
+    first, second = json.loads(zeros)
+    assert first == second and 1 <= first <= 36 and 1 <= int(image) <= 36
+    assert imported == "[]"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "package", "extra"), [("onnxruntime", "onnxruntime", "cpu"), ("torch", "torch", "export")]
+)
+def test_a_missing_package_is_named_with_its_extra(tiny: TinyExport, runtime: str, package: str, extra: str) -> None:
+    error, _ = without(tiny.half, runtime, package)
+    kind, code, message, hint = error.split("|")
+    assert (kind, code) == (MissingDependency.__name__, "3")
+    assert f"needs {package}, which is not installed" in message
+    assert f"sait-deploy[{extra}]" in hint

@@ -1,0 +1,71 @@
+"""The torch runtime: its device, and the weights that it proves to be the artifact's."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sait_deploy.artifact import Artifact
+from sait_deploy.errors import ArtifactError, ModelError, RuntimeUnavailable
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.runtime import RunOptions, load
+from tests.exported import TinyExport
+from tests.runtime.cases import GOOD, ONE_THREAD
+from tests.tiny import family, save_weights
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "nonsense", ""])
+def test_a_torch_device_that_is_not_there(tiny: TinyExport, device: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(RuntimeUnavailable, match="torch cannot use device") as caught:
+        load(tiny.half, "torch", RunOptions(threads=1, device=device))
+    assert repr(device) in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_torch_refuses_other_weights(tiny: TinyExport, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(tiny.weights)
+    tensors["head.bias"][0] += 1e-3
+    save_file(tensors, tmp_path / "other.safetensors")
+    with pytest.raises(ArtifactError, match="are not those of") as caught:
+        load(tiny.half, "torch", RunOptions(threads=1, weights=tmp_path / "other.safetensors"))
+    assert tiny.half.manifest.weights.sha256[:12] in caught.value.message
+
+
+def test_torch_takes_the_same_weights_from_another_place(tiny: TinyExport, tmp_path: Path) -> None:
+    moved = Path(shutil.copy(tiny.weights, tmp_path / "moved.safetensors"))
+    gone = dataclasses.replace(tiny.half.manifest.weights, origin=str(tmp_path / "gone.safetensors"))
+    artifact = dataclasses.replace(tiny.half, manifest=dataclasses.replace(tiny.half.manifest, weights=gone))
+    with pytest.raises(ModelError, match=r"gone\.safetensors does not exist"):
+        load(artifact, "torch", ONE_THREAD)
+    found = load(artifact, "torch", RunOptions(threads=1, weights=moved)).run(GOOD)
+    np.testing.assert_array_equal(found.logits, load(tiny.half, "torch", ONE_THREAD).run(GOOD).logits)
+
+
+def test_torch_refuses_weights_of_another_architecture(tiny: TinyExport, tmp_path: Path) -> None:
+    path = save_weights(family("vit"), tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="do not fit"):
+        load(tiny.half, "torch", RunOptions(threads=1, weights=path))
+
+
+def test_torch_cannot_rebuild_a_model_from_memory(tiny: TinyExport) -> None:
+    weights = dataclasses.replace(tiny.half.manifest.weights, source=WeightsSource.MEMORY, origin=None)
+    artifact = Artifact(tiny.half.path, dataclasses.replace(tiny.half.manifest, weights=weights))
+    with pytest.raises(ModelError, match="in memory"):
+        load(artifact, "torch", ONE_THREAD)
+
+
+def test_torch_leaves_no_gradient(tiny: TinyExport) -> None:
+    runner = load(tiny.half, "torch", ONE_THREAD)
+    runner.run(GOOD)
+    runner.bind(GOOD)()
+    model = runner._model  # type: ignore[attr-defined]
+    assert all(parameter.grad is None for parameter in model.parameters())
