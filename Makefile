@@ -13,7 +13,10 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && { $(BIN)/sait-deploy build-engine || [ $$? -eq 3 ]; }
 	cd $(DEMO) && $(BIN)/sait-deploy bench -o report.html
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images/7) --visualize pictures
-	@echo "report: $(DEMO)/report.html, pictures: $(DEMO)/pictures"
+	cd $(DEMO) && $(BIN)/sait-deploy export --mass 0.95 --mass 0.8
+	cd $(DEMO) && $(BIN)/sait-deploy bench -o adaptive.html
+	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images) --point mass0.8 --visualize sheet
+	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

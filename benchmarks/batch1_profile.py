@@ -1,4 +1,5 @@
-"""Where the time of a single image goes, operator by operator: dense beside density 0.6, DeiT-S, ONNX Runtime CPU.
+"""Where the time of a single image goes, operator by operator, DeiT-S, ONNX Runtime CPU: dense beside density 0.6, and
+beside the adaptive form with 105 of 196 tokens kept.
 
     python -m benchmarks.batch1_profile
 
@@ -16,17 +17,22 @@ from statistics import median
 from typing import Any, Final
 
 import click
+import numpy as np
 import onnxruntime as ort
 
 from benchmarks.common import THREADS, environment, write
 from sait_deploy.artifact import Artifact
 from sait_deploy.export_plan import ExportOptions
 from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
+from sait_deploy.manifest import Form, WeightsSource
+from sait_deploy.points import mass_point
+from sait_deploy.schedule import default_prune_at, dense_macs, kept_at_density, pruned_macs
 from sait_deploy.zoo import WeightsRequest, load_model
 
 MODEL: Final = "deit_small_patch16_224"
 RUNS: Final = 60
+KEPT: Final = 105
+DENSITY, ADAPTIVE = "density 0.6", f"adaptive, {KEPT} kept"
 
 
 def _profile(artifact: Artifact, folder: str) -> dict[str, Any]:
@@ -37,9 +43,11 @@ def _profile(artifact: Artifact, folder: str) -> dict[str, Any]:
     options.enable_profiling = True
     options.profile_file_prefix = str(Path(folder) / artifact.path.name)
     session = ort.InferenceSession(str(artifact.model_path), options, providers=["CPUExecutionProvider"])
-    golden = artifact.golden()
+    feeds: dict[str, Any] = {"images": artifact.golden().images}
+    if artifact.manifest.form is Form.ADAPTIVE:
+        feeds |= {"mass": np.ones(1, np.float32), "keep_limits": np.array([[KEPT, KEPT]], np.int32)}
     for _ in range(RUNS):
-        session.run(None, {"images": golden.images})
+        session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     runs = [event for event in events if event["name"] == "model_run"][RUNS // 4 :]
     spent: dict[str, list[float]] = defaultdict(list)
@@ -62,9 +70,8 @@ def _profile(artifact: Artifact, folder: str) -> dict[str, Any]:
     }
 
 
-def _summary(found: dict[str, dict[str, Any]], ratio: float) -> dict[str, int]:
+def _summary(dense: dict[str, Any], pruned: dict[str, Any], ratio: float) -> dict[str, int]:
     """Splits what the pruned run takes beyond its share of the dense one, in microseconds."""
-    dense, pruned = found["dense"], found["density 0.6"]
     before, after = dense["operators_us"], pruned["operators_us"]
     over = {name: after.get(name, 0) - before.get(name, 0) / ratio for name in before | after}
     return {
@@ -77,29 +84,40 @@ def _summary(found: dict[str, dict[str, Any]], ratio: float) -> dict[str, int]:
     }
 
 
+def _by_operator(dense: dict[str, Any], pruned: dict[str, Any], ratio: float) -> dict[str, dict[str, int]]:
+    """Lists every operator's time in both runs, and what it takes beyond its share, the most first."""
+    rows = {}
+    for name in sorted(set(dense["operators_us"]) | set(pruned["operators_us"])):
+        before, after = (found["operators_us"].get(name, 0) for found in (dense, pruned))
+        rows[name] = {"dense_us": before, "pruned_us": after, "over_mac_share_us": round(after - before / ratio)}
+    return dict(sorted(rows.items(), key=lambda row: -row[1]["over_mac_share_us"]))
+
+
 @click.command()
 def main() -> None:
     """Profile and write results/batch1_profile.json."""
     machine = environment("onnxruntime", "torch", "timm")
     model = load_model(MODEL, WeightsRequest(WeightsSource.RANDOM))
+    geometry = model.info.geometry
     with tempfile.TemporaryDirectory() as folder:
-        options = ExportOptions(densities=(Decimal("0.6"),), output=Path(folder) / "artifacts")
-        dense, pruned = export_model(model, options)
-        found = {"dense": _profile(dense, folder), "density 0.6": _profile(pruned, folder)}
-        ratio = pruned.manifest.macs.ratio
-    names = sorted(set(found["dense"]["operators_us"]) | set(found["density 0.6"]["operators_us"]))
-    kept = {}
-    for name in names:
-        before, after = (found[key]["operators_us"].get(name, 0) for key in ("dense", "density 0.6"))
-        kept[name] = {"dense_us": before, "pruned_us": after, "over_mac_share_us": round(after - before / ratio)}
-    ordered = dict(sorted(kept.items(), key=lambda kv: -kv[1]["over_mac_share_us"]))
-    for name, row in ordered.items():
-        figures = f"dense {row['dense_us']:6d} µs   pruned {row['pruned_us']:6d} µs"
-        click.echo(f"{name:24} {figures}   over {row['over_mac_share_us']:6d} µs")
-    summary = _summary(found, ratio)
-    click.echo(json.dumps(summary, indent=1))
-    result = {"mac_ratio": round(ratio, 4), "over_mac_share_us": summary, "profiles": found, "by_operator": ordered}
-    click.echo(write("batch1_profile", "python -m benchmarks.batch1_profile", result, machine))
+        options = ExportOptions((Decimal("0.6"),), (mass_point(1.0),), output=Path(folder) / "artifacts")
+        dense, density, adaptive = export_model(model, options)
+        profiles = {
+            name: _profile(artifact, folder)
+            for name, artifact in (("dense", dense), (DENSITY, density), (ADAPTIVE, adaptive))
+        }
+    kept = {DENSITY: kept_at_density(Decimal("0.6"), geometry.patch_tokens), ADAPTIVE: KEPT}
+    forms = {}
+    for name, count in kept.items():
+        ratio = dense_macs(geometry) / pruned_macs(geometry, default_prune_at(geometry.depth), count)
+        forms[name] = {
+            "mac_ratio": round(ratio, 4),
+            "over_mac_share_us": _summary(profiles["dense"], profiles[name], ratio),
+            "by_operator": _by_operator(profiles["dense"], profiles[name], ratio),
+        }
+        click.echo(json.dumps({name: forms[name]["over_mac_share_us"]}, indent=1))
+    found = {"forms": forms, "profiles": profiles}
+    click.echo(write("batch1_profile", "python -m benchmarks.batch1_profile", found, machine))
 
 
 if __name__ == "__main__":
