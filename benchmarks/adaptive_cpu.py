@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks.common import THREADS, environment, write
+from benchmarks.common import THREADS, environment, peak_kib, write
 from sait_deploy.artifact import MODEL_FILE, Artifact
 from sait_deploy.bench.measure import MeasureOptions, call_for, measure
 from sait_deploy.bench.report import to_json
@@ -121,7 +120,7 @@ def _peak_child(path: Path, batch: int, point: str) -> int:
     }
     for _ in range(3):
         runner.run_at(images, choices[point])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_kib()
 
 
 def _peaks(dense: Artifact, adaptive: Artifact) -> list[dict[str, Any]]:
@@ -133,7 +132,8 @@ def _peaks(dense: Artifact, adaptive: Artifact) -> list[dict[str, Any]]:
             done = subprocess.run([*command, str(batch), point], check=True, capture_output=True, text=True)
             kib[point] = int(done.stdout)
         ratios = {point: round(kib[point] / kib["dense"], 3) for point in ("kept", "mass 1")}
-        found.append({"batch": batch, "peak_kib": kib, "over_dense": ratios})
+        reached = max(ratios.values()) <= TARGET_MEMORY
+        found.append({"batch": batch, "peak_kib": kib, "over_dense": ratios, "reached": reached})
         click.echo(f"batch {batch}: peak memory over dense {ratios}", err=True)
     return found
 
@@ -161,9 +161,10 @@ def _judged(report: Report) -> dict[str, list[dict[str, Any]]]:
         )
         same, density = rows[batch, "kept 105 ± 0"], rows[batch, f"density {DENSITY}"]
         assert same.kept_mean == density.kept_mean
-        over = paired_ratio(same.seconds, density.seconds)
+        over = paired_ratio(same.seconds, density.seconds, batches=same.batches)
         equal.append(_ceiling(batch, "time_over_density", dataclasses.asdict(over), TARGET_EQUAL))
-        over = paired_ratio(rows[batch, "mass 1"].seconds, rows[batch, "dense"].seconds)
+        one = rows[batch, "mass 1"]
+        over = paired_ratio(one.seconds, rows[batch, "dense"].seconds, batches=one.batches)
         mass_one.append(_ceiling(batch, "time_over_dense", dataclasses.asdict(over), TARGET_MASS_ONE[batch]))
     return {"spread_counts": shares, "equal_counts": equal, "mass_1": mass_one}
 
@@ -200,7 +201,8 @@ def main(seconds: float, peak: tuple[str, str, str] | None) -> None:
         "peak_memory": {"target": TARGET_MEMORY, "batches": peaks},
         "report": json.loads(to_json(report)),
     }
-    click.echo(write("adaptive_cpu", "python -m benchmarks.adaptive_cpu", found, machine))
+    command = f"python -m benchmarks.adaptive_cpu --seconds {seconds:g}"
+    click.echo(write("adaptive_cpu", command, found, machine))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,15 @@ def environment(*packages: str) -> dict[str, str]:
     return known | {name: version(name) for name in packages}
 
 
+def peak_kib() -> int:
+    """Returns the most memory that this process has held, in KiB.
+
+    Not ``ru_maxrss``, which a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
 def write(name: str, command: str, found: dict[str, Any], machine: dict[str, str]) -> Path:
     """Writes a result file with the command that makes it and the machine it came from."""
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,7 @@ def main(seconds: float) -> None:
             f"batch {entry['batch']}, {entry['variant']}: share {entry['share']:.3f} of {entry['target']}", err=True
         )
     found = {"shares": shares, "against_timm": plain, "report": json.loads(to_json(report))}
-    click.echo(write("density_cpu", "python -m benchmarks.density_cpu", found, machine))
+    click.echo(write("density_cpu", f"python -m benchmarks.density_cpu --seconds {seconds:g}", found, machine))
 
 
 if __name__ == "__main__":

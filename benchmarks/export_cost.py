@@ -9,7 +9,6 @@ traces, attaches functions and writes; the parity check is left out.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any, Final
 
 import click
 
-from benchmarks.common import environment, write
+from benchmarks.common import environment, peak_kib, write
 
 MODEL: Final = "deit_small_patch16_224"
 ROUNDS: Final = 5
@@ -62,7 +61,7 @@ def _child(kind: str, path: Path) -> dict[str, float]:
         sha256_of(path)
     return {
         "seconds": time.perf_counter() - started,
-        "peak_kib": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+        "peak_kib": float(peak_kib()),
     }
 
 

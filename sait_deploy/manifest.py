@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sait_deploy.errors import ArtifactError
 from sait_deploy.jsoncodec import Codec
 from sait_deploy.preprocess import Preprocessing
 from sait_deploy.schedule import Geometry, OperatingPoint, Score
@@ -168,7 +169,8 @@ class ParityInfo:
         top1_agreement: share of images whose top-1 equals the reference's; None for a headless model.
         cosine: least cosine similarity of any image's outputs.
         kept_sets_equal_torch: share of images whose kept set equals torch's own; None for dense.
-        points: the operating points run, of an adaptive artifact also mass 1; empty for dense.
+        points: the operating points run, of an adaptive artifact also mass 1, against the dense model, and mixed
+            points; empty for dense. Agreement with torch is counted at named points alone.
     """
 
     runtime: str
@@ -247,7 +249,18 @@ def from_json(text: str) -> Manifest:
     Raises:
         ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
     """
-    return _CODEC.read(Manifest, text)
+    manifest = _CODEC.read(Manifest, text)
+    pruning = manifest.pruning
+    fits = {
+        Form.DENSE: pruning is None,
+        Form.DENSITY: pruning is not None and pruning.density is not None and len(pruning.points) == 1,
+        Form.ADAPTIVE: pruning is not None and pruning.density is None and len(pruning.points) > 0,
+    }
+    if not fits[manifest.form]:
+        raise ArtifactError(
+            f"the manifest of {manifest.name} is not that of a {manifest.form} artifact", "export again"
+        )
+    return manifest
 
 
 def fingerprint(*parts: object) -> str:

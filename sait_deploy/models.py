@@ -6,6 +6,7 @@ The weights are timm's own and stay as they are; no parameter is added. Linear l
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -240,6 +241,12 @@ class PrunableViT(nn.Module):
         # Importance that is not a number leaves a selection without meaning: the answer is to say so.
         logits = layout.readout(vit, vit.norm(h)).float() + importance[:, :1] * 0
         return Traced(logits, features, counts, keep, importance)
+
+    def dense(self) -> PrunableViT:
+        """Returns the dense form of the same modules, at the same precision."""
+        twin = copy.copy(self)
+        twin.pruning = None
+        return twin
 
     def importance(self, weights: Tensor, score: Score) -> Tensor:
         """Turns attention weights float32 [B, H, S, S] into importance float32 [B, N], rows summing to 1."""

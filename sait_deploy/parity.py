@@ -69,7 +69,7 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
     features) must equal those of the torch model forced to that keep, within the tolerance, from which top-1 follows
     wherever the reference's margin is more than twice that. How often the kept set differs from torch's own is
     reported, not judged: importance itself moves with precision and runtime. An adaptive artifact is compared at all
-    of its named points, at mass 1, and with each image at a point of its own.
+    of its named points, at mass 1 (there with the dense model), and with each image at a point of its own.
 
     Args:
         runner: the artifact on the runtime to check.
@@ -81,10 +81,15 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
         ModelError: importance or logits are not numbers.
     """
     manifest = runner.artifact.manifest
-    found = [_check_point(runner, reference, images.images, point) for point in _points(manifest)]
-    top1 = None if manifest.model.classes == 0 else float(np.mean([point.top1 for point in found]))
+    found = []
+    for point in _points(manifest):
+        against = reference if point.name != MASS_ONE else reference.dense()
+        found.append(_check_point(runner, against, images.images, point))
     cuts = batches_of(len(images.images))
-    same = [point.same_kept for point in found if point.same_kept is not None]
+    # At mass 1 every set is equal, and with mixed points many are: only named points say something.
+    named = [point for point in found if point.name not in (MASS_ONE, MIXED)]
+    top1 = None if manifest.model.classes == 0 else float(np.mean([point.top1 for point in named]))
+    same = [point.same_kept for point in named if point.same_kept is not None]
     info = ParityInfo(
         runtime=runner.runtime.value,
         images=len(images.images),
@@ -119,7 +124,7 @@ class _Point:
         if not self.cycle:
             return PointChoice(), None
         points = [self.cycle[i % len(self.cycle)] for i in range(part.start, part.stop)]
-        mass = np.array([point.mass for point in points], dtype=np.float32)
+        mass = np.array([min(point.mass, 2.0) for point in points], dtype=np.float32)  # from 1 on all are the same
         limits = np.array([[point.min_keep, point.max_keep] for point in points], dtype=np.int32)
         return self.choice or PointChoice(None, mass, limits[:, 0], limits[:, 1]), BatchPoint(mass, limits)
 
@@ -171,7 +176,7 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
             _check_public_outputs(output, selection, prefix, tolerance, cut.start)
             keep = torch.from_numpy(selection.keep)
         with torch.inference_mode():
-            forced = reference.trace(torch.from_numpy(batch), keep=keep)
+            forced = reference.trace(torch.from_numpy(batch), keep=None if reference.pruning is None else keep)
         worst = max(worst, _compare(output.logits, forced.logits.numpy(), tolerance, cut.start))
         if output.features is not None:
             assert forced.features is not None
@@ -179,9 +184,8 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
             worst = max(worst, _compare(output.features.reshape(len(batch), -1), features, tolerance, cut.start))
         logits.append(output.logits)
         wanted.append(forced.logits.numpy())
-        if selection is not None and asked is not None:
+        if selection is not None and asked is not None and forced.importance is not None:
             # Importance is read before anything is dropped, so what is forced afterwards does not move it.
-            assert forced.importance is not None
             own = _reference_keep(forced.importance.numpy(), asked, prefix)
             same.append((own == selection.keep).all(axis=1))
     found, expected = np.concatenate(logits), np.concatenate(wanted)

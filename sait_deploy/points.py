@@ -87,9 +87,13 @@ def check_mass(mass: float) -> float:
     Raises:
         InvalidArgument: it is no number from 0 on.
     """
-    if not (math.isfinite(mass) and mass >= 0):
-        raise InvalidArgument(f"mass {mass:g} is no number from 0 on", _MASS_HINT)
-    return float(mass)
+    try:
+        value = float(mass)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgument(f"mass {shown(mass)} is not a number", _MASS_HINT) from None
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidArgument(f"mass {value:g} is no number from 0 on", _MASS_HINT)
+    return value
 
 
 def parse_mass(text: str) -> float:

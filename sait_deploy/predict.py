@@ -60,7 +60,7 @@ def predict(
         paths: image files.
         top: classes per image.
         visualize: folder for a picture of each image with its kept tokens, made where it is missing, and of an
-            adaptive artifact a contact sheet of them all, from easy to difficult; None for none.
+            adaptive artifact a contact sheet, from easy to difficult; None for none.
         choice: operating point of an adaptive artifact.
 
     Raises:

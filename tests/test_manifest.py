@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sait_deploy.errors import ArtifactError
-from sait_deploy.manifest import Manifest, fingerprint, from_json, to_json
+from sait_deploy.manifest import Form, Manifest, fingerprint, from_json, to_json
 from tests.exported import POINTS, draft, draft_adaptive
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -82,6 +82,7 @@ def test_there_and_back() -> None:
 def test_a_dense_manifest_with_its_empty_fields() -> None:
     dense = dataclasses.replace(
         manifest(),
+        form=Form.DENSE,
         pruning=None,
         baseline=None,
         model=dataclasses.replace(manifest().model, labels=None),
@@ -242,3 +243,17 @@ def test_fingerprints_are_short_stable_and_tell_parts_apart() -> None:
     assert int(fingerprint("a"), 16) >= 0
     distinct = [("a", "b"), ("b", "a"), ("ab",), ("a",), ("a", None), ("a", "b", ""), (1, 2), (12,)]
     assert len({fingerprint(*parts) for parts in distinct}) == len(distinct)
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_a_form_that_does_not_fit_its_pruning_is_refused(form: Form) -> None:
+    """And so is one without points, which nothing could run at."""
+    found = manifest()
+    pruning = found.pruning
+    assert pruning is not None
+    for changed in (
+        dataclasses.replace(found, form=form, pruning=dataclasses.replace(pruning, points=())),
+        dataclasses.replace(found, form=form, pruning=None if form is not Form.DENSE else pruning),
+    ):
+        with pytest.raises(ArtifactError, match=f"is not (that|one) of a {form}"):
+            from_json(to_json(changed))

@@ -13,6 +13,7 @@ from sait_deploy.artifact import Artifact
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.subjects import Subject
 from sait_deploy.errors import SaitError
+from sait_deploy.manifest import WeightsSource
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
 from sait_deploy.runtime.onnxruntime import processors
 
@@ -67,7 +68,10 @@ def count_flips(
         base = _run(runners[name], subject, images, batch)
         against = [] if batch == 1 else [(f"batch 1 and {batch}", _run(runners[name], subject, images, 1))]
         for words, other in others[name]:
-            against.append((words, _run(other, subject, images, batch)))
+            try:
+                against.append((words, _run(other, subject, images, batch)))
+            except SaitError as error:
+                notes.append(_uncompared(words, error.message))
         for words, run in against:
             kept = 100.0 * float((run.keep != base.keep).any(axis=1).mean())
             answers = 100.0 * float((run.answers != base.answers).mean())
@@ -82,12 +86,20 @@ def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[
     if threads > 1 and setting.runtime is RuntimeName.ONNXRUNTIME:
         attempts.append((f"1 and {threads} threads", lambda: load(artifact, setting.runtime, RunOptions(threads=1))))
     rival = RuntimeName.ONNXRUNTIME if setting.runtime is RuntimeName.TORCH else RuntimeName.TORCH
-    attempts.append((f"{setting.runtime} and {rival}", lambda: load(artifact, rival, RunOptions(threads=threads))))
+    words = f"{setting.runtime} and {rival}"
+    if rival is RuntimeName.TORCH and artifact.manifest.weights.source is WeightsSource.PRETRAINED:
+        notes.append(_uncompared(words, "the weights would have to be downloaded again"))
+    else:
+        attempts.append((words, lambda: load(artifact, rival, RunOptions(threads=threads))))
     for words, attempt in attempts:
         try:
             yield words, attempt()
         except SaitError as error:
-            notes.append(f"kept sets were not compared between {words}: {error.message}")
+            notes.append(_uncompared(words, error.message))
+
+
+def _uncompared(words: str, why: str) -> str:
+    return f"kept sets were not compared between {words}: {why}"
 
 
 def _run(runner: Runner, subject: Subject, images: NDArray[np.float32], batch: int) -> _Run:

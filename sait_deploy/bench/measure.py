@@ -17,6 +17,7 @@ from sait_deploy.runtime.base import Runner
 
 FEWEST_ROUNDS: Final = 10
 MOST_ROUNDS: Final = 5000
+_FEWEST_CYCLES: Final = 2
 _ORDER_SEED: Final = 0
 
 
@@ -58,8 +59,11 @@ def measure(calls: Mapping[str, Sequence[Callable[[], object]]], options: Measur
     order = np.random.default_rng(_ORDER_SEED)
     names = list(calls)
     started = time.perf_counter()
-    for done in range(MOST_ROUNDS):
-        if done >= FEWEST_ROUNDS and time.perf_counter() - started >= options.duration:
+    cycle = max(map(len, calls.values()), default=1)
+    fewest = max(FEWEST_ROUNDS, _FEWEST_CYCLES * cycle)
+    for done in range(max(MOST_ROUNDS // cycle, 1) * cycle):
+        # Whole cycles only, so that every batch counts as much as every other.
+        if done >= fewest and done % cycle == 0 and time.perf_counter() - started >= options.duration:
             break
         for index in order.permutation(len(names)):
             batches = calls[names[index]]

@@ -47,12 +47,19 @@ def _samples(seconds: Sequence[float], name: str) -> NDArray[np.float64]:
     return values
 
 
-def paired_ratio(dense: Sequence[float], other: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Returns the median of dense[i] / other[i] with a 95 % percentile bootstrap interval over rounds.
+def paired_ratio(
+    dense: Sequence[float], other: Sequence[float], *, batches: int = 1, seed: int = 0, resamples: int = 2000
+) -> Interval:
+    """Returns how many times as fast ``other`` is, with a 95 % percentile bootstrap interval over rounds.
+
+    Of one batch it is the median of dense[i] / other[i]. Of several that take turns, each batch has such a median, and
+    they are weighed as total times would: with d the batch's median dense time and r its ratio, sum(d) / sum(d / r). So
+    a batch that keeps many tokens counts for the time that it takes.
 
     Args:
         dense: seconds, one per round.
         other: seconds; sample i was taken in the same round as dense[i], so that drift common to both cancels.
+        batches: different batches of images; round i ran batch i modulo that many.
         seed: of the resampling; the same samples and seed give the same interval.
         resamples: how often the rounds are drawn again, with replacement.
 
@@ -60,29 +67,44 @@ def paired_ratio(dense: Sequence[float], other: Sequence[float], *, seed: int = 
         An interval that contains its median; above 1 means that ``other`` is faster.
 
     Raises:
-        InvalidArgument: the lengths differ, nothing was given, a time is not positive, or resamples is below 1.
+        InvalidArgument: the lengths differ, nothing was given, a time is not positive, or resamples or batches is
+            below 1.
     """
     above, below = _samples(dense, "dense"), _samples(other, "other")
     if above.size != below.size:
         raise InvalidArgument(
             f"{above.size} dense samples cannot be paired with {below.size}", "take one sample of each per round"
         )
-    if resamples < 1:
-        raise InvalidArgument(f"resamples {resamples} is below 1", "2000 gives stable 95 % limits")
-    ratios = above / below
-    median = float(np.median(ratios))
+    if min(resamples, batches) < 1:
+        raise InvalidArgument(f"{resamples} resamples of {batches} batches cannot be drawn", "give numbers from 1")
     draw = np.random.default_rng(seed)
+    turns = [(above[start::batches], below[start::batches]) for start in range(min(batches, above.size))]
+    medians = np.array([np.median(dense_times / times) for dense_times, times in turns])
+    resampled = np.stack([_resampled_medians(dense_times / times, resamples, draw) for dense_times, times in turns])
+    weights = np.array([np.median(dense_times) for dense_times, _ in turns])
+    ratio = float(_over_totals(medians[:, None], weights)[0])
+    low, high = np.quantile(_over_totals(resampled, weights), (0.025, 0.975))
+    return Interval(min(float(low), ratio), ratio, max(float(high), ratio))
+
+
+def _over_totals(ratios: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Combines ratios of batches [K, n], whose dense times are weights [K], to ratios of total times [n]."""
+    combined: NDArray[np.float64] = weights.sum() / (weights[:, None] / ratios).sum(axis=0)
+    return ratios[0] if len(ratios) == 1 else combined
+
+
+def _resampled_medians(ratios: NDArray[np.float64], resamples: int, draw: np.random.Generator) -> NDArray[np.float64]:
+    """Returns medians of samples drawn again with replacement, float64 [resamples]."""
     medians = np.empty(resamples)
     step = max(1, _CHUNK // ratios.size)
     for start in range(0, resamples, step):
         part = medians[start : start + step]
         part[:] = np.median(ratios[draw.integers(0, ratios.size, (part.size, ratios.size))], axis=1)
-    low, high = np.quantile(medians, (0.025, 0.975))
-    return Interval(min(float(low), median), median, max(float(high), median))
+    return medians
 
 
-def summarise(seconds: Sequence[float], batch: int) -> Summary:
-    """Returns p50 and p99 in milliseconds, and images per second at the median.
+def summarise(seconds: Sequence[float], batch: int, batches: int = 1) -> Summary:
+    """Returns p50 and p99 in milliseconds, and images per second at the median; of several batches, at their medians.
 
     The p99 is a time that occurred, the next one at or above the quantile: of fewer than 100 samples, the slowest.
 
@@ -94,7 +116,8 @@ def summarise(seconds: Sequence[float], batch: int) -> Summary:
         raise InvalidArgument(f"batch {batch} is below 1")
     p50 = float(np.median(values))
     p99 = float(np.quantile(values, 0.99, method="higher"))
-    return Summary(p50 * 1e3, p99 * 1e3, batch / p50)
+    turns = [float(np.median(values[start::batches])) for start in range(min(batches, values.size))]
+    return Summary(p50 * 1e3, p99 * 1e3, batch * len(turns) / sum(turns))
 
 
 def relative_spread(seconds: Sequence[float]) -> float:
@@ -196,9 +219,9 @@ def make_row(
     counts = np.asarray(kept)
     if counts.ndim != 1 or counts.size == 0 or counts.min() < 0:
         raise InvalidArgument(f"kept is not a non-empty list of token counts: its shape is {counts.shape}")
-    summary = summarise(seconds, batch)
+    summary = summarise(seconds, batch, batches)
     mac_ratio = dense_macs / macs
-    speedup = None if dense_seconds is None else paired_ratio(dense_seconds, seconds, seed=seed)
+    speedup = None if dense_seconds is None else paired_ratio(dense_seconds, seconds, batches=batches, seed=seed)
     return Row(
         batch=batch,
         variant=variant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sait_deploy.points import DEFAULT_CHOICE, PointChoice, check_mass, mass_poi
 from sait_deploy.schedule import OperatingPoint, Score, default_prune_at
 
 _ORDER_SEED: Final = 0
+_SMALLEST: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ class KeptDistribution:
 
         Quantiles, and not draws, so that few images have the distribution's mean and spread too.
         """
-        spread = [NormalDist().inv_cdf((i + 0.5) / images) for i in range(images)]
-        counts = np.rint(self.mean + self.sd * np.array(spread)).clip(1, patch_tokens).astype(np.int64)
+        quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / images) for i in range(images)])
+        spread = quantiles / max(float(quantiles.std()), _SMALLEST)  # few quantiles spread less than the distribution
+        counts = np.rint(self.mean + self.sd * spread).clip(1, patch_tokens).astype(np.int64)
         shuffled: NDArray[np.int64] = np.random.default_rng(_ORDER_SEED).permutation(counts)
         return shuffled
 
@@ -108,7 +111,10 @@ class _Choices:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Operating points to measure of adaptive artifacts; with none asked for, their named points."""
+    """Operating points to measure of adaptive artifacts; with none asked for, their named points.
+
+    A mass takes the place of the default point's, whose limits stay.
+    """
 
     masses: tuple[float, ...] = ()
     points: tuple[str, ...] = ()
@@ -146,9 +152,9 @@ def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[Subject]:
     names = sweep.points or (() if sweep else tuple(info.name for info in manifest.pruning.points))
     chosen = {_point_label(manifest, name): (PointChoice(point=name), named_point(manifest, name)) for name in names}
     for mass in sweep.masses:
-        point = OperatingPoint(check_mass(mass), 1, patches)
+        point = dataclasses.replace(named_point(manifest, None), mass=check_mass(mass))
         # A label says the whole point, so one that is there already is the same point.
-        chosen.setdefault(_mass_label(point, patches), (PointChoice(None, mass, 1, patches), point))
+        chosen.setdefault(_mass_label(point, patches), (PointChoice(None, mass), point))
     further = _further_label(manifest)
     subjects = [
         Subject(f"{manifest.id}@{label}", label + further, artifact, choice, point)

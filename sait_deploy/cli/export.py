@@ -136,8 +136,8 @@ def command(
         raise InvalidArgument(
             "--dense asks for the baseline alone, --density, --mass and --point for more", "leave one of them out"
         )
-    asked = densities if dense_only or densities or masses or points else (DEFAULT_DENSITY,)
-    parsed = tuple(parse_density(text) for text in asked)
+    named = dense_only or densities or masses or points
+    parsed = tuple(parse_density(text) for text in (densities if named else (DEFAULT_DENSITY,)))
     requests = _points(masses, points, min_keep, max_keep)
     source = _weights_source(weights, pretrained, random_weights)
     if model is None:
@@ -164,7 +164,10 @@ def command(
         overwrite=overwrite,
     )
     loaded = load_model(model or demo.NAME, WeightsRequest(source, weights), imgsz)
-    artifacts = export_model(loaded, options, progress)
+    _report(export_model(loaded, options, progress), as_json)
+
+
+def _report(artifacts: list[Artifact], as_json: bool) -> None:
     warnings = list(dict.fromkeys(line for artifact in artifacts for line in export_warnings(artifact.manifest)))
     if as_json:
         manifests = [{"path": str(a.path), **dataclasses.asdict(a.manifest)} for a in artifacts]

@@ -32,8 +32,8 @@ FORCED = KeptDistribution(12, 5)
 SWEEP = Sweep((1.0, 0.5), ("fast",), (FORCED,))
 CHOICES = {
     "fast": PointChoice(point="fast"),
-    "mass 1": PointChoice(None, 1.0, 1, PATCHES),
-    "mass 0.5": PointChoice(None, 0.5, 1, PATCHES),
+    "mass 1": PointChoice(None, 1.0),
+    "mass 0.5": PointChoice(None, 0.5),
 }
 """What the labels of a sweep's points stand for."""
 
@@ -73,8 +73,9 @@ def labelled(report: Report, label: str) -> list[Row]:
 
 
 def kept_of(artifact: Artifact, row: Row, choice: PointChoice, photographs: Path) -> NDArray[np.int32]:
-    """Kept tokens of the images that a row is of: the folder's, over and over, each here in a batch of its own."""
-    runner, paths = load(artifact), folder_dataset(photographs, None, CLASSES).images
+    """Kept tokens of the images that a row is of: the folder's, shuffled, over and over, each in a batch of its own."""
+    runner, listed = load(artifact), folder_dataset(photographs, None, CLASSES).images
+    paths = [listed[i] for i in np.random.default_rng(0).permutation(len(listed))]
     images = runner.preprocess([paths[i % len(paths)] for i in range(row.batches * row.batch)])
     return np.concatenate([runner.run_at(image[None], choice).kept for image in images])
 

@@ -91,12 +91,15 @@ def test_each_variant_gets_its_own_time(clock: Clock) -> None:
 def test_a_round_is_of_one_batch_and_rounds_take_the_batches_in_turn(
     clock: Clock, names: int, batches: int, warmup: int, rounds: int
 ) -> None:
-    """Sample i of every variant is of batch i modulo their number; each call takes its own time."""
+    """Sample i of every variant is of batch i modulo their number; each call takes its own time. Cycles are whole, two
+    at least, so that every batch counts as much as every other.
+    """
     costs = {f"v{n}": [(1 + n + 4 * b) / 64 for b in range(batches)] for n in range(names)}
     per_round = [sum(costs[name][i % batches] for name in costs) for i in range(rounds)]
     seconds, log = run(clock, costs, MeasureOptions(warmup=warmup, duration=sum(per_round)))
     warm, counted = log[: warmup * names], rounds_of(log[warmup * names :], names)
     assert [{batch for _, batch in calls} for calls in counted] == [{i % batches} for i in range(len(counted))]
+    rounds = -(-max(rounds, 2 * batches) // batches) * batches
     assert len(counted) == rounds
     for name, samples in seconds.items():
         assert samples == [costs[name][i % batches] for i in range(rounds)]

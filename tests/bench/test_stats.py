@@ -106,7 +106,7 @@ def test_samples_that_are_no_pairs_of_durations_are_refused(dense: list[float], 
 
 
 def test_no_resamples_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match="resamples 0"):
+    with pytest.raises(InvalidArgument, match="0 resamples"):
         paired_ratio([1.0], [1.0], resamples=0)
 
 
@@ -259,3 +259,21 @@ def test_with_few_rounds_noise_is_told_though_batches_differ() -> None:
     seconds = np.random.default_rng(0).lognormal(0, 1, 10).tolist()
     (note,) = row_notes(made(seconds, None, batches=8), "v")
     assert "spread widely" in note
+
+
+def test_batches_that_take_turns_are_weighed_as_total_times_are() -> None:
+    """One heavy batch among light ones: the median of all rounds would pass it over."""
+    dense, other = [1.0, 1.0, 1.0, 1.0] * 5, [0.25, 0.25, 0.25, 1.0] * 5
+    found = paired_ratio(dense, other, batches=4)
+    assert dataclasses.astuple(found) == pytest.approx((4 / 1.75,) * 3)
+    assert paired_ratio(dense, other).median == pytest.approx(4.0)
+    row = made(other, dense, batches=4)
+    assert row.images_per_second == pytest.approx(row.batch * 4 / 1.75)
+
+
+def test_a_batch_s_own_rounds_are_resampled() -> None:
+    draw = np.random.default_rng(0)
+    dense = [1.0] * 40
+    other = [(0.2 if turn % 2 else 0.8) * float(draw.lognormal(0, 0.01)) for turn in range(40)]
+    found = paired_ratio(dense, other, batches=2)
+    assert found.low > 1.95 and found.high < 2.05

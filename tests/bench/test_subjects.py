@@ -115,8 +115,8 @@ def test_a_sweep_replaces_the_named_points_and_leaves_fixed_artifacts(
         PointChoice(point="wide"),
         PointChoice(point="mass0.6"),
         PointChoice(point="default"),
-        PointChoice(None, 0.25, 1, PATCHES),
-        PointChoice(None, 1.0, 1, PATCHES),
+        PointChoice(None, 0.25),
+        PointChoice(None, 1.0),
         DEFAULT_CHOICE,
         DEFAULT_CHOICE,
     ]
@@ -223,14 +223,14 @@ def test_forced_counts_come_out_of_a_runner(tiny_adaptive: Artifact) -> None:
     assert_array_equal(np.concatenate(kept), FORCED.counts(10, PATCHES))
 
 
-def test_a_named_point_with_limits_is_not_the_mass_alone(tiny_adaptive: Artifact) -> None:
-    """The point keeps its row and its limits stand in its label."""
+def test_a_mass_keeps_the_default_point_s_limits_and_its_label_says_so(tiny_adaptive: Artifact) -> None:
+    """As when the artifact is run; the same point by name and by mass is one row."""
     pruning = tiny_adaptive.manifest.pruning
     assert pruning is not None
     limited = dataclasses.replace(pruning.points[0], point=OperatingPoint(0.6, 8, 12))
     artifact = with_manifest(tiny_adaptive, points=(limited,))
     found = make_subjects([artifact], Sweep((0.6, 0.6000001), ("mass0.6",)))
-    assert [subject.label for subject in found] == ["mass 0.6, 8 to 12", "mass 0.6", "mass 0.6000001"]
+    assert [subject.label for subject in found] == ["mass 0.6, 8 to 12", "mass 0.6000001, 8 to 12"]
 
 
 @pytest.mark.parametrize(("point", "counts"), [((1.0, 1, 36), False), ((0.5, 7, 7), False), ((0.5, 7, 8), True)])
