@@ -14,6 +14,9 @@ DOMAIN_VERSION: Final = 1
 TORCH_NAMESPACE: Final = "sait"
 """torch.library namespace: it takes no dot."""
 
+TENSORRT_NAMESPACE: Final = "ai_sait"
+"""TensorRT's plugin namespace: it takes no dot either."""
+
 
 class ElementType(StrEnum):
     """Element type of a tensor at an operator's boundary."""

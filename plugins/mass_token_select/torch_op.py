@@ -1,4 +1,4 @@
-"""``MassTokenSelect`` as a torch operator: eager on any device, and traceable by torch.export."""
+"""``MassTokenSelect`` as a torch operator: eager on the CPU, one kernel on CUDA, and traceable by torch.export."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ def mass_token_select(importance: Tensor, mass: Tensor, keep_limits: Tensor, pre
     ties_before = torch.cumsum(tie, dim=1) - tie.to(torch.int64)
     keep = above | (tie & (ties_before < kept - above.sum(dim=1, keepdim=True)))
     return F.pad(keep.to(torch.int32), (prefix, 0), value=1), (kept[:, 0] + prefix).to(torch.int32)
+
+
+@mass_token_select.register_kernel("cuda")
+def _(importance: Tensor, mass: Tensor, keep_limits: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
+    from sait_deploy.plugins.mass_token_select.triton_kernel import launch
+
+    with torch.cuda.device(importance.device):
+        return launch(importance, mass, keep_limits, prefix)
 
 
 @mass_token_select.register_fake

@@ -1,4 +1,4 @@
-"""``PackRows`` as a torch operator: eager on any device, and traceable by torch.export."""
+"""``PackRows`` as a torch operator: eager on the CPU, one kernel on CUDA, and traceable by torch.export."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def pack_rows(keep: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.empty_like(index).scatter_(0, place, index)
     ends = torch.cumsum(counts, dim=0, dtype=torch.int32)
     return rows, torch.cat([ends.new_zeros(1), ends])
+
+
+@pack_rows.register_kernel("cuda")
+def _(keep: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    from sait_deploy.plugins.pack_rows.triton_kernel import launch
+
+    with torch.cuda.device(keep.device):
+        return launch(keep, counts)
 
 
 @pack_rows.register_fake

@@ -1,0 +1,76 @@
+"""Runs the GPU kernels through Triton's interpreter, on the CPU.
+
+Triton decides when a kernel is defined whether it will be interpreted, so that it happens in a process of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tests.plugins.cases import Batch
+from tests.plugins.forms import Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """Both kernels in one form: numpy arrays in, numpy arrays out."""
+
+    process: ProcessPoolExecutor
+
+    def select(self, batch: Batch) -> tuple[Ints, Ints]:
+        return self.process.submit(_select, batch).result()
+
+    def pack(self, keep: Ints, counts: Ints) -> tuple[Ints, Ints]:
+        return self.process.submit(_pack, keep, counts).result()
+
+    def pack_between(self, keep: Ints, counts: Ints, fence: int) -> Ints:
+        """``rows`` in the middle of an array that holds ``fence`` everywhere before the kernel runs."""
+        return self.process.submit(_pack_between, keep, counts, fence).result()
+
+
+@contextmanager
+def interpreter() -> Iterator[Interpreter]:
+    """Starts the process."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin) as process:
+        yield Interpreter(process)
+
+
+def _begin() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+
+
+def _select(batch: Batch) -> tuple[Ints, Ints]:
+    from sait_deploy.plugins.mass_token_select.triton_kernel import launch
+
+    importance, mass = torch.from_numpy(batch.importance), torch.from_numpy(batch.mass)
+    keep, counts = launch(importance, mass, torch.from_numpy(batch.keep_limits), batch.prefix)
+    return keep.numpy(), counts.numpy()
+
+
+def _pack(keep: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    from sait_deploy.plugins.pack_rows.triton_kernel import launch
+
+    rows, cu_seqlens = launch(torch.from_numpy(keep), torch.from_numpy(counts))
+    return rows.numpy(), cu_seqlens.numpy()
+
+
+def _pack_between(keep: Ints, counts: Ints, fence: int) -> Ints:
+    from sait_deploy.plugins.pack_rows.triton_kernel import KERNEL, block_size
+
+    batch, tokens = keep.shape
+    everything = torch.full((9 * keep.size,), fence, dtype=torch.int32)
+    rows = everything[4 * keep.size : 5 * keep.size]
+    plan = torch.empty(batch + 1, dtype=torch.int32)
+    arguments = (torch.from_numpy(keep), torch.from_numpy(counts), batch, tokens, rows, plan)
+    KERNEL[(batch,)](*arguments, block=block_size(tokens))
+    return np.asarray(everything.numpy())
