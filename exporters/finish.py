@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from sait_deploy.exporters.names import IMPORTANCE, KEEP
 from sait_deploy.plugins.mass_token_select import onnx_function as mass_token_select
 from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
 from sait_deploy.plugins.pack_plan import onnx_function as pack_plan
@@ -26,16 +27,8 @@ from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
 from sait_deploy.plugins.uniform_attention import onnx_function as uniform_attention
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
-IMPORTANCE: Final = "importance"
-KEEP: Final = "keep"
-"""Names of the tensors that selection reads and writes, in every pruned graph."""
-
 _LARGEST_PROTOBUF: Final = 1_900_000_000
 """Bytes of weights above which they go into a file of their own: a protobuf message ends at 2 GiB."""
-
-MASS: Final = "mass"
-KEEP_LIMITS: Final = "keep_limits"
-"""Names of an adaptive graph's inputs beside the images: an operating point for each of them."""
 
 _FUNCTIONS: Final = {
     MASS_TOKEN_SELECT.name: mass_token_select.function,
@@ -69,7 +62,7 @@ class FinishOptions:
 def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
     """Makes a traced graph whole: functions attached or inlined, selection's tensors named."""
     _name_selection(model)
-    _attach_functions(model, options.opset)
+    attach_functions(model, options.opset)
     if options.operators is OperatorForm.INLINE and model.functions:
         InlinePass()(model)
         model.opset_imports.pop(DOMAIN, None)
@@ -92,9 +85,18 @@ def save(model: ir.Model, path: Path) -> list[str]:
     return [path.name, weights]
 
 
-def _attach_functions(model: ir.Model, opset: int) -> None:
+def attach_functions(model: ir.Model, opset: int, besides: Collection[str] = ()) -> None:
+    """Gives a model the function of each ``ai.sait`` operator it uses, in the element type it uses it with.
+
+    Args:
+        model: changed in place.
+        opset: its version of the standard operators.
+        besides: operators that the runtime knows itself, which get no function.
+    """
     used = {node.op_type: node.inputs[0] for node in model.graph if node.domain == DOMAIN}
     for name, first in sorted(used.items()):
+        if name in besides:
+            continue
         body = _FUNCTIONS[name](opset)
         assert first is not None and first.dtype is not None
         _fix_types(body, first.dtype)

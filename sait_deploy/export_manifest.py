@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.export_plan import ExportOptions, ExportPlan
-from sait_deploy.exporters.finish import IMPORTANCE, KEEP, KEEP_LIMITS, MASS, OperatorForm
+from sait_deploy.exporters.finish import OperatorForm
+from sait_deploy.exporters.names import IMPORTANCE, KEEP, KEEP_LIMITS, MASS
 from sait_deploy.manifest import (
     COUNTS,
     FEATURES,

@@ -26,7 +26,8 @@ from sait_deploy.dataset import Dataset, folder_dataset, shipped_dataset
 from sait_deploy.errors import InvalidArgument, StorageError
 from sait_deploy.export_manifest import draft_manifest, measured_points, onnx_metadata
 from sait_deploy.export_plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
-from sait_deploy.exporters.finish import KEEP_LIMITS, MASS, FinishOptions, finish, save
+from sait_deploy.exporters.finish import FinishOptions, finish, save
+from sait_deploy.exporters.names import KEEP_LIMITS, MASS
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
 from sait_deploy.golden import Golden, write_golden
 from sait_deploy.manifest import AccuracyInfo, AccuracyStatus, Form, WeightsSource

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
-from sait_deploy.exporters.finish import KEEP_LIMITS, MASS, FinishOptions, OperatorForm, finish
+from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish
+from sait_deploy.exporters.names import KEEP_LIMITS, MASS
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
 from sait_deploy.manifest import COUNTS, FEATURES, Outputs, Precision
 from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT, Pruning

@@ -1,0 +1,175 @@
+"""The lowering for TensorRT and TensorRT for RTX: opset 23, one ``Attention`` a block, precision in the graph itself.
+
+The attention of the block that scores stays as its function, as its weights are read. The selection is a plugin node
+where plugins exist and its function body where they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from sait_deploy.errors import ArtifactError
+from sait_deploy.exporters.finish import attach_functions
+from sait_deploy.exporters.names import TOKENS, AttentionForm, EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.exporters.precision import lower_precision
+from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
+from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
+from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
+from sait_deploy.plugins.spec import DOMAIN
+from sait_deploy.plugins.tensorrt_form import node_attributes
+from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
+
+OPSET: Final = 23
+"""The first with ``Attention``."""
+
+PLUGINS: Final = (MASS_TOKEN_SELECT.name, PACK_ROWS.name)
+
+_IR_VERSION: Final = 11
+"""The one that came with the opset."""
+
+
+_LOW: Final = {EnginePrecision.FP16: ir.DataType.FLOAT16, EnginePrecision.BF16: ir.DataType.BFLOAT16}
+
+
+def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
+    """Lowers a dense or density graph, or one part of a cut adaptive one.
+
+    Args:
+        model: with ``ai.sait`` nodes; it is left as it is.
+        options: how to.
+
+    Raises:
+        ArtifactError: its operators were inlined, its weights are not float32 or do not fit the precision.
+    """
+    lowered = ir.serde.deserialize_model(model)
+    if not any(node.domain == DOMAIN for node in lowered.graph):
+        raise ArtifactError("the graph's operators were inlined: there is nothing to lower", "export without --inline")
+    low = _LOW.get(options.precision)
+    if any(weight.dtype in _LOW.values() and weight.dtype != low for weight in lowered.graph.initializers.values()):
+        raise ArtifactError(
+            f"the graph's weights are not float32, and {options.precision} was asked for", "export it without --dtype"
+        )
+    lowered.functions.clear()
+    lowered.opset_imports[""] = OPSET
+    lowered.ir_version = _IR_VERSION
+    if options.attention is AttentionForm.FUSED:
+        _fuse_attention(lowered.graph)
+    if low is not None:
+        lower_precision(lowered.graph, low, seam=(TOKENS,))
+    besides = PLUGINS if options.selection is SelectionForm.PLUGIN else ()
+    for node in lowered.graph:
+        if node.domain == DOMAIN and node.op_type in besides:
+            for name, value in node_attributes().items():
+                node.attributes.add(ir.convenience.convert_attribute(name, value))
+    attach_functions(lowered, OPSET, besides)
+    # A function used twice would give two nodes of one name.
+    InlinePass()(lowered)
+    lowered.opset_imports[""] = OPSET
+    if not any(node.domain == DOMAIN for node in lowered.graph):
+        lowered.opset_imports.pop(DOMAIN, None)
+    return lowered
+
+
+def fused_attention(model: ir.Model) -> int:
+    """Returns how many attentions of a lowered graph are one node."""
+    return sum(node.op_type == "Attention" and not node.domain for node in model.graph)
+
+
+def _fuse_attention(graph: ir.Graph) -> None:
+    shapes: dict[tuple[ir.Value, int], ir.Value] = {}
+    for node in list(graph):
+        if node.domain != DOMAIN:
+            continue
+        if node.op_type == PACKED_ATTENTION.name:
+            _Fusion(graph, node, shapes).packed()
+        elif node.op_type == UNIFORM_ATTENTION.name and not node.outputs[1].uses():
+            _Fusion(graph, node, shapes).uniform()
+
+
+class _Fusion:
+    """One attention node on its way to ``Attention``: heads out, fused, heads back."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node, shapes: dict[tuple[ir.Value, int], ir.Value]) -> None:
+        self.graph, self.node, self.shapes = graph, node, shapes
+        self.heads = node.attributes["num_heads"].as_int()
+        self.scale = node.attributes["scale"].as_float()
+        qkv, slots = node.inputs[0], node.inputs[1]
+        assert qkv is not None and slots is not None and qkv.dtype is not None
+        self.qkv, self.slots, self.dtype = qkv, slots, qkv.dtype
+
+    def uniform(self) -> None:
+        self._replace(self._joined(self._attention(self.qkv, None)))
+
+    def packed(self) -> None:
+        """Padding lanes repeat their image's first row, and the mask takes them out."""
+        unslots, mask = self.node.inputs[2], self.node.inputs[3]
+        lanes = self._add("Gather", [self.qkv, self.slots], {"axis": 0})
+        joined = self._joined(self._attention(lanes, mask))
+        self._replace(self._add("Gather", [joined, unslots], {"axis": 0}))
+
+    def _attention(self, rows: ir.Value, mask: ir.Value | None) -> ir.Value:
+        apart = self._add("Reshape", [rows, self._shape()])
+        by_part = self._add("Transpose", [apart], {"perm": [2, 0, 3, 1, 4]})
+        parts = [self._add("Gather", [by_part, self._constant(f"sait_part_{i}", i)], {"axis": 0}) for i in range(3)]
+        return self._add("Attention", [*parts, mask] if mask is not None else parts, {"scale": self.scale})
+
+    def _joined(self, attended: ir.Value) -> ir.Value:
+        """Turns [B, H, S, Dh] into rows [B*S, H*Dh]."""
+        lanes = self._add("Transpose", [attended], {"perm": [0, 2, 1, 3]})
+        width = self._width()
+        return self._add("Reshape", [lanes, self._constant(f"sait_row_{width}", np.array([-1, width], np.int64))])
+
+    def _width(self) -> int:
+        """Returns H * Dh, which traced graphs state."""
+        assert self.qkv.shape is not None
+        width = self.qkv.shape[1]
+        assert isinstance(width, int)
+        return width // 3
+
+    def _shape(self) -> ir.Value:
+        """Returns [B, S, 3, H, Dh], computed once for all blocks of one plan."""
+        key = self.slots, self.heads
+        if key not in self.shapes:
+            extent = self._add("Shape", [self.slots], dtype=ir.DataType.INT64)
+            rest = self._constant(
+                f"sait_heads_{self.heads}", np.array([3, self.heads, self._width() // self.heads], np.int64)
+            )
+            self.shapes[key] = self._add("Concat", [extent, rest], {"axis": 0}, dtype=ir.DataType.INT64)
+        return self.shapes[key]
+
+    def _constant(self, name: str, value: int | np.ndarray[tuple[int], np.dtype[np.int64]]) -> ir.Value:
+        if name not in self.graph.initializers:
+            array = np.asarray(value, dtype=np.int64)
+            made = ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.INT64),
+                const_value=ir.tensor(array, name=name),
+            )
+            self.graph.register_initializer(made)
+        return self.graph.initializers[name]
+
+    def _add(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, int | float | list[int]] | None = None,
+        dtype: ir.DataType | None = None,
+    ) -> ir.Value:
+        node = ir.node(operator, inputs, attributes or {})
+        made = node.outputs[0]
+        made.dtype = dtype or self.dtype
+        self.graph.insert_before(self.node, node)
+        return made
+
+    def _replace(self, value: ir.Value) -> None:
+        old = self.node.outputs[0]
+        value.name, value.shape = old.name, old.shape
+        ir.convenience.replace_all_uses_with(old, value)
+        self.graph.remove(self.node, safe=True)

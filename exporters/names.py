@@ -1,0 +1,59 @@
+"""Names of the tensors that graphs, runners and builders agree on, and the forms that lowered graphs come in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+IMPORTANCE: Final = "importance"
+KEEP: Final = "keep"
+"""What selection reads and writes, in every pruned graph."""
+
+IMAGES: Final = "images"
+MASS: Final = "mass"
+KEEP_LIMITS: Final = "keep_limits"
+"""A graph's inputs; beside the images, an adaptive one takes an operating point for each of them."""
+
+TOKENS: Final = "tokens"
+ROWS: Final = "rows"
+CU_SEQLENS: Final = "cu_seqlens"
+KEPT: Final = "kept"
+LANES: Final = "lanes"
+GUARD: Final = "guard"
+"""The seam's tensors. ``guard`` float32 [B, 1] is 0, or NaN where an image's importance is no number: it carries that
+across the seam to the logits."""
+
+
+class EnginePrecision(StrEnum):
+    """Precision of an engine's matrix products."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+class AttentionForm(StrEnum):
+    """How attention stands in a lowered graph."""
+
+    FUSED = "fused"
+    """One ``Attention`` node, which the builder must have a kernel for."""
+
+    DECOMPOSED = "decomposed"
+    """Matrix products and softmax."""
+
+
+class SelectionForm(StrEnum):
+    """How the selection stands in a lowered graph."""
+
+    PLUGIN = "plugin"
+    FUNCTION = "function"
+
+
+@dataclass(frozen=True, slots=True)
+class LowerOptions:
+    """How a graph is lowered for TensorRT."""
+
+    precision: EnginePrecision
+    attention: AttentionForm
+    selection: SelectionForm
