@@ -10,10 +10,11 @@ BIN := $(abspath $(VENV))/bin
 demo: $(VENV)/.demo
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/sait-deploy export --density 0.6
-	cd $(DEMO) && { $(BIN)/sait-deploy build-engine || [ $$? -eq 3 ]; }
+	cd $(DEMO) && $(BIN)/sait-deploy build-engine
 	cd $(DEMO) && $(BIN)/sait-deploy bench -o report.html
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images/7) --visualize pictures
 	cd $(DEMO) && $(BIN)/sait-deploy export --mass 0.95 --mass 0.8
+	cd $(DEMO) && $(BIN)/sait-deploy build-engine --target sm86,sm89,sm120
 	cd $(DEMO) && $(BIN)/sait-deploy bench -o adaptive.html
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images) --point mass0.8 --visualize sheet
 	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png"
@@ -30,7 +31,7 @@ clean:
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[train,cpu]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,cpu,rtx]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml

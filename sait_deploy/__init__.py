@@ -14,12 +14,24 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sait_deploy.engine.build import build_engine
+    from sait_deploy.engine.options import EngineOptions
     from sait_deploy.export_plan import ExportOptions
     from sait_deploy.exporting import export
     from sait_deploy.points import PointRequest, mass_point
     from sait_deploy.runtime import RunOptions, load
 
-__all__ = ["ExportOptions", "PointRequest", "RunOptions", "__version__", "export", "load", "mass_point"]
+__all__ = [
+    "EngineOptions",
+    "ExportOptions",
+    "PointRequest",
+    "RunOptions",
+    "__version__",
+    "build_engine",
+    "export",
+    "load",
+    "mass_point",
+]
 __version__ = "0.1.0"
 
 # In a checkout the packages `exporters` and `plugins` lie beside this one; an installed wheel has them inside it.
@@ -28,6 +40,8 @@ if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py"
     __path__.append(str(_root))
 
 _HOMES = {
+    "build_engine": "sait_deploy.engine.build",
+    "EngineOptions": "sait_deploy.engine.options",
     "export": "sait_deploy.exporting",
     "ExportOptions": "sait_deploy.export_plan",
     "load": "sait_deploy.runtime",

@@ -75,28 +75,39 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
         if required not in manifest.files:
             raise ArtifactError(f"the manifest of {folder} does not list {required}", "export again")
     for name, expected in manifest.files.items():
-        _check_file(folder, name, expected)
+        check_file(folder, name, expected, "export again")
     artifact = Artifact(folder, manifest)
     _check_external_data(artifact)
     return artifact
 
 
-def _check_file(folder: Path, name: str, expected: str) -> None:
+def check_file(folder: Path, name: str, expected: str, again: str) -> None:
+    """Checks a file against what a manifest says of it.
+
+    Args:
+        folder: where the manifest lies.
+        name: the file's name in it.
+        expected: SHA-256 of its bytes.
+        again: how such files are made anew.
+
+    Raises:
+        ArtifactError: it is missing, a link, empty or another file.
+    """
     file = folder / name
     if Path(name).name != name or name in ("", ".", ".."):
-        raise ArtifactError(f"the manifest of {folder} lists {name!r}, which is not a plain file name", "export again")
+        raise ArtifactError(f"the manifest of {folder} lists {name!r}, which is not a plain file name", again)
     if not file.is_file():
-        raise ArtifactError(f"{file} is missing", "export again")
+        raise ArtifactError(f"{file} is missing", again)
     status = file.lstat()
     if file.is_symlink() or status.st_nlink > 1:
         raise ArtifactError(f"{file} is a link", "copy the artifact's files as files")
     if status.st_size == 0:
-        raise ArtifactError(f"{file} is empty", "export again")
+        raise ArtifactError(f"{file} is empty", again)
     found = sha256_of(file)
     if found != expected:
         raise ArtifactError(
             f"{file} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…",
-            "it was changed or cut short after export: export again",
+            f"it was changed or cut short since: {again}",
         )
 
 
@@ -123,11 +134,9 @@ def storage_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(
-                f"no space left to write under {place}", "free some, or choose another --output"
-            ) from error
+            raise StorageError(f"no space left to write under {place}", "free some, or write elsewhere") from error
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise StorageError(f"cannot write under {place}: {reason}", "choose another --output") from error
+        raise StorageError(f"cannot write under {place}: {reason}", "allow it, or write elsewhere") from error
 
 
 class Workspace:

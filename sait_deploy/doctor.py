@@ -9,6 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from sait_deploy.errors import BuilderUnavailable, MissingDependency, RuntimeUnavailable
+
 
 class State(StrEnum):
     """How a part came out of its trial."""
@@ -107,20 +109,65 @@ def _digits() -> str:
     return f"scikit-learn {sklearn.__version__}"
 
 
-def _tensorrt() -> str:
-    import tensorrt as trt
+def _builds(name: str) -> str:
+    """Builds the engine of a single product, in the process that real builds run in."""
+    import tempfile
+    from pathlib import Path
 
-    if trt.Builder(trt.Logger(trt.Logger.ERROR)) is None:
-        raise RuntimeError("no builder could be made")
-    return f"TensorRT {trt.__version__}: installed; this version of sait-deploy does not build with it yet"
+    import onnx
+
+    from sait_deploy.engine.builders import choose_builder
+    from sait_deploy.engine.native import import_builder
+    from sait_deploy.engine.options import BuilderChoice, BuilderName, EngineOptions
+    from sait_deploy.engine.process import run_builder
+    from sait_deploy.engine.profiles import PartName, Profile, Range
+    from sait_deploy.engine.request import BuildRequest, PartRequest
+
+    builder = BuilderName(name)
+    import_builder(builder)
+    chosen = choose_builder(EngineOptions(builder=BuilderChoice(name)))
+    value = onnx.helper.make_tensor_value_info
+    sides = {name: value(name, onnx.TensorProto.FLOAT, ["batch", 8, 8]) for name in ("x", "y", "z")}
+    product = onnx.helper.make_node("MatMul", ["x", "y"], ["z"])
+    graph = onnx.helper.make_graph([product], "trial", [sides["x"], sides["y"]], [sides["z"]])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    span = Range((1, 8, 8), (2, 8, 8), (4, 8, 8))
+    with tempfile.TemporaryDirectory() as folder:
+        source, plan = Path(folder) / "trial.onnx", Path(folder) / "trial.plan"
+        onnx.save(model, source)
+        part = PartRequest(PartName.MODEL, str(source), str(plan), (Profile({"x": span, "y": span}),))
+        targets = chosen.targets if builder is BuilderName.TENSORRT_RTX else ()
+        run_builder(
+            BuildRequest.make(
+                builder=builder,
+                targets=targets,
+                parts=(part,),
+                plugins=False,
+                workspace_bytes=None,
+                opt_level=None,
+                timing_cache=None,
+                portability=(),
+                strip_weights=False,
+            ),
+            lambda *_: None,
+        )
+        size = plan.stat().st_size
+    return f"{name} {chosen.version}, an engine of {size} bytes for {', '.join(chosen.targets)}"
+
+
+def _tensorrt() -> str:
+    return _builds("tensorrt")
 
 
 def _tensorrt_rtx() -> str:
-    import tensorrt_rtx as trt
+    return _builds("tensorrt-rtx")
 
-    if trt.Builder(trt.Logger(trt.Logger.ERROR)) is None:
-        raise RuntimeError("no builder could be made")
-    return f"TensorRT for RTX {trt.__version__}: installed; this version of sait-deploy does not build with it yet"
+
+def _gpu() -> str:
+    from sait_deploy.runtime.cuda import device
+
+    found = device()
+    return f"{found.name}, {found.target}"
 
 
 _TRIALS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
@@ -130,8 +177,9 @@ _TRIALS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
     ("export", _export, "pip install 'sait-deploy[export,cpu]'"),
     ("demonstration model", _demonstration, "reinstall sait-deploy"),
     ("demonstration's thousand images", _digits, "pip install 'sait-deploy[train]'"),
-    ("TensorRT", _tensorrt, "pip install 'sait-deploy[tensorrt]', on a machine with a GPU"),
-    ("TensorRT for RTX", _tensorrt_rtx, "pip install 'sait-deploy[rtx]'"),
+    ("build with TensorRT", _tensorrt, "pip install 'sait-deploy[tensorrt]', on a machine with a GPU"),
+    ("build with TensorRT for RTX", _tensorrt_rtx, "pip install 'sait-deploy[rtx]'"),
+    ("run engines", _gpu, "an NVIDIA GPU with its driver, and pip install 'sait-deploy[rtx]' or '[tensorrt]'"),
 )
 
 
@@ -141,7 +189,8 @@ def examine() -> list[Finding]:
     for part, trial, hint in _TRIALS:
         try:
             findings.append(Finding(part, State.WORKS, trial(), ""))
-        except ModuleNotFoundError as error:  # any other ImportError is of a package that is there and broken
+        # any other ImportError is of a package that is there and broken
+        except (ModuleNotFoundError, MissingDependency, BuilderUnavailable, RuntimeUnavailable) as error:
             findings.append(Finding(part, State.MISSING, (str(error).splitlines() or [""])[0], hint))
         except Exception as error:  # whatever a broken installation raises is the finding
             first = (str(error).splitlines() or [type(error).__name__])[0]

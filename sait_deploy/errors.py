@@ -84,3 +84,9 @@ class TargetMissed(SaitError):
     """A measured figure is worse than the limit the user set."""
 
     exit_code = 10
+
+
+class EngineError(SaitError):
+    """A TensorRT builder refused a graph, failed, or ended without an engine."""
+
+    exit_code = 11

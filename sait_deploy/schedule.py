@@ -18,6 +18,11 @@ _MOST_DECIMALS: Final = 15
 """Decimals a density may have: with them, its product with any number of tokens is exact."""
 
 
+_MOST_ROWS: Final = 2**31 - 1
+_SMALLEST_HEAD: Final = 8
+"""Heads are this wide or wider."""
+
+
 class Score(StrEnum):
     """How importance is read off the attention of the block pruned in."""
 
@@ -105,6 +110,11 @@ class Geometry:
     def tokens(self) -> int:
         """All tokens of one image, P + N."""
         return self.prefix_tokens + self.patch_tokens
+
+
+def most_images(geometry: Geometry) -> int:
+    """Returns the most images of one batch: attention counts heads' queries, keys and values of all tokens in int32."""
+    return _MOST_ROWS // (geometry.tokens * 3 * max(1, geometry.attention_width // _SMALLEST_HEAD))
 
 
 def _attention_macs(geometry: Geometry, tokens: int) -> int:

@@ -2,19 +2,159 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import click
 
-from sait_deploy.cli.options import debug_option
-from sait_deploy.errors import BuilderUnavailable
+from sait_deploy.artifact import Workspace, open_artifact
+from sait_deploy.cli.options import debug_option, json_option
+from sait_deploy.cli.render import live_progress, progress, show, table, warn
+from sait_deploy.engine.build import build_engine
+from sait_deploy.engine.folder import Engine
+from sait_deploy.engine.options import (
+    BatchRange,
+    BuilderChoice,
+    EngineOptions,
+    FusionChoice,
+    PluginChoice,
+    Portability,
+    parse_targets,
+)
+from sait_deploy.engine.trtexec import trtexec_commands
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision
 
 
 @click.command()
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.option(
+    "--builder",
+    type=click.Choice([choice.value for choice in BuilderChoice]),
+    default=BuilderChoice.AUTO.value,
+    show_default=True,
+    help="auto: TensorRT where it and a GPU are there, else TensorRT for RTX.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice([choice.value for choice in EnginePrecision]),
+    default=EnginePrecision.FP16.value,
+    show_default=True,
+    help="Of matrix products and attention; LayerNorm and importance are fp32 in each.",
+)
+@click.option(
+    "--target",
+    metavar="LIST",
+    help="GPU architectures for TensorRT for RTX, as in sm86,sm89.  [default: this GPU's, or sm86,sm89,sm120]",
+)
+@click.option("--batch", default="1:8:32", show_default=True, metavar="MIN:OPT:MAX", help="Images per request.")
+@click.option("--workspace", "workspace_gib", type=float, metavar="GIB", help="GPU memory a kernel may use.")
+@click.option("--opt-level", type=int, metavar="0-5", help="How hard the builder tries.  [default: the builder's]")
+@click.option("--timing-cache", type=click.Path(path_type=Path), metavar="FILE", help="Measured kernel times, kept.")
+@click.option("--version-compatible", is_flag=True, help="Run on later versions of TensorRT too.")
+@click.option("--hardware-compatible", is_flag=True, help="Run on other GPUs from Ampere on too.")
+@click.option("--strip-weights", is_flag=True, help="Leave weights out; they are put in when the engine is loaded.")
+@click.option("--no-plugin", is_flag=True, help="Select tokens with standard layers, not with a plugin.")
+@click.option("--allow-unfused", is_flag=True, help="Build attention that has no fused kernel too.")
+@click.option("--print-trtexec", is_flag=True, help="Print the trtexec commands that load the engines.")
+@click.option(
+    "--artifacts",
+    "root",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where the last export is looked for.",
+)
+@json_option
 @debug_option
-def command(artifacts: tuple[Path, ...]) -> None:
-    """Turn artifacts into TensorRT engines: this version has no builder yet."""
-    raise BuilderUnavailable(
-        "this version of sait-deploy has no TensorRT builder yet; its ONNX artifacts run as they are"
+def command(
+    artifacts: tuple[Path, ...],
+    builder: str,
+    precision: str,
+    target: str | None,
+    batch: str,
+    workspace_gib: float | None,
+    opt_level: int | None,
+    timing_cache: Path | None,
+    version_compatible: bool,
+    hardware_compatible: bool,
+    strip_weights: bool,
+    no_plugin: bool,
+    allow_unfused: bool,
+    print_trtexec: bool,
+    root: Path,
+    as_json: bool,
+) -> None:
+    """Turn artifacts into TensorRT engines, which are put into the artifacts' folders.
+
+    With no ARTIFACT, what was exported last is built, with its baseline. An adaptive artifact becomes two engines, stem
+    and trunk.
+    """
+    asked = {Portability.VERSIONS: version_compatible, Portability.HARDWARE: hardware_compatible}
+    options = EngineOptions(
+        builder=BuilderChoice(builder),
+        precision=EnginePrecision(precision),
+        targets=() if target is None else parse_targets(target),
+        batch=BatchRange.parse(batch),
+        workspace_gib=workspace_gib,
+        opt_level=opt_level,
+        timing_cache=timing_cache,
+        portability=frozenset(kind for kind, wanted in asked.items() if wanted),
+        strip_weights=strip_weights,
+        plugin=PluginChoice.NEVER if no_plugin else PluginChoice.WHERE_POSSIBLE,
+        fusion=FusionChoice.ALLOWED_UNFUSED if allow_unfused else FusionChoice.REQUIRED,
     )
+    opened = [open_artifact(path) for path in artifacts or Workspace(root).last_export()]
+    engines = []
+    for artifact in opened:
+        with live_progress(artifact.path.name) as tell:
+            engines.append(build_engine(artifact, options, tell))
+        progress(f"wrote {engines[-1].path}")
+    if as_json:
+        click.echo(json.dumps([_as_dict(engine) for engine in engines], indent=2))
+        return
+    show(table(None, _HEADINGS, [row for engine in engines for row in _rows(engine)], words=_WORDS))
+    for engine in engines:
+        _say_more(engine)
+    if print_trtexec:
+        for line in (line for engine in engines for line in trtexec_commands(engine)):
+            click.echo(line)  # whole, as a table's width would break it
+
+
+_HEADINGS = ("artifact", "engine", "part", "MiB", "seconds", "layers", "fused attention", "products in")
+_WORDS = ("engine", "part", "products in")
+
+
+def _as_dict(engine: Engine) -> dict[str, object]:
+    return {
+        "path": str(engine.path),
+        "manifest": dataclasses.asdict(engine.manifest),
+        "trtexec": trtexec_commands(engine),
+    }
+
+
+def _rows(engine: Engine) -> list[tuple[str, ...]]:
+    manifest = engine.manifest
+    return [
+        (
+            engine.artifact.path.name,
+            manifest.name,
+            part.name,
+            f"{part.size_bytes / 2**20:.1f}",
+            f"{part.build_seconds:.1f}",
+            str(part.network.layers),
+            str(part.network.attention_fused),
+            ", ".join(manifest.precisions_got),
+        )
+        for part in manifest.parts
+    ]
+
+
+def _say_more(engine: Engine) -> None:
+    """Says what a user should know before trusting an engine."""
+    manifest, attention = engine.manifest, engine.manifest.attention
+    if attention.form is AttentionForm.DECOMPOSED:
+        why = "fp32 has no fused attention" if manifest.precision is EnginePrecision.FP32 else "--allow-unfused"
+        warn(f"{engine.artifact.path.name}: attention is matrix products and softmax ({why})")
+    for message in manifest.messages:
+        warn(f"{engine.artifact.path.name}: {message}")

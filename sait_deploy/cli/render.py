@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -54,6 +55,36 @@ def counted(number: int, noun: str) -> str:
 def progress(line: str) -> None:
     """Says what is being done."""
     click.echo(f"- {line}", err=True)
+
+
+@contextlib.contextmanager
+def live_progress(title: str) -> Iterator[Callable[[str, float], None]]:
+    """Yields what is to be told of steps and of how far they are: a bar in a terminal, a line for each step elsewhere.
+
+    Args:
+        title: what is being worked on.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        told: set[str] = set()
+
+        def tell(step: str, share: float) -> None:
+            if step not in told:
+                told.add(step)
+                progress(f"{title}: {step}")
+
+        yield tell
+        return
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        known: dict[str, TaskID] = {}
+
+        def show_share(step: str, share: float) -> None:
+            if step not in known:
+                known[step] = bars.add_task(f"{title}: {step}", total=1.0)
+            bars.update(known[step], completed=share)
+
+        yield show_share
 
 
 def warn(line: str) -> None:

@@ -20,7 +20,8 @@ def load(
 
     Args:
         artifact: an artifact folder.
-        runtime: ``onnxruntime`` (CPU), ``onnxruntime-cuda`` or ``torch``.
+        runtime: ``onnxruntime`` (CPU), ``onnxruntime-cuda``, ``tensorrt``, ``tensorrt-rtx`` or ``torch``; the two
+            TensorRT ones run the engine built last of those that fit this machine.
         options: threads and, for torch, where the weights are.
 
     Raises:
@@ -39,6 +40,10 @@ def load(
         from sait_deploy.runtime.torch import TorchRunner
 
         return TorchRunner(opened, options)
+    if name in (RuntimeName.TENSORRT, RuntimeName.TENSORRT_RTX):
+        from sait_deploy.runtime.tensorrt import TensorRTRunner
+
+        return TensorRTRunner(opened, name)
     from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(opened, name, options)

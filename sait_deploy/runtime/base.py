@@ -16,11 +16,9 @@ from sait_deploy.artifact import Artifact
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.points import DEFAULT_CHOICE, BatchPoint, PerImage, PointChoice, resolve
 from sait_deploy.preprocess import ImageLike, preprocess
+from sait_deploy.schedule import most_images
 
 _MOST_THREADS: Final = 1024
-_MOST_ROWS: Final = 2**31 - 1
-_SMALLEST_HEAD: Final = 8
-"""Heads are this wide or wider; attention counts queries, keys and values of each head of each token."""
 
 
 class RuntimeName(StrEnum):
@@ -28,6 +26,8 @@ class RuntimeName(StrEnum):
 
     ONNXRUNTIME = "onnxruntime"
     ONNXRUNTIME_CUDA = "onnxruntime-cuda"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
     TORCH = "torch"
 
 
@@ -94,6 +94,24 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Where the time of one request went, seconds.
+
+    Attributes:
+        enqueue: the host's, to start the work between the copies; what it waits for the device in between is left out,
+            so where this is as long as compute, the device waits for the host.
+        upload: host to device, by the device's clock, as are the two that follow.
+        compute: between the copies.
+        download: device to host.
+    """
+
+    enqueue: float
+    upload: float
+    compute: float
+    download: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The likeliest classes of one image.
 
@@ -120,6 +138,16 @@ class Runner(ABC):
         """Versions and device behind this runner, name to value."""
         return {"runtime": self.runtime.value}
 
+    @property
+    def kind(self) -> str:
+        """What two runners must have in common for their times to be compared, in words."""
+        return self.runtime.value
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """The fewest and the most images of a request."""
+        return 1, most_images(self.artifact.manifest.model.geometry)
+
     @abstractmethod
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         """Runs the graph; the point is given to an adaptive form alone."""
@@ -129,8 +157,12 @@ class Runner(ABC):
         """Returns the selection's tensors of a pruned form beside the logits."""
 
     @abstractmethod
-    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
+    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], float | None]:
         """Returns a call that runs this batch on buffers bound beforehand."""
+
+    def _stages(self, images: NDArray[np.float32], point: BatchPoint | None) -> StageTimes | None:
+        """Runs a batch and says where its time went; None of a runtime that has no stages."""
+        return None
 
     def run(
         self,
@@ -201,8 +233,16 @@ class Runner(ABC):
         self._check_finite("logits", selection.logits)
         return selection
 
-    def bind(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> Callable[[], None]:
-        """Returns a call that runs this batch on buffers bound beforehand: what ``--timing compute`` measures."""
+    def stages(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> StageTimes | None:
+        """Runs a batch and says where its time went; None of a runtime that has no stages."""
+        images = self._checked(images)
+        return self._stages(images, self._resolved(images, choice))
+
+    def bind(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> Callable[[], float | None]:
+        """Returns a call that runs this batch on buffers bound beforehand: what ``--timing compute`` measures.
+
+        Where the device has a clock, the call returns its seconds.
+        """
         images = self._checked(images)
         return self._bound(images, self._resolved(images, choice))
 
@@ -233,8 +273,7 @@ class Runner(ABC):
                 f"images are {dtype} {list(shape)}, not float32 [B, 3, {height}, {width}] with B >= 1",
                 "use runner.preprocess(images)",
             )
-        geometry = self.artifact.manifest.model.geometry
-        most = _MOST_ROWS // (geometry.tokens * 3 * max(1, geometry.attention_width // _SMALLEST_HEAD))
+        most = most_images(self.artifact.manifest.model.geometry)
         if shape[0] > most:
             raise InvalidArgument(f"a batch of {shape[0]} images has more tokens than int32 counts", f"at most {most}")
         return np.require(images, requirements=["C", "W"])

@@ -1,0 +1,219 @@
+"""The build stage: an artifact and options in, an engine folder inside the artifact out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.engine.builders import Builder, choose_builder
+from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
+from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
+from sait_deploy.engine.options import (
+    MAX_TOPK,
+    BuilderName,
+    EngineOptions,
+    FusionChoice,
+    PluginChoice,
+)
+from sait_deploy.engine.process import BuildAnswer, run_builder
+from sait_deploy.engine.profiles import PartName, Profile, profiles
+from sait_deploy.engine.request import BuildRequest, PartRequest
+from sait_deploy.engine.trtexec import write_inputs
+from sait_deploy.errors import EngineError, InvalidArgument, MissingDependency
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.manifest import Form, Precision
+from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
+from sait_deploy.storage import check_writable
+
+if TYPE_CHECKING:
+    from sait_deploy.engine.lowering import LoweredPart
+
+_TOOLS: Final = ("sait-deploy", "onnx", "onnx-ir", "onnx-graphsurgeon")
+_GIB: Final = 1 << 30
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What follows from options, artifact and builder."""
+
+    builder: Builder
+    lowering: LowerOptions
+    profiles: dict[PartName, tuple[Profile, ...]]
+
+
+def build_engine(
+    artifact: Artifact | str | os.PathLike[str],
+    options: EngineOptions = EngineOptions(),
+    progress: Progress = lambda *_: None,
+) -> Engine:
+    """Builds an artifact's engines into its folder; one of the same name is replaced.
+
+    Args:
+        artifact: what to build, opened or its folder.
+        options: how.
+        progress: told of steps and of how far they are.
+
+    Raises:
+        BuilderUnavailable: no builder is installed, or it cannot work here.
+        MissingDependency: what lowers graphs is not installed.
+        InvalidArgument: options that the builder, the model or its size rule out.
+        ArtifactError: the graph cannot be lowered.
+        EngineError: the builder gave no engine.
+        StorageError: the engine cannot be written.
+    """
+    artifact = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
+    plan = _planned(artifact, options)
+    if options.timing_cache is not None:
+        check_writable(options.timing_cache)
+    workspace = Workspace(artifact.path / ENGINES_FOLDER)
+    place = workspace.root / _name(plan)
+    with _made(workspace), workspace.writing(place) as folder:
+        progress("cut and lowered", 0.0)
+        lowered = _lowered(artifact, plan, folder)
+        answer = run_builder(_request(plan, options, lowered, folder), progress)
+        for graph in folder.glob("*.onnx*"):
+            graph.unlink()
+        manifest = _manifest(artifact, options, plan, lowered, answer, folder)
+        write_inputs(folder, manifest.parts, artifact.manifest.model.geometry)
+        write_engine_manifest(folder, manifest)
+    return Engine(artifact, place, manifest)
+
+
+def _lowered(artifact: Artifact, plan: _Plan, folder: Path) -> dict[PartName, LoweredPart]:
+    try:
+        from sait_deploy.engine.lowering import lower_parts
+    except ModuleNotFoundError as error:
+        extra = "tensorrt" if plan.builder.name is BuilderName.TENSORRT else "rtx"
+        raise MissingDependency(str(error.name), "building engines", extra) from None
+    return lower_parts(artifact, plan.lowering, folder)
+
+
+@contextlib.contextmanager
+def _made(workspace: Workspace) -> Iterator[None]:
+    """Makes the folder of an artifact's engines, and takes it away again where a first engine came to nothing."""
+    try:
+        workspace.prepare()
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            workspace.root.rmdir()
+        raise
+
+
+def _planned(artifact: Artifact, options: EngineOptions) -> _Plan:
+    manifest = artifact.manifest
+    builder = choose_builder(options)
+    if manifest.dtype is not Precision.FP32 and options.precision.value != manifest.dtype.value:
+        raise InvalidArgument(
+            f"{artifact.path.name} has {manifest.dtype} weights, and a {options.precision} engine was asked for",
+            f"build with --precision {manifest.dtype}, or export with --dtype fp32",
+        )
+    selection = SelectionForm.FUNCTION
+    pluggable = builder.name is BuilderName.TENSORRT and manifest.form is not Form.DENSE
+    if pluggable and options.plugin is PluginChoice.WHERE_POSSIBLE:
+        selection = SelectionForm.PLUGIN
+    most = MAX_PATCH_TOKENS if selection is SelectionForm.PLUGIN else MAX_TOPK
+    tokens = manifest.model.geometry.patch_tokens
+    if manifest.form is not Form.DENSE and tokens > most:
+        raise InvalidArgument(
+            f"{artifact.path.name} selects among {tokens} patch tokens; as a {selection}, {builder.name} sorts {most}",
+            "export at a smaller --imgsz",
+        )
+    whole = options.precision is EnginePrecision.FP32 or options.fusion is FusionChoice.ALLOWED_UNFUSED
+    attention = AttentionForm.DECOMPOSED if whole else AttentionForm.FUSED
+    return _Plan(
+        builder,
+        LowerOptions(options.precision, attention, selection),
+        profiles(manifest, options.batch, builder.name),
+    )
+
+
+def _name(plan: _Plan) -> str:
+    return f"{plan.builder.name}-{plan.builder.version}-{'+'.join(plan.builder.targets)}-{plan.lowering.precision}"
+
+
+def _request(plan: _Plan, options: EngineOptions, lowered: dict[PartName, LoweredPart], folder: Path) -> BuildRequest:
+    pruned_by_plugin = plan.lowering.selection is SelectionForm.PLUGIN
+    parts = []
+    for name, part in lowered.items():
+        place = folder / f"{name}.plan"
+        parts.append(PartRequest(name, str(part.path.resolve()), str(place.resolve()), _profiles(plan, name, part)))
+    cache = options.timing_cache
+    return BuildRequest.make(
+        builder=plan.builder.name,
+        targets=plan.builder.targets if plan.builder.name is BuilderName.TENSORRT_RTX else (),
+        parts=tuple(parts),
+        plugins=pruned_by_plugin,
+        workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * _GIB),
+        opt_level=options.opt_level,
+        timing_cache=None if cache is None else str(cache.resolve()),
+        portability=tuple(sorted(options.portability)),
+        strip_weights=options.strip_weights,
+    )
+
+
+def _profiles(plan: _Plan, name: PartName, part: LoweredPart) -> tuple[Profile, ...]:
+    """Returns a part's profiles, of the inputs that it has."""
+    taken = [tensor.name for tensor in part.inputs]
+    return tuple(Profile({name: profile.ranges[name] for name in taken}) for profile in plan.profiles[name])
+
+
+def _manifest(
+    artifact: Artifact,
+    options: EngineOptions,
+    plan: _Plan,
+    lowered: dict[PartName, LoweredPart],
+    answer: BuildAnswer,
+    folder: Path,
+) -> EngineManifest:
+    manifest, lowering = artifact.manifest, plan.lowering
+    fused = sum(part.network.attention_fused for part in answer.parts)
+    expected = sum(part.attention for part in lowered.values())
+    if fused != expected:
+        raise EngineError(
+            f"{expected} attentions went in as one node each, {fused} of them stayed one in the builder's network",
+            "build with --allow-unfused, and report this",
+        )
+    parts = tuple(
+        PartInfo(
+            name=part.name,
+            file=f"{part.name}.plan",
+            size_bytes=(folder / f"{part.name}.plan").stat().st_size,
+            inputs=lowered[part.name].inputs,
+            outputs=lowered[part.name].outputs,
+            profiles=_profiles(plan, part.name, lowered[part.name]),
+            network=part.network,
+            build_seconds=part.seconds,
+        )
+        for part in answer.parts
+    )
+    return EngineManifest(
+        schema_version=SCHEMA_VERSION,
+        name=_name(plan),
+        artifact=manifest.id,
+        source_sha256=manifest.files[MODEL_FILE],
+        builder=plan.builder.name,
+        builder_version=plan.builder.version,
+        targets=plan.builder.targets,
+        gpu=answer.gpu,
+        precision=options.precision,
+        precisions_got=tuple(sorted({kind for part in answer.parts for kind in part.product_types})),
+        selection=None if manifest.form is Form.DENSE else lowering.selection,
+        attention=AttentionSummary(lowering.attention, manifest.model.geometry.depth, expected, fused),
+        portability=tuple(sorted(options.portability)),
+        stripped=options.strip_weights,
+        batch=options.batch,
+        parts=parts,
+        files={part.file: sha256_of(folder / part.file) for part in parts},
+        messages=answer.messages,
+        tools={tool: importlib.metadata.version(tool) for tool in _TOOLS},
+    )

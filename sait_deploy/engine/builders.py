@@ -1,0 +1,88 @@
+"""Which builder there is, and what it builds for."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from sait_deploy.engine.native import import_builder
+from sait_deploy.engine.options import (
+    DEFAULT_TARGETS,
+    TARGETS,
+    BuilderChoice,
+    BuilderName,
+    EngineOptions,
+    check_for_builder,
+    check_precision,
+)
+from sait_deploy.errors import BuilderUnavailable
+from sait_deploy.runtime.cuda import find_device
+
+_PACKAGES = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "tensorrt_rtx"}
+_EXTRAS = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "rtx"}
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """A builder that can work here: its version, and the GPU architectures it will build for."""
+
+    name: BuilderName
+    version: str
+    targets: tuple[str, ...]
+
+
+def installed(name: BuilderName) -> bool:
+    """Whether a builder's package is there."""
+    return importlib.util.find_spec(_PACKAGES[name]) is not None
+
+
+def choose_builder(options: EngineOptions) -> Builder:
+    """Returns the builder to use.
+
+    Raises:
+        BuilderUnavailable: none is installed, or it needs a GPU that is not there.
+        InvalidArgument: it cannot do what is asked.
+    """
+    device = find_device()
+    if options.builder is not BuilderChoice.AUTO:
+        name = BuilderName(options.builder.value)
+    elif installed(BuilderName.TENSORRT) and device is not None and not options.targets:
+        name = BuilderName.TENSORRT
+    else:
+        name = BuilderName.TENSORRT_RTX
+    check_for_builder(options, name)
+    version = str(load_package(name).__version__)
+    if name is BuilderName.TENSORRT:
+        if device is None:
+            raise BuilderUnavailable(
+                "TensorRT builds on the GPU that an engine is for, and no GPU can be used here",
+                "use --builder tensorrt-rtx, which builds without one",
+            )
+        targets: tuple[str, ...] = (device.target,)
+    elif options.targets:
+        targets = options.targets
+    else:
+        targets = (device.target,) if device is not None and device.target in TARGETS else DEFAULT_TARGETS
+    if name is BuilderName.TENSORRT_RTX:
+        check_precision(options.precision, targets)
+    return Builder(name, version, targets)
+
+
+def load_package(name: BuilderName) -> Any:
+    """Returns a builder's package, which is its runtime's too.
+
+    Raises:
+        BuilderUnavailable: it is not installed, or cannot be loaded.
+    """
+    try:
+        return import_builder(name)
+    except ModuleNotFoundError:
+        raise BuilderUnavailable(
+            f"{_PACKAGES[name]} is not installed", f"pip install 'sait-deploy[{_EXTRAS[name]}]'"
+        ) from None
+    except (ImportError, OSError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BuilderUnavailable(
+            f"{_PACKAGES[name]} is installed but cannot be loaded ({first})", "reinstall it, and see sait-deploy doctor"
+        ) from None

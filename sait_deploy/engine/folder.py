@@ -1,0 +1,142 @@
+"""Engine folders: where an artifact keeps its engines, and how one is opened after its files were checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, check_file
+from sait_deploy.engine.manifest import EngineManifest, from_json, to_json
+from sait_deploy.engine.options import BuilderName, Portability
+from sait_deploy.engine.profiles import PartName, parts_of
+from sait_deploy.errors import ArtifactError, RuntimeUnavailable, SaitError
+
+ENGINES_FOLDER: Final = "engines"
+_HINT: Final = "build it again: sait-deploy build-engine"
+_AMPERE: Final = 80
+"""The oldest architecture that a hardware-compatible engine runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine folder with its manifest, and the artifact it was built from."""
+
+    artifact: Artifact
+    path: Path
+    manifest: EngineManifest
+
+    def plan_path(self, part: PartName) -> Path:
+        """Returns the file of one part."""
+        return self.path / self.manifest.part(part).file
+
+
+def engine_folders(artifact: Artifact) -> list[Path]:
+    """Returns the folders of an artifact's engines, by name."""
+    root = artifact.path / ENGINES_FOLDER
+    if not root.is_dir():
+        return []
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def open_engine(artifact: Artifact, folder: Path) -> Engine:
+    """Opens an engine after checking its files against its manifest, and that against the artifact.
+
+    Nothing is deserialised: engines are executable code, and only one that is what its manifest says may be.
+
+    Raises:
+        ArtifactError: the folder, its manifest or a file is missing or not what the manifest says, or it was built
+            from another artifact.
+    """
+    manifest = _read_manifest(folder)
+    if manifest.source_sha256 != artifact.manifest.files[MODEL_FILE]:
+        raise ArtifactError(f"engine {folder.name} was built from another model than {artifact.path.name}", _HINT)
+    wanted = {part: f"{part}.plan" for part in parts_of(artifact.manifest)}
+    listed = sorted((part.name, part.file) for part in manifest.parts)
+    if set(manifest.files) != set(wanted.values()) or listed != sorted(wanted.items()):
+        raise ArtifactError(f"the manifest of engine {folder.name} does not list {', '.join(wanted.values())}", _HINT)
+    for name, expected in manifest.files.items():
+        check_file(folder, name, expected, _HINT)
+    return Engine(artifact, folder, manifest)
+
+
+def _read_manifest(folder: Path) -> EngineManifest:
+    place = folder / MANIFEST_FILE
+    if not place.is_file():
+        raise ArtifactError(f"engine {folder} has no {MANIFEST_FILE}", _HINT)
+    try:
+        return from_json(place.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{place} cannot be read ({error})", _HINT) from None
+
+
+def builder_of(folder: Path) -> BuilderName:
+    """Returns what built an engine, by its manifest, or where that cannot be read by the folder's name."""
+    try:
+        return _read_manifest(folder).builder
+    except ArtifactError:
+        rtx = folder.name.startswith(BuilderName.TENSORRT_RTX)
+        return BuilderName.TENSORRT_RTX if rtx else BuilderName.TENSORRT
+
+
+def _built_at(folder: Path) -> int:
+    manifest = folder / MANIFEST_FILE
+    return manifest.stat().st_mtime_ns if manifest.is_file() else folder.stat().st_mtime_ns
+
+
+def check_runs_here(manifest: EngineManifest, version: str, target: str) -> None:
+    """Checks from its manifest that an engine runs on this TensorRT and GPU, before it is deserialised.
+
+    Args:
+        manifest: of what is to run.
+        version: of the TensorRT that is installed.
+        target: architecture of this GPU.
+
+    Raises:
+        RuntimeUnavailable: it does not.
+    """
+    elsewhere = Portability.HARDWARE in manifest.portability and int(target.removeprefix("sm")) >= _AMPERE
+    if target not in manifest.targets and not elsewhere:
+        raise RuntimeUnavailable(
+            f"engine {manifest.name} is for {', '.join(manifest.targets)}, this GPU is {target}",
+            "build it for this GPU: sait-deploy build-engine",
+        )
+    if version != manifest.builder_version and Portability.VERSIONS not in manifest.portability:
+        raise RuntimeUnavailable(
+            f"engine {manifest.name} was built with {manifest.builder} {manifest.builder_version}, "
+            f"{version} is installed",
+            "build it again: sait-deploy build-engine",
+        )
+
+
+def choose_engine(artifact: Artifact, builder: BuilderName, version: str, target: str) -> Engine:
+    """Returns the engine to run: of those that run on this TensorRT and GPU, the one built last.
+
+    Raises:
+        ArtifactError: there is none, or it or a later one is damaged.
+        RuntimeUnavailable: none of them runs here; says why for the one built last.
+    """
+    refusals: list[SaitError] = []
+    for folder in sorted(engine_folders(artifact), key=_built_at, reverse=True):
+        if builder_of(folder) is not builder:
+            continue
+        try:
+            check_runs_here(_read_manifest(folder), version, target)
+        except RuntimeUnavailable as error:
+            refusals.append(error)
+        else:
+            return open_engine(artifact, folder)
+    if refusals:
+        raise refusals[0]
+    raise ArtifactError(
+        f"{artifact.path.name} has no {builder} engine", f"run: sait-deploy build-engine --builder {builder}"
+    )
+
+
+def write_engine_manifest(folder: Path, manifest: EngineManifest) -> None:
+    """Writes a manifest, flushed to disk: the last file of an engine."""
+    with (folder / MANIFEST_FILE).open("w", encoding="utf-8") as file:
+        file.write(to_json(manifest))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,91 @@
+"""What a builder says, in words that lead somewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a builder's message means, and what to do about it."""
+
+    fragment: str
+    meaning: str
+    hint: str
+
+
+_ERRORS: Final = (
+    Explanation(
+        "Attention operation was not supported by a dedicated kernel",
+        "an attention has no fused kernel for this precision, head size and target",
+        "build with --allow-unfused, or with another --precision or --target",
+    ),
+    Explanation(
+        "OutOfMemory",
+        "the builder needs more memory than it may use",
+        "give a larger --workspace, or a smaller --batch",
+    ),
+    Explanation(
+        "Could not find any implementation",
+        "no kernel fits within the limits given",
+        "give a larger --workspace, or a smaller --batch",
+    ),
+    Explanation(
+        "within workspace limit",
+        "no kernel fits within the limits given",
+        "give a larger --workspace, or a smaller --batch",
+    ),
+    Explanation(
+        "for Turing (SM75)",
+        "sm75 has no kernels for this precision",
+        "use --precision fp16, or leave sm75 out of --target",
+    ),
+    Explanation("HW-specific datatypes", "a target has no such element type", "use another --precision or --target"),
+    Explanation(
+        "Unable to load library",
+        "this installation lacks a library that the option needs",
+        "leave --version-compatible out, or install the whole TensorRT",
+    ),
+    Explanation("CUDA driver version is insufficient", "the builder needs a GPU for this", "build where a GPU is"),
+    Explanation("CUDA_SUCCESS", "the builder needs a GPU for this", "build where a GPU is, or without --strip-weights"),
+)
+
+_WARNINGS: Final = (
+    Explanation("subnormal", "small weights lose digits in this precision", "compare with --precision bf16 or fp32"),
+    Explanation(
+        "less than smallest positive", "small weights become 0 in this precision", "compare with --precision bf16"
+    ),
+    Explanation("infinity", "values overflow in this precision", "build with --precision bf16"),
+    Explanation("Timing cache", "measured kernel times could not be used again", "remove the --timing-cache file"),
+    Explanation(
+        "different models of devices",
+        "the timing cache comes from another GPU",
+        "use one --timing-cache per kind of GPU",
+    ),
+)
+
+_LONGEST: Final = 300
+
+
+def explain_error(messages: list[str]) -> tuple[str, str]:
+    """Returns what is wrong and what to do, from what a builder said before it gave up."""
+    for explanation in _ERRORS:
+        if any(explanation.fragment in message for message in messages):
+            return explanation.meaning, explanation.hint
+    said = shortened(messages[-1]) if messages else "the builder gave no reason"
+    return said, "run again with --debug to see all that the builder says"
+
+
+def explain_warning(message: str) -> str:
+    """Returns a warning with what it means, where that is known."""
+    for explanation in _WARNINGS:
+        if explanation.fragment in message:
+            return f"{explanation.meaning}: {explanation.hint} ({shortened(message)})"
+    return shortened(message)
+
+
+def shortened(message: str) -> str:
+    """Returns a message on one line, cut where it is long."""
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"

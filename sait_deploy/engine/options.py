@@ -1,0 +1,194 @@
+"""What engines can be asked for, checked in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.exporters.names import EnginePrecision
+
+TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+"""GPU architectures that TensorRT for RTX builds for."""
+
+DEFAULT_TARGETS: Final = ("sm86", "sm89", "sm120")
+"""Those of the common workstation GPUs: built for where this machine has no GPU of its own."""
+
+MAX_TOPK: Final = 3840
+"""Entries that TensorRT's TopK sorts: the most patch tokens of a selection that is no plugin."""
+
+_MOST_LEVEL: Final = 5
+_MOST_GIB: Final = 1 << 16
+_MOST_IMAGES: Final = 2**31 - 1
+
+
+class BuilderName(StrEnum):
+    """The builders."""
+
+    TENSORRT = "tensorrt"
+    """NVIDIA TensorRT: builds on the GPU that the engine will run on."""
+
+    TENSORRT_RTX = "tensorrt-rtx"
+    """NVIDIA TensorRT for RTX: builds ahead of time, also where no GPU is."""
+
+
+class BuilderChoice(StrEnum):
+    """Which builder is asked for."""
+
+    AUTO = "auto"
+    """TensorRT where it and a GPU are there, else TensorRT for RTX."""
+
+    TENSORRT = BuilderName.TENSORRT.value
+    TENSORRT_RTX = BuilderName.TENSORRT_RTX.value
+
+
+class PluginChoice(StrEnum):
+    """Whether the selection may be a plugin."""
+
+    WHERE_POSSIBLE = "where-possible"
+    NEVER = "never"
+
+
+class FusionChoice(StrEnum):
+    """Whether attention has to be one kernel."""
+
+    REQUIRED = "required"
+    ALLOWED_UNFUSED = "allowed-unfused"
+
+
+class Portability(StrEnum):
+    """What else than its own TensorRT and GPU an engine is to run on."""
+
+    VERSIONS = "version-compatible"
+    HARDWARE = "hardware-compatible"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRange:
+    """Images per request: the fewest, what is tuned for, and the most.
+
+    Raises:
+        InvalidArgument: out of order, or beyond int32.
+    """
+
+    smallest: int = 1
+    optimum: int = 8
+    largest: int = 32
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smallest <= self.optimum <= self.largest:
+            raise InvalidArgument(f"batch {self} is out of order", "give MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX")
+        if self.largest > _MOST_IMAGES:
+            raise InvalidArgument(f"batch {self.largest} is beyond int32", "give a smaller MAX")
+
+    def __str__(self) -> str:
+        return f"{self.smallest}:{self.optimum}:{self.largest}"
+
+    @classmethod
+    def parse(cls, text: str) -> BatchRange:
+        """Reads ``MIN:OPT:MAX``.
+
+        Raises:
+            InvalidArgument: it is not of that form.
+        """
+        if not re.fullmatch(r"\d{1,12}:\d{1,12}:\d{1,12}", text, re.ASCII):
+            raise InvalidArgument(f"batch {text!r} is not MIN:OPT:MAX", "such as 1:8:32")
+        return cls(*map(int, text.split(":")))
+
+
+def parse_targets(text: str) -> tuple[str, ...]:
+    """Reads a list of GPU architectures, as in ``sm86,sm89``.
+
+    Raises:
+        InvalidArgument: one is not known.
+    """
+    targets = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    for target in targets:
+        if target not in TARGETS:
+            raise InvalidArgument(f"unknown target {target!r}", f"known are {', '.join(TARGETS)}")
+    return tuple(sorted(targets, key=TARGETS.index))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What to build.
+
+    Attributes:
+        builder: which builder.
+        precision: of matrix products and attention.
+        targets: GPU architectures to build for, of TensorRT for RTX; empty for this machine's GPU, or else
+            ``DEFAULT_TARGETS``.
+        batch: images per request.
+        workspace_gib: GPU memory that a kernel may use for itself, GiB; None for no limit.
+        opt_level: how hard the builder tries, 0 to 5; None for its default.
+        timing_cache: file of measured kernel times, read and written; TensorRT's alone.
+        portability: what else the engine is to run on; TensorRT's alone.
+        strip_weights: whether weights are left out of the engine and put in when it is loaded.
+        plugin: whether the selection may be a plugin.
+        fusion: whether attention has to be one kernel.
+
+    Raises:
+        InvalidArgument: values that cannot be, or do not fit each other.
+    """
+
+    builder: BuilderChoice = BuilderChoice.AUTO
+    precision: EnginePrecision = EnginePrecision.FP16
+    targets: tuple[str, ...] = ()
+    batch: BatchRange = BatchRange()
+    workspace_gib: float | None = None
+    opt_level: int | None = None
+    timing_cache: Path | None = None
+    portability: frozenset[Portability] = frozenset()
+    strip_weights: bool = False
+    plugin: PluginChoice = PluginChoice.WHERE_POSSIBLE
+    fusion: FusionChoice = FusionChoice.REQUIRED
+
+    def __post_init__(self) -> None:
+        unknown = [target for target in self.targets if target not in TARGETS]
+        if unknown:
+            raise InvalidArgument(f"unknown target {unknown[0]!r}", f"known are {', '.join(TARGETS)}")
+        check_precision(self.precision, self.targets)
+        if self.workspace_gib is not None and not 0 < self.workspace_gib <= _MOST_GIB:
+            raise InvalidArgument(
+                f"a workspace of {self.workspace_gib:g} GiB cannot be", f"give GiB above 0, at most {_MOST_GIB}"
+            )
+        if self.opt_level is not None and not 0 <= self.opt_level <= _MOST_LEVEL:
+            raise InvalidArgument(f"optimisation level {self.opt_level} is not there", f"give 0 to {_MOST_LEVEL}")
+
+
+def check_precision(precision: EnginePrecision, targets: tuple[str, ...]) -> None:
+    """Checks that TensorRT for RTX has kernels of a precision for its targets.
+
+    Raises:
+        InvalidArgument: sm75 is among them, which is built for in fp16 alone.
+    """
+    if precision is not EnginePrecision.FP16 and "sm75" in targets:
+        what = "sm75 has no bf16" if precision is EnginePrecision.BF16 else "TensorRT for RTX has no fp32 for sm75"
+        raise InvalidArgument(what, "use --precision fp16, or leave sm75 out of --target")
+
+
+def check_for_builder(options: EngineOptions, builder: BuilderName) -> None:
+    """Checks that a builder can do what is asked of it.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    if builder is BuilderName.TENSORRT and options.targets:
+        raise InvalidArgument(
+            "TensorRT builds for the GPU it runs on, not for --target", "leave it out, or use --builder tensorrt-rtx"
+        )
+    if builder is not BuilderName.TENSORRT_RTX:
+        return
+    for what, asked in (
+        ("--version-compatible", Portability.VERSIONS in options.portability),
+        ("--hardware-compatible", Portability.HARDWARE in options.portability),
+        ("--timing-cache", options.timing_cache is not None),
+    ):
+        if asked:
+            raise InvalidArgument(
+                f"{what} is TensorRT's, and TensorRT for RTX has no such thing",
+                "leave it out: its engines run on every GPU of --target, and their kernels are tuned where they run",
+            )

@@ -1,0 +1,106 @@
+"""What the building process is asked, and what it answers, as JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sait_deploy.engine.manifest import NetworkInfo
+from sait_deploy.engine.options import BuilderName, Portability
+from sait_deploy.engine.profiles import PartName, Profile
+from sait_deploy.jsoncodec import Codec
+
+_VERSION: Final = 1
+_CODEC: Final = Codec("the build request", "report this", _VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class PartRequest:
+    """One graph to build: its lowered ONNX file, where the engine goes, and the profiles."""
+
+    name: PartName
+    onnx: str
+    plan: str
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build and how; paths are absolute.
+
+    Attributes:
+        targets: GPU architectures, of TensorRT for RTX.
+        plugins: whether the graphs have plugin nodes.
+        workspace_bytes: None for no limit.
+    """
+
+    schema_version: int
+    builder: BuilderName
+    targets: tuple[str, ...]
+    parts: tuple[PartRequest, ...]
+    plugins: bool
+    workspace_bytes: int | None
+    opt_level: int | None
+    timing_cache: str | None
+    portability: tuple[Portability, ...]
+    strip_weights: bool
+
+    @classmethod
+    def make(cls, **fields: Any) -> BuildRequest:
+        """Returns a request of the version that this process understands."""
+        return cls(schema_version=_VERSION, **fields)
+
+    def to_json(self) -> str:
+        """Returns the request as one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> BuildRequest:
+        """Reads a request."""
+        return _CODEC.read(cls, text)
+
+
+@dataclass(frozen=True, slots=True)
+class PartAnswer:
+    """What became of one graph."""
+
+    name: PartName
+    network: NetworkInfo
+    product_types: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that the building process says.
+
+    Attributes:
+        schema_version: of this line.
+        progress: what is being done, and the share of it that is done.
+        warning: what the builder warned of.
+        error: why there is no engine.
+        errno: the operating system's number of that reason, where it was that which refused.
+        answer: a part that is built.
+        gpu: name of the GPU that it was built on.
+        target: its architecture.
+    """
+
+    schema_version: int = _VERSION
+    progress: tuple[str, float] | None = None
+    warning: str | None = None
+    error: str | None = None
+    errno: int | None = None
+    answer: PartAnswer | None = None
+    gpu: str | None = None
+    target: str | None = None
+
+    def to_json(self) -> str:
+        """Returns the event as one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Event:
+        """Reads an event."""
+        return _CODEC.read(cls, text)

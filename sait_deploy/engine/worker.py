@@ -1,0 +1,59 @@
+"""The building process: ``python -m sait_deploy.engine.worker FD`` reads a request and answers on file FD.
+
+A builder is native code that can abort; here it takes nothing but this process with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from sait_deploy.engine.native import BuildFailed, Cancelled, Talk, build
+from sait_deploy.engine.request import BuildRequest, Event
+from sait_deploy.errors import SaitError
+
+
+def main(descriptor: int) -> int:
+    """Builds what standard input asks for."""
+    request = BuildRequest.from_json(sys.stdin.read())
+    stop, lock = threading.Event(), threading.Lock()
+    with os.fdopen(descriptor, "w", encoding="utf-8") as channel:
+
+        def say(event: Event) -> None:
+            with lock:
+                channel.write(event.to_json() + "\n")
+                channel.flush()
+
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        talk, codes = Talk(say, stop.is_set), [1]
+        # Beside the main thread, which alone runs signal handlers and would be stuck in native code.
+        builder = threading.Thread(target=lambda: codes.append(_build(request, talk)))
+        builder.start()
+        builder.join()
+    return codes[-1]
+
+
+def _build(request: BuildRequest, talk: Talk) -> int:
+    try:
+        build(request, talk)
+    except Cancelled:
+        return 0
+    except BuildFailed as error:
+        talk.say(Event(error="\n".join([*talk.errors, *([] if talk.errors else [str(error)])])))
+        return 1
+    except SaitError as error:
+        talk.say(Event(error=f"{error.message}; {error.hint}"))
+        return 1
+    except OSError as error:
+        talk.say(Event(error=f"{type(error).__name__}: {error}", errno=error.errno))
+        return 1
+    except Exception as error:  # whatever a binding raises is the reason
+        talk.say(Event(error="\n".join([*talk.errors, f"{type(error).__name__}: {error}"])))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,266 @@
+"""TensorRT and TensorRT for RTX: stem, one small copy, trunk on views of the stem's buffers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifact import Artifact
+from sait_deploy.engine.builders import load_package
+from sait_deploy.engine.folder import choose_engine
+from sait_deploy.engine.loading import EngineLoader
+from sait_deploy.engine.manifest import EngineManifest, PartInfo
+from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.profiles import PartName
+from sait_deploy.errors import RuntimeUnavailable
+from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
+from sait_deploy.manifest import COUNTS, FEATURES
+from sait_deploy.points import BatchPoint
+from sait_deploy.runtime.base import RawOutput, Runner, RuntimeName, Selection, StageTimes
+from sait_deploy.runtime.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
+from sait_deploy.runtime.engine_plan import EnginePlan, Extents, engine_parts
+
+_BUILDERS = {RuntimeName.TENSORRT: BuilderName.TENSORRT, RuntimeName.TENSORRT_RTX: BuilderName.TENSORRT_RTX}
+_INT32_BYTES = 4
+
+
+class TensorRTRunner(Runner):
+    """An artifact's engine on the GPU, with buffers, a stream and pinned host memory of its own."""
+
+    def __init__(self, artifact: Artifact, runtime: RuntimeName) -> None:
+        super().__init__(artifact, runtime)
+        trt = load_package(_BUILDERS[runtime])
+        self._gpu, self._version = device(), str(trt.__version__)
+        self._engine = choose_engine(artifact, _BUILDERS[runtime], self._version, self._gpu.target)
+        self._plan = EnginePlan(self._engine.manifest, artifact.manifest.model.geometry)
+        self._stream = Stream()
+        self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._plan.buffers()}
+        first, second = engine_parts(self._engine.manifest)
+        loader = EngineLoader(trt, self._engine)
+        self._first = _Part(trt, loader, first, self._engine.manifest)
+        self._second = None if second is None else _Part(trt, loader, second, self._engine.manifest)
+        self._host = self._host_memory()
+        self._graphs: dict[tuple[str, int], Graph] = {}
+        if self._second is not None:
+            lanes = np.arange(self._plan.geometry.tokens, dtype=np.int32)
+            self._stream.upload(self._buffers[LANES].address, lanes)
+            self._stream.synchronize()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions, device and engine behind this runner."""
+        attention = self._engine.manifest.attention
+        return {
+            "runtime": self.runtime.value,
+            "TensorRT": self._version,
+            "GPU": f"{self._gpu.name} ({self._gpu.target})",
+            "engine": self._engine.path.name,
+            "fused attention": f"{attention.fused} of {attention.blocks}",
+        }
+
+    @property
+    def kind(self) -> str:
+        """The runtime with what of an engine decides how fast its layers are, pruned or not."""
+        manifest = self._engine.manifest
+        asked = "".join(f", {portability}" for portability in manifest.portability)
+        return f"{self.runtime} in {manifest.precision}, attention {manifest.attention.form}{asked}"
+
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """The fewest and the most images of a request: what the engine was built for."""
+        return self._plan.manifest.batch.smallest, self._plan.manifest.batch.largest
+
+    def _host_memory(self) -> dict[str, NDArray[Any]]:
+        """Returns page-locked memory for what crosses to the GPU and back, at the largest batch."""
+        largest = self._plan.manifest.batch.largest
+        parts = [part for part in engine_parts(self._plan.manifest) if part is not None]
+        crossing = {tensor.name: tensor for tensor in (*parts[0].inputs, *parts[0].outputs, *parts[-1].outputs)}
+        wanted = [*(tensor.name for tensor in parts[0].inputs), *self._answers]
+        if self._second is not None:
+            wanted.append(CU_SEQLENS)
+        if self.artifact.manifest.pruning is not None:
+            wanted += [self.artifact.manifest.pruning.importance, self.artifact.manifest.pruning.keep]
+        return {name: pinned(self._plan.shape(crossing[name], largest), crossing[name].dtype) for name in wanted}
+
+    @property
+    def _answers(self) -> tuple[str, ...]:
+        return self.artifact.manifest.output_names
+
+    def _stage(self, images: NDArray[np.float32], point: BatchPoint | None) -> None:
+        """Puts a batch into page-locked memory."""
+        self._plan.check_batch(len(images))
+        self._host[IMAGES][: len(images)] = images
+        if point is not None:
+            self._host[MASS][: len(images)] = point.mass
+            self._host[KEEP_LIMITS][: len(images)] = point.keep_limits
+
+    def _upload(self, count: int) -> None:
+        for tensor in self._first.info.inputs:
+            self._stream.upload(self._buffers[tensor.name].address, self._host[tensor.name][:count])
+
+    def _compute(self, count: int) -> float:
+        """Starts the work between the copies; waits once, for the extents, where there is a trunk.
+
+        Returns:
+            The host's seconds, the wait left out.
+        """
+        started, waited = time.perf_counter(), 0.0
+        addresses = {name: buffer.address for name, buffer in self._buffers.items()}
+        self._first.enqueue(self._plan, self._stream, addresses, count, None)
+        if self._second is not None:
+            offsets = self._host[CU_SEQLENS][: count + 1]
+            self._stream.download(offsets, addresses[CU_SEQLENS])
+            waiting = time.perf_counter()
+            self._stream.synchronize()
+            waited = time.perf_counter() - waiting
+            extents = self._plan.extents(offsets)
+            addresses[KEPT] = addresses[ROWS]
+            self._second.enqueue(self._plan, self._stream, addresses, count, extents)
+        return time.perf_counter() - started - waited
+
+    def _download(self, names: tuple[str, ...], count: int) -> None:
+        for name in names:
+            self._stream.download(self._host[name][:count], self._buffers[name].address)
+
+    def _answer(self, names: tuple[str, ...], count: int) -> dict[str, NDArray[Any]]:
+        """Waits, and returns copies, as the next batch overwrites the memory."""
+        self._stream.synchronize()
+        return {name: self._host[name][:count].copy() for name in names}
+
+    def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
+        self._stage(images, point)
+        count = len(images)
+        if self._recordable:
+            self._recorded("request", count, lambda: self._request(count)).launch(self._stream)
+        else:
+            self._request(count)
+        found = self._answer(self._answers, count)
+        return RawOutput(found[self._answers[0]], found.get(COUNTS), found.get(FEATURES))
+
+    def _request(self, count: int) -> None:
+        self._upload(count)
+        self._compute(count)
+        self._download(self._answers, count)
+
+    @property
+    def _recordable(self) -> bool:
+        """Whether requests are replayed: a wait cannot be recorded, and TensorRT for RTX records its own work."""
+        return self._second is None and self.runtime is RuntimeName.TENSORRT
+
+    def _recorded(self, name: str, count: int, work: Callable[[], object]) -> Graph:
+        """Returns the named work on a batch size as a recording; its first run is unrecorded, as it allocates."""
+        if (name, count) not in self._graphs:
+            work()
+            self._stream.synchronize()
+            with self._stream.captured() as graph:
+                work()
+            self._graphs[name, count] = graph
+        return self._graphs[name, count]
+
+    def _starter(self, count: int) -> Callable[[], float]:
+        """Returns what starts the work between the copies as a request does; it returns the host's seconds for it."""
+        if not self._recordable:
+            return lambda: self._compute(count)
+        graph = self._recorded("compute", count, lambda: self._compute(count))
+
+        def launch() -> float:
+            started = time.perf_counter()
+            graph.launch(self._stream)
+            return time.perf_counter() - started
+
+        return launch
+
+    def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
+        pruning = self.artifact.manifest.pruning
+        assert pruning is not None
+        names = self._answers[0], pruning.importance, pruning.keep
+        self._stage(images, point)
+        self._upload(len(images))
+        self._compute(len(images))
+        self._download(names, len(images))
+        found = self._answer(names, len(images))
+        return Selection(*(found[name] for name in names))
+
+    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], float]:
+        """Returns a call that computes on inputs which are on the GPU already, timed by the GPU's clock."""
+        count = len(images)
+        staged = [array.copy() for array in (images, *(() if point is None else (point.mass, point.keep_limits)))]
+        before, after, start = Event(), Event(), self._starter(count)
+
+        def compute() -> float:
+            self._stage(staged[0], None if point is None else BatchPoint(staged[1], staged[2]))
+            self._upload(count)
+            before.record(self._stream)
+            start()
+            after.record(self._stream)
+            self._stream.synchronize()
+            return after.seconds_since(before)
+
+        return compute
+
+    def _stages(self, images: NDArray[np.float32], point: BatchPoint | None) -> StageTimes:
+        count = len(images)
+        self._stage(images, point)
+        marks, start = [Event() for _ in range(4)], self._starter(count)
+        marks[0].record(self._stream)
+        self._upload(count)
+        marks[1].record(self._stream)
+        enqueue = start()
+        marks[2].record(self._stream)
+        self._download(self._answers, count)
+        marks[3].record(self._stream)
+        self._stream.synchronize()
+        upload, compute, download = (later.seconds_since(earlier) for earlier, later in pairwise(marks))
+        return StageTimes(enqueue, upload, compute, download)
+
+
+class _Part:
+    """One engine file, deserialised, with its context."""
+
+    def __init__(self, trt: Any, loader: EngineLoader, info: PartInfo, manifest: EngineManifest) -> None:
+        self.info = info
+        self._engine = loader.load(info.name)
+        self._context = _context(trt, manifest, self._engine, info.name)
+        self._profile = 0
+
+    def enqueue(
+        self, plan: EnginePlan, stream: Stream, addresses: dict[str, int], count: int, extents: Extents | None
+    ) -> None:
+        """Starts a run; the profile is changed only where the shapes want another."""
+        profile = plan.profile(self.info, count, extents)
+        context, handle = self._context, int(stream.handle)
+        accepted = True
+        if profile != self._profile:
+            accepted = context.set_optimization_profile_async(profile, handle)
+            self._profile = profile
+        for name, shape in plan.input_shapes(self.info, count, extents).items():
+            accepted = accepted and context.set_input_shape(name, shape)
+        for tensor in (*self.info.inputs, *self.info.outputs):
+            accepted = accepted and context.set_tensor_address(tensor.name, addresses[tensor.name])
+        if not (accepted and context.execute_async_v3(handle)):
+            raise RuntimeUnavailable(
+                f"the {self.info.name} of engine {plan.manifest.name} could not run a batch of {count}",
+                "try a smaller batch, or build the engine again",
+            )
+
+
+def _context(trt: Any, manifest: EngineManifest, engine: Any, part: PartName) -> Any:
+    """Returns an execution context.
+
+    TensorRT for RTX records its own graphs, and compiles kernels for the shapes it meets. A trunk meets other shapes in
+    nearly every batch, for which that would never pay; the other parts have one shape for each batch size.
+    """
+    if manifest.builder is not BuilderName.TENSORRT_RTX:
+        return engine.create_execution_context()
+    config, strategies = engine.create_runtime_config(), trt.DynamicShapesKernelSpecializationStrategy
+    if part is PartName.MODEL:
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    config.dynamic_shapes_kernel_specialization_strategy = (
+        strategies.NONE if part is PartName.TRUNK else strategies.EAGER
+    )
+    return engine.create_execution_context(config)

@@ -1,0 +1,201 @@
+"""A stand-in for a GPU: its memory is the host's, its streams do everything at once, its engines are ONNX Runtime.
+
+What runs on it is the runner's own code: buffers, shapes, addresses, the seam, recordings. Addresses are checked
+against what was allocated, so a copy or a tensor that leaves its buffer is an error and not a crash.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from enum import IntEnum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
+
+
+class Status(IntEnum):
+    """What every call returns first."""
+
+    cudaSuccess = 0  # noqa: N815
+
+
+OK = Status.cudaSuccess
+
+
+class HostMemory:
+    """Memory by address; everything read or written lies in one allocation."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Any] = {}
+
+    def allocate(self, size: int) -> int:
+        block = (ctypes.c_byte * size)()
+        self.blocks[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def array(self, address: int, shape: tuple[int, ...], dtype: type[Any]) -> NDArray[Any]:
+        """Returns a view of what lies at an address."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        block = self.blocks[address]
+        assert size <= len(block), f"{shape} of {dtype.__name__} does not fit into {len(block)} bytes"
+        return np.frombuffer(block, dtype=dtype, count=int(np.prod(shape))).reshape(shape)
+
+
+class HostCuda:
+    """The calls of ``cuda.bindings.runtime`` that are used."""
+
+    cudaStreamNonBlocking = 1  # noqa: N815
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")  # noqa: N815
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
+
+    def __init__(self) -> None:
+        self.memory, self.pinned = HostMemory(), HostMemory()
+        self.recording: list[Any] | None = None
+        self.launches, self.clock = 0, 0.0
+
+    def do(self, work: Any) -> None:
+        """Does what is put on a stream, or records it."""
+        if self.recording is None:
+            work()
+        else:
+            self.recording.append(work)
+
+    def cudaGetDevice(self) -> tuple[Status, int]:  # noqa: N802
+        return OK, 0
+
+    def cudaGetDeviceProperties(self, _: int) -> tuple[Status, Any]:  # noqa: N802
+        return OK, SimpleNamespace(name=b"stand-in\0", major=8, minor=9)
+
+    def cudaStreamCreateWithFlags(self, _: int) -> tuple[Status, int]:  # noqa: N802
+        return OK, 7
+
+    def cudaStreamSynchronize(self, _: int) -> tuple[Status]:  # noqa: N802
+        assert self.recording is None, "a wait cannot be recorded"
+        return (OK,)
+
+    def cudaMalloc(self, size: int) -> tuple[Status, int]:  # noqa: N802
+        return OK, self.memory.allocate(size)
+
+    def cudaHostAlloc(self, size: int, _: int) -> tuple[Status, int]:  # noqa: N802
+        return OK, self.pinned.allocate(size)
+
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: str, _: int) -> tuple[Status]:  # noqa: N802
+        device = target if kind == "up" else source
+        assert size <= len(self.memory.blocks[device]), "a copy leaves its buffer"
+        self.do(lambda: ctypes.memmove(target, source, size))
+        return (OK,)
+
+    def cudaStreamBeginCapture(self, *_: int) -> tuple[Status]:  # noqa: N802
+        self.recording = []
+        return (OK,)
+
+    def cudaStreamEndCapture(self, _: int) -> tuple[Status, Any]:  # noqa: N802
+        recorded, self.recording = self.recording, None
+        return OK, recorded
+
+    def cudaGraphInstantiate(self, recorded: Any, _: int) -> tuple[Status, Any]:  # noqa: N802
+        return OK, list(recorded)
+
+    def cudaGraphLaunch(self, graph: Any, _: int) -> tuple[Status]:  # noqa: N802
+        self.launches += 1
+        for work in graph:
+            work()
+        return (OK,)
+
+    def cudaEventCreate(self) -> tuple[Status, list[float]]:  # noqa: N802
+        return OK, [0.0]
+
+    def cudaEventRecord(self, event: list[float], _: int) -> tuple[Status]:  # noqa: N802
+        self.clock += 1.0
+        event[0] = self.clock
+        return (OK,)
+
+    def cudaEventElapsedTime(self, earlier: list[float], later: list[float]) -> tuple[Status, float]:  # noqa: N802
+        return OK, later[0] - earlier[0]
+
+    def __getattr__(self, name: str) -> Any:
+        assert name in (
+            "cudaFree",
+            "cudaFreeHost",
+            "cudaStreamDestroy",
+            "cudaEventDestroy",
+            "cudaGraphDestroy",
+            "cudaGraphExecDestroy",
+        )
+        return lambda *_: (OK,)
+
+
+class HostTensorRT:
+    """The part of a TensorRT package that loads and runs engines; each plan stands for an ONNX file.
+
+    Args:
+        version: what engines must have been built with.
+        cuda: where tensors lie.
+        plans: plan file to the ONNX file that it was built from.
+    """
+
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(NONE="none", EAGER="eager")
+
+    def __init__(self, version: str, cuda: HostCuda, plans: dict[Path, Path]) -> None:
+        self.__version__ = version
+        self.cuda, self.contexts = cuda, []
+        self._models = {hashlib.sha256(plan.read_bytes()).digest(): model for plan, model in plans.items()}
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR = "error", "internal error"
+
+    def Runtime(self, _: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(deserialize_cuda_engine=self._engine)
+
+    def _engine(self, plan: bytes) -> Any:
+        session = ort.InferenceSession(str(self._models[hashlib.sha256(plan).digest()]))
+
+        def context(config: Any = None) -> HostContext:
+            self.contexts.append(HostContext(session, self.cuda, config))
+            return self.contexts[-1]
+
+        return SimpleNamespace(create_execution_context=context, create_runtime_config=SimpleNamespace)
+
+
+class HostContext:
+    """An execution context: shapes and addresses in, results at addresses out."""
+
+    def __init__(self, session: Any, cuda: HostCuda, config: Any) -> None:
+        self.session, self.cuda, self.config = session, cuda, config
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+        self.profiles: list[int] = []
+
+    def set_optimization_profile_async(self, index: int, _: int) -> bool:
+        self.profiles.append(index)
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, _: int) -> bool:
+        shapes, addresses = dict(self.shapes), dict(self.addresses)
+        self.cuda.do(lambda: self._execute(shapes, addresses))
+        return True
+
+    def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
+        memory = self.cuda.memory
+        feeds = {
+            x.name: memory.array(addresses[x.name], shapes[x.name], TYPES[x.type]) for x in self.session.get_inputs()
+        }
+        names = [output.name for output in self.session.get_outputs()]
+        for name, value in zip(names, self.session.run(names, feeds), strict=True):
+            memory.array(addresses[name], value.shape, value.dtype.type)[...] = value
