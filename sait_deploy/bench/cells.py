@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sait_deploy.bench.results import Accuracy, Interval, Report, Row, Timing, Variant
+from sait_deploy.bench.results import Accuracy, Interval, Refusal, Report, Row, Timing, Variant
 from sait_deploy.bench.stats import WARNING
 
 NOTHING: Final = "–"
@@ -47,6 +48,44 @@ HEADINGS: Final = Cells(
 )
 
 
+class StageCells(NamedTuple):
+    """Where the time of one row goes, as text."""
+
+    batch: str
+    variant: str
+    enqueue: str
+    upload: str
+    compute: str
+    download: str
+
+
+STAGE_HEADINGS: Final = StageCells(
+    batch="batch",
+    variant="variant",
+    enqueue="enqueue ms",
+    upload="host to device ms",
+    compute="compute ms",
+    download="device to host ms",
+)
+
+STAGE_TITLE: Final = "Where a request's time goes"
+STAGE_TEXT: Final = (
+    "Medians. Enqueue is the host's time to start the work, and passes while the device computes; the other three "
+    "follow each other on the runner's own stream, by the device's clock."
+)
+
+
+class RefusalCells(NamedTuple):
+    """What could not run, as text."""
+
+    batches: str
+    variant: str
+    why: str
+
+
+REFUSAL_HEADINGS: Final = RefusalCells(batches="batch", variant="variant", why="in place of figures")
+
+
 def digits(value: float, significant: int = 3) -> str:
     """Writes a number with that many significant digits and never an exponent: 0.150, 4.61, 1237."""
     exponent = int(f"{value:.{significant - 1}e}".partition("e")[2])
@@ -58,8 +97,30 @@ def interval_text(interval: Interval) -> str:
     return f"{interval.median:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
+def by_runtime(report: Report) -> list[Report]:
+    """Returns a report for each runtime with what was measured on it: dense is compared with nowhere else."""
+    parts = []
+    for info in report.runtimes:
+        own = {variant.id for variant in report.variants if variant.runtime == info.name}
+        parts.append(
+            dataclasses.replace(
+                report,
+                runtimes=(info,),
+                variants=tuple(variant for variant in report.variants if variant.id in own),
+                rows=tuple(row for row in report.rows if row.variant in own),
+                refusals=tuple(refusal for refusal in report.refusals if refusal.variant in own),
+            )
+        )
+    return parts
+
+
+def runtimes_text(report: Report) -> str:
+    """Names the runtimes: "onnxruntime, tensorrt-rtx"."""
+    return ", ".join(info.name for info in report.runtimes)
+
+
 def baseline_of(report: Report) -> Variant | None:
-    """Returns the dense baseline, or None of a report without."""
+    """Returns the dense baseline of a report of one runtime, or None of a report without."""
     return next((variant for variant in report.variants if variant.baseline), None)
 
 
@@ -69,7 +130,7 @@ def ordered_variants(report: Report) -> tuple[Variant, ...]:
 
 
 def by_batch(report: Report) -> Iterator[tuple[int, list[tuple[Variant, Row]]]]:
-    """Yields every batch size, ascending, with its rows in the order of ``ordered_variants``."""
+    """Yields every batch size that has rows, ascending, with them in the order of ``ordered_variants``."""
     rows = {(row.batch, row.variant): row for row in report.rows}
     for batch in sorted({row.batch for row in report.rows}):
         found = [(v, rows[batch, v.id]) for v in ordered_variants(report) if (batch, v.id) in rows]
@@ -85,7 +146,7 @@ def ordered_notes(notes: Sequence[str]) -> list[tuple[bool, str]]:
 def accuracy_text(variant: Variant, baseline: Variant | None) -> str:
     """Writes top-1 with its difference to the baseline in points, else agreement with dense, else a dash."""
     own = variant.accuracy
-    if own is None or (own.top1_percent is None and variant.baseline):
+    if own is None or (own.top1_percent is None and (variant.baseline or own.agreement_percent is None)):
         return NOTHING
     if own.top1_percent is None:
         return f"agrees {own.agreement_percent:.1f} %"
@@ -125,3 +186,35 @@ def cells(row: Row, variant: Variant, baseline: Variant | None) -> Cells:
         share=NOTHING if row.share is None else f"{row.share:.0%}".replace("%", " %"),
         accuracy=accuracy_text(variant, baseline),
     )
+
+
+def stage_rows(report: Report) -> list[StageCells]:
+    """Returns where the time of each row goes, of rows that say so."""
+    return [
+        StageCells(
+            batch=str(batch),
+            variant=variant.label,
+            enqueue=digits(row.stages.enqueue_ms),
+            upload=digits(row.stages.upload_ms),
+            compute=digits(row.stages.compute_ms),
+            download=digits(row.stages.download_ms),
+        )
+        for batch, rows in by_batch(report)
+        for variant, row in rows
+        if row.stages is not None
+    ]
+
+
+def refusal_rows(report: Report) -> list[RefusalCells]:
+    """Returns what could not run, in the order of ``ordered_variants``."""
+    return [
+        RefusalCells(", ".join(map(str, refusal.batches)), variant.label, refusal_text(refusal))
+        for variant in ordered_variants(report)
+        for refusal in report.refusals
+        if refusal.variant == variant.id
+    ]
+
+
+def refusal_text(refusal: Refusal) -> str:
+    """Says why there are no figures, and what to do about it."""
+    return f"cannot run here: {refusal.reason}" + (f"; {refusal.hint}" if refusal.hint else "")

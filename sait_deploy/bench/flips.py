@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifact import Artifact
+from sait_deploy.bench.groups import portions
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.subjects import Subject
 from sait_deploy.errors import SaitError
@@ -32,11 +33,19 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How the benchmark runs: what flips are counted against."""
+    """How the benchmark runs: what flips are counted against.
+
+    Attributes:
+        runtime: which runs it.
+        threads: threads within one operator; None for all processors.
+        batch: the largest batch measured.
+        before: runtimes that flips were counted of already, not to say the same thing twice.
+    """
 
     runtime: RuntimeName
     threads: int | None
     batch: int
+    before: tuple[RuntimeName, ...] = ()
 
 
 def count_flips(
@@ -58,21 +67,28 @@ def count_flips(
     """
     found: list[Flips] = []
     notes: list[str] = []
-    batch = min(max(_LARGE, setting.batch), len(images))
     artifacts = {s.artifact.manifest.id: s.artifact for s in subjects if s.artifact.manifest.pruning is not None}
     others = {name: list(_others(artifact, setting, notes)) for name, artifact in artifacts.items()}
     for subject in subjects:
         name = subject.artifact.manifest.id
         if name not in artifacts:
             continue
-        base = _run(runners[name], subject, images, batch)
-        against = [] if batch == 1 else [(f"batch 1 and {batch}", _run(runners[name], subject, images, 1))]
-        for words, other in others[name]:
+        runner = runners[name]
+        fewest, most = runner.batch_range
+        batch = min(max(_LARGE, setting.batch, fewest), max(len(images), fewest), most)
+        alone = f"batch {fewest} and {batch}"
+        ways = [*([] if batch == fewest else [(alone, runner, fewest)]), *((*way, batch) for way in others[name])]
+        try:
+            base = _run(runner, subject, images, batch)
+        except SaitError as error:
+            notes += [_uncompared(words, error.message) for words, *_ in ways]
+            continue
+        for words, other, size in ways:
             try:
-                against.append((words, _run(other, subject, images, batch)))
+                run = _run(other, subject, images, size)
             except SaitError as error:
                 notes.append(_uncompared(words, error.message))
-        for words, run in against:
+                continue
             kept = 100.0 * float((run.keep != base.keep).any(axis=1).mean())
             answers = 100.0 * float((run.answers != base.answers).mean())
             found.append(Flips(subject.id, words, len(images), kept, answers))
@@ -85,11 +101,11 @@ def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[
     attempts: list[tuple[str, Callable[[], Runner]]] = []
     if threads > 1 and setting.runtime is RuntimeName.ONNXRUNTIME:
         attempts.append((f"1 and {threads} threads", lambda: load(artifact, setting.runtime, RunOptions(threads=1))))
-    rival = RuntimeName.ONNXRUNTIME if setting.runtime is RuntimeName.TORCH else RuntimeName.TORCH
+    rival = _rival(setting.runtime)
     words = f"{setting.runtime} and {rival}"
     if rival is RuntimeName.TORCH and artifact.manifest.weights.source is WeightsSource.PRETRAINED:
         notes.append(_uncompared(words, "the weights would have to be downloaded again"))
-    else:
+    elif rival not in setting.before or _rival(rival) is not setting.runtime:
         attempts.append((words, lambda: load(artifact, rival, RunOptions(threads=threads))))
     for words, attempt in attempts:
         try:
@@ -98,18 +114,22 @@ def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[
             notes.append(_uncompared(words, error.message))
 
 
+def _rival(runtime: RuntimeName) -> RuntimeName:
+    """Returns the runtime to compare with: ONNX Runtime's CPU runs are had wherever artifacts are."""
+    return RuntimeName.TORCH if runtime is RuntimeName.ONNXRUNTIME else RuntimeName.ONNXRUNTIME
+
+
 def _uncompared(words: str, why: str) -> str:
     return f"kept sets were not compared between {words}: {why}"
 
 
 def _run(runner: Runner, subject: Subject, images: NDArray[np.float32], batch: int) -> _Run:
     choices, keep, answers = subject.choices(len(images)), [], []
-    for start in range(0, len(images), batch):
-        part = slice(start, start + batch)
-        selection = runner.select_at(images[part], choices.of(part))
+    for numbers in portions(len(images), batch, runner.batch_range):
+        selection = runner.select_at(images[numbers], choices.of(numbers))
         keep.append(selection.keep)
         answers.append(selection.logits.argmax(axis=1))
-    return _Run(np.concatenate(keep), np.concatenate(answers))
+    return _Run(np.concatenate(keep)[: len(images)], np.concatenate(answers)[: len(images)])
 
 
 def flip_notes(flips: Sequence[Flips], labels: dict[str, str]) -> list[str]:

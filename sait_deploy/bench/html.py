@@ -8,20 +8,27 @@ from typing import Final
 import numpy as np
 
 from sait_deploy.bench.cells import (
-    HEADINGS,
     TIMING_TEXT,
-    Cells,
-    baseline_of,
     by_batch,
-    cells,
+    by_runtime,
     digits,
     interval_text,
     ordered_notes,
     ordered_variants,
+    runtimes_text,
+)
+from sait_deploy.bench.htmltables import (
+    Place,
+    artifacts,
+    figures_table,
+    listings,
+    refusals_table,
+    stages_table,
+    tones_of,
 )
 from sait_deploy.bench.markup import escape_html, shorten
-from sait_deploy.bench.plot import STYLE, Point, Series, Strip, StripGroup, ratio_plot, strip_plot, tone_class
-from sait_deploy.bench.results import Report, Variant
+from sait_deploy.bench.plot import STYLE, Point, Series, Strip, StripGroup, ratio_plot, strip_plot
+from sait_deploy.bench.results import Report
 
 _PAGE_STYLE: Final = """
 :root{color-scheme:light dark;--amber:#8a5a00;--amber-paper:#fff6e0;--shade:#f5f7f9}
@@ -44,10 +51,11 @@ figure{margin:0}figure h2{margin-top:2rem}figcaption{margin-top:.8rem;color:var(
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;text-align:right;white-space:nowrap}
 thead th{vertical-align:bottom;white-space:normal;font-weight:600;color:var(--muted);line-height:1.25}
-tbody th{font-weight:400}.variant,.accuracy{text-align:left}.variant{max-width:18rem;white-space:normal;min-width:8rem}
+tbody th{font-weight:400}.variant,.accuracy,.why{text-align:left}
+.variant{max-width:18rem;white-space:normal;min-width:8rem}
 tbody{border-top:1px solid var(--rule)}table tbody:last-child{border-bottom:1px solid var(--rule)}
 tr.baseline>:not(.batch){background:var(--shade)}tbody .batch{font-weight:600;vertical-align:top}
-thead .speedup,thead .accuracy{white-space:nowrap}
+thead .speedup,thead .accuracy{white-space:nowrap}.why{white-space:normal;min-width:14rem}
 .swatch{display:inline-block;width:.7em;height:.7em;border-radius:50%;background:var(--tone);margin-right:.5em}
 .lists{display:grid;grid-template-columns:1fr;gap:0 3.5rem}
 @media (min-width:900px){.lists{grid-template-columns:1fr 1fr}}
@@ -69,33 +77,28 @@ _SHARE_TEXT: Final = (
 def to_html(report: Report) -> str:
     """Returns the report as one HTML page.
 
-    Notes come first, warnings before the others; then speed-ups and samples as plots, the full table, the
-    environment, the options and the artifacts with their hashes. All text of the report is escaped.
+    Notes come first, warnings before the others; then of each runtime speed-ups and samples as plots, the tables; then
+    the environment, the options and the artifacts with their hashes. All text of the report is escaped.
     """
-    tones = {variant.id: tone for tone, variant in enumerate(ordered_variants(report))}
-    made = "".join(
-        (
-            _header(report),
-            _notes(report),
-            '<div class="plots">',
-            _ratio_figure(report, tones),
-            _strip_figure(report, tones),
-            "</div>",
-            _table(report, tones),
-            '<div class="lists">',
-            _listing("Environment", report.environment),
-            _listing("Options", report.options),
-            "</div>",
-            _artifacts(report, tones),
-        )
-    )
+    parts = by_runtime(report)
+    sections = [_section(part, index if len(parts) > 1 else None) for index, part in enumerate(parts)]
+    made = "".join((_header(report), _notes(report), *sections, listings(report), artifacts(report)))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{escape_html(report.model)}: benchmark</title>"
         f"<style>{STYLE}{_PAGE_STYLE}</style></head>\n<body><main>\n{made}</main></body></html>\n"
     )
+
+
+def _section(part: Report, index: int | None) -> str:
+    """Returns what there is of one runtime; with an index, one of several, headings name it."""
+    place = Place("" if index is None else f" on {runtimes_text(part)}", f"-{index or 0}")
+    tones = tones_of(part)
+    figures = _ratio_figure(part, tones, place) + _strip_figure(part, tones, place)
+    plots = f'<div class="plots">{figures}</div>' if figures else ""
+    return plots + figures_table(part, place) + stages_table(part, place) + refusals_table(part, place)
 
 
 def _header(report: Report) -> str:
@@ -103,7 +106,7 @@ def _header(report: Report) -> str:
     model = escape_html(report.model).replace("_", "_<wbr>")
     return (
         f"<header><h1>{model}</h1>"
-        f"<p>Benchmark on {escape_html(report.runtime)}, measured {escape_html(report.created)}</p>"
+        f"<p>Benchmark on {escape_html(runtimes_text(report))}, measured {escape_html(report.created)}</p>"
         f'<p class="soft">Times are {escape_html(report.timing)}: {TIMING_TEXT[report.timing]}.</p></header>\n'
     )
 
@@ -118,10 +121,10 @@ def _notes(report: Report) -> str:
     return '<ul class="notes" aria-label="Notes">' + "".join(items) + "</ul>\n"
 
 
-def _ratio_figure(report: Report, tones: Mapping[str, int]) -> str:
+def _ratio_figure(report: Report, tones: Mapping[str, int], place: Place) -> str:
     series, told = [], []
     for variant in ordered_variants(report):
-        rows = [row for _, rows in by_batch(report) for other, row in rows if other is variant]
+        rows = [row for _, rows in by_batch(report) for other, row in rows if other is variant and row.speedup]
         points = tuple(
             Point(row.batch, row.speedup.median, row.speedup.low, row.speedup.high) for row in rows if row.speedup
         )
@@ -140,23 +143,25 @@ def _ratio_figure(report: Report, tones: Mapping[str, int]) -> str:
         return ""
     svg = ratio_plot(
         series,
-        ident="speedup",
-        title="Speed-up over dense against batch size",
+        ident=f"speedup{place.suffix}",
+        title=f"Speed-up over dense against batch size{place.where}",
         desc=" ".join(told),
         x_label="images per request (log scale)",
         y_label="times as fast as dense",
         unity="dense",
     )
-    return f"<figure><h2>Speed-up</h2>{svg}<figcaption>{_SHARE_TEXT}</figcaption></figure>\n"
+    return f"<figure><h2>Speed-up{escape_html(place.where)}</h2>{svg}<figcaption>{_SHARE_TEXT}</figcaption></figure>\n"
 
 
-def _strip_figure(report: Report, tones: Mapping[str, int]) -> str:
+def _strip_figure(report: Report, tones: Mapping[str, int], place: Place) -> str:
     groups, told = [], []
+    firsts = [rows[0][0] for _, rows in by_batch(report)]
+    reference = "dense" if all(variant.baseline for variant in firsts) else "first variant's"
     for batch, rows in by_batch(report):
-        dense = next((row.p50_ms for variant, row in rows if variant.baseline), rows[0][1].p50_ms)
+        first = rows[0][1].p50_ms
         strips = []
         for variant, row in rows:
-            samples = np.asarray(row.seconds) * 1e3 / dense
+            samples = np.asarray(row.seconds) * 1e3 / first
             p10, p50, p90 = (float(q) for q in np.quantile(samples, (0.1, 0.5, 0.9)))
             value = f"{digits(row.p50_ms)} ms"
             strips.append(Strip(variant.label, value, tones[variant.id], tuple(samples.tolist()), p10, p50, p90))
@@ -166,69 +171,15 @@ def _strip_figure(report: Report, tones: Mapping[str, int]) -> str:
         return ""
     svg = strip_plot(
         groups,
-        ident="samples",
-        title="Every measured time, relative to the dense median of its batch size",
+        ident=f"samples{place.suffix}",
+        title=f"Every measured time, relative to the {reference} median of its batch size{place.where}",
         desc=" ".join(told),
-        x_label="time ÷ dense median of the same batch size",
+        x_label=f"time ÷ {reference} median of the same batch size",
     )
     caption = (
         "A dot is one round, the first at a strip's top and the last at its bottom, so a slant is drift. Shaded: the "
         "middle 80 % of the rounds; bar: their median, in milliseconds at the right. Of more than 200 rounds, 200 are "
         "drawn, evenly by rank and with both extremes. Times beyond the axis stand at its end and are counted beside."
     )
-    return f"<figure><h2>Time of each round</h2>{svg}<figcaption>{caption}</figcaption></figure>\n"
-
-
-def _table(report: Report, tones: Mapping[str, int]) -> str:
-    heads = "".join(
-        f'<th scope="col" class="{name}">{escape_html(heading)}</th>'
-        for name, heading in zip(Cells._fields, HEADINGS, strict=True)
-    )
-    bodies = []
-    for batch, rows in by_batch(report):
-        lines = []
-        for position, (variant, row) in enumerate(rows):
-            texts = cells(row, variant, baseline_of(report))._asdict()
-            # One cell for all rows of a batch size.
-            span = f'<th scope="rowgroup" class="batch" rowspan="{len(rows)}">{batch}</th>' if position == 0 else ""
-            name = f'<th scope="row" class="variant">{_swatch(tones[variant.id])}{escape_html(texts["variant"])}</th>'
-            rest = "".join(
-                f'<td class="{name}">{escape_html(text)}</td>'
-                for name, text in texts.items()
-                if name not in ("batch", "variant")
-            )
-            lines.append(f"<tr{_baseline_class(variant)}>{span}{name}{rest}</tr>\n")
-        bodies.append("<tbody>" + "".join(lines) + "</tbody>")
-    return (
-        '<h2 id="figures">All figures</h2><div class="scroll" role="region" aria-labelledby="figures" tabindex="0">'
-        f"<table><thead><tr>{heads}</tr></thead>{''.join(bodies)}</table></div>\n"
-    )
-
-
-def _baseline_class(variant: Variant) -> str:
-    return ' class="baseline"' if variant.baseline else ""
-
-
-def _swatch(tone: int) -> str:
-    return f'<i class="swatch {tone_class(tone)}" aria-hidden="true"></i>'
-
-
-def _listing(heading: str, values: Mapping[str, str]) -> str:
-    if not values:
-        return ""
-    items = "".join(f"<dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd>" for name, value in values.items())
-    return f"<section><h2>{heading}</h2><dl>{items}</dl></section>\n"
-
-
-def _artifacts(report: Report, tones: Mapping[str, int]) -> str:
-    items = []
-    for variant in ordered_variants(report):
-        facts = ["weights never trained (random)" if variant.random_weights else "trained weights"]
-        if variant.accuracy is not None:
-            facts.append(f"accuracy over {variant.accuracy.images:,} images")
-        items.append(
-            f"<dt>{_swatch(tones[variant.id])}{escape_html(variant.label)}</dt>"
-            f"<dd>{escape_html(variant.id)} · {' · '.join(facts)}<br>"
-            f'<span class="soft">SHA-256</span> <code>{escape_html(variant.model_sha256)}</code></dd>'
-        )
-    return f'<h2>Artifacts</h2><dl class="artifacts">{"".join(items)}</dl>\n'
+    heading = f"Time of each round{escape_html(place.where)}"
+    return f"<figure><h2>{heading}</h2>{svg}<figcaption>{caption}</figcaption></figure>\n"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,23 +53,43 @@ def _require(condition: bool, what: str) -> None:
 
 def _check(report: Report) -> None:
     """Checks what the types cannot say."""
+    names = [info.name for info in report.runtimes]
+    for what, found in (("runtimes", names), ("variant ids", [variant.id for variant in report.variants])):
+        repeated = [name for name, times in Counter(found).items() if times > 1]
+        _require(not repeated, f"{what} {shown(repeated)} are repeated")
     for index, variant in enumerate(report.variants):
-        _check_variant(variant, f"variants[{index}]")
-    repeated = [name for name, times in Counter(variant.id for variant in report.variants).items() if times > 1]
-    _require(not repeated, f"variant ids {shown(repeated)} are repeated")
-    baselines = [variant.id for variant in report.variants if variant.baseline]
-    _require(len(baselines) == 1, f"{len(baselines)} variants are the baseline, and one has to be")
-    known = {variant.id for variant in report.variants}
+        _check_variant(variant, names, f"variants[{index}]")
+    for name in names:
+        baselines = [variant for variant in report.variants if variant.baseline and variant.runtime == name]
+        _require(len(baselines) == 1, f"{len(baselines)} variants are the baseline on {shown(name)}, and one has to be")
+    variants = {variant.id: variant for variant in report.variants}
     for index, row in enumerate(report.rows):
-        where = f"rows[{index}]"
-        _require(row.variant in known, f"{where}.variant {shown(row.variant)} is not among the variants")
-        _check_row(row, row.variant == baselines[0], where)
-    _check_pairs(report.rows, baselines[0])
+        _require(row.variant in variants, f"rows[{index}].variant {shown(row.variant)} is not among the variants")
+        _check_row(row, f"rows[{index}]")
+    for index, refusal in enumerate(report.refusals):
+        known = f"refusals[{index}].variant {shown(refusal.variant)} is not among the variants"
+        _require(refusal.variant in variants, known)
+    _check_complete(report)
+    for name in names:
+        _check_pairs(report, {variant.id for variant in report.variants if variant.runtime == name})
     for index, flips in enumerate(report.flips):
-        _check_flips(flips, known, f"flips[{index}]")
+        _check_flips(flips, set(variants), f"flips[{index}]")
 
 
-def _check_variant(variant: Variant, where: str) -> None:
+def _check_complete(report: Report) -> None:
+    """Checks that every variant has a row or a refusal, and not both, at every batch size."""
+    found = Counter((row.batch, row.variant) for row in report.rows)
+    found.update((batch, refusal.variant) for refusal in report.refusals for batch in refusal.batches)
+    _require(bool(found), "it has no rows and no refusals")
+    for batch in sorted({batch for batch, _ in found}):
+        for variant in report.variants:
+            times = found[batch, variant.id]
+            what = f"{shown(variant.id)} has {times} rows and refusals at batch {batch}, and one has to be"
+            _require(times == 1, what)
+
+
+def _check_variant(variant: Variant, runtimes: Sequence[str], where: str) -> None:
+    _require(variant.runtime in runtimes, f"{where}.runtime {shown(variant.runtime)} is not among the runtimes")
     if variant.accuracy is not None:
         _require(variant.accuracy.images >= 1, f"{where}.accuracy.images is {variant.accuracy.images}")
         for percent in (variant.accuracy.top1_percent, variant.accuracy.agreement_percent):
@@ -82,7 +103,7 @@ def _check_flips(flips: Flips, known: set[str], where: str) -> None:
         _require(0 <= percent <= 100, f"{where} holds {percent} percent")
 
 
-def _check_row(row: Row, baseline: bool, where: str) -> None:
+def _check_row(row: Row, where: str) -> None:
     _require(row.batch >= 1, f"{where}.batch is {row.batch}")
     _require(row.batches >= 1, f"{where}.batches is {row.batches}")
     _require(len(row.seconds) > 0 and min(row.seconds) > 0, f"{where}.seconds is empty or holds no duration")
@@ -96,25 +117,26 @@ def _check_row(row: Row, baseline: bool, where: str) -> None:
     )
     _require(row.macs >= 1, f"{where}.macs is {row.macs}")
     _require(row.mac_ratio > 0, f"{where}.mac_ratio is {row.mac_ratio}")
-    _require((row.speedup is None) == baseline, f"{where}.speedup belongs to all but the baseline")
-    _require((row.share is None) == baseline, f"{where}.share belongs to all but the baseline")
     if row.speedup is not None:
         ordered = 0 < row.speedup.low <= row.speedup.median <= row.speedup.high
         _require(ordered, f"{where}.speedup is not in ascending order")
+    if row.stages is not None:
+        _require(min(dataclasses.astuple(row.stages)) >= 0, f"{where}.stages holds no duration")
 
 
-def _check_pairs(rows: tuple[Row, ...], baseline: str) -> None:
-    _require(len(rows) > 0, "it has no rows")
-    rounds: dict[int, int] = {row.batch: len(row.seconds) for row in rows if row.variant == baseline}
-    batches = {row.batch: row.batches for row in rows if row.variant == baseline}
-    seen = set()
-    for index, row in enumerate(rows):
-        where = f"rows[{index}]"
-        _require(row.batch in rounds, f"{where} has no baseline beside it at batch {row.batch}")
-        _require(
-            len(row.seconds) == rounds[row.batch],
-            f"{where}.seconds holds {len(row.seconds)} samples, the baseline of batch {row.batch} {rounds[row.batch]}",
-        )
-        _require(row.batches == batches[row.batch], f"{where}.batches is not the baseline's, {batches[row.batch]}")
-        _require((row.batch, row.variant) not in seen, f"{where} repeats batch {row.batch} of {shown(row.variant)}")
-        seen.add((row.batch, row.variant))
+def _check_pairs(report: Report, together: set[str]) -> None:
+    """Checks that rows of a runtime and batch size were taken in the same rounds, and compared with dense if it ran."""
+    baseline = next(v.id for v in report.variants if v.baseline and v.id in together)
+    numbered = [(f"rows[{index}]", row) for index, row in enumerate(report.rows) if row.variant in together]
+    compared = {row.batch for _, row in numbered if row.variant == baseline}
+    first: dict[int, tuple[str, Row]] = {}
+    for where, row in numbered:
+        other, like = first.setdefault(row.batch, (where, row))
+        rounds = f"{where}.seconds holds {len(row.seconds)} samples, {other} of the same batch size {len(like.seconds)}"
+        _require(len(row.seconds) == len(like.seconds), rounds)
+        _require(row.batches == like.batches, f"{where}.batches is not that of {other}, {like.batches}")
+        wanted = row.variant != baseline and row.batch in compared
+        for name, value in (("speedup", row.speedup), ("share", row.share)):
+            _require(
+                (value is not None) == wanted, f"{where}.{name} belongs to all that dense ran beside, and no other"
+            )

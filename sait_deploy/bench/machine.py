@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sait_deploy.runtime import Runner
 from sait_deploy.runtime.onnxruntime import processors
 
 
-def environment(runner: Runner, threads: int | None) -> dict[str, str]:
-    """Returns machine, versions and what is behind the runner, name to value."""
-    found = {
+def environment(threads: int | None) -> dict[str, str]:
+    """Returns what there is whatever the runtime, name to value."""
+    return {
         "processor": processor_name(),
         "processors usable": str(processors()),
         "threads": str(processors() if threads is None else threads),
@@ -22,7 +21,6 @@ def environment(runner: Runner, threads: int | None) -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
-    return found | runner.environment
 
 
 def processor_name() -> str:

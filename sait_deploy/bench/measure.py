@@ -42,11 +42,14 @@ class MeasureOptions:
             )
 
 
-def measure(calls: Mapping[str, Sequence[Callable[[], object]]], options: MeasureOptions) -> dict[str, list[float]]:
+def measure(
+    calls: Mapping[str, Sequence[Callable[[], float | None]]], options: MeasureOptions
+) -> dict[str, list[float]]:
     """Times calls, interleaved.
 
     Args:
-        calls: variant id to its calls, one for each of the same batches; round i runs batch i, over and over.
+        calls: variant id to its calls, one for each of the same batches; round i runs batch i, over and over. A call
+            that has a clock of its own returns its seconds.
         options: how long.
 
     Returns:
@@ -69,15 +72,19 @@ def measure(calls: Mapping[str, Sequence[Callable[[], object]]], options: Measur
             batches = calls[names[index]]
             call = batches[done % len(batches)]
             before = time.perf_counter()
-            call()
-            seconds[names[index]].append(time.perf_counter() - before)
+            own = call()
+            seconds[names[index]].append(time.perf_counter() - before if own is None else own)
     return seconds
 
 
 def call_for(
     runner: Runner, images: NDArray[np.float32], timing: Timing, choice: PointChoice = DEFAULT_CHOICE
-) -> Callable[[], object]:
+) -> Callable[[], float | None]:
     """Returns the call that runs a batch, float32 [B, 3, H, W], as far as the clock is to cover it."""
     if timing is Timing.COMPUTE:
         return runner.bind(images, choice)
-    return lambda: runner.run_at(images, choice)
+
+    def request() -> None:
+        runner.run_at(images, choice)
+
+    return request

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sait_deploy.bench.cells import (
     HEADINGS,
+    REFUSAL_HEADINGS,
+    STAGE_HEADINGS,
+    STAGE_TEXT,
+    STAGE_TITLE,
     TIMING_TEXT,
     Cells,
+    RefusalCells,
+    StageCells,
     baseline_of,
     by_batch,
+    by_runtime,
     cells,
     ordered_notes,
     ordered_variants,
+    refusal_rows,
+    runtimes_text,
+    stage_rows,
 )
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.markup import escape_markdown, plain
-from sait_deploy.bench.results import Interval, Report
+from sait_deploy.bench.results import Interval, Report, names_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["from_json", "table", "to_json", "to_markdown"]
+__all__ = ["from_json", "tables", "to_json", "to_markdown"]
 
-_LEFT = ("variant", "accuracy")
+AnyCells = Cells | StageCells | RefusalCells
+
+_LEFT = ("variant", "accuracy", "why")
 _BREAKS = re.compile(r" / | (?=[\[(])|(?<=agrees) ")
 _HEADINGS = Cells(
     batch="batch",
@@ -42,15 +54,33 @@ _HEADINGS = Cells(
 )
 
 
-def table(report: Report, *, columns: int = 80) -> Table:
-    """Returns the terminal table: dense first for each batch size, a line between batch sizes.
+def tables(report: Report, *, columns: int = 80) -> list[Table]:
+    """Returns what the terminal shows of each runtime: its figures, where their time goes, and what could not run.
 
     Args:
         report: what to show.
         columns: width of the terminal; where a row does not fit in one line, its phrases are broken before brackets.
     """
-    from rich import box
-    from rich.table import Table
+    made = []
+    for part in by_runtime(report):
+        own = [_figures(part, columns)] if part.rows else []
+        if stages := stage_rows(part):
+            own.append(_plain_table(STAGE_HEADINGS, stages))
+            own[-1].title = f"{STAGE_TITLE}: medians"
+        if refusals := refusal_rows(part):
+            own.append(_plain_table(REFUSAL_HEADINGS, refusals))
+        if own and not own[0].title:
+            own[0].title = _title(part)
+        made += own
+    return made
+
+
+def _title(part: Report) -> str:
+    return plain(f"{part.model} · {runtimes_text(part)} · {part.timing}")
+
+
+def _figures(report: Report, columns: int) -> Table:
+    """Returns the figures of one runtime: dense first for each batch size, a line between batch sizes."""
     from rich.text import Text
 
     baseline = baseline_of(report)
@@ -59,10 +89,7 @@ def table(report: Report, *, columns: int = 80) -> Table:
     if _width([headings, *lines]) > columns:
         headings = headings._replace(kept="kept\nmean\np95\nmax")
         lines = [Cells(line.batch, line.variant, *(_BREAKS.sub("\n", text) for text in line[2:])) for line in lines]
-    title = Text(plain(f"{report.model} · {report.runtime} · {report.timing}"))
-    made = Table(title=title, box=box.HORIZONTALS, padding=0, pad_edge=False, show_edge=False)
-    for name, heading in zip(Cells._fields, headings, strict=True):
-        made.add_column(heading, justify="left" if name in _LEFT else "right", vertical="top", overflow="fold")
+    made = _empty_table(dict(zip(Cells._fields, headings, strict=True)))
     following = iter(lines)
     for section in sections:
         made.add_section()
@@ -72,6 +99,25 @@ def table(report: Report, *, columns: int = 80) -> Table:
                 shown["batch"] = Text()
             shown["speedup"].stylize(_verdict(row.speedup))
             made.add_row(*shown.values())
+    return made
+
+
+def _empty_table(headings: Mapping[str, str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.HORIZONTALS, padding=0, pad_edge=False, show_edge=False)
+    for name, heading in headings.items():
+        made.add_column(heading, justify="left" if name in _LEFT else "right", vertical="top", overflow="fold")
+    return made
+
+
+def _plain_table(headings: AnyCells, lines: Iterable[AnyCells]) -> Table:
+    from rich.text import Text
+
+    made = _empty_table(headings._asdict())
+    for line in lines:
+        made.add_row(*(Text(plain(text)) for text in line))
     return made
 
 
@@ -89,37 +135,53 @@ def _verdict(speedup: Interval | None) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """Returns the table as GitHub Markdown, with notes, environment, options and artifacts below it."""
-    baseline = baseline_of(report)
+    """Returns the tables as GitHub Markdown, with notes, environment, options and artifacts below them."""
     lines = [
-        f"## {escape_markdown(report.model)} on {escape_markdown(report.runtime)}",
+        f"## {escape_markdown(report.model)} on {escape_markdown(runtimes_text(report))}",
         "",
         f"Times are {report.timing}: {TIMING_TEXT[report.timing]}. Measured {escape_markdown(report.created)}.",
-        "",
-        "| " + " | ".join(escape_markdown(heading) for heading in HEADINGS) + " |",
-        "| " + " | ".join("---" if name in _LEFT else "---:" for name in Cells._fields) + " |",
     ]
-    for _, rows in by_batch(report):
-        for variant, row in rows:
-            texts = (escape_markdown(text) for text in cells(row, variant, baseline))
-            lines.append("| " + " | ".join(texts) + " |")
+    for part in by_runtime(report):
+        if len(report.runtimes) > 1:
+            lines += ["", f"### {escape_markdown(runtimes_text(part))}"]
+        baseline = baseline_of(part)
+        lines += _markdown_table(
+            HEADINGS, (cells(row, own, baseline) for _, rows in by_batch(part) for own, row in rows)
+        )
+        if stages := stage_rows(part):
+            lines += ["", f"{STAGE_TITLE}. {STAGE_TEXT}", *_markdown_table(STAGE_HEADINGS, stages)]
+        lines += _markdown_table(REFUSAL_HEADINGS, refusal_rows(part))
     if report.notes:
         lines += ["", "### Notes", ""]
         for warning, note in ordered_notes(report.notes):
             lines.append(f"- {'**Warning:** ' if warning else ''}{escape_markdown(note)}")
-    lines += _listing("Environment", report.environment) + _listing("Options", report.options)
+    lines += _listing("Environment", report.environment)
+    for info in report.runtimes:
+        lines += _listing(f"Runtime {info.name}", info.environment)
+    lines += _listing("Options", report.options)
     lines += ["", "### Artifacts", ""]
-    for variant in ordered_variants(report):
+    names = names_of(report.variants)
+    for variant in (variant for part in by_runtime(report) for variant in ordered_variants(part)):
         weights = "random weights, " if variant.random_weights else ""
         lines.append(
-            f"- {escape_markdown(variant.label)} ({escape_markdown(variant.id)}): "
+            f"- {escape_markdown(names[variant.id])} ({escape_markdown(variant.id)}): "
             f"{weights}SHA-256 {escape_markdown(variant.model_sha256)}"
         )
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(headings: AnyCells, rows: Iterable[AnyCells]) -> list[str]:
+    """Returns a table with an empty line before it, or nothing where it has no rows."""
+    lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
+    if not lines:
+        return []
+    head = "| " + " | ".join(map(escape_markdown, headings)) + " |"
+    rule = "| " + " | ".join("---" if name in _LEFT else "---:" for name in headings._fields) + " |"
+    return ["", head, rule, *lines]
 
 
 def _listing(heading: str, values: Mapping[str, str]) -> list[str]:
     if not values:
         return []
     lines = [f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in values.items()]
-    return ["", f"### {heading}", "", *lines]
+    return ["", f"### {escape_markdown(heading)}", "", *lines]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 class Timing(StrEnum):
@@ -30,28 +31,61 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Top-1 accuracy in percent over ``images`` labelled images, and agreement with dense in percent over the same."""
+    """How often a variant is right.
+
+    Attributes:
+        images: images answered.
+        top1_percent: accuracy in percent; None where they have no labels.
+        agreement_percent: agreement with dense on the same runtime; None where dense cannot run there.
+    """
 
     images: int
     top1_percent: float | None
-    agreement_percent: float
+    agreement_percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where a request's time goes, medians in milliseconds; see ``sait_deploy.runtime.base.StageTimes``.
+
+    Attributes:
+        enqueue_ms: the host's time to start the work between the copies; it passes while the device computes.
+        upload_ms: host to device.
+        compute_ms: between the copies.
+        download_ms: device to host.
+    """
+
+    enqueue_ms: float
+    upload_ms: float
+    compute_ms: float
+    download_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """A runtime that was asked to run, with the versions and the device behind it, none where it ran nothing."""
+
+    name: str
+    environment: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One artifact at one operating point.
+    """One artifact at one operating point on one runtime.
 
     Attributes:
-        id: the artifact's id, and of an adaptive one the point.
+        id: the artifact's id, of an adaptive one the point, and the runtime.
         label: its short name in tables: "dense", "density 0.6", "mass 0.95".
-        baseline: whether it is the dense baseline of the others.
-        model_sha256: hash of the file that ran.
+        runtime: name of the runtime.
+        baseline: whether it is the dense baseline of the others on its runtime.
+        model_sha256: hash of the artifact's ONNX file, which engines are built from.
         random_weights: whether its weights were never trained.
         accuracy: None where no image was given to measure it on.
     """
 
     id: str
     label: str
+    runtime: str
     baseline: bool
     model_sha256: str
     random_weights: bool
@@ -65,11 +99,15 @@ class Row:
     Attributes:
         batch: images per request.
         variant: id of the variant.
-        seconds: raw samples, one per round; sample i of every variant of a batch size was taken in the same round.
+        seconds: raw samples, one per round; sample i of every variant of a batch size and runtime was taken in the
+            same round.
         batches: different batches of images; round i runs batch i modulo that many.
         kept_mean: mean number of patch tokens kept per image; with p95 and the most.
         macs: mean multiply-accumulates per image.
-        speedup: dense time over this variant's time, paired by round; None for the baseline itself.
+        speedup: dense time over this variant's time, paired by round; None for the baseline itself, and where it cannot
+            run.
+        share: speed-up over MAC ratio.
+        stages: where the time goes; None of a runtime that has no stages.
     """
 
     batch: int
@@ -86,6 +124,26 @@ class Row:
     speedup: Interval | None
     mac_ratio: float
     share: float | None
+    stages: Stages | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a variant has no figures.
+
+    Attributes:
+        variant: id of the variant.
+        batches: at which batch sizes.
+        reason: what is wrong, in one line.
+        hint: what to do about it; may be empty.
+        exit_code: of the kind of error that it is, see ``sait_deploy.errors``.
+    """
+
+    variant: str
+    batches: tuple[int, ...]
+    reason: str
+    hint: str
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +170,12 @@ class Report:
     """A whole benchmark.
 
     Attributes:
-        environment: what it ran on, name to value.
+        environment: the machine it ran on, name to value.
         options: how it was run, name to value.
+        runtimes: what ran the variants, in the order measured: each by itself, with its own dense baseline.
+        variants: what was to be measured.
+        rows: what was.
+        refusals: what could not be: every variant has a row or a refusal for every batch size.
         flips: how often kept sets and answers differ between batch sizes, threads and runtimes.
         notes: what a reader must know: fallbacks, wide spreads, random weights, break-even.
     """
@@ -121,11 +183,18 @@ class Report:
     schema_version: int
     created: str
     model: str
-    runtime: str
     timing: Timing
     environment: dict[str, str]
     options: dict[str, str]
+    runtimes: tuple[RuntimeInfo, ...]
     variants: tuple[Variant, ...]
     rows: tuple[Row, ...]
+    refusals: tuple[Refusal, ...]
     flips: tuple[Flips, ...]
     notes: tuple[str, ...]
+
+
+def names_of(variants: Sequence[Variant]) -> dict[str, str]:
+    """Returns variant id to the name that tells it from all others: the label, and of several runtimes which."""
+    several = len({variant.runtime for variant in variants}) > 1
+    return {v.id: f"{v.label} on {v.runtime}" if several else v.label for v in variants}

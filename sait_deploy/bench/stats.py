@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.bench.results import Interval, Row
+from sait_deploy.bench.results import Interval, Row, Stages
 from sait_deploy.errors import InvalidArgument
 
 WIDE_SPREAD: Final = 0.25
@@ -19,6 +19,9 @@ WIDE_INTERVAL: Final = 0.1
 
 ABOVE_MAC_RATIO: Final = 1.05
 """How far above its MAC ratio, as a factor, a speed-up's low end may lie before the row earns a warning."""
+
+ENQUEUE_BOUND: Final = 0.9
+"""Share of a row's compute time from which on its enqueue time earns a warning."""
 
 FEWEST_ROUNDS: Final = 6
 """Below this many rounds even the whole range of the ratios covers their median less often than 95 %."""
@@ -147,6 +150,12 @@ def row_notes(row: Row, label: str) -> tuple[str, ...]:
             f"{WARNING}{where}: times spread widely, p90 - p10 is {spread:.0%} of the median; "
             "measure on a quieter machine"
         )
+    stages = row.stages
+    if stages is not None and stages.enqueue_ms >= ENQUEUE_BOUND * stages.compute_ms:
+        notes.append(
+            f"{WARNING}{where}: enqueue-bound, the host takes {stages.enqueue_ms:.3g} ms to start what the device has "
+            f"done after {stages.compute_ms:.3g} ms; its time is the host's, use larger batches"
+        )
     if row.speedup is None:
         return tuple(notes)
     width = (row.speedup.high - row.speedup.low) / row.speedup.median
@@ -196,6 +205,7 @@ def make_row(
     macs: int,
     dense_macs: int,
     batches: int = 1,
+    stages: Stages | None = None,
     seed: int = 0,
 ) -> Row:
     """Builds a row from what was measured.
@@ -204,11 +214,12 @@ def make_row(
         batch: images per request.
         variant: the variant's id.
         seconds: one sample per round.
-        dense_seconds: the baseline's samples of the same rounds; None where this row is the baseline.
+        dense_seconds: the baseline's samples of the same rounds; None where this row is the baseline, or it has none.
         kept: patch tokens kept, one per image.
         macs: mean multiply-accumulates per image.
         dense_macs: those of the baseline.
         batches: different batches of images that the rounds took in turn.
+        stages: where the time goes, where that is known.
         seed: of the interval's resampling.
 
     Raises:
@@ -237,4 +248,5 @@ def make_row(
         speedup=speedup,
         mac_ratio=mac_ratio,
         share=None if speedup is None else speedup.median / mac_ratio,
+        stages=stages,
     )

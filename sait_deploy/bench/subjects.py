@@ -102,8 +102,8 @@ class _Choices:
     choice: PointChoice
     counts: NDArray[np.int64] | None
 
-    def of(self, part: slice) -> PointChoice:
-        """Returns the operating points of some of the images."""
+    def of(self, part: slice | NDArray[np.intp]) -> PointChoice:
+        """Returns the operating points of some of the images, by their place or their numbers."""
         if self.counts is None:
             return self.choice
         return PointChoice(None, 1.0, self.counts[part], self.counts[part])

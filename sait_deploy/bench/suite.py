@@ -8,29 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sait_deploy import demo
 from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.bench.accuracy import measure_accuracy
 from sait_deploy.bench.flips import IMAGES as FLIP_IMAGES
 from sait_deploy.bench.flips import Setting, count_flips, flip_notes
+from sait_deploy.bench.groups import Group, Why, load_group, runtimes_for
 from sait_deploy.bench.machine import environment, load_average
-from sait_deploy.bench.measure import MeasureOptions, call_for, measure
-from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, Flips, Report, Row, Timing, Variant
-from sait_deploy.bench.stats import break_even_batch, make_row, row_notes
+from sait_deploy.bench.measure import MeasureOptions
+from sait_deploy.bench.notes import report_notes
+from sait_deploy.bench.results import (
+    SCHEMA_VERSION,
+    Accuracy,
+    Flips,
+    Refusal,
+    Report,
+    Row,
+    RuntimeInfo,
+    Timing,
+    Variant,
+    names_of,
+)
+from sait_deploy.bench.rows import measure_batch
 from sait_deploy.bench.subjects import NO_SWEEP, Subject, Sweep, make_subjects
 from sait_deploy.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.manifest import Manifest, WeightsSource
-from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
-from sait_deploy.schedule import pruned_macs
+from sait_deploy.preprocess import preprocess
+from sait_deploy.runtime import RunOptions, RuntimeName
 
-ACCURACY_BATCH: Final = 32
 MOST_ACCURACY_IMAGES: Final = 2000
-_MOST_BATCHES: Final = 8
-_TIMED_IMAGES: Final = 32
-_ORDER_SEED: Final = 0
 
 Progress = Callable[[str], None]
 
@@ -41,7 +48,8 @@ class BenchOptions:
 
     Attributes:
         batches: images per request.
-        runtime: which runtime.
+        runtimes: which runtimes, each measured by itself; with none, ONNX Runtime and those that artifacts have engines
+            of.
         threads: threads within one operator; None for all processors.
         images: folder to measure accuracy and time on; None for the images that come with the toolkit.
         timing: what the clock covers.
@@ -51,7 +59,7 @@ class BenchOptions:
     """
 
     batches: tuple[int, ...] = (1, 8, 32)
-    runtime: RuntimeName = RuntimeName.ONNXRUNTIME
+    runtimes: tuple[RuntimeName, ...] = ()
     threads: int | None = None
     images: Path | None = None
     timing: Timing = Timing.END_TO_END
@@ -100,7 +108,9 @@ def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
 
 
 def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progress = lambda _: None) -> Report:
-    """Measures artifacts against the first of them, the dense baseline.
+    """Measures artifacts against the first of them, the dense baseline, on each runtime by itself.
+
+    What cannot run has a refusal in the report, and the rest is measured.
 
     Args:
         artifacts: as :func:`with_baseline` returns them.
@@ -109,43 +119,48 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
 
     Raises:
         InvalidArgument: an operating point that an artifact has not, or adaptive counts that would mean nothing.
-        SaitError: an artifact cannot run on the runtime, or an image cannot be read.
+        ImageError: an image cannot be read.
     """
     started = load_average()
     subjects = make_subjects(artifacts, options.sweep)
     dense = artifacts[0].manifest
     _check_meaning(dense, subjects, options)
-    runners = {a.manifest.id: load(a, options.runtime, RunOptions(threads=options.threads)) for a in artifacts}
     dataset = _dataset(dense, options)
-    accuracy: dict[str, Accuracy] = {}
-    if dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
-        progress(f"accuracy on {dataset.source}")
-        accuracy = _accuracy(subjects, runners, dataset)
-    variants = tuple(_variant(subject, accuracy.get(subject.id)) for subject in subjects)
-    rows: list[Row] = []
-    for batch in options.batches:
-        turns = f"{len(subjects)} variants in turn" if len(subjects) > 1 else "dense alone"
-        progress(f"batch {batch}: {turns}, {options.duration:g} s")
-        rows += _rows(subjects, runners, dataset, batch, options)
-    flips, unknown = _flips(subjects, runners, dataset, options, progress)
+    runtimes = runtimes_for(artifacts, options.runtimes)
+    measured: list[_Measured] = []
+    for runtime in runtimes:
+        said = _said_of(runtime, progress) if len(runtimes) > 1 else progress
+        before = tuple(one.runtime for one in measured if one.rows)
+        group = load_group(artifacts, subjects, runtime, RunOptions(threads=options.threads))
+        measured.append(_measured(group, dataset, options, before, said))
+        del group  # a GPU's memory is free for the next
+    variants = tuple(variant for one in measured for variant in one.variants)
+    rows = tuple(row for one in measured for row in one.rows)
+    flips = tuple(found for one in measured for found in one.flips)
+    unknown = dict.fromkeys(note for one in measured for note in one.unknown)
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=dense.model.name,
-        runtime=options.runtime.value,
         timing=options.timing,
-        environment=environment(runners[dense.id], options.threads) | {"load average at start": started},
+        environment=environment(options.threads) | {"load average at start": started},
         options={
             "images": dataset.source,
             "warm-up rounds": str(options.warmup),
             "seconds per batch": f"{options.duration:g}",
             "thread spinning": "off",
         },
+        runtimes=tuple(one.info for one in measured),
         variants=variants,
-        rows=tuple(rows),
-        flips=tuple(flips),
-        notes=(*_notes(dense, variants, rows), *flip_notes(flips, {v.id: v.label for v in variants}), *unknown),
+        rows=rows,
+        refusals=tuple(refusal for one in measured for refusal in one.refusals),
+        flips=flips,
+        notes=(*report_notes(dense, variants, rows), *flip_notes(flips, names_of(variants)), *unknown),
     )
+
+
+def _said_of(runtime: RuntimeName, progress: Progress) -> Progress:
+    return lambda line: progress(f"{runtime}: {line}")
 
 
 def _check_meaning(dense: Manifest, subjects: Sequence[Subject], options: BenchOptions) -> None:
@@ -164,29 +179,60 @@ def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
     return folder_dataset(options.images, manifest.model.labels, manifest.model.classes).sample(MOST_ACCURACY_IMAGES)
 
 
-def _accuracy(subjects: Sequence[Subject], runners: dict[str, Runner], dataset: Dataset) -> dict[str, Accuracy]:
-    """Top-1 and agreement with dense; each image is decoded once for all variants. Forced counts have no accuracy."""
-    judged = [subject for subject in subjects if subject.kept is None]
-    answers: dict[str, list[NDArray[np.int64]]] = {subject.id: [] for subject in judged}
-    for start in range(0, len(dataset.images), ACCURACY_BATCH):
-        images = next(iter(runners.values())).preprocess(dataset.images[start : start + ACCURACY_BATCH])
-        for subject in judged:
-            output = runners[subject.artifact.manifest.id].run_at(images, subject.choice)
-            answers[subject.id].append(output.logits.argmax(axis=1))
-    reference = np.concatenate(answers[judged[0].id])
-    found = {}
-    for name, parts in answers.items():
-        answer = np.concatenate(parts)
-        top1 = None if dataset.labels is None else 100.0 * float((answer == dataset.labels).mean())
-        found[name] = Accuracy(len(answer), top1, 100.0 * float((answer == reference).mean()))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was found on one runtime; see :class:`Report`."""
+
+    runtime: RuntimeName
+    info: RuntimeInfo
+    variants: tuple[Variant, ...]
+    rows: list[Row]
+    refusals: list[Refusal]
+    flips: list[Flips]
+    unknown: list[str]
 
 
-def _variant(subject: Subject, accuracy: Accuracy | None) -> Variant:
+def _measured(
+    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[RuntimeName, ...], progress: Progress
+) -> _Measured:
+    dense, info = group.dense.artifact.manifest, group.info()
+    accuracy: dict[str, Accuracy] = {}
+    if group.running and dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
+        progress(f"accuracy on {dataset.source}")
+        accuracy = measure_accuracy(group, dataset)
+    rows, refusals = _timed(group, dataset, options, progress)
+    flips, unknown = _flips(group, dataset, options, before, progress)
+    variants = tuple(_variant(group, subject, accuracy.get(subject.id)) for subject in group.subjects)
+    return _Measured(group.runtime, info, variants, rows, refusals, flips, unknown)
+
+
+def _timed(
+    group: Group, dataset: Dataset, options: BenchOptions, progress: Progress
+) -> tuple[list[Row], list[Refusal]]:
+    rows: list[Row] = []
+    refused: dict[tuple[str, Why], list[int]] = {}
+    for batch in options.batches:
+        running = group.running
+        if running:
+            turns = f"{len(running)} variants in turn" if len(running) > 1 else f"{running[0].label} alone"
+            progress(f"batch {batch}: {turns}, {options.duration:g} s")
+        found, whys = measure_batch(group, dataset, batch, options.measuring)
+        rows += found
+        for key in whys.items():
+            refused.setdefault(key, []).append(batch)
+    if not rows:
+        progress(f"nothing can run here: {next(iter(refused))[1].reason}")
+    return rows, [
+        Refusal(name, tuple(batches), why.reason, why.hint, why.exit_code) for (name, why), batches in refused.items()
+    ]
+
+
+def _variant(group: Group, subject: Subject, accuracy: Accuracy | None) -> Variant:
     manifest = subject.artifact.manifest
     return Variant(
         id=subject.id,
         label=subject.label,
+        runtime=group.runtime.value,
         baseline=manifest.baseline is None,
         model_sha256=manifest.files[MODEL_FILE],
         random_weights=manifest.weights.source is WeightsSource.RANDOM,
@@ -194,82 +240,12 @@ def _variant(subject: Subject, accuracy: Accuracy | None) -> Variant:
     )
 
 
-def _rows(
-    subjects: Sequence[Subject], runners: dict[str, Runner], dataset: Dataset, batch: int, options: BenchOptions
-) -> list[Row]:
-    """Times every subject on the same few batches of images, so that no one image stands for all."""
-    distinct = max(1, min(_MOST_BATCHES, _TIMED_IMAGES // batch))
-    count = distinct * batch
-    # Drawn from all of the images and shuffled: a folder lists them class by class.
-    sample = dataset.sample(max(count, _TIMED_IMAGES)).images
-    order = np.random.default_rng(_ORDER_SEED).permutation(len(sample))
-    images = next(iter(runners.values())).preprocess([sample[order[i % len(sample)]] for i in range(count)])
-    parts = [slice(start, start + batch) for start in range(0, count, batch)]
-    calls: dict[str, list[Callable[[], object]]] = {}
-    kept: dict[str, NDArray[np.int32]] = {}
-    for subject in subjects:
-        runner, choices = runners[subject.artifact.manifest.id], subject.choices(count)
-        calls[subject.id] = [call_for(runner, images[part], options.timing, choices.of(part)) for part in parts]
-        kept[subject.id] = np.concatenate([runner.run_at(images[part], choices.of(part)).kept for part in parts])
-    seconds = measure(calls, options.measuring)
-    dense = subjects[0]
-    return [
-        make_row(
-            batch=batch,
-            variant=subject.id,
-            seconds=seconds[subject.id],
-            dense_seconds=None if subject is dense else seconds[dense.id],
-            kept=kept[subject.id].tolist(),
-            batches=distinct,
-            macs=_mean_macs(subject.artifact.manifest, kept[subject.id]),
-            dense_macs=dense.artifact.manifest.macs.dense,
-        )
-        for subject in subjects
-    ]
-
-
-def _mean_macs(manifest: Manifest, kept: NDArray[np.int32]) -> int:
-    if manifest.pruning is None:
-        return manifest.macs.dense
-    geometry, prune_at = manifest.model.geometry, manifest.pruning.prune_at
-    return round(sum(pruned_macs(geometry, prune_at, int(count)) for count in kept) / len(kept))
-
-
 def _flips(
-    subjects: Sequence[Subject],
-    runners: dict[str, Runner],
-    dataset: Dataset,
-    options: BenchOptions,
-    progress: Progress,
+    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[RuntimeName, ...], progress: Progress
 ) -> tuple[list[Flips], list[str]]:
-    if all(subject.artifact.manifest.pruning is None for subject in subjects):
+    if all(subject.artifact.manifest.pruning is None for subject in group.running):
         return [], []
     progress("how often kept sets and answers flip")
-    images = next(iter(runners.values())).preprocess(list(dataset.sample(FLIP_IMAGES).images))
-    return count_flips(subjects, runners, images, Setting(options.runtime, options.threads, max(options.batches)))
-
-
-def _notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:
-    notes = []
-    if dense.weights.source is WeightsSource.RANDOM:
-        notes.append("WARNING: random weights: the answers mean nothing, only the speed does")
-    elif not dense.weights.trained_sparse and len(variants) > 1:
-        notes.append("these weights were never trained sparse: pruning costs them accuracy that training would save")
-    labels = {variant.id: variant.label for variant in variants}
-    for row in rows:
-        notes += row_notes(row, labels[row.variant])
-    for variant in variants:
-        if not variant.baseline:
-            notes.append(f"break-even: {variant.label} is {break_even_text(rows, variant.id)}")
-    return notes
-
-
-def break_even_text(rows: Sequence[Row], variant: str) -> str:
-    """Says from which batch size on a variant is faster than dense by its whole interval."""
-    smallest = break_even_batch(rows, variant)
-    if smallest is not None:
-        return f"faster than dense from batch {smallest} on"
-    faster = sorted(row.batch for row in rows if row.variant == variant and row.speedup and row.speedup.low > 1)
-    if not faster:
-        return "not surely faster than dense at any batch size measured"
-    return f"surely faster than dense at batch {', '.join(map(str, faster))} only"
+    images = preprocess(dataset.sample(FLIP_IMAGES).images, group.dense.artifact.manifest.preprocessing)
+    setting = Setting(group.runtime, options.threads, max(options.batches), before)
+    return count_flips(group.running, group.runners, images, setting)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from sait_deploy.artifact import Workspace
 from sait_deploy.bench import report as rendering
-from sait_deploy.bench.results import Report, Timing
+from sait_deploy.bench.results import Report, Timing, names_of
 from sait_deploy.bench.subjects import KeptDistribution, Sweep
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
-from sait_deploy.cli.options import debug_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli.options import debug_option, threads_option, workspace_option
 from sait_deploy.cli.render import columns, progress, show, warn
-from sait_deploy.errors import InvalidArgument, TargetMissed
+from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.points import parse_mass
 from sait_deploy.runtime import RuntimeName
 from sait_deploy.storage import check_writable, write_whole
@@ -21,7 +22,13 @@ from sait_deploy.storage import check_writable, write_whole
 
 @click.command()
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
-@runtime_option
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help=f"One of {', '.join(RuntimeName)}; repeatable.  [default: onnxruntime, and those that there are engines of]",
+)
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
 @threads_option
 @click.option(
@@ -70,7 +77,7 @@ from sait_deploy.storage import check_writable, write_whole
 @debug_option
 def command(
     artifacts: tuple[Path, ...],
-    runtime: str,
+    runtimes: tuple[str, ...],
     batches: str,
     threads: int | None,
     images: Path | None,
@@ -87,7 +94,8 @@ def command(
     """Measure artifacts against their dense baseline, interleaved run by run.
 
     With no ARTIFACT, what was exported last is measured. Adaptive artifacts run at their named points, or at those that
-    --mass, --point and --kept name.
+    --mass, --point and --kept name. Each runtime is measured by itself, against dense on the same; what cannot run here
+    is said in its row, and fails in the end where its runtime was asked for.
     """
     if output is not None and output.suffix.lower() not in _WRITERS:
         raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
@@ -95,7 +103,7 @@ def command(
         raise InvalidArgument(f"--min-speedup {min_speedup:g} is no factor", "give a positive number such as 1.2")
     options = BenchOptions(
         batches=_parse_batches(batches),
-        runtime=_runtime(runtime),
+        runtimes=tuple(map(_runtime, runtimes)),
         threads=threads,
         images=images,
         timing=Timing(timing),
@@ -112,7 +120,7 @@ def command(
     if output is not None:
         check_writable(output)
     report = bench(chosen, options, progress)
-    show(rendering.table(report, columns=columns()))
+    show(*rendering.tables(report, columns=columns()))
     for note in report.notes:
         if note.startswith("WARNING: "):
             warn(note.removeprefix("WARNING: "))
@@ -123,6 +131,7 @@ def command(
         progress(f"wrote {output}")
     if min_speedup is not None:
         _require(report, min_speedup)
+    _require_run(report, runtimes or (RuntimeName.ONNXRUNTIME.value,))
 
 
 def _html(report: Report) -> str:
@@ -149,11 +158,22 @@ def _runtime(name: str) -> RuntimeName:
 
 
 def _require(report: Report, least: float) -> None:
-    labels = {variant.id: variant.label for variant in report.variants}
+    names = names_of(report.variants)
     for row in report.rows:
         if row.speedup is not None and row.speedup.median < least:
             raise TargetMissed(
-                f"{labels[row.variant]} at batch {row.batch} is {row.speedup.median:.2f} times as fast as dense, "
+                f"{names[row.variant]} at batch {row.batch} is {row.speedup.median:.2f} times as fast as dense, "
                 f"below --min-speedup {least:g}",
                 "see the table above",
             )
+
+
+def _require_run(report: Report, runtimes: Sequence[str]) -> None:
+    """Fails as the first thing did that could not run on these runtimes."""
+    found = {variant.id: variant for variant in report.variants if variant.runtime in runtimes}
+    for refusal in report.refusals:
+        if refusal.variant in found:
+            variant = found[refusal.variant]
+            error = SaitError(f"{variant.label} cannot run on {variant.runtime} here: {refusal.reason}", refusal.hint)
+            error.exit_code = refusal.exit_code
+            raise error

@@ -9,9 +9,21 @@ from typing import Final
 import numpy as np
 
 from sait_deploy.bench.flips import flip_notes
-from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, Flips, Report, Row, Timing, Variant
+from sait_deploy.bench.results import (
+    SCHEMA_VERSION,
+    Accuracy,
+    Flips,
+    Refusal,
+    Report,
+    Row,
+    RuntimeInfo,
+    Stages,
+    Timing,
+    Variant,
+)
 from sait_deploy.bench.stats import WARNING, make_row
 
+RUNTIME = "ONNX Runtime 1.23.0"
 PATCHES = 196
 BATCHES = (1, 8, 32)
 MACS = {"dense": 4_610_000_000, "d0.6": 3_210_000_000, "d0.5": 2_860_000_000}
@@ -20,7 +32,7 @@ MEDIANS_MS = {"dense": (42.0, 283.0, 1237.0), "d0.6": (32.0, 202.0, 862.0), "d0.
 
 def make_variant(identity: str, label: str, accuracy: Accuracy | None = None) -> Variant:
     """Makes a variant; the one whose id is "dense" is the baseline."""
-    return Variant(identity, label, identity == "dense", f"{len(identity):064x}", False, accuracy)
+    return Variant(identity, label, RUNTIME, identity == "dense", f"{len(identity):064x}", False, accuracy)
 
 
 def make_variants() -> tuple[Variant, ...]:
@@ -64,12 +76,13 @@ def make_report() -> Report:
         schema_version=SCHEMA_VERSION,
         created="2026-03-02T10:04:11+00:00",
         model="deit_small_patch16_224",
-        runtime="ONNX Runtime 1.23.0",
         timing=Timing.END_TO_END,
         environment={"processor": "two cores"},
         options={"rounds": "20"},
+        runtimes=(RuntimeInfo(RUNTIME, {"provider": "its own"}),),
         variants=variants,
         rows=make_rows(variants),
+        refusals=(),
         flips=(Flips("d0.6", "batch 1 and 8", 48, 2.0, 0.5),),
         notes=("density 0.6 is faster from batch 1", f"{WARNING}it ran on another provider"),
     )
@@ -109,3 +122,32 @@ def make_adaptive_report() -> Report:
     )
     notes = tuple(flip_notes(flips, ADAPTIVE))
     return dataclasses.replace(make_report(), variants=variants, rows=tuple(rows), flips=flips, notes=notes)
+
+
+ENGINE: Final = "engine"
+STAGES: Final = Stages(0.15, 0.2, 4.5, 0.05)
+NO_GPU: Final = ("no GPU can be used", "a driver is needed", 7)
+TOO_LARGE: Final = ("it takes 1 to 8 images, not 32", "build it with another --batch", 2)
+
+
+def make_report_of_two() -> Report:
+    """Makes the report with a second runtime of stages: density 0.6 does not run there, nor dense at 32."""
+    report = make_report()
+    variants = tuple(dataclasses.replace(v, id=f"{v.id}@{ENGINE}", runtime=ENGINE) for v in report.variants)
+    rows = []
+    for row in report.rows:
+        other = dataclasses.replace(row, variant=f"{row.variant}@{ENGINE}", stages=STAGES)
+        if row.variant == "d0.5" and row.batch == 32:
+            other = dataclasses.replace(other, speedup=None, share=None)
+        if row.variant != "d0.6" and (row.variant, row.batch) != ("dense", 32):
+            rows.append(other)
+    return dataclasses.replace(
+        report,
+        runtimes=(*report.runtimes, RuntimeInfo(ENGINE, {"GPU": "one of them"})),
+        variants=(*report.variants, *variants),
+        rows=(*report.rows, *rows),
+        refusals=(
+            Refusal(f"d0.6@{ENGINE}", BATCHES, *NO_GPU),
+            Refusal(f"dense@{ENGINE}", (32,), *TOO_LARGE),
+        ),
+    )

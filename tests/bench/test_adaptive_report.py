@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sait_deploy.bench.cells import cells, kept_text
 from sait_deploy.bench.html import to_html
-from sait_deploy.bench.report import from_json, table, to_json, to_markdown
+from sait_deploy.bench.report import from_json, tables, to_json, to_markdown
 from tests.bench.sample import ADAPTIVE, make_adaptive_report
 
 REPORT = make_adaptive_report()
@@ -24,7 +24,7 @@ STEADY = "no kept set and no answer of 48 images differs between batch 1 and 8: 
 
 def terminal(columns: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=columns, color_system=None).print(table(REPORT, columns=columns))
+    Console(file=out, width=columns, color_system=None).print(*tables(REPORT, columns=columns))
     return out.getvalue()
 
 

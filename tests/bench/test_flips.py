@@ -15,6 +15,7 @@ from sait_deploy.artifact import Artifact, open_artifact
 from sait_deploy.bench.flips import Setting, count_flips, flip_notes
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.subjects import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.points import PointChoice
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, Selection, load
 from sait_deploy.runtime.onnxruntime import processors
@@ -114,8 +115,70 @@ def test_more_threads_than_one_are_compared_with_one(
     assert wanted[0][0] > 0
 
 
+def test_what_was_compared_before_is_not_compared_again(tiny_adaptive: Artifact) -> None:
+    """torch has been told to differ from ONNX Runtime or not when that was measured; an engine is compared with it."""
+    subjects, runner = swept(tiny_adaptive)[:1], load(tiny_adaptive, ORT, ONE_THREAD)
+    runners, engine = {tiny_adaptive.manifest.id: runner}, RuntimeName.TENSORRT_RTX
+    for setting, wanted in (
+        (Setting(TORCH, 1, 8, (ORT,)), []),
+        (Setting(TORCH, 1, 8, (engine,)), ["torch and onnxruntime"]),
+        (Setting(engine, 1, 8, (ORT, TORCH)), ["tensorrt-rtx and onnxruntime"]),
+        (Setting(ORT, 1, 8, (engine,)), ["onnxruntime and torch"]),
+    ):
+        flips, notes = count_flips(subjects, runners, IMAGES, setting)
+        assert ([flip.between for flip in flips], notes) == (["batch 1 and 8", *wanted], [])
+
+
+class Few:
+    """A runner that takes few batch sizes; it remembers which it got."""
+
+    def __init__(self, runner: Runner, batch_range: tuple[int, int]) -> None:
+        self.runner, self.batch_range = runner, batch_range
+        self.sizes: list[int] = []
+
+    def select_at(self, images: NDArray[np.float32], choice: PointChoice) -> Selection:
+        self.sizes.append(len(images))
+        if not self.batch_range[0] <= len(images) <= self.batch_range[1]:
+            raise InvalidArgument(f"it does not take {len(images)} images")
+        return self.runner.select_at(images, choice)
+
+
+@pytest.mark.parametrize(
+    ("batch_range", "ways", "sizes"),
+    [
+        ((1, 4), ["batch 1 and 4"], [4, 4, 4, 1, *[1] * 13]),
+        ((3, 4), ["batch 3 and 4"], [4, 4, 4, 3, *[3] * 5]),
+        ((5, 5), [], [5, 5, 5]),
+        ((20, 30), [], [20]),
+    ],
+)
+def test_an_engine_is_compared_at_the_batch_sizes_that_it_takes(
+    tiny_adaptive: Artifact, batch_range: tuple[int, int], ways: list[str], sizes: list[int]
+) -> None:
+    """With images that come once more where the last would be too few, each is still counted once."""
+    subject, few = swept(tiny_adaptive)[2], Few(load(tiny_adaptive, ORT, ONE_THREAD), batch_range)
+    runners: dict[str, Runner] = {tiny_adaptive.manifest.id: few}  # type: ignore[dict-item]
+    flips, notes = count_flips([subject], runners, IMAGES, Setting(ORT, 1, 8))
+    assert flips == [Flips(subject.id, way, 13, 0.0, 0.0) for way in (*ways, "onnxruntime and torch")]
+    assert (few.sizes, notes) == (sizes, [])
+
+
+def test_a_runner_that_cannot_say_what_it_selects_is_told_of(tiny_adaptive: Artifact) -> None:
+    few = Few(load(tiny_adaptive, ORT, ONE_THREAD), (1, 4))
+    few.select_at = lambda images, choice: few.runner.select_at(images[:0], choice)  # type: ignore[method-assign]
+    runners: dict[str, Runner] = {tiny_adaptive.manifest.id: few}  # type: ignore[dict-item]
+    flips, notes = count_flips(swept(tiny_adaptive), runners, IMAGES, Setting(ORT, 1, 8))
+    assert flips == []
+    assert [note.partition(":")[0] for note in notes] == [
+        "kept sets were not compared between batch 1 and 4",
+        "kept sets were not compared between onnxruntime and torch",
+    ]
+
+
 class OtherwiseAlone:
     """Two runners: one for images that come alone, one for those that come together; it remembers how they came."""
+
+    batch_range = (1, 1000)
 
     def __init__(self, alone: Runner, together: Runner) -> None:
         self.alone, self.together = alone, together

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sait_deploy.bench.cells import HEADINGS, cells
 from sait_deploy.bench.html import to_html
 from sait_deploy.bench.plot import Point, Series, Strip, StripGroup, nice_ticks, ratio_plot, strip_plot, tone_class
-from sait_deploy.bench.results import Report
+from sait_deploy.bench.results import Report, RuntimeInfo
 from sait_deploy.bench.stats import WARNING
 from tests.bench.sample import BATCHES, make_report
 
@@ -73,14 +73,14 @@ def shown(svg: ET.Element) -> list[str]:
 def with_text(text: str) -> Report:
     """Returns the sample report with a text wherever a report has any."""
     variants = tuple(
-        dataclasses.replace(variant, label=f"{text}{index}", model_sha256=text)
+        dataclasses.replace(variant, label=f"{text}{index}", runtime=text, model_sha256=text)
         for index, variant in enumerate(REPORT.variants)
     )
     return dataclasses.replace(
         REPORT,
         variants=variants,
         model=text,
-        runtime=text,
+        runtimes=(RuntimeInfo(text, {text: text}),),
         created=text,
         environment={text: text},
         options={text: text},

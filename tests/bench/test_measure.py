@@ -17,7 +17,7 @@ from sait_deploy.bench.measure import FEWEST_ROUNDS, MOST_ROUNDS, MeasureOptions
 from sait_deploy.bench.results import Timing
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.points import DEFAULT_CHOICE, PointChoice
-from sait_deploy.runtime import Output, load
+from sait_deploy.runtime import load
 from tests.tiny import random_batch
 
 Log = list[tuple[str, int]]
@@ -136,13 +136,27 @@ def test_very_fast_variants_stop_at_the_most_rounds(clock: Clock) -> None:
 
 @pytest.mark.parametrize("choice", [DEFAULT_CHOICE, PointChoice(mass=0.2), PointChoice(None, 1.0, [3, 9], [3, 9])])
 def test_an_end_to_end_call_answers_as_the_runner_does_at_that_point(
-    tiny_adaptive: Artifact, choice: PointChoice
+    tiny_adaptive: Artifact, choice: PointChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner, images = load(tiny_adaptive), random_batch((2, 3, 96, 96))
-    found, wanted = call_for(runner, images, Timing.END_TO_END, choice)(), runner.run_at(images, choice)
-    assert isinstance(found, Output)
+    runner, images, answers = load(tiny_adaptive), random_batch((2, 3, 96, 96)), []
+    run_at = runner.run_at
+    monkeypatch.setattr(runner, "run_at", lambda *asked: answers.append(run_at(*asked)))
+    assert call_for(runner, images, Timing.END_TO_END, choice)() is None
+    (found,), wanted = answers, run_at(images, choice)
     assert_array_equal(found.kept, wanted.kept)
     assert_array_equal(found.logits, wanted.logits)
+
+
+def test_a_call_with_a_clock_of_its_own_is_believed(clock: Clock) -> None:
+    def own() -> float:
+        clock.now += 5.0
+        return 0.25
+
+    def other() -> None:
+        clock.now += 0.5
+
+    seconds = measure({"a": [own], "b": [other]}, MeasureOptions(warmup=1, duration=60))
+    assert (set(seconds["a"]), set(seconds["b"])) == ({0.25}, {0.5})
 
 
 class Binding:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sait_deploy.bench.cells import HEADINGS, accuracy_text, cells, digits
-from sait_deploy.bench.report import from_json, table, to_json, to_markdown
+from sait_deploy.bench.report import from_json, tables, to_json, to_markdown
 from sait_deploy.bench.results import Accuracy, Interval, Report, Row
 from sait_deploy.errors import ArtifactError
 from tests.bench.sample import BATCHES, make_report, make_variant
@@ -27,9 +27,9 @@ ORDER = ("dense", "density 0.6", "density 0.5")
 
 
 def rendered(report: Report, columns: int) -> str:
-    """Renders the table as a terminal of that width shows it."""
+    """Renders the tables as a terminal of that width shows them."""
     out = io.StringIO()
-    Console(file=out, width=columns, color_system=None).print(table(report, columns=columns))
+    Console(file=out, width=columns, color_system=None).print(*tables(report, columns=columns))
     return out.getvalue()
 
 
@@ -111,7 +111,7 @@ def test_the_baseline_has_no_difference_to_itself() -> None:
 
 def test_cells_of_an_adaptive_row() -> None:
     speedup = Interval(1.43, 1.47, 1.52)
-    row = Row(8, "v", (0.2,), 1, 98.44, 121.0, 153, 150_000_000, 202.4, 217.0, 39.53, speedup, 1.6, 0.91875)
+    row = Row(8, "v", (0.2,), 1, 98.44, 121.0, 153, 150_000_000, 202.4, 217.0, 39.53, speedup, 1.6, 0.91875, None)
     found = cells(row, make_variant("v", "mass 0.9"), None)
     assert tuple(found) == (
         "8", "mass 0.9", "98.4 / 121 / 153", "0.150", "202", "217", "39.5", "1.47 [1.43, 1.52]", "1.60", "92 %", "–"
@@ -217,7 +217,7 @@ def repeat_row(data: Any) -> None:
         (set_at("rows", 0, "batch", to=1.5), r"rows\[0\].batch is 1.5"),
         (set_at("rows", 0, "batch", to=True), r"rows\[0\].batch is True"),
         (set_at("rows", 0, "batch", to=0), r"rows\[0\].batch is 0"),
-        (set_at("rows", 0, "batch", to=64), r"rows\[0\] has no baseline"),
+        (set_at("rows", 0, "batch", to=64), "'d0.6' has 0 rows and refusals at batch 32"),
         (set_at("rows", 0, "variant", to="ghost"), "ghost"),
         (set_at("rows", 0, "seconds", to=[]), r"rows\[0\].seconds"),
         (set_at("rows", 0, "seconds", 3, to=-0.1), r"rows\[0\].seconds"),
@@ -239,11 +239,11 @@ def repeat_row(data: Any) -> None:
         (set_at("rows", 0, "speedup", "low", to=99), r"rows\[0\].speedup"),
         (set_at("rows", 0, "speedup", "low", to=None), r"rows\[0\].speedup.low is None"),
         (set_at("rows", 1, "speedup", to={"low": 1, "median": 1, "high": 1}), r"rows\[1\].speedup"),
-        (repeat_row, "repeats batch 32"),
+        (repeat_row, r"'d0.6' has 2 rows and refusals at batch 32"),
         (set_at("variants", 0, "id", to="dense"), "repeated"),
-        (set_at("variants", 0, "baseline", to=True), "2 variants are the baseline"),
+        (set_at("variants", 0, "baseline", to=True), "2 variants are the baseline on 'ONNX"),
         (set_at("variants", 0, "baseline", to=1), r"variants\[0\].baseline is 1"),
-        (set_at("variants", 1, "baseline", to=False), "0 variants are the baseline"),
+        (set_at("variants", 1, "baseline", to=False), "0 variants are the baseline on 'ONNX"),
         (set_at("variants", 0, "macs", to=1), r"variants\[0\] has the unknown field 'macs'"),
         (set_at("variants", 0, "accuracy", "images", to=0), r"variants\[0\].accuracy.images"),
         (set_at("variants", 0, "accuracy", "top1_percent", to=101), r"variants\[0\].accuracy"),

@@ -139,7 +139,7 @@ def test_relative_spread_of_known_samples() -> None:
 
 def row(batch: int, low: float, *, variant: str = "v") -> Row:
     """Makes a row that differs from others only in what break-even looks at."""
-    return Row(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1)
+    return Row(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1, None)
 
 
 @pytest.mark.parametrize(

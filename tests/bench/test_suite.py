@@ -14,9 +14,10 @@ import sait_deploy
 from sait_deploy import dataset, demo
 from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, open_artifact
 from sait_deploy.bench.measure import FEWEST_ROUNDS
+from sait_deploy.bench.notes import break_even_text
 from sait_deploy.bench.results import Interval, Report, Row, Timing
 from sait_deploy.bench.stats import make_row
-from sait_deploy.bench.suite import BenchOptions, bench, break_even_text, with_baseline
+from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
 from sait_deploy.errors import ArtifactError, ImageError, InvalidArgument
 from sait_deploy.runtime import RuntimeName
 
@@ -102,7 +103,8 @@ def test_rows_hold_what_was_measured(report: Report, demo_workspace: Path) -> No
 def test_variants_say_what_ran(report: Report, demo_workspace: Path) -> None:
     for variant, name, label in zip(report.variants, (DENSE, PRUNED), ("dense", "density 0.6"), strict=True):
         manifest = open_artifact(demo_workspace / name).manifest
-        assert (variant.id, variant.label, variant.baseline) == (manifest.id, label, label == "dense")
+        assert (variant.id, variant.label, variant.runtime) == (f"{manifest.id}@onnxruntime", label, "onnxruntime")
+        assert variant.baseline == (label == "dense")
         assert variant.model_sha256 == manifest.files[MODEL_FILE]
         assert not variant.random_weights
         assert variant.accuracy is not None and variant.accuracy.images == 40
@@ -123,12 +125,14 @@ def test_accuracy_is_that_of_the_runner_s_own_answers(report: Report, demo_works
 
 
 def test_the_report_says_how_and_where(report: Report) -> None:
-    assert (report.model, report.runtime, report.timing) == (demo.NAME, "onnxruntime", Timing.END_TO_END)
+    assert (report.model, report.timing) == (demo.NAME, Timing.END_TO_END)
     assert report.options["images"] == str(demo.IMAGES)
     assert report.options["warm-up rounds"] == "1"
     assert report.environment["threads"] == "1"
-    assert report.environment["provider"] == "CPUExecutionProvider"
     assert all(report.environment.values())
+    (ran,) = report.runtimes
+    assert (ran.name, ran.environment["provider"]) == ("onnxruntime", "CPUExecutionProvider")
+    assert report.refusals == ()
 
 
 def test_notes_on_training_and_break_even(report: Report) -> None:
@@ -184,9 +188,9 @@ def test_equal_densities_that_differ_otherwise_have_different_labels(workspace: 
 @pytest.mark.parametrize("runtime", [RuntimeName.ONNXRUNTIME, RuntimeName.TORCH])
 @pytest.mark.parametrize("timing", list(Timing))
 def test_every_timing_on_every_runtime_here(demo_workspace: Path, runtime: RuntimeName, timing: Timing) -> None:
-    options = replace(FEW, runtime=runtime, timing=timing)
+    options = replace(FEW, runtimes=(runtime,), timing=timing)
     report = bench(with_baseline([demo_workspace / PRUNED]), options)
-    assert (report.runtime, report.timing) == (runtime.value, timing)
+    assert ([info.name for info in report.runtimes], report.timing) == ([runtime.value], timing)
     assert all(min(row.seconds) > 0 for row in report.rows)
 
 

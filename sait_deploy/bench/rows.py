@@ -1,0 +1,143 @@
+"""The rows of one runtime at one batch size: times in turn with dense, kept tokens, stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.bench.groups import Group, Why
+from sait_deploy.bench.measure import MeasureOptions, call_for, measure
+from sait_deploy.bench.results import Row, Stages, Timing
+from sait_deploy.bench.stats import make_row
+from sait_deploy.bench.subjects import Subject
+from sait_deploy.dataset import Dataset
+from sait_deploy.errors import SaitError
+from sait_deploy.manifest import Manifest
+from sait_deploy.points import PointChoice
+from sait_deploy.preprocess import preprocess
+from sait_deploy.runtime import Runner
+from sait_deploy.runtime.base import StageTimes
+from sait_deploy.schedule import pruned_macs
+
+_MOST_BATCHES: Final = 8
+_TIMED_IMAGES: Final = 32
+_ORDER_SEED: Final = 0
+_STAGE_RUNS: Final = 32
+_STAGE_WARM_UP: Final = 4
+
+Asked = tuple[NDArray[np.float32], PointChoice]
+"""A batch of images, float32 [B, 3, H, W], and its operating points."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A subject that has run every batch once.
+
+    Attributes:
+        subject: which.
+        runner: what runs it.
+        asked: batches of images, each with its operating points.
+        kept: int32 [n], patch tokens that the images kept.
+        calls: what the clock runs, one for each batch.
+    """
+
+    subject: Subject
+    runner: Runner
+    asked: list[Asked]
+    kept: NDArray[np.int32]
+    calls: list[Callable[[], float | None]]
+
+
+def measure_batch(
+    group: Group, dataset: Dataset, batch: int, options: MeasureOptions
+) -> tuple[list[Row], dict[str, Why]]:
+    """Times every subject on the same few batches of images, so that no one image stands for all.
+
+    Returns:
+        Rows of those that ran, in the subjects' order, and of the others subject id to why they did not.
+
+    Raises:
+        ImageError: an image cannot be read.
+    """
+    refused = dict(group.refused)
+    images = _images(group.dense.artifact.manifest, dataset, batch) if group.running else []
+    ready: list[_Ready] = []
+    for subject in group.running:
+        try:
+            ready.append(_made_ready(subject, group.runner(subject), images, options.timing))
+        except SaitError as error:
+            refused[subject.id] = Why.of(error)
+    if not ready:
+        return [], refused
+    try:
+        seconds = measure({one.subject.id: one.calls for one in ready}, options)
+        stages = [measure_stages(one.runner, one.asked) for one in ready]
+    except SaitError as error:
+        # What stops one in the middle, such as a GPU that went away, stops all that share it.
+        return [], refused | {one.subject.id: Why.of(error) for one in ready}
+    return [_row(one, group.dense, batch, seconds, own) for one, own in zip(ready, stages, strict=True)], refused
+
+
+def _images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np.float32]]:
+    """Returns batches drawn from all of the images and shuffled: a folder lists them class by class."""
+    distinct = max(1, min(_MOST_BATCHES, _TIMED_IMAGES // batch))
+    count = distinct * batch
+    sample = dataset.sample(max(count, _TIMED_IMAGES)).images
+    order = np.random.default_rng(_ORDER_SEED).permutation(len(sample))
+    images = preprocess([sample[order[i % len(sample)]] for i in range(count)], manifest.preprocessing)
+    return [images[start : start + batch] for start in range(0, count, batch)]
+
+
+def _made_ready(subject: Subject, runner: Runner, batches: Sequence[NDArray[np.float32]], timing: Timing) -> _Ready:
+    size = len(batches[0])
+    choices = subject.choices(size * len(batches))
+    asked = [(images, choices.of(slice(i * size, (i + 1) * size))) for i, images in enumerate(batches)]
+    kept = np.concatenate([runner.run_at(*one).kept for one in asked])
+    return _Ready(subject, runner, asked, kept, [call_for(runner, one[0], timing, one[1]) for one in asked])
+
+
+def _row(one: _Ready, dense: Subject, batch: int, seconds: dict[str, list[float]], stages: Stages | None) -> Row:
+    manifest = one.subject.artifact.manifest
+    return make_row(
+        batch=batch,
+        variant=one.subject.id,
+        seconds=seconds[one.subject.id],
+        dense_seconds=None if one.subject is dense else seconds.get(dense.id),
+        kept=one.kept.tolist(),
+        batches=len(one.asked),
+        macs=_mean_macs(manifest, one.kept),
+        dense_macs=dense.artifact.manifest.macs.dense,
+        stages=stages,
+    )
+
+
+def _mean_macs(manifest: Manifest, kept: NDArray[np.int32]) -> int:
+    if manifest.pruning is None:
+        return manifest.macs.dense
+    geometry, prune_at = manifest.model.geometry, manifest.pruning.prune_at
+    return round(sum(pruned_macs(geometry, prune_at, int(count)) for count in kept) / len(kept))
+
+
+def measure_stages(runner: Runner, batches: Sequence[Asked]) -> Stages | None:
+    """Returns where the time of batches goes, run in turn; None of a runtime that has no stages."""
+    taken: list[StageTimes] = []
+    for turn in range(_STAGE_WARM_UP + _STAGE_RUNS):
+        times = runner.stages(*batches[turn % len(batches)])
+        if times is None:
+            return None
+        taken.append(times)
+    counted = taken[_STAGE_WARM_UP:]
+    return Stages(
+        enqueue_ms=_median_ms([times.enqueue for times in counted]),
+        upload_ms=_median_ms([times.upload for times in counted]),
+        compute_ms=_median_ms([times.compute for times in counted]),
+        download_ms=_median_ms([times.download for times in counted]),
+    )
+
+
+def _median_ms(seconds: Sequence[float]) -> float:
+    return 1e3 * float(np.median(seconds))

@@ -1,0 +1,101 @@
+"""``sait-deploy bench`` on several runtimes, and on engines that cannot run here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sait_deploy.artifact import open_artifact
+from sait_deploy.bench.report import from_json
+from sait_deploy.engine.build import build_engine
+from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
+from sait_deploy.errors import MissingDependency
+from sait_deploy.runtime.cuda import find_device
+from tests.cli.calls import Outcome, Sait
+
+DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+QUICK = ("--duration", "0.01", "--warmup", "0", "--threads", "1", "--batch", "1")
+
+
+@pytest.fixture
+def quick(sait: Sait, digits: Path) -> Sait:
+    """Measures for as short a time as can be, at batch 1."""
+
+    def call(*arguments: object) -> Outcome:
+        return sait("bench", *QUICK, "--images", digits, *arguments)
+
+    return call
+
+
+def variants(out: str) -> list[str]:
+    """Returns which variants the rows of all tables are of, with the batch size where it is printed."""
+    return ["".join(found) for found in re.findall(r"^ +(1 )?(dense|density 0\.6) ", out, flags=re.MULTILINE)]
+
+
+def test_a_report_covers_every_runtime_asked_for(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--runtime", "torch", "--runtime", "onnxruntime", "-o", "r.json")
+    assert done.code == 0, done.err
+    assert variants(done.out) == ["1 dense", "density 0.6"] * 2
+    titles = [line.split("·")[1].strip() for line in done.out.splitlines() if "· end-to-end" in line]
+    assert titles == [info.name for info in from_json(Path("r.json").read_text()).runtimes] == ["torch", "onnxruntime"]
+    assert "break-even: density 0.6 on torch is " in done.out
+    assert "- torch: batch 1: 2 variants in turn, 0.01 s" in done.err.splitlines()
+
+
+@pytest.fixture(scope="module")
+def built(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace as ``export`` and ``build-engine`` leave it. Read it only."""
+    pytest.importorskip("tensorrt_rtx")
+    place = Path(shutil.copytree(demo_workspace, tmp_path_factory.mktemp("built") / "artifacts"))
+    options = EngineOptions(BuilderChoice.TENSORRT_RTX, targets=("sm89",), batch=BatchRange(1, 1, 2))
+    for name in (DENSE, PRUNED):
+        build_engine(open_artifact(place / name), options)
+    return place
+
+
+no_gpu = pytest.mark.skipif(find_device() is not None, reason="engines run here")
+
+
+@no_gpu
+def test_engines_that_were_built_and_cannot_run_here_are_said_to_and_nothing_fails(
+    quick: Sait, built: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "artifacts")
+    done = quick("--min-speedup", "0.001")
+    assert done.code == 0, done.err
+    assert variants(done.out) == ["1 dense", "density 0.6", "1 dense", "1 density 0.6"]
+    before, _, after = done.out.partition("sait_demo_digits · tensorrt-rtx · end-to-end")
+    assert "cannot run here" not in before
+    assert after.count("cannot run here: ") == 2
+    assert "- tensorrt-rtx: nothing can run here: " in done.err
+
+
+@no_gpu
+@pytest.mark.parametrize("further", [(), ("--runtime", "onnxruntime"), ("--min-speedup", "0.001")], ids=" ".join)
+def test_engines_that_were_asked_for_and_cannot_run_here_fail_after_the_table(
+    quick: Sait, built: Path, further: tuple[str, ...]
+) -> None:
+    done = quick(built / PRUNED, "--runtime", "tensorrt-rtx", *further, "-o", "r.json")
+    report = from_json(Path("r.json").read_text())
+    assert done.code == report.refusals[0].exit_code in (3, 7)
+    assert done.out.count("cannot run here: ") == 2
+    *_, error, hint = done.err.splitlines()
+    assert error == f"error: dense cannot run on tensorrt-rtx here: {report.refusals[0].reason}"
+    assert hint == f"hint: {report.refusals[0].hint}"
+    assert bool(report.rows) == ("onnxruntime" in further)
+
+
+def test_what_was_not_asked_for_may_be_missing_but_onnxruntime_is_always_asked_for(
+    quick: Sait, demo_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise MissingDependency("onnxruntime", "running an artifact", extra="cpu")
+
+    monkeypatch.setattr("sait_deploy.runtime.onnxruntime.require_onnxruntime", missing)
+    done = quick(demo_workspace / PRUNED)
+    assert done.code == 3
+    assert done.err.splitlines()[-1] == "hint: pip install 'sait-deploy[cpu]'"
+    assert "running an artifact needs onnxruntime, which is not installed" in done.out
