@@ -24,6 +24,9 @@ from benchmarks.common import environment, peak_kib, write
 
 LOWERED: Final = "deit_base_patch16_224"
 BUILT: Final = "deit_small_patch16_224"
+MATRIX: Final = (BUILT, "vit_base_patch16_224")
+MATRIX_TARGETS: Final = ("sm86", "sm89", "sm120")
+FORMS: Final = ("dense", "density0.6", "adaptive")
 TARGET: Final = "sm89"
 ROUNDS: Final = 9
 TARGETS: Final = {
@@ -79,9 +82,8 @@ def _builds(folder: Path) -> dict[str, Any]:
     from sait_deploy.engine.build import build_engine
     from sait_deploy.engine.options import BuilderChoice, EngineOptions
 
-    _run("--export", BUILT, folder)
     options = EngineOptions(builder=BuilderChoice.TENSORRT_RTX, targets=(TARGET,))
-    forms = {form: open_artifact(folder / f"{BUILT}-{form}") for form in ("dense", "density0.6", "adaptive")}
+    forms = {form: open_artifact(folder / f"{BUILT}-{form}") for form in FORMS}
     found: dict[str, Any] = {
         form: {"command_seconds": [], "part_seconds": [], "size_bytes": 0, "fused": ""} for form in forms
     }
@@ -95,6 +97,34 @@ def _builds(folder: Path) -> dict[str, Any]:
             entry["size_bytes"] = sum(part.size_bytes for part in parts)
             entry["fused"] = f"{engine.manifest.attention.fused} of {engine.manifest.attention.blocks}"
         click.echo(f"round {turn + 1} of {ROUNDS}", err=True)
+    return found
+
+
+def _matrix(folder: Path) -> list[dict[str, Any]]:
+    """Builds every model, form and precision once for three targets, and says what came of it."""
+    from sait_deploy.engine.build import build_engine
+    from sait_deploy.engine.options import BuilderChoice, EngineOptions
+    from sait_deploy.exporters.names import EnginePrecision
+
+    found = []
+    for model in MATRIX:
+        _run("--export", model, folder)
+        for precision in EnginePrecision:
+            options = EngineOptions(BuilderChoice.TENSORRT_RTX, precision, targets=MATRIX_TARGETS)
+            for form in FORMS:
+                manifest = build_engine(folder / f"{model}-{form}", options).manifest
+                attention = manifest.attention
+                entry = {
+                    "model": model,
+                    "form": form,
+                    "precision": precision.value,
+                    "products": manifest.precisions_got,
+                    "attention": f"{attention.form}, {attention.fused} of {attention.blocks}",
+                    "seconds": {part.name.value: part.build_seconds for part in manifest.parts},
+                    "size_bytes": {part.name.value: part.size_bytes for part in manifest.parts},
+                }
+                found.append(entry)
+                click.echo(f"{model} {form} {precision}: {entry['attention']} fused", err=True)
     return found
 
 
@@ -129,10 +159,19 @@ def main(exported: str | None, lowered: str | None, path: Path | None) -> None:
         machine = environment("tensorrt-rtx-cu13", "onnx", "onnx-ir", "onnx-graphsurgeon")
         with tempfile.TemporaryDirectory() as folder:
             lowering = _lowering(Path(folder))
+            matrix = _matrix(Path(folder))
             builds = _builds(Path(folder))
         ratios = _ratios(lowering, builds)
         click.echo(json.dumps(ratios), err=True)
-        found = {"ratios": ratios, "targets": TARGETS, "target": TARGET, "lowering": lowering, "builds": builds}
+        found = {
+            "ratios": ratios,
+            "targets": TARGETS,
+            "target": TARGET,
+            "lowering": lowering,
+            "builds": builds,
+            "matrix_targets": MATRIX_TARGETS,
+            "matrix": matrix,
+        }
         click.echo(write("engine_build", "python -m benchmarks.engine_build", found, machine))
 
 

@@ -152,9 +152,34 @@ def _cost() -> list[str]:
     ]
 
 
+def _engines() -> list[str]:
+    found = _read("engine_build")
+    ratios, builds, lowering = found["ratios"], found["builds"], found["lowering"]
+    lines = [
+        "### Cost of building engines",
+        "",
+        f"TensorRT for RTX {found['environment']['tensorrt-rtx-cu13']}, DeiT-S, fp16, for {found['target']}, on a",
+        "machine with no GPU, against the dense engine, interleaved. Time is the whole command's; the adaptive form's",
+        "two engines are built at the same time, so their own seconds add up to more.",
+        "",
+        "| form | fused attention | time | seconds of all parts | size |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for form, label in (("density0.6", "density 0.6"), ("adaptive", "adaptive, stem and trunk")):
+        times = " | ".join(f"{ratios[f'{form}_{name}']:.2f} ×" for name in ("command_time", "summed_part_time", "size"))
+        lines.append(f"| {label} | {builds[form]['fused']} | {times} |")
+    return [
+        *lines,
+        "",
+        f"Cutting and lowering DeiT-B ({lowering['precision']}) takes {ratios['lowering_seconds']:.1f} s and "
+        f"{ratios['lowering_memory_ratio']:.2f} × the model's size in memory.",
+        "",
+    ]
+
+
 def section() -> str:
     """Returns the README's section of figures, between its markers."""
-    lines = [START, "## Figures", "", *_speed(), *_adaptive(), *_single_image(), *_accuracy(), *_cost()]
+    lines = [START, "## Figures", "", *_speed(), *_adaptive(), *_single_image(), *_accuracy(), *_cost(), *_engines()]
     lines.append("Result files and the commands that make them: [benchmarks/](benchmarks/README.md).")
     return "\n".join([*lines, END])
 

@@ -26,8 +26,7 @@ class Parts:
 
     Attributes:
         stem: from the images to ``tokens`` [B*(P+N), D], ``rows``, ``cu_seqlens``, ``guard`` and ``counts``.
-        trunk: from ``tokens``, ``rows`` (where it scatters back), ``cu_seqlens``, ``kept`` [T], ``lanes`` [W] and
-            ``guard`` to the rest of the outputs.
+        trunk: from ``tokens``, ``cu_seqlens``, ``kept`` [T], ``lanes`` [W] and ``guard`` to the rest of the outputs.
     """
 
     stem: onnx.ModelProto

@@ -164,9 +164,16 @@ def _tensorrt_rtx() -> str:
 
 
 def _gpu() -> str:
-    from sait_deploy.runtime.cuda import device
+    from sait_deploy.cuda import DeviceBuffer, Stream, device
 
-    found = device()
+    found, stream = device(), Stream()
+    sent, back = np.arange(16, dtype=np.int32), np.zeros(16, dtype=np.int32)
+    buffer = DeviceBuffer(sent.nbytes)
+    stream.upload(buffer.address, sent)
+    stream.download(back, buffer.address)
+    stream.synchronize()
+    if not np.array_equal(sent, back):
+        raise RuntimeError("what was copied to the GPU came back different")
     return f"{found.name}, {found.target}"
 
 
@@ -179,7 +186,7 @@ _TRIALS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
     ("demonstration's thousand images", _digits, "pip install 'sait-deploy[train]'"),
     ("build with TensorRT", _tensorrt, "pip install 'sait-deploy[tensorrt]', on a machine with a GPU"),
     ("build with TensorRT for RTX", _tensorrt_rtx, "pip install 'sait-deploy[rtx]'"),
-    ("run engines", _gpu, "an NVIDIA GPU with its driver, and pip install 'sait-deploy[rtx]' or '[tensorrt]'"),
+    ("reach a GPU", _gpu, "pip install 'sait-deploy[rtx]', on a machine with an NVIDIA GPU and its driver"),
 )
 
 

@@ -83,7 +83,8 @@ def sait_mass_token_select(
     least = tl.maximum(least, tl.where(prefix == 0, 1, 0))
     kept = real & ((place < least) | ((place < most) & (before < limit)))
     row_ptr = keep_ptr + image * tokens
-    tl.store(row_ptr + prefix + index, kept.to(tl.int32), mask=real)
+    # Scores that should not be may rank padding among the real ones; memory is kept safe all the same.
+    tl.store(row_ptr + prefix + index, kept.to(tl.int32), mask=real & (index < patches))
     for start in range(0, prefix, block):
         tl.store(row_ptr + start + place, 1, mask=start + place < prefix)
     tl.store(counts_ptr + image, tl.sum(kept.to(tl.int32), 0) + prefix)

@@ -1,4 +1,7 @@
-"""``PackRows`` as standard ONNX operators: two running sums and one scatter, all of static shape."""
+"""``PackRows`` as standard ONNX operators: two running sums and one scatter, all of static shape.
+
+What lies before a token is kept or dropped, so the dropped ones before it are its index less the kept ones.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,14 @@ _BODY = """
     everything = Constant <value_ints: ints = [-1]> ()
     flat = Reshape (keep, everything)
     kept_before = CumSum <exclusive: int = 1> (flat, axis)
-    dropped = Sub (one, flat)
-    dropped_before = CumSum <exclusive: int = 1> (dropped, axis)
+    size = Size (flat)
+    size_i = Cast <to: int = 6> (size)
+    index = Range (zero, size_i, one)
+    dropped_before = Sub (index, kept_before)
     kept = ReduceSum <keepdims: int = 0> (flat)
     dropped_place = Add (dropped_before, kept)
     is_kept = Cast <to: int = 9> (flat)
     place = Where (is_kept, kept_before, dropped_place)
-
-    size = Size (flat)
-    size_i = Cast <to: int = 6> (size)
-    index = Range (zero, size_i, one)
     rows = ScatterElements <axis: int = 0> (index, place, index)
 """
 

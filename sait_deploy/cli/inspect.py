@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 
 import click
 
 from sait_deploy.artifact import Artifact, Workspace, open_artifact
-from sait_deploy.cli.engines import engine_as_dict, engines_table, layers_of
+from sait_deploy.cli.engines import ShownEngine, engine_as_dict, engines_table, shown_engines
 from sait_deploy.cli.options import debug_option, json_option, workspace_option
 from sait_deploy.cli.pruning import kept_text, points_table
 from sait_deploy.cli.render import progress, show, table
-from sait_deploy.engine.folder import Engine, engine_folders, open_engine
-from sait_deploy.engine.layers import LoadedInfo
 from sait_deploy.errors import InvalidArgument, MissingDependency, RuntimeUnavailable
 from sait_deploy.inspection import AttentionInfo, GraphInfo, check, inspect_attention, inspect_graph
 from sait_deploy.manifest import Form, ParityInfo
@@ -50,7 +47,7 @@ def command(
     """
     if not compare and (images is not None or weights is not None):
         raise InvalidArgument("--images and --weights are for comparing with torch", "give --check as well")
-    found, engines = [], []
+    found: list[tuple[Artifact, GraphInfo, AttentionInfo | str, ParityInfo | None, list[ShownEngine]]] = []
     for path in artifacts or Workspace(workspace).last_export():
         artifact = open_artifact(path)
         graph = inspect_graph(artifact)
@@ -58,21 +55,20 @@ def command(
         if compare:
             progress(f"{artifact.path.name}: comparing with torch")
             parity = check(artifact, images, weights)
-        found.append((artifact, graph, attention_of(artifact), parity))
-        engines += [
-            (engine, layers_of(engine)) for engine in map(partial(open_engine, artifact), engine_folders(artifact))
-        ]
+        found.append((artifact, graph, attention_of(artifact), parity, shown_engines(artifact)))
     if as_json:
-        dumped = [_as_dict(*entry, [pair for pair in engines if pair[0].artifact is entry[0]]) for entry in found]
-        click.echo(json.dumps(dumped, indent=2))
-        return
-    for artifact, graph, attention, parity in found:
-        show(table(str(artifact.path), ("", ""), _rows(artifact, graph, attention, parity), words=("",)), "")
-        if artifact.manifest.form is Form.ADAPTIVE:
-            show(*points_table(artifact.manifest), "")
-        own = [pair for pair in engines if pair[0].artifact is artifact]
-        if own:
-            show(*engines_table(own), "")
+        click.echo(json.dumps([_as_dict(*entry) for entry in found], indent=2))
+    else:
+        for artifact, graph, attention, parity, engines in found:
+            show(table(str(artifact.path), ("", ""), _rows(artifact, graph, attention, parity), words=("",)), "")
+            if artifact.manifest.form is Form.ADAPTIVE:
+                show(*points_table(artifact.manifest), "")
+            if engines:
+                show(*engines_table(engines), "")
+    for *_, engines in found:
+        for engine in engines:
+            if engine.damage is not None:
+                raise engine.damage
 
 
 def attention_of(artifact: Artifact) -> AttentionInfo | str:
@@ -88,7 +84,7 @@ def _as_dict(
     graph: GraphInfo,
     attention: AttentionInfo | str,
     parity: ParityInfo | None,
-    engines: list[tuple[Engine, tuple[LoadedInfo, ...] | str]],
+    engines: list[ShownEngine],
 ) -> dict[str, object]:
     checked = None if parity is None else dataclasses.asdict(parity)
     return {
@@ -97,7 +93,7 @@ def _as_dict(
         "graph": dataclasses.asdict(graph),
         "attention": attention if isinstance(attention, str) else dataclasses.asdict(attention),
         "check": checked,
-        "engines": [engine_as_dict(*pair) for pair in engines],
+        "engines": [engine_as_dict(engine) for engine in engines],
     }
 
 

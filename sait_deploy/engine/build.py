@@ -15,7 +15,9 @@ from sait_deploy.engine.builders import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
 from sait_deploy.engine.options import (
+    CURRENT,
     MAX_TOPK,
+    TARGETS,
     BuilderName,
     EngineOptions,
     FusionChoice,
@@ -150,7 +152,7 @@ def _request(plan: _Plan, options: EngineOptions, lowered: dict[PartName, Lowere
     cache = options.timing_cache
     return BuildRequest.make(
         builder=plan.builder.name,
-        targets=plan.builder.targets if plan.builder.name is BuilderName.TENSORRT_RTX else (),
+        targets=_capabilities(plan.builder),
         parts=tuple(parts),
         plugins=pruned_by_plugin,
         workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * _GIB),
@@ -159,6 +161,13 @@ def _request(plan: _Plan, options: EngineOptions, lowered: dict[PartName, Lowere
         portability=tuple(sorted(options.portability)),
         strip_weights=options.strip_weights,
     )
+
+
+def _capabilities(builder: Builder) -> tuple[str, ...]:
+    """Returns what TensorRT for RTX is to build for; a GPU that it has no name for it may know as the current one."""
+    if builder.name is not BuilderName.TENSORRT_RTX:
+        return ()
+    return tuple(target if target in TARGETS else CURRENT for target in builder.targets)
 
 
 def _profiles(plan: _Plan, name: PartName, part: LoweredPart) -> tuple[Profile, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from sait_deploy.cuda import find_device
 from sait_deploy.engine.native import import_builder
 from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
-    TARGETS,
     BuilderChoice,
     BuilderName,
     EngineOptions,
@@ -17,9 +18,9 @@ from sait_deploy.engine.options import (
     check_precision,
 )
 from sait_deploy.errors import BuilderUnavailable
-from sait_deploy.runtime.cuda import find_device
 
 _PACKAGES = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "tensorrt_rtx"}
+_OLDEST: Final = {BuilderName.TENSORRT: (10, 16), BuilderName.TENSORRT_RTX: (1, 7)}
 _EXTRAS = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "rtx"}
 
 
@@ -53,6 +54,7 @@ def choose_builder(options: EngineOptions) -> Builder:
         name = BuilderName.TENSORRT_RTX
     check_for_builder(options, name)
     version = str(load_package(name).__version__)
+    _check_version(name, version)
     if name is BuilderName.TENSORRT:
         if device is None:
             raise BuilderUnavailable(
@@ -63,10 +65,19 @@ def choose_builder(options: EngineOptions) -> Builder:
     elif options.targets:
         targets = options.targets
     else:
-        targets = (device.target,) if device is not None and device.target in TARGETS else DEFAULT_TARGETS
+        targets = DEFAULT_TARGETS if device is None else (device.target,)
     if name is BuilderName.TENSORRT_RTX:
         check_precision(options.precision, targets)
     return Builder(name, version, targets)
+
+
+def _check_version(name: BuilderName, version: str) -> None:
+    oldest = _OLDEST[name]
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < oldest:
+        raise BuilderUnavailable(
+            f"{name} {version} is too old, {'.'.join(map(str, oldest))} is needed",
+            f"pip install --upgrade 'sait-deploy[{_EXTRAS[name]}]'",
+        )
 
 
 def load_package(name: BuilderName) -> Any:

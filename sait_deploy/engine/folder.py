@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, check_file
+from sait_deploy.cuda import Device
 from sait_deploy.engine.manifest import EngineManifest, from_json, to_json
-from sait_deploy.engine.options import BuilderName, Portability
+from sait_deploy.engine.options import AMPERE, BuilderName, Portability
 from sait_deploy.engine.profiles import PartName, parts_of
 from sait_deploy.errors import ArtifactError, RuntimeUnavailable, SaitError
 
 ENGINES_FOLDER: Final = "engines"
 _HINT: Final = "build it again: sait-deploy build-engine"
-_AMPERE: Final = 80
 """The oldest architecture that a hardware-compatible engine runs on."""
 
 
@@ -85,32 +85,37 @@ def _built_at(folder: Path) -> int:
     return manifest.stat().st_mtime_ns if manifest.is_file() else folder.stat().st_mtime_ns
 
 
-def check_runs_here(manifest: EngineManifest, version: str, target: str) -> None:
+def check_runs_here(manifest: EngineManifest, version: str, gpu: Device) -> None:
     """Checks from its manifest that an engine runs on this TensorRT and GPU, before it is deserialised.
 
     Args:
         manifest: of what is to run.
         version: of the TensorRT that is installed.
-        target: architecture of this GPU.
+        gpu: what it is to run on.
 
     Raises:
         RuntimeUnavailable: it does not.
     """
-    elsewhere = Portability.HARDWARE in manifest.portability and int(target.removeprefix("sm")) >= _AMPERE
-    if target not in manifest.targets and not elsewhere:
+    again = f"build it on this machine: sait-deploy build-engine --builder {manifest.builder}"
+    if Portability.HARDWARE in manifest.portability:
+        fits, wanted = gpu.architecture >= AMPERE, f"GPUs from sm{AMPERE} on"
+    else:
+        # TensorRT tunes for one model of GPU, and warns of errors and deadlocks on another of the same architecture.
+        fits = gpu.target in manifest.targets and manifest.gpu in (None, gpu.name)
+        wanted = ", ".join(manifest.targets) if manifest.gpu is None else manifest.gpu
+    if not fits:
         raise RuntimeUnavailable(
-            f"engine {manifest.name} is for {', '.join(manifest.targets)}, this GPU is {target}",
-            "build it for this GPU: sait-deploy build-engine",
+            f"engine {manifest.name} is for {wanted}, this GPU is {gpu.name} ({gpu.target})", again
         )
     if version != manifest.builder_version and Portability.VERSIONS not in manifest.portability:
         raise RuntimeUnavailable(
             f"engine {manifest.name} was built with {manifest.builder} {manifest.builder_version}, "
             f"{version} is installed",
-            "build it again: sait-deploy build-engine",
+            again,
         )
 
 
-def choose_engine(artifact: Artifact, builder: BuilderName, version: str, target: str) -> Engine:
+def choose_engine(artifact: Artifact, builder: BuilderName, version: str, gpu: Device) -> Engine:
     """Returns the engine to run: of those that run on this TensorRT and GPU, the one built last.
 
     Raises:
@@ -122,7 +127,7 @@ def choose_engine(artifact: Artifact, builder: BuilderName, version: str, target
         if builder_of(folder) is not builder:
             continue
         try:
-            check_runs_here(_read_manifest(folder), version, target)
+            check_runs_here(_read_manifest(folder), version, gpu)
         except RuntimeUnavailable as error:
             refusals.append(error)
         else:

@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from sait_deploy.cuda import device
 from sait_deploy.engine.builders import load_package
 from sait_deploy.engine.folder import Engine, check_runs_here
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.profiles import PartName
-from sait_deploy.runtime.cuda import device
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def inspect_layers(engine: Engine) -> tuple[LoadedInfo, ...]:
         BuilderUnavailable: its TensorRT is not installed.
     """
     trt = load_package(engine.manifest.builder)
-    check_runs_here(engine.manifest, str(trt.__version__), device().target)
+    check_runs_here(engine.manifest, str(trt.__version__), device())
     loader = EngineLoader(trt, engine)
     found = []
     for part in engine.manifest.parts:

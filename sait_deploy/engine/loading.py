@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from sait_deploy.engine.callbacks import message_collector
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.messages import shortened
 from sait_deploy.engine.options import Portability
@@ -21,12 +23,16 @@ class EngineLoader:
     Args:
         trt: the package of the TensorRT that built it.
         engine: what to load.
+
+    Attributes:
+        warnings: what TensorRT warned of while loading.
     """
 
     def __init__(self, trt: Any, engine: Engine) -> None:
         self._trt, self._source = trt, engine
         self._messages: list[str] = []
-        self._logger = error_logger(trt, self._messages)
+        self.warnings: list[str] = []
+        self._logger = message_collector(trt, self._messages.append, self.warnings.append)
         self._runtime = trt.Runtime(self._logger)
         # An engine for other versions of TensorRT carries host code.
         self._runtime.engine_host_code_allowed = Portability.VERSIONS in engine.manifest.portability
@@ -45,30 +51,21 @@ class EngineLoader:
             self._refit(engine, part)
         return engine
 
-    def _refit(self, engine: Any, part: PartName) -> None:
-        """Puts the artifact's weights into an engine that was built without."""
+    @functools.cached_property
+    def _weights(self) -> tempfile.TemporaryDirectory[str]:
+        """The artifact's graphs, lowered as the engine's were."""
         from sait_deploy.engine.lowering import lower_parts, lowering_of
 
-        with tempfile.TemporaryDirectory() as folder:
-            lowered = lower_parts(self._source.artifact, lowering_of(self._source.manifest), Path(folder))
-            refitter = self._trt.Refitter(engine, self._logger)
-            parser = self._trt.OnnxParserRefitter(refitter, self._logger)
-            if not (parser.refit_from_file(str(lowered[part].path)) and refitter.refit_cuda_engine()):
-                raise RuntimeUnavailable(
-                    f"the weights of {self._source.artifact.path.name} do not fit engine {self._source.path.name}",
-                    _HINT,
-                )
+        folder = tempfile.TemporaryDirectory()
+        lower_parts(self._source.artifact, lowering_of(self._source.manifest), Path(folder.name))
+        return folder
 
-
-def error_logger(trt: Any, messages: list[str]) -> Any:
-    """Returns a TensorRT logger that collects errors and prints nothing."""
-
-    class Collector(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                messages.append(message)
-
-    return Collector()
+    def _refit(self, engine: Any, part: PartName) -> None:
+        """Puts the artifact's weights into an engine that was built without."""
+        refitter = self._trt.Refitter(engine, self._logger)
+        parser = self._trt.OnnxParserRefitter(refitter, self._logger)
+        graph = Path(self._weights.name) / f"{part}.onnx"
+        if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
+            raise RuntimeUnavailable(
+                f"the weights of {self._source.artifact.path.name} do not fit engine {self._source.path.name}", _HINT
+            )

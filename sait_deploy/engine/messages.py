@@ -23,8 +23,8 @@ _ERRORS: Final = (
     ),
     Explanation(
         "OutOfMemory",
-        "the builder needs more memory than it may use",
-        "give a larger --workspace, or a smaller --batch",
+        "the GPU's memory ran out while it was built",
+        "give a smaller --workspace or --batch, or free some of the GPU's memory",
     ),
     Explanation(
         "Could not find any implementation",
@@ -48,21 +48,29 @@ _ERRORS: Final = (
         "leave --version-compatible out, or install the whole TensorRT",
     ),
     Explanation("CUDA driver version is insufficient", "the builder needs a GPU for this", "build where a GPU is"),
+    Explanation(
+        "is of another GPU or TensorRT",
+        "the timing cache cannot be used",
+        "remove the --timing-cache file, or name another",
+    ),
     Explanation("CUDA_SUCCESS", "the builder needs a GPU for this", "build where a GPU is, or without --strip-weights"),
 )
 
 _WARNINGS: Final = (
+    Explanation(
+        "less than smallest positive",
+        "weights smaller than this precision holds were made larger or 0",
+        "compare with --precision bf16 or fp32",
+    ),
     Explanation("subnormal", "small weights lose digits in this precision", "compare with --precision bf16 or fp32"),
     Explanation(
-        "less than smallest positive", "small weights become 0 in this precision", "compare with --precision bf16"
+        "would overflow",
+        "weights larger than this precision holds were made its largest",
+        "build with --precision bf16 or fp32",
     ),
-    Explanation("infinity", "values overflow in this precision", "build with --precision bf16"),
-    Explanation("Timing cache", "measured kernel times could not be used again", "remove the --timing-cache file"),
-    Explanation(
-        "different models of devices",
-        "the timing cache comes from another GPU",
-        "use one --timing-cache per kind of GPU",
-    ),
+    Explanation("infinity", "weights are infinite", "check the weights"),
+    Explanation("NaN values", "weights are not numbers", "check the weights"),
+    Explanation("iming cache", "measured kernel times could not be used", "remove the --timing-cache file"),
 )
 
 _LONGEST: Final = 300

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sait_deploy.engine.callbacks import message_collector, progress_monitor
 from sait_deploy.engine.manifest import NetworkInfo
-from sait_deploy.engine.options import BuilderName, Portability
+from sait_deploy.engine.options import AMPERE, BuilderName, Portability
 from sait_deploy.engine.profiles import Profile
 from sait_deploy.engine.request import BuildRequest, Event, PartAnswer, PartRequest
 
@@ -71,35 +72,42 @@ def build(request: BuildRequest, talk: Talk) -> None:
         Cancelled: the build was stopped.
     """
     trt = import_builder(request.builder)
-    logger = _logger(trt, talk)
-    target = _tell_device(request, talk)
-    if request.plugins:
-        _register_plugins(target)
-    # TensorRT times kernels on the GPU, where two builds would disturb each other; TensorRT for RTX only compiles.
-    at_once = len(request.parts) if request.builder is BuilderName.TENSORRT_RTX else 1
-    with ThreadPoolExecutor(at_once) as pool:
+    logger = message_collector(trt, talk.errors.append, lambda message: talk.say(Event(warning=message)))
+    _prepare_for_device(request, talk)
+    if request.builder is BuilderName.TENSORRT:
+        # It times kernels on the GPU, where two builds would disturb each other; TensorRT for RTX only compiles.
+        for part in request.parts:
+            _build_part(trt, logger, request, part, talk)
+        return
+    with ThreadPoolExecutor(len(request.parts)) as pool:
         for built in [pool.submit(_build_part, trt, logger, request, part, talk) for part in request.parts]:
             built.result()
 
 
-def _tell_device(request: BuildRequest, talk: Talk) -> str:
-    """Says which GPU engines are tuned on; TensorRT for RTX tunes where they run."""
+def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
+    """Says which GPU engines are tuned on, and compiles the plugins for it; TensorRT for RTX tunes where they run.
+
+    Raises:
+        BuildFailed: the GPU cannot build what is asked.
+    """
     if request.builder is BuilderName.TENSORRT_RTX:
-        return ""
-    from sait_deploy.runtime.cuda import device
+        return
+    from sait_deploy.cuda import device
 
     found = device()
-    talk.say(Event(gpu=found.name, target=found.target))
-    return found.target
+    talk.say(Event(gpu=found.name))
+    architecture = found.architecture
+    if Portability.HARDWARE in request.portability:
+        if architecture < AMPERE:
+            raise BuildFailed(f"hardware-compatible engines begin with sm{AMPERE}, and this GPU is {found.target}")
+        # PTX for one architecture runs on that and all later ones.
+        architecture = AMPERE
+    if request.plugins:
+        from sait_deploy.plugins.mass_token_select import tensorrt_plugin as mass_token_select
+        from sait_deploy.plugins.pack_rows import tensorrt_plugin as pack_rows
 
-
-def _register_plugins(target: str) -> None:
-    from sait_deploy.plugins.mass_token_select import tensorrt_plugin as mass_token_select
-    from sait_deploy.plugins.pack_rows import tensorrt_plugin as pack_rows
-
-    architecture = int(target.removeprefix("sm"))
-    mass_token_select.register(architecture)
-    pack_rows.register(architecture)
+        mass_token_select.register(architecture)
+        pack_rows.register(architecture)
 
 
 def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest, talk: Talk) -> None:
@@ -111,8 +119,11 @@ def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest,
         talk.errors.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
         raise BuildFailed(f"the parser refused the {part.name}")
     config = _config(trt, builder, network, request, part)
+    if request.timing_cache is not None:
+        _use_timing_cache(config, Path(request.timing_cache), talk)
+    name = part.name.value
     # Kept by name: the configuration does not keep it alive.
-    monitor = _monitor(trt, part.name.value, talk)
+    monitor = progress_monitor(trt, lambda share: talk.say(Event(progress=(name, share))), talk.stopped)
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if talk.stopped():
@@ -152,6 +163,10 @@ def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: P
     for profile in part.profiles:
         config.add_optimization_profile(_native_profile(builder, network, profile))
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # On by default: products in fp32 would keep 10 bits of the mantissa.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # 0 times NaN stays NaN, which is how the logits of an image without importance say so.
+    config.set_flag(trt.BuilderFlag.STRICT_NANS)
     if request.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
     if request.opt_level is not None:
@@ -162,10 +177,17 @@ def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: P
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if request.strip_weights:
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
-    if request.timing_cache is not None:
-        place = Path(request.timing_cache)
-        config.set_timing_cache(config.create_timing_cache(place.read_bytes() if place.is_file() else b""), False)
     return config
+
+
+def _use_timing_cache(config: Any, place: Path, talk: Talk) -> None:
+    stored = place.read_bytes() if place.is_file() else b""
+    cache, empty = config.create_timing_cache(stored), bytes(config.create_timing_cache(b"").serialize())
+    # A file that cannot be read becomes an empty cache, which would be written over it.
+    unread = stored not in (b"", empty) and bytes(cache.serialize()) == empty
+    if unread or config.set_timing_cache(cache, False) is False:
+        talk.errors.append(f"the timing cache {place} is none, or is of another GPU or TensorRT")
+        raise BuildFailed(talk.errors[-1])
 
 
 def _native_profile(builder: Any, network: Any, profile: Profile) -> Any:
@@ -203,50 +225,3 @@ def _network_info(trt: Any, network: Any) -> NetworkInfo:
 def _product_types(network: Any) -> tuple[str, ...]:
     layers = (network.get_layer(index) for index in range(network.num_layers))
     return tuple(sorted({_type_name(x.get_output(0).dtype) for x in layers if x.type.name in _PRODUCTS}))
-
-
-def _logger(trt: Any, talk: Talk) -> Any:
-    class Collector(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                talk.errors.append(message)
-            elif severity == trt.ILogger.WARNING:
-                talk.say(Event(warning=message))
-
-    return Collector()
-
-
-def _monitor(trt: Any, part: str, talk: Talk) -> Any:
-    """Turns nested phases into one share: a phase's steps divide what its parent's current step stands for."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, tuple[str | None, int, int]] = {}
-            self.told = -1
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self.phases[phase] = (parent, max(steps, 1), 0)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            parent, steps, _ = self.phases.get(phase, (None, 1, 0))
-            self.phases[phase] = (parent, steps, min(step + 1, steps))
-            self._tell()
-            return not talk.stopped()
-
-        def phase_finish(self, phase: str) -> None:
-            self.phases.pop(phase, None)
-
-        def _tell(self) -> None:
-            share, step = 0.0, 1.0
-            for _, steps, done in self.phases.values():
-                share += step * done / steps
-                step /= steps
-            if (percent := int(100 * min(share, 1.0))) > self.told:
-                self.told = percent
-                talk.say(Event(progress=(part, percent / 100)))
-
-    return Monitor()

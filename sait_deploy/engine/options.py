@@ -14,8 +14,14 @@ from sait_deploy.exporters.names import EnginePrecision
 TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """GPU architectures that TensorRT for RTX builds for."""
 
+CURRENT: Final = "current"
+"""What TensorRT for RTX calls the GPU of the machine that it builds on."""
+
 DEFAULT_TARGETS: Final = ("sm86", "sm89", "sm120")
 """Those of the common workstation GPUs: built for where this machine has no GPU of its own."""
+
+AMPERE: Final = 80
+"""The architecture that hardware-compatible engines begin with."""
 
 MAX_TOPK: Final = 3840
 """Entries that TensorRT's TopK sorts: the most patch tokens of a selection that is no plugin."""

@@ -33,13 +33,11 @@ class BuildAnswer:
         parts: the engines, in the order asked for.
         messages: what the builder warned of, each once.
         gpu: the GPU they were built on; None where they were built for architectures.
-        target: its architecture.
     """
 
     parts: tuple[PartAnswer, ...]
     messages: tuple[str, ...]
     gpu: str | None
-    target: str | None
 
 
 def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
@@ -51,7 +49,7 @@ def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
     """
     parts: list[PartAnswer] = []
     messages: dict[str, None] = {}
-    error = gpu = target = refused = None
+    error = gpu = refused = None
     with tempfile.TemporaryFile() as noise:
         with _started(request, noise) as (worker, events):
             for event in events:
@@ -61,7 +59,7 @@ def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
                     messages[explain_warning(event.warning)] = None
                 if event.answer is not None:
                     parts.append(event.answer)
-                error, gpu, target = event.error or error, event.gpu or gpu, event.target or target
+                error, gpu = event.error or error, event.gpu or gpu
                 refused = event.errno or refused
             code = worker.wait()
         if refused in (errno.ENOSPC, errno.EDQUOT):
@@ -75,7 +73,7 @@ def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
                 "try --allow-unfused or another --precision, and report this",
             )
     order = [part.name for part in request.parts]
-    return BuildAnswer(tuple(sorted(parts, key=lambda part: order.index(part.name))), tuple(messages), gpu, target)
+    return BuildAnswer(tuple(sorted(parts, key=lambda part: order.index(part.name))), tuple(messages), gpu)
 
 
 @contextlib.contextmanager

@@ -83,8 +83,7 @@ class Event:
         error: why there is no engine.
         errno: the operating system's number of that reason, where it was that which refused.
         answer: a part that is built.
-        gpu: name of the GPU that it was built on.
-        target: its architecture.
+        gpu: name of the GPU that it is built on.
     """
 
     schema_version: int = _VERSION
@@ -94,7 +93,6 @@ class Event:
     errno: int | None = None
     answer: PartAnswer | None = None
     gpu: str | None = None
-    target: str | None = None
 
     def to_json(self) -> str:
         """Returns the event as one line."""

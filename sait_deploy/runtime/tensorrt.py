@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifact import Artifact
+from sait_deploy.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
 from sait_deploy.engine.builders import load_package
 from sait_deploy.engine.folder import choose_engine
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.manifest import EngineManifest, PartInfo
+from sait_deploy.engine.messages import shortened
 from sait_deploy.engine.options import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import RuntimeUnavailable
@@ -22,7 +24,6 @@ from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, L
 from sait_deploy.manifest import COUNTS, FEATURES
 from sait_deploy.points import BatchPoint
 from sait_deploy.runtime.base import RawOutput, Runner, RuntimeName, Selection, StageTimes
-from sait_deploy.runtime.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
 from sait_deploy.runtime.engine_plan import EnginePlan, Extents, engine_parts
 
 _BUILDERS = {RuntimeName.TENSORRT: BuilderName.TENSORRT, RuntimeName.TENSORRT_RTX: BuilderName.TENSORRT_RTX}
@@ -36,7 +37,7 @@ class TensorRTRunner(Runner):
         super().__init__(artifact, runtime)
         trt = load_package(_BUILDERS[runtime])
         self._gpu, self._version = device(), str(trt.__version__)
-        self._engine = choose_engine(artifact, _BUILDERS[runtime], self._version, self._gpu.target)
+        self._engine = choose_engine(artifact, _BUILDERS[runtime], self._version, self._gpu)
         self._plan = EnginePlan(self._engine.manifest, artifact.manifest.model.geometry)
         self._stream = Stream()
         self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._plan.buffers()}
@@ -44,8 +45,10 @@ class TensorRTRunner(Runner):
         loader = EngineLoader(trt, self._engine)
         self._first = _Part(trt, loader, first, self._engine.manifest)
         self._second = None if second is None else _Part(trt, loader, second, self._engine.manifest)
+        self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))
         self._host = self._host_memory()
-        self._graphs: dict[tuple[str, int], Graph] = {}
+        self._graphs: dict[str, Graph] = {}
+        self._graphed, self._refused_recording = 0, ""
         if self._second is not None:
             lanes = np.arange(self._plan.geometry.tokens, dtype=np.int32)
             self._stream.upload(self._buffers[LANES].address, lanes)
@@ -55,13 +58,27 @@ class TensorRTRunner(Runner):
     def environment(self) -> dict[str, str]:
         """Versions, device and engine behind this runner."""
         attention = self._engine.manifest.attention
-        return {
+        found = {
             "runtime": self.runtime.value,
             "TensorRT": self._version,
             "GPU": f"{self._gpu.name} ({self._gpu.target})",
             "engine": self._engine.path.name,
             "fused attention": f"{attention.fused} of {attention.blocks}",
+            "CUDA graph": self._recording,
         }
+        if self.runtime is RuntimeName.TENSORRT_RTX:
+            found["kernels made for the shapes"] = "all" if self._second is None else "the stem's"
+        if self._loading_warnings:
+            found["TensorRT warned"] = "; ".join(self._loading_warnings)
+        return found
+
+    @property
+    def _recording(self) -> str:
+        if self._second is not None:
+            return "none, as the host reads the extents in between"
+        if self.runtime is RuntimeName.TENSORRT_RTX:
+            return "by the runtime"
+        return self._refused_recording or "whole requests"
 
     @property
     def kind(self) -> str:
@@ -135,10 +152,11 @@ class TensorRTRunner(Runner):
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         self._stage(images, point)
         count = len(images)
-        if self._recordable:
-            self._recorded("request", count, lambda: self._request(count)).launch(self._stream)
-        else:
+        graph = self._recorded("request", count, lambda: self._request(count))
+        if graph is None:
             self._request(count)
+        else:
+            graph.launch(self._stream)
         found = self._answer(self._answers, count)
         return RawOutput(found[self._answers[0]], found.get(COUNTS), found.get(FEATURES))
 
@@ -147,39 +165,51 @@ class TensorRTRunner(Runner):
         self._compute(count)
         self._download(self._answers, count)
 
-    @property
-    def _recordable(self) -> bool:
-        """Whether requests are replayed: a wait cannot be recorded, and TensorRT for RTX records its own work."""
-        return self._second is None and self.runtime is RuntimeName.TENSORRT
+    def _recorded(self, name: str, count: int, work: Callable[[], object]) -> Graph | None:
+        """Returns the named work on a batch size as a recording, or None where it cannot be replayed.
 
-    def _recorded(self, name: str, count: int, work: Callable[[], object]) -> Graph:
-        """Returns the named work on a batch size as a recording; its first run is unrecorded, as it allocates."""
-        if (name, count) not in self._graphs:
+        A wait cannot be recorded, and TensorRT for RTX records its own work. The first run is unrecorded, as it
+        allocates. Recordings of another batch size are worth nothing once the context has seen this one's shapes.
+        """
+        if self._second is not None or self.runtime is not RuntimeName.TENSORRT or self._refused_recording:
+            return None
+        self._forget_other(count)
+        if name not in self._graphs:
             work()
             self._stream.synchronize()
-            with self._stream.captured() as graph:
-                work()
-            self._graphs[name, count] = graph
-        return self._graphs[name, count]
+            try:
+                with self._stream.captured() as graph:
+                    work()
+            except RuntimeUnavailable as error:
+                self._refused_recording = f"none: {error.message}"
+                return None
+            self._graphs[name] = graph
+        return self._graphs[name]
+
+    def _forget_other(self, count: int) -> None:
+        if count != self._graphed:
+            self._graphs.clear()
+            self._graphed = count
 
     def _starter(self, count: int) -> Callable[[], float]:
         """Returns what starts the work between the copies as a request does; it returns the host's seconds for it."""
-        if not self._recordable:
-            return lambda: self._compute(count)
-        graph = self._recorded("compute", count, lambda: self._compute(count))
 
-        def launch() -> float:
+        def start() -> float:
+            graph = self._recorded("compute", count, lambda: self._compute(count))
+            if graph is None:
+                return self._compute(count)
             started = time.perf_counter()
             graph.launch(self._stream)
             return time.perf_counter() - started
 
-        return launch
+        return start
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning
         assert pruning is not None
         names = self._answers[0], pruning.importance, pruning.keep
         self._stage(images, point)
+        self._forget_other(len(images))
         self._upload(len(images))
         self._compute(len(images))
         self._download(names, len(images))
@@ -237,7 +267,7 @@ class _Part:
         accepted = True
         if profile != self._profile:
             accepted = context.set_optimization_profile_async(profile, handle)
-            self._profile = profile
+            self._profile = profile if accepted else self._profile
         for name, shape in plan.input_shapes(self.info, count, extents).items():
             accepted = accepted and context.set_input_shape(name, shape)
         for tensor in (*self.info.inputs, *self.info.outputs):

@@ -22,6 +22,7 @@ from sait_deploy.bench.report import from_json, to_json
 from sait_deploy.bench.results import Refusal, Report, Variant
 from sait_deploy.bench.subjects import NO_SWEEP, make_subjects
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
+from sait_deploy.cuda import find_device
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import engine_folders
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
@@ -29,7 +30,6 @@ from sait_deploy.errors import ArtifactError, InvalidArgument, MissingDependency
 from sait_deploy.points import BatchPoint, PointChoice
 from sait_deploy.runtime import Output, Runner, RunOptions, RuntimeName
 from sait_deploy.runtime.base import RawOutput
-from sait_deploy.runtime.cuda import find_device
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 from tests.exported import TinyExport
 

@@ -10,10 +10,10 @@ import pytest
 
 from sait_deploy.artifact import open_artifact
 from sait_deploy.bench.report import from_json
+from sait_deploy.cuda import find_device
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import MissingDependency
-from sait_deploy.runtime.cuda import find_device
 from tests.cli.calls import Outcome, Sait
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"

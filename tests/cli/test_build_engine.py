@@ -144,7 +144,7 @@ REFUSED = [
     (["--hardware-compatible"], 2, "--hardware-compatible is TensorRT's"),
     (["--timing-cache", "cache"], 2, "--timing-cache is TensorRT's"),
     (["--builder", "tensorrt", "--target", "sm86"], 2, "not for --target"),
-    (["--target", "sm75", "--precision", "fp32"], 11, "sm75 has no kernels for this precision"),
+    (["--target", "sm75", "--precision", "fp32"], 2, "TensorRT for RTX has no fp32 for sm75"),
     (["--workspace", "0.000000001"], 11, "no kernel fits within the limits given"),
 ]
 

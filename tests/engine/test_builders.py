@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sait_deploy.cuda import find_device
 from sait_deploy.engine.builders import Builder, choose_builder, installed, load_package
 from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
@@ -19,7 +20,6 @@ from sait_deploy.engine.options import (
 )
 from sait_deploy.errors import BuilderUnavailable, InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
-from sait_deploy.runtime.cuda import find_device
 from tests.cli.calls import child_environment
 from tests.engine.cases import RTX, TRT, builder_version
 

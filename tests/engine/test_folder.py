@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, open_artifact
+from sait_deploy.cuda import Device
 from sait_deploy.engine.folder import (
     ENGINES_FOLDER,
     Engine,
@@ -26,6 +27,8 @@ from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import ArtifactError, RuntimeUnavailable
 from tests.engine.cases import RTX, TARGET, TRT, builder_version, copied_engine, rewritten
 from tests.exported import TinyExport, copied
+
+GPU = Device("a GPU", TARGET)
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def test_an_engine_without_its_manifest(engine: Engine) -> None:
     assert "has no manifest.json" in error.message
     assert "sait-deploy build-engine" in error.hint
     with pytest.raises(ArtifactError, match=r"has no manifest\.json"):
-        choose_engine(engine.artifact, RTX, "1", TARGET)
+        choose_engine(engine.artifact, RTX, "1", GPU)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema_version": 9}'])
@@ -190,7 +193,7 @@ def test_an_engine_of_another_model_is_refused(tiny: TinyExport, half_engine: En
     artifact = copied(tiny.dense, tmp_path)
     shutil.copytree(half_engine.path.parent, artifact.path / ENGINES_FOLDER)
     with pytest.raises(ArtifactError, match="was built from another model than test_vit") as caught:
-        choose_engine(artifact, RTX, builder_version(), TARGET)
+        choose_engine(artifact, RTX, builder_version(), GPU)
     assert "sait-deploy build-engine" in caught.value.hint
 
 
@@ -212,7 +215,7 @@ def test_an_artifact_without_engines(tiny: TinyExport, tmp_path: Path) -> None:
     artifact = copied(tiny.dense, tmp_path)
     assert engine_folders(artifact) == []
     with pytest.raises(ArtifactError, match="has no tensorrt-rtx engine") as caught:
-        choose_engine(artifact, RTX, "1", TARGET)
+        choose_engine(artifact, RTX, "1", GPU)
     assert caught.value.hint == "run: sait-deploy build-engine --builder tensorrt-rtx"
 
 
@@ -240,17 +243,17 @@ def several(engine: Engine) -> Engine:
 
 def test_an_engine_of_the_other_builder_is_no_choice(several: Engine) -> None:
     version = several.manifest.builder_version
-    assert choose_engine(several.artifact, TRT, version, TARGET).path.name == "c-other-builder"
-    assert choose_engine(several.artifact, RTX, version, TARGET).manifest.builder is RTX
+    assert choose_engine(several.artifact, TRT, version, GPU).path.name == "c-other-builder"
+    assert choose_engine(several.artifact, RTX, version, GPU).manifest.builder is RTX
 
 
 def test_damage_of_one_builder_is_nothing_to_the_other(several: Engine) -> None:
     version, damaged = several.manifest.builder_version, several.path.with_name("tensorrt-10.16-sm89-fp16")
     shutil.copytree(several.path, damaged)
     (damaged / MANIFEST_FILE).write_text("{")
-    assert choose_engine(several.artifact, RTX, version, TARGET).path.name == "b-two-targets"
+    assert choose_engine(several.artifact, RTX, version, GPU).path.name == "b-two-targets"
     with pytest.raises(ArtifactError, match="is not JSON"):
-        choose_engine(several.artifact, TRT, version, TARGET)
+        choose_engine(several.artifact, TRT, version, GPU)
 
 
 @pytest.mark.parametrize(
@@ -263,33 +266,33 @@ def test_damage_of_one_builder_is_nothing_to_the_other(several: Engine) -> None:
 )
 def test_of_those_that_fit_the_newest_is_chosen(several: Engine, version: str | None, target: str, name: str) -> None:
     wanted = version or several.manifest.builder_version
-    assert choose_engine(several.artifact, RTX, wanted, target).path.name == name
+    assert choose_engine(several.artifact, RTX, wanted, Device("a GPU", target)).path.name == name
 
 
 def test_a_rebuilt_engine_is_the_newest(several: Engine) -> None:
     aged(several.path, 100)
-    found = choose_engine(several.artifact, RTX, several.manifest.builder_version, TARGET)
+    found = choose_engine(several.artifact, RTX, several.manifest.builder_version, GPU)
     assert found.path == several.path
 
 
 def test_where_none_fits_the_newest_says_why(several: Engine) -> None:
     with pytest.raises(RuntimeUnavailable) as caught:
-        choose_engine(several.artifact, RTX, several.manifest.builder_version, "sm75")
-    assert caught.value.message == f"engine {several.manifest.name} is for {TARGET}, this GPU is sm75"
+        choose_engine(several.artifact, RTX, several.manifest.builder_version, Device("another GPU", "sm75"))
+    assert caught.value.message == f"engine {several.manifest.name} is for {TARGET}, this GPU is another GPU (sm75)"
     assert "build-engine" in caught.value.hint
 
 
 def test_another_gpu_or_version_is_refused(engine: Engine) -> None:
     version = engine.manifest.builder_version
-    check_runs_here(engine.manifest, version, TARGET)
-    with pytest.raises(RuntimeUnavailable, match=f"is for {TARGET}, this GPU is sm120") as caught:
-        check_runs_here(engine.manifest, version, "sm120")
+    check_runs_here(engine.manifest, version, GPU)
+    with pytest.raises(RuntimeUnavailable, match=rf"is for {TARGET}, this GPU is another GPU \(sm120\)") as caught:
+        check_runs_here(engine.manifest, version, Device("another GPU", "sm120"))
     assert caught.value.exit_code == 7
     assert "build" in caught.value.hint
     with pytest.raises(
         RuntimeUnavailable, match=rf"was built with tensorrt-rtx {version}, 9\.9 is installed"
     ) as caught:
-        check_runs_here(engine.manifest, "9.9", TARGET)
+        check_runs_here(engine.manifest, "9.9", GPU)
     assert "build" in caught.value.hint
 
 
@@ -308,25 +311,36 @@ def test_portable_engines_run_elsewhere_in_the_way_they_were_built_for(
     """Hardware compatibility begins with Ampere."""
     place = rewritten(engine, targets=["sm86"], builder_version="10.1", portability=list(portability))
     found = open_engine(engine.artifact, place).manifest
-    check_runs_here(found, "10.1", "sm86")
+    check_runs_here(found, "10.1", Device("a GPU", "sm86"))
     cases = (("10.2", "sm86", other_version), ("10.1", "sm120", other_target), ("10.1", "sm75", older_target))
     for version, target, fits in cases:
         if fits:
-            check_runs_here(found, version, target)
+            check_runs_here(found, version, Device("a GPU", target))
         else:
             with pytest.raises(RuntimeUnavailable):
-                check_runs_here(found, version, target)
+                check_runs_here(found, version, Device("a GPU", target))
     if other_version and other_target:
-        check_runs_here(found, "10.2", "sm120")
+        check_runs_here(found, "10.2", Device("a GPU", "sm120"))
     elif portability:
         with pytest.raises(RuntimeUnavailable):
-            check_runs_here(found, "10.2", "sm120")
+            check_runs_here(found, "10.2", Device("a GPU", "sm120"))
 
 
 def test_a_damaged_engine_that_would_be_chosen_is_not_passed_over(several: Engine) -> None:
     version = several.manifest.builder_version
     cut_short(several.path.with_name("a-other-target") / "stem.plan")
-    assert choose_engine(several.artifact, RTX, version, TARGET).path.name == "b-two-targets"
+    assert choose_engine(several.artifact, RTX, version, GPU).path.name == "b-two-targets"
     cut_short(several.path.with_name("b-two-targets") / "stem.plan")
     with pytest.raises(ArtifactError, match="b-two-targets"):
-        choose_engine(several.artifact, RTX, version, TARGET)
+        choose_engine(several.artifact, RTX, version, GPU)
+
+
+def test_an_engine_tuned_on_one_gpu_is_refused_on_another_of_its_architecture(engine: Engine) -> None:
+    """TensorRT itself only warns, of errors and deadlocks."""
+    version = engine.manifest.builder_version
+    tuned = dataclasses.replace(engine.manifest, gpu="NVIDIA A")
+    check_runs_here(tuned, version, Device("NVIDIA A", TARGET))
+    with pytest.raises(RuntimeUnavailable, match=rf"is for NVIDIA A, this GPU is NVIDIA B \({TARGET}\)"):
+        check_runs_here(tuned, version, Device("NVIDIA B", TARGET))
+    portable = dataclasses.replace(tuned, portability=(Portability.HARDWARE,))
+    check_runs_here(portable, version, Device("NVIDIA B", TARGET))

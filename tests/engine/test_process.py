@@ -59,7 +59,7 @@ def test_each_graph_becomes_a_file_and_an_answer(tmp_path: Path) -> None:
     assert [part.network.attention_fused for part in answer.parts] == [1, BLOCKS]
     assert all(part.product_types == ("float16",) for part in answer.parts)
     assert all(part.seconds > 0 for part in answer.parts)
-    assert (answer.gpu, answer.target) == (None, None)
+    assert answer.gpu is None
     for part in answer.parts:
         assert sum(part.network.kinds.values()) == part.network.layers
         assert sum(part.network.precisions.values()) <= part.network.layers

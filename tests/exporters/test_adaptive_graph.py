@@ -158,7 +158,7 @@ def test_onnx_runtime_makes_the_plan_once_whatever_the_depth(tmp_path: Path) -> 
     assert once == {
         "TopK": 1,
         "ScatterElements": 2,  # the rows, and the lanes they find
-        "CumSum": 5,
+        "CumSum": 4,
         "Mod": 2,  # of whole images, and of packed ones
         "Transpose": 1,  # of the patch embedding
     }

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sait_deploy.artifact import Artifact
+from sait_deploy.cuda import device, find_device
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
@@ -25,7 +26,6 @@ from sait_deploy.manifest import Form
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.points import PointChoice, resolve
 from sait_deploy.runtime import Runner, RuntimeName, load
-from sait_deploy.runtime.cuda import device, find_device
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.tiny import random_batch

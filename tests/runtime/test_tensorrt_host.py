@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sait_deploy import cuda
 from sait_deploy.artifact import Artifact
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine, write_engine_manifest
@@ -20,7 +21,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.points import PointChoice, resolve
-from sait_deploy.runtime import Runner, RuntimeName, cuda, load, tensorrt
+from sait_deploy.runtime import Runner, RuntimeName, load, tensorrt
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.host_device import HostCuda, HostTensorRT

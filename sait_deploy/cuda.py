@@ -8,21 +8,21 @@ import functools
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 
-_MEANINGS = {
-    2: "the GPU's memory is full",
-    35: "no NVIDIA driver, or one older than this CUDA needs",
-    100: "no NVIDIA GPU",
-}
-"""What the statuses that users meet mean."""
+_NO_DRIVER: Final = "an NVIDIA GPU and its driver are needed; sait-deploy doctor says what is there"
 
-_NO_DRIVER = "an NVIDIA GPU and its driver are needed; sait-deploy doctor says what is there"
+_MEANINGS: Final = {
+    2: ("the GPU's memory is full", "build the engine with a smaller --batch, or free some"),
+    35: ("no NVIDIA driver, or one older than this CUDA needs", _NO_DRIVER),
+    100: ("no NVIDIA GPU", _NO_DRIVER),
+}
+"""What the statuses that users meet mean, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,11 @@ class Device:
 
     name: str
     target: str
+
+    @property
+    def architecture(self) -> int:
+        """The architecture as a number, major times 10 plus minor."""
+        return int(self.target.removeprefix("sm"))
 
 
 @functools.cache
@@ -50,8 +55,8 @@ def check(result: tuple[Any, ...]) -> Any:
     """
     status, *values = result
     if int(status) != 0:
-        meaning = _MEANINGS.get(int(status), "a CUDA call failed")
-        raise RuntimeUnavailable(f"{meaning} ({status.name})", _NO_DRIVER)
+        meaning, hint = _MEANINGS.get(int(status), ("a CUDA call failed", "report this, with what --debug shows"))
+        raise RuntimeUnavailable(f"{meaning} ({status.name})", hint)
     return values[0] if len(values) == 1 else tuple(values) or None
 
 

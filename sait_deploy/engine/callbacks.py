@@ -1,0 +1,61 @@
+"""What TensorRT calls back: a logger and a progress monitor, as classes of whichever package is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def message_collector(trt: Any, error: Callable[[str], None], warning: Callable[[str], None]) -> Any:
+    """Returns a logger that hands errors and warnings on, and prints nothing."""
+
+    class Collector(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                error(message)
+            elif severity == trt.ILogger.WARNING:
+                warning(message)
+
+    return Collector()
+
+
+def progress_monitor(trt: Any, tell: Callable[[float], None], stopped: Callable[[], bool]) -> Any:
+    """Turns nested phases into one share: a phase's steps divide what its parent's current step stands for.
+
+    Args:
+        trt: a TensorRT package.
+        tell: told the share that is done, when it grows by a hundredth.
+        stopped: whether the build is to stop.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: dict[str, tuple[str | None, int, int]] = {}
+            self.told = -1
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.phases[phase] = (parent, max(steps, 1), 0)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            parent, steps, _ = self.phases.get(phase, (None, 1, 0))
+            self.phases[phase] = (parent, steps, min(step + 1, steps))
+            self._tell()
+            return not stopped()
+
+        def phase_finish(self, phase: str) -> None:
+            self.phases.pop(phase, None)
+
+        def _tell(self) -> None:
+            share, step = 0.0, 1.0
+            for _, steps, done in self.phases.values():
+                share += step * done / steps
+                step /= steps
+            if (percent := int(100 * min(share, 1.0))) > self.told:
+                self.told = percent
+                tell(percent / 100)
+
+    return Monitor()
