@@ -1,13 +1,15 @@
-"""The selection and packing kernels on a CUDA device, beside an empty kernel.
+"""The selection and packing kernels on a CUDA device, beside an empty kernel and beside the model they prune.
 
     python -m benchmarks.kernels_gpu
 
 Each kernel is first compared with the reference. Times are of kernels alone: many launches captured in one CUDA graph,
-so that nothing of Python or of the driver's launch path is in them.
+so that nothing of Python or of the driver's launch path is in them. So are the model's: dense DeiT-S in torch at half
+precision, random weights.
 """
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,11 +28,21 @@ PATCHES: Final = (196, 576, 1024)
 NAMES: Final = ("keep", "counts", "rows", "cu_seqlens")
 PREFIX: Final = 1
 MASS: Final = 0.9
+MODEL: Final = "deit_small_patch16_224"
+MODEL_PATCHES: Final = 196
 LAUNCHES: Final = 200
 """Launches in one graph."""
 
+FORWARDS: Final = 10
+"""Forward passes of the model in one graph."""
+
 MOST_OF_EMPTY: Final = 4.0
 """Both kernels together take at most so many times an empty kernel's time, for batch <= 64 and N = 196."""
+
+MOST_OF_MODEL: Final = 0.01
+"""Both kernels together take less than this share of the model's time, from ``MODEL_BATCH`` on."""
+
+MODEL_BATCH: Final = 8
 
 
 def _empty(batch: int, device: torch.device) -> Callable[[], Any]:
@@ -43,7 +55,7 @@ def _empty(batch: int, device: torch.device) -> Callable[[], Any]:
     return lambda: kernel[(batch,)](nothing, num_warps=4)
 
 
-def _microseconds(call: Callable[[], Any], rounds: int) -> float:
+def _microseconds(call: Callable[[], Any], rounds: int, calls: int = LAUNCHES) -> float:
     """Returns the median time of one call, of a graph of many."""
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
@@ -52,7 +64,7 @@ def _microseconds(call: Callable[[], Any], rounds: int) -> float:
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        for _ in range(LAUNCHES):
+        for _ in range(calls):
             call()
     times = []
     for _ in range(rounds + 3):
@@ -61,8 +73,31 @@ def _microseconds(call: Callable[[], Any], rounds: int) -> float:
         graph.replay()
         end.record()
         end.synchronize()
-        times.append(float(start.elapsed_time(end)) * 1000 / LAUNCHES)
+        times.append(float(start.elapsed_time(end)) * 1000 / calls)
     return statistics.median(times[3:])
+
+
+def _model_times(rounds: int, device: torch.device) -> dict[int, float]:
+    """Returns the microseconds of a forward pass for each batch size."""
+    import timm
+
+    model = timm.create_model(MODEL).to(device, torch.float16).eval()
+    size, found = model.default_cfg["input_size"], {}
+    for batch in BATCHES:
+        images = torch.randn(batch, *size, device=device, dtype=torch.float16)
+        with torch.no_grad():
+            found[batch] = _microseconds(functools.partial(model, images), rounds, FORWARDS)
+    return found
+
+
+def _beside_the_model(cell: dict[str, Any], model: float) -> dict[str, Any]:
+    """Returns what share of a forward pass both kernels take."""
+    times = cell["microseconds"]
+    share = (times["select"] + times["pack"]) / model
+    found = {"model_microseconds": model, "share_of_model": share}
+    if cell["batch"] >= MODEL_BATCH:
+        found |= {"share_target": MOST_OF_MODEL, "share_reached": share < MOST_OF_MODEL}
+    return found
 
 
 def _cell(batch: int, patches: int, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -91,7 +126,7 @@ def _cell(batch: int, patches: int, rounds: int, device: torch.device) -> dict[s
     }
     of_empty = (times["select"] + times["pack"]) / times["empty"]
     found: dict[str, Any] = {"batch": batch, "patches": patches, "microseconds": times, "both_over_empty": of_empty}
-    if batch <= 64 and patches == 196:
+    if batch <= 64 and patches == MODEL_PATCHES:
         found |= {"target": MOST_OF_EMPTY, "reached": of_empty <= MOST_OF_EMPTY}
     return found
 
@@ -104,19 +139,22 @@ def main(rounds: int) -> None:
         raise SystemExit("error: there is no CUDA device to time kernels on")
     device = torch.device("cuda", torch.cuda.current_device())
     about = torch.cuda.get_device_properties(device)
-    machine = environment("torch", "triton") | {
+    machine = environment("torch", "triton", "timm") | {
         "gpu": about.name,
         "compute capability": f"{about.major}.{about.minor}",
         "CUDA": str(torch.version.cuda),
     }
-    cells = []
+    cells, model_times = [], _model_times(rounds, device)
     for patches in PATCHES:
         for batch in BATCHES:
             cell = _cell(batch, patches, rounds, device)
             times = ", ".join(f"{name} {time:.2f}" for name, time in cell["microseconds"].items())
             click.echo(f"N {patches}, batch {batch}: {times} µs; both {cell['both_over_empty']:.2f} × empty", err=True)
+            if patches == MODEL_PATCHES:
+                cell |= _beside_the_model(cell, model_times[batch])
+                click.echo(f"{cell['share_of_model']:.2%} of {MODEL}'s {model_times[batch]:.0f} µs", err=True)
             cells.append(cell)
-    found = {"launches_per_graph": LAUNCHES, "rounds": rounds, "mass": MASS, "cells": cells}
+    found = {"launches_per_graph": LAUNCHES, "rounds": rounds, "mass": MASS, "model": MODEL, "cells": cells}
     click.echo(write("kernels_gpu", f"python -m benchmarks.kernels_gpu --rounds {rounds}", found, machine))
 
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -74,14 +73,8 @@ def build(request: BuildRequest, talk: Talk) -> None:
     trt = import_builder(request.builder)
     logger = message_collector(trt, talk.errors.append, lambda message: talk.say(Event(warning=message)))
     _prepare_for_device(request, talk)
-    if request.builder is BuilderName.TENSORRT:
-        # It times kernels on the GPU, where two builds would disturb each other; TensorRT for RTX only compiles.
-        for part in request.parts:
-            _build_part(trt, logger, request, part, talk)
-        return
-    with ThreadPoolExecutor(len(request.parts)) as pool:
-        for built in [pool.submit(_build_part, trt, logger, request, part, talk) for part in request.parts]:
-            built.result()
+    for part in request.parts:
+        _build_part(trt, logger, request, part, talk)
 
 
 def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
@@ -161,7 +154,8 @@ def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: P
         for index, target in enumerate(request.targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
     for profile in part.profiles:
-        config.add_optimization_profile(_native_profile(builder, network, profile))
+        if config.add_optimization_profile(_native_profile(builder, network, profile)) < 0:
+            raise BuildFailed(f"a profile does not fit the {part.name}")
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # On by default: products in fp32 would keep 10 bits of the mantissa.
     config.clear_flag(trt.BuilderFlag.TF32)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from sait_deploy.engine.messages import explain_error, explain_warning, shortened
+from sait_deploy.engine.options import BuilderName
 from sait_deploy.engine.request import BuildRequest, Event, PartAnswer
-from sait_deploy.errors import EngineError
+from sait_deploy.errors import EngineError, SaitError
 
 _GRACE_SECONDS: Final = 10
 _SHOWN_BYTES: Final = 4000
@@ -41,47 +45,83 @@ class BuildAnswer:
 
 
 def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
-    """Builds in a process of its own, which an interrupt ends.
+    """Builds in processes of their own, which an interrupt ends.
+
+    TensorRT for RTX only compiles, and on one thread: its parts are built at the same time, a process each. TensorRT
+    times kernels on the GPU, where two builds would disturb each other.
 
     Raises:
         EngineError: no engine came of it: the builder refused, failed or aborted.
         OSError: there is no space for it.
     """
+    apart = request.builder is BuilderName.TENSORRT_RTX
+    requests = [dataclasses.replace(request, parts=(part,)) for part in request.parts] if apart else [request]
+    said: queue.SimpleQueue[Event | _Worker] = queue.SimpleQueue()
     parts: list[PartAnswer] = []
     messages: dict[str, None] = {}
-    error = gpu = refused = None
-    with tempfile.TemporaryFile() as noise:
-        with _started(request, noise) as (worker, events):
-            for event in events:
-                if event.progress is not None:
-                    progress(*event.progress)
-                if event.warning is not None:
-                    messages[explain_warning(event.warning)] = None
-                if event.answer is not None:
-                    parts.append(event.answer)
-                error, gpu = event.error or error, event.gpu or gpu
-                refused = event.errno or refused
-            code = worker.wait()
-        if refused in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(refused, os.strerror(refused))
-        if error is not None:
-            what, hint = explain_error(error.splitlines())
-            raise EngineError(f"{request.builder} built no engine: {what}", hint) from RuntimeError(error)
-        if code != 0 or len(parts) < len(request.parts):
-            raise EngineError(
-                f"{request.builder} {_ending(code)}{_last_words(noise)}",
-                "try --allow-unfused or another --precision, and report this",
-            )
+    gpu = None
+    with contextlib.ExitStack() as stack:
+        pending = {stack.enter_context(_started(each, said)) for each in requests}
+        stack.callback(_stop, tuple(pending))
+        while pending:
+            event = said.get()
+            if isinstance(event, _Worker):
+                pending.discard(event)
+                event.check()
+                continue
+            _check(event, request.builder)
+            if event.progress is not None:
+                progress(*event.progress)
+            if event.warning is not None:
+                messages[explain_warning(event.warning)] = None
+            if event.answer is not None:
+                parts.append(event.answer)
+            gpu = event.gpu or gpu
     order = [part.name for part in request.parts]
     return BuildAnswer(tuple(sorted(parts, key=lambda part: order.index(part.name))), tuple(messages), gpu)
 
 
+def _stop(workers: Iterable[_Worker]) -> None:
+    """Asks all that still run to end, before any of them is waited for."""
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGTERM)
+
+
+def _check(event: Event, builder: BuilderName) -> None:
+    """Raises what an event says went wrong."""
+    if event.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(event.errno, os.strerror(event.errno))
+    if event.error is not None:
+        what, hint = explain_error(event.error.splitlines())
+        raise EngineError(f"{builder} built no engine: {what}", hint) from RuntimeError(event.error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Worker:
+    """One building process, what it was asked, and what it prints."""
+
+    process: subprocess.Popen[str]
+    request: BuildRequest
+    noise: IO[bytes]
+
+    def check(self) -> None:
+        """Waits for the end, and finds out whether it was one: every file is there, and nothing went wrong."""
+        code = self.process.wait()
+        if code != 0 or not all(Path(part.plan).is_file() for part in self.request.parts):
+            raise EngineError(
+                f"{self.request.builder} {_ending(code)}{_last_words(self.noise)}",
+                "try --allow-unfused or another --precision, and report this",
+            )
+
+
 @contextlib.contextmanager
-def _started(request: BuildRequest, noise: IO[bytes]) -> Iterator[tuple[subprocess.Popen[str], Iterator[Event]]]:
+def _started(request: BuildRequest, said: queue.SimpleQueue[Event | _Worker]) -> Iterator[_Worker]:
+    """Yields a running process, whose events are put on a queue, and itself when there are no more."""
     reading, writing = os.pipe()
-    with os.fdopen(reading, encoding="utf-8") as answers:
+    with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile() as noise:
         try:
-            worker = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "sait_deploy.engine.worker", str(writing)],
                 stdin=subprocess.PIPE,
                 stdout=noise,
@@ -94,13 +134,27 @@ def _started(request: BuildRequest, noise: IO[bytes]) -> Iterator[tuple[subproce
             )
         finally:
             os.close(writing)
+        worker = _Worker(process, request, noise)
+        listener = threading.Thread(target=_listen, args=(worker, answers, said))
+        listener.start()
         try:
-            assert worker.stdin is not None
-            with contextlib.suppress(BrokenPipeError), worker.stdin:
-                worker.stdin.write(request.to_json())
-            yield worker, map(Event.from_json, answers)
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(request.to_json())
+            yield worker
         finally:
-            _end(worker)
+            _end(process)
+            listener.join()
+
+
+def _listen(worker: _Worker, answers: IO[str], said: queue.SimpleQueue[Event | _Worker]) -> None:
+    try:
+        for line in answers:
+            said.put(Event.from_json(line))
+    except SaitError as error:
+        said.put(Event(error=error.message))
+    finally:
+        said.put(worker)
 
 
 def _search_path() -> str:

@@ -191,18 +191,17 @@ class TensorRTRunner(Runner):
             self._graphs.clear()
             self._graphed = count
 
-    def _starter(self, count: int) -> Callable[[], float]:
-        """Returns what starts the work between the copies as a request does; it returns the host's seconds for it."""
+    def _ready(self, count: int) -> Graph | None:
+        """Returns the recorded work between the copies, made beforehand, so that no clock covers its making."""
+        return self._recorded("compute", count, lambda: self._compute(count))
 
-        def start() -> float:
-            graph = self._recorded("compute", count, lambda: self._compute(count))
-            if graph is None:
-                return self._compute(count)
-            started = time.perf_counter()
-            graph.launch(self._stream)
-            return time.perf_counter() - started
-
-        return start
+    def _start(self, graph: Graph | None, count: int) -> float:
+        """Starts the work between the copies as a request does, and returns the host's seconds for it."""
+        if graph is None:
+            return self._compute(count)
+        started = time.perf_counter()
+        graph.launch(self._stream)
+        return time.perf_counter() - started
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning
@@ -220,13 +219,14 @@ class TensorRTRunner(Runner):
         """Returns a call that computes on inputs which are on the GPU already, timed by the GPU's clock."""
         count = len(images)
         staged = [array.copy() for array in (images, *(() if point is None else (point.mass, point.keep_limits)))]
-        before, after, start = Event(), Event(), self._starter(count)
+        before, after = Event(), Event()
 
         def compute() -> float:
             self._stage(staged[0], None if point is None else BatchPoint(staged[1], staged[2]))
             self._upload(count)
+            graph = self._ready(count)
             before.record(self._stream)
-            start()
+            self._start(graph, count)
             after.record(self._stream)
             self._stream.synchronize()
             return after.seconds_since(before)
@@ -236,11 +236,13 @@ class TensorRTRunner(Runner):
     def _stages(self, images: NDArray[np.float32], point: BatchPoint | None) -> StageTimes:
         count = len(images)
         self._stage(images, point)
-        marks, start = [Event() for _ in range(4)], self._starter(count)
+        marks = [Event() for _ in range(4)]
+        self._upload(count)
+        graph = self._ready(count)
         marks[0].record(self._stream)
         self._upload(count)
         marks[1].record(self._stream)
-        enqueue = start()
+        enqueue = self._start(graph, count)
         marks[2].record(self._stream)
         self._download(self._answers, count)
         marks[3].record(self._stream)

@@ -6,6 +6,7 @@ that is at hand. What a build does is scripted: the steps it reports, what its t
 
 from __future__ import annotations
 
+import functools
 import time
 import weakref
 from collections.abc import Callable
@@ -60,19 +61,16 @@ class DataType(Enum):
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO = "internal error", "error", "warning", "information"
 
-    def log(self, severity: str, msg: str) -> None:
-        raise NotImplementedError
+    def log(self, severity: str, msg: str) -> None: ...
 
 
 class IProgressMonitor:
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        raise NotImplementedError
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None: ...
 
     def step_complete(self, phase_name: str, step: int) -> bool:
         raise NotImplementedError
 
-    def phase_finish(self, phase_name: str) -> None:
-        raise NotImplementedError
+    def phase_finish(self, phase_name: str) -> None: ...
 
 
 class ITensor:
@@ -145,7 +143,8 @@ class IBuilderConfig:
     )  # fmt: skip
 
     def __init__(self, log: Callable[[str], None], accepts_cache: bool) -> None:
-        self._log, self._accepts, self._cache = log, accepts_cache, None
+        self._log, self._accepts = log, accepts_cache
+        self._cache: ITimingCache | None = None
         self._flags, self._profiles, self._pools = {BuilderFlag.TF32}, list[Any](), dict[MemoryPoolType, int]()
         self._monitor: Callable[[], Any] = lambda: None
         self.builder_optimization_level = 3
@@ -230,12 +229,7 @@ class Recording:
         self.refuses: tuple[str, ...] = ()
         self.fails: tuple[str, ...] = ()
         self.accepts_cache, self.warns = True, ""
-
-    def Builder(self, logger: ILogger) -> Builder:  # noqa: N802
-        return Builder(self, logger)
-
-    def OnnxParser(self, network: INetworkDefinition, logger: ILogger) -> OnnxParser:  # noqa: N802
-        return OnnxParser(self, network, logger)
+        self.Builder, self.OnnxParser = functools.partial(Builder, self), functools.partial(OnnxParser, self)
 
 
 class ParserError:
@@ -285,7 +279,7 @@ class Builder:
         recording.asked.append(Asked(network, self._flags, config))
         recording.running += 1
         recording.most_running = max(recording.most_running, recording.running)
-        time.sleep(0.02)
+        time.sleep(0.01)
         finished = self._steps(network.name, config.progress_monitor)
         recording.running -= 1
         self._logger.log(ILogger.INFO, "nobody needs to know")

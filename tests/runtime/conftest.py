@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from sait_deploy.artifact import Artifact
-from sait_deploy.runtime import Runner, load
+from sait_deploy.engine.folder import Engine
+from sait_deploy.runtime import Runner, RuntimeName, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, RUNTIMES
+from tests.runtime.engines import Opened, Opener, built, opened_on_host
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)
@@ -32,3 +39,25 @@ def adaptive_runner(request: pytest.FixtureRequest, tiny_adaptive: Artifact) -> 
 def adaptive_runners(tiny_adaptive: Artifact) -> list[Runner]:
     """The adaptive artifact on every runtime, to compare them."""
     return [load(tiny_adaptive, runtime, ONE_THREAD) for runtime in RUNTIMES]
+
+
+@pytest.fixture(scope="session")
+def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Artifact], Engine]:
+    """Builds an artifact's engine, in a copy, once."""
+    pytest.importorskip("tensorrt_rtx", reason="engines are built by TensorRT for RTX")
+
+    @functools.cache
+    def build(path: Path) -> Engine:
+        return built(Path(shutil.copytree(path, tmp_path_factory.mktemp("engine") / path.name)))
+
+    return lambda artifact: build(artifact.path)
+
+
+@pytest.fixture
+def opened(engine_of: Callable[[Artifact], Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Opener:
+    """Opens an artifact's engine on the stand-in device, as an engine of either TensorRT."""
+
+    def opener(artifact: Artifact, runtime: RuntimeName = RuntimeName.TENSORRT_RTX) -> Opened:
+        return opened_on_host(engine_of(artifact), runtime, tmp_path, monkeypatch)
+
+    return opener

@@ -24,6 +24,8 @@ class Status(IntEnum):
     """What every call returns first."""
 
     cudaSuccess = 0  # noqa: N815
+    cudaErrorStreamCaptureUnsupported = 900  # noqa: N815
+    cudaErrorStreamCaptureInvalidated = 901  # noqa: N815
 
 
 OK = Status.cudaSuccess
@@ -49,7 +51,14 @@ class HostMemory:
 
 
 class HostCuda:
-    """The calls of ``cuda.bindings.runtime`` that are used."""
+    """The calls of ``cuda.bindings.runtime`` that are used.
+
+    Attributes:
+        recording: what is being recorded; None where work is done at once.
+        refused: of a recording's begin and end, the status that they return instead of their work.
+        captures: recordings that were begun.
+        launches: recordings that were replayed.
+    """
 
     cudaStreamNonBlocking = 1  # noqa: N815
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")  # noqa: N815
@@ -58,7 +67,8 @@ class HostCuda:
     def __init__(self) -> None:
         self.memory, self.pinned = HostMemory(), HostMemory()
         self.recording: list[Any] | None = None
-        self.launches, self.clock = 0, 0.0
+        self.refused: dict[str, Status] = {}
+        self.captures, self.launches, self.clock = 0, 0, 0.0
 
     def do(self, work: Any) -> None:
         """Does what is put on a stream, or records it."""
@@ -93,12 +103,15 @@ class HostCuda:
         return (OK,)
 
     def cudaStreamBeginCapture(self, *_: int) -> tuple[Status]:  # noqa: N802
+        self.captures += 1
+        if "begin" in self.refused:
+            return (self.refused["begin"],)
         self.recording = []
         return (OK,)
 
     def cudaStreamEndCapture(self, _: int) -> tuple[Status, Any]:  # noqa: N802
         recorded, self.recording = self.recording, None
-        return OK, recorded
+        return (self.refused["end"], None) if "end" in self.refused else (OK, recorded)
 
     def cudaGraphInstantiate(self, recorded: Any, _: int) -> tuple[Status, Any]:  # noqa: N802
         return OK, list(recorded)
@@ -146,7 +159,8 @@ class HostTensorRT:
 
     def __init__(self, version: str, cuda: HostCuda, plans: dict[Path, Path]) -> None:
         self.__version__ = version
-        self.cuda, self.contexts = cuda, []
+        self.cuda = cuda
+        self.contexts: list[HostContext] = []
         self._models = {hashlib.sha256(plan.read_bytes()).digest(): model for plan, model in plans.items()}
 
     class ILogger:
@@ -166,19 +180,35 @@ class HostTensorRT:
 
 
 class HostContext:
-    """An execution context: shapes and addresses in, results at addresses out."""
+    """An execution context: shapes and addresses in, results at addresses out.
+
+    As with TensorRT's, a recording of its work holds until the context has seen other shapes, even if these come back.
+
+    Attributes:
+        shapes: of the inputs, as last set.
+        addresses: of every tensor, as last set.
+        profile: the one that is in use.
+        switches: profiles that were asked for, refused ones too.
+        refuses: what the context answers no to: ``profile``, or ``recording`` its work.
+    """
 
     def __init__(self, session: Any, cuda: HostCuda, config: Any) -> None:
         self.session, self.cuda, self.config = session, cuda, config
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
-        self.profiles: list[int] = []
+        self.profile = self._changes = 0
+        self.switches: list[int] = []
+        self.refuses = ""
 
     def set_optimization_profile_async(self, index: int, _: int) -> bool:
-        self.profiles.append(index)
+        self.switches.append(index)
+        if self.refuses == "profile":
+            return False
+        self.profile, self._changes = index, self._changes + 1
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._changes += self.shapes.get(name) != shape
         self.shapes[name] = shape
         return True
 
@@ -187,8 +217,15 @@ class HostContext:
         return True
 
     def execute_async_v3(self, _: int) -> bool:
-        shapes, addresses = dict(self.shapes), dict(self.addresses)
-        self.cuda.do(lambda: self._execute(shapes, addresses))
+        if self.refuses == "recording" and self.cuda.recording is not None:
+            return False
+        changes, addresses = self._changes, dict(self.addresses)
+
+        def work() -> None:
+            assert changes == self._changes, "replayed after the context had seen other shapes"
+            self._execute(self.shapes, addresses)
+
+        self.cuda.do(work)
         return True
 
     def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:

@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from sait_deploy import cuda
 from sait_deploy.artifact import Artifact
-from sait_deploy.engine.build import build_engine
-from sait_deploy.engine.folder import Engine, write_engine_manifest
-from sait_deploy.engine.lowering import lower_parts, lowering_of
-from sait_deploy.engine.options import BatchRange, BuilderChoice, BuilderName, EngineOptions
-from sait_deploy.errors import InvalidArgument
-from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.profiles import PartName, profiles
+from sait_deploy.errors import InvalidArgument, ModelError, RuntimeUnavailable
+from sait_deploy.exporters.names import KEPT
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.points import PointChoice, resolve
-from sait_deploy.runtime import Runner, RuntimeName, load, tensorrt
+from sait_deploy.runtime import RuntimeName, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
-from tests.runtime.host_device import HostCuda, HostTensorRT
+from tests.runtime.engines import BATCH, CLOSE, Opener
 from tests.tiny import random_batch
-
-BATCH = BatchRange(1, 3, 5)
-CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-
-Opened = tuple[Runner, HostCuda, HostTensorRT]
-Opener = Callable[..., Opened]
-
-
-@pytest.fixture(scope="module")
-def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Artifact], Engine]:
-    """Builds an artifact's engine with the real builder, in a copy, once."""
-    pytest.importorskip("tensorrt_rtx", reason="engines are built by TensorRT for RTX")
-
-    @functools.cache
-    def build(path: Path) -> Engine:
-        place = shutil.copytree(path, tmp_path_factory.mktemp("engine") / path.name)
-        options = EngineOptions(BuilderChoice.TENSORRT_RTX, EnginePrecision.FP32, targets=("sm89",), batch=BATCH)
-        return build_engine(place, options)
-
-    return lambda artifact: build(artifact.path)
-
-
-@pytest.fixture
-def opened(engine_of: Callable[[Artifact], Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Opener:
-    """Opens an artifact's engine on the stand-in device, as an engine of either TensorRT."""
-
-    def opener(artifact: Artifact, runtime: RuntimeName = RuntimeName.TENSORRT_RTX) -> Opened:
-        engine = engine_of(artifact)
-        said = dataclasses.replace(engine.manifest, builder=BuilderName(runtime.value))
-        write_engine_manifest(engine.path, said)
-        lowered = lower_parts(engine.artifact, lowering_of(said), tmp_path)
-        device = HostCuda()
-        plans = {engine.plan_path(name): part.path for name, part in lowered.items()}
-        package = HostTensorRT(said.builder_version, device, plans)
-        monkeypatch.setattr(cuda, "_runtime", lambda: device)
-        monkeypatch.setattr(tensorrt, "load_package", lambda _: package)
-        return load(engine.artifact, runtime), device, package
-
-    return opener
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 2])
@@ -97,23 +51,6 @@ def test_an_adaptive_engine_gives_each_image_its_own_point(tiny_adaptive: Artifa
     assert trunk.addresses["kept"] == stem.addresses["rows"], "kept is the front of the stem's own buffer"
     for name in ("tokens", "cu_seqlens", "guard"):
         assert trunk.addresses[name] == stem.addresses[name], f"{name} was copied"
-
-
-def test_tensorrt_records_whole_requests_once_for_each_batch_size(tiny: TinyExport, opened: Opener) -> None:
-    runner, device, package = opened(tiny.half, RuntimeName.TENSORRT)
-    reference = load(tiny.half, RuntimeName.ONNXRUNTIME, ONE_THREAD)
-    batches = (2, 4, 2, 2)
-    for turn, batch in enumerate(batches):
-        images = random_batch((batch, *SHAPE), seed=turn)
-        np.testing.assert_allclose(runner.run(images).logits, reference.run(images).logits, **CLOSE)
-    assert device.launches == len(batches)
-    assert package.contexts[0].config is None
-
-
-def test_an_adaptive_engine_on_tensorrt_records_nothing_as_it_waits(tiny_adaptive: Artifact, opened: Opener) -> None:
-    runner, device, _ = opened(tiny_adaptive, RuntimeName.TENSORRT)
-    runner.run(random_batch((2, *SHAPE)))
-    assert device.launches == 0
 
 
 def test_what_was_selected_can_be_checked(tiny_adaptive: Artifact, opened: Opener) -> None:
@@ -150,3 +87,61 @@ def test_compute_and_stages_are_timed_by_the_device(tiny_adaptive: Artifact, ope
     assert stages is not None
     assert (stages.upload, stages.compute, stages.download) == pytest.approx((1e-3, 1e-3, 1e-3))
     assert stages.enqueue > 0
+
+
+MASSES = (1.0, 0.05, 0.05, 1.0, 0.4)
+
+
+def test_the_trunks_profile_follows_the_rows(tiny_adaptive: Artifact, opened: Opener) -> None:
+    runner, _, package = opened(tiny_adaptive, RuntimeName.TENSORRT)
+    reference = load(tiny_adaptive, RuntimeName.ONNXRUNTIME, ONE_THREAD)
+    spans = profiles(tiny_adaptive.manifest, BATCH, BuilderName.TENSORRT)[PartName.TRUNK]
+    prefix = tiny_adaptive.manifest.model.geometry.prefix_tokens
+    stem, trunk = package.contexts
+    used = []
+    for turn, (batch, mass) in enumerate((batch, mass) for batch in (1, 5, 3) for mass in MASSES):
+        images = random_batch((batch, *SHAPE), seed=turn)
+        expected, output = reference.run(images, mass=mass), runner.run(images, mass=mass)
+        np.testing.assert_allclose(output.logits, expected.logits, **CLOSE)
+        assert output.kept.tolist() == expected.kept.tolist()
+        rows = int(output.kept.sum()) + batch * prefix
+        used.append(trunk.profile)
+        assert spans[trunk.profile].ranges[KEPT].holds((rows,))
+    assert len(set(used)) > 2, "rows of one profile show nothing"
+    changes = [after for before, after in pairwise([0, *used]) if before != after]
+    assert trunk.switches == changes, "a profile is changed only where the rows want another"
+    assert stem.switches == []
+
+
+def test_a_refused_change_of_profile_is_an_error_and_is_tried_again(tiny_adaptive: Artifact, opened: Opener) -> None:
+    runner, _, package = opened(tiny_adaptive, RuntimeName.TENSORRT)
+    trunk, images = package.contexts[1], random_batch((5, *SHAPE))
+    runner.run(random_batch((1, *SHAPE)), mass=0.05)
+    before = trunk.profile
+    trunk.refuses = "profile"
+    for attempts in (1, 2):
+        with pytest.raises(RuntimeUnavailable, match="could not run a batch of 5"):
+            runner.run(images, mass=1.0)
+        assert len(trunk.switches) == attempts
+    assert trunk.profile == before
+    trunk.refuses = ""
+    expected = load(tiny_adaptive, RuntimeName.ONNXRUNTIME, ONE_THREAD).run(images, mass=1.0)
+    np.testing.assert_allclose(runner.run(images, mass=1.0).logits, expected.logits, **CLOSE)
+    assert trunk.profile != before
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+@pytest.mark.parametrize("runtime", [RuntimeName.TENSORRT_RTX, RuntimeName.TENSORRT])
+def test_an_image_that_is_not_of_numbers_is_named(
+    tiny_adaptive: Artifact, opened: Opener, runtime: RuntimeName, wrong: int
+) -> None:
+    runner, _, _ = opened(tiny_adaptive, runtime)
+    images = random_batch((3, *SHAPE))
+    good = runner.run(images).logits
+    bad = images.copy()
+    bad[wrong] = np.nan
+    with pytest.raises(ModelError, match=f"image {wrong} of the batch: its logits are not finite numbers"):
+        runner.run(bad)
+    with pytest.raises(ModelError, match=f"image {wrong} of the batch: its importance scores are not finite numbers"):
+        runner.select(bad)
+    assert np.array_equal(runner.run(images).logits, good), "nothing of it stays"

@@ -1,0 +1,56 @@
+"""Engines of the small models, opened on the stand-in device as engines of either TensorRT."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from sait_deploy import cuda
+from sait_deploy.engine.build import build_engine
+from sait_deploy.engine.folder import Engine, write_engine_manifest
+from sait_deploy.engine.lowering import lower_parts, lowering_of
+from sait_deploy.engine.options import BatchRange, BuilderChoice, BuilderName, EngineOptions
+from sait_deploy.engine.profiles import Profile, profiles
+from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.runtime import Runner, RuntimeName, load, tensorrt
+from tests.runtime.host_device import HostCuda, HostTensorRT
+
+BATCH: Final = BatchRange(1, 3, 5)
+CLOSE: Final[dict[str, Any]] = {"rtol": 1e-4, "atol": 1e-4}
+
+Opened = tuple[Runner, HostCuda, HostTensorRT]
+Opener = Callable[..., Opened]
+
+
+def built(path: Path) -> Engine:
+    """Builds an artifact's engine with the real builder, in its folder."""
+    return build_engine(
+        path, EngineOptions(BuilderChoice.TENSORRT_RTX, EnginePrecision.FP32, targets=("sm89",), batch=BATCH)
+    )
+
+
+def opened_on_host(engine: Engine, runtime: RuntimeName, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """Opens an engine as one of that runtime's, which has the profiles that its builder gives it."""
+    builder = BuilderName(runtime.value)
+    spans = profiles(engine.artifact.manifest, BATCH, builder)
+    parts = tuple(
+        dataclasses.replace(part, profiles=_of_inputs(spans[part.name], [tensor.name for tensor in part.inputs]))
+        for part in engine.manifest.parts
+    )
+    said = dataclasses.replace(engine.manifest, builder=builder, parts=parts)
+    write_engine_manifest(engine.path, said)
+    lowered = lower_parts(engine.artifact, lowering_of(said), folder)
+    device = HostCuda()
+    plans = {engine.plan_path(name): part.path for name, part in lowered.items()}
+    package = HostTensorRT(said.builder_version, device, plans)
+    monkeypatch.setattr(cuda, "_runtime", lambda: device)
+    monkeypatch.setattr(tensorrt, "load_package", lambda _: package)
+    return load(engine.artifact, runtime), device, package
+
+
+def _of_inputs(spans: tuple[Profile, ...], names: list[str]) -> tuple[Profile, ...]:
+    return tuple(Profile({name: span.ranges[name] for name in names}) for span in spans)
