@@ -31,6 +31,10 @@ class Interpreter:
     def pack(self, keep: Ints, counts: Ints) -> tuple[Ints, Ints]:
         return self.process.submit(_pack, keep, counts).result()
 
+    def select_between(self, batch: Batch, fence: int) -> Ints:
+        """``keep`` in the middle of an array that holds ``fence`` everywhere before the kernel runs."""
+        return self.process.submit(_select_between, batch, fence).result()
+
     def pack_between(self, keep: Ints, counts: Ints, fence: int) -> Ints:
         """``rows`` in the middle of an array that holds ``fence`` everywhere before the kernel runs."""
         return self.process.submit(_pack_between, keep, counts, fence).result()
@@ -62,6 +66,18 @@ def _pack(keep: Ints, counts: Ints) -> tuple[Ints, Ints]:
 
     rows, cu_seqlens = launch(torch.from_numpy(keep), torch.from_numpy(counts))
     return rows.numpy(), cu_seqlens.numpy()
+
+
+def _select_between(batch: Batch, fence: int) -> Ints:
+    from sait_deploy.plugins.mass_token_select.triton_kernel import KERNEL, block_size
+
+    images, patches = batch.importance.shape
+    size = images * (batch.prefix + patches)
+    everything = torch.full((9 * size,), fence, dtype=torch.int32)
+    keep, counts = everything[4 * size : 5 * size], torch.empty(images, dtype=torch.int32)
+    taken = (torch.from_numpy(array) for array in (batch.importance, batch.mass, batch.keep_limits))
+    KERNEL[(images,)](*taken, patches, batch.prefix + patches, keep, counts, block=block_size(patches))
+    return np.asarray(everything.numpy())
 
 
 def _pack_between(keep: Ints, counts: Ints, fence: int) -> Ints:

@@ -102,6 +102,16 @@ def test_plans_of_more_images_than_are_counted_at_a_time(interpreted: Interprete
     assert_packs(interpreted, keep)
 
 
+@pytest.mark.parametrize("score", [-1.0, 100.0])
+def test_scores_that_should_not_be_write_nothing_outside(interpreted: Interpreter, score: float) -> None:
+    """They rank padding among the real tokens."""
+    importance = np.full((3, 9), score, dtype=np.float32)
+    limits = np.tile(np.array([[9, 9]], dtype=np.int32), (3, 1))
+    everything = interpreted.select_between(Batch(importance, np.ones(3, dtype=np.float32), limits, 1), fence=-7)
+    assert (everything[: 4 * 30] == -7).all()
+    assert (everything[5 * 30 :] == -7).all()
+
+
 @pytest.mark.parametrize("wrong", [-3, 9, 40])
 def test_counts_that_are_not_those_of_keep_write_nothing_outside(interpreted: Interpreter, wrong: int) -> None:
     keep = (np.random.default_rng(6).random((3, 11)) < 0.5).astype(np.int32)
