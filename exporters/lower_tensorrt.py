@@ -33,7 +33,6 @@ PLUGINS: Final = (MASS_TOKEN_SELECT.name, PACK_ROWS.name)
 _IR_VERSION: Final = 11
 """The one that came with the opset."""
 
-
 _LOW: Final = {EnginePrecision.FP16: ir.DataType.FLOAT16, EnginePrecision.BF16: ir.DataType.BFLOAT16}
 
 

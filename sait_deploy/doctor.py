@@ -138,7 +138,7 @@ def _builds(name: str) -> str:
         part = PartRequest(PartName.MODEL, str(source), str(plan), (Profile({"x": span, "y": span}),))
         targets = chosen.targets if builder is BuilderName.TENSORRT_RTX else ()
         run_builder(
-            BuildRequest.make(
+            BuildRequest(
                 builder=builder,
                 targets=targets,
                 parts=(part,),

@@ -150,7 +150,7 @@ def _request(plan: _Plan, options: EngineOptions, lowered: dict[PartName, Lowere
         place = folder / f"{name}.plan"
         parts.append(PartRequest(name, str(part.path.resolve()), str(place.resolve()), _profiles(plan, name, part)))
     cache = options.timing_cache
-    return BuildRequest.make(
+    return BuildRequest(
         builder=plan.builder.name,
         targets=_capabilities(plan.builder),
         parts=tuple(parts),

@@ -23,8 +23,8 @@ _ERRORS: Final = (
     ),
     Explanation(
         "OutOfMemory",
-        "the GPU's memory ran out while it was built",
-        "give a smaller --workspace or --batch, or free some of the GPU's memory",
+        "the builder got too little memory",
+        "give a larger --workspace if you gave one, else a smaller --batch, or free some of the GPU's memory",
     ),
     Explanation(
         "Could not find any implementation",

@@ -129,7 +129,7 @@ def _started(request: BuildRequest, said: queue.SimpleQueue[Event | _Worker]) ->
                 pass_fds=(writing,),
                 # An interrupt at the keyboard reaches this process alone, which ends the other in order.
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": _search_path()},
+                env=_environment(),
                 text=True,
             )
         finally:
@@ -157,10 +157,12 @@ def _listen(worker: _Worker, answers: IO[str], said: queue.SimpleQueue[Event | _
         said.put(worker)
 
 
-def _search_path() -> str:
-    """Returns where the other process finds this package, also where it is not installed."""
-    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.pathsep.join(filter(None, places))
+def _environment() -> dict[str, str]:
+    """Returns the other process's environment; a checkout is found there too, where nothing is installed."""
+    root, known = Path(__file__).parents[2], os.environ.get("PYTHONPATH", "")
+    if not (root / "pyproject.toml").is_file():
+        return dict(os.environ)
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), known]))}
 
 
 def _end(worker: subprocess.Popen[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sait_deploy.engine.manifest import NetworkInfo
 from sait_deploy.engine.options import BuilderName, Portability
@@ -26,17 +26,18 @@ class PartRequest:
     profiles: tuple[Profile, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """What to build and how; paths are absolute.
 
     Attributes:
+        schema_version: of this document; the one that this process understands.
         targets: GPU architectures, of TensorRT for RTX.
         plugins: whether the graphs have plugin nodes.
         workspace_bytes: None for no limit.
     """
 
-    schema_version: int
+    schema_version: int = _VERSION
     builder: BuilderName
     targets: tuple[str, ...]
     parts: tuple[PartRequest, ...]
@@ -46,11 +47,6 @@ class BuildRequest:
     timing_cache: str | None
     portability: tuple[Portability, ...]
     strip_weights: bool
-
-    @classmethod
-    def make(cls, **fields: Any) -> BuildRequest:
-        """Returns a request of the version that this process understands."""
-        return cls(schema_version=_VERSION, **fields)
 
     def to_json(self) -> str:
         """Returns the request as one line."""

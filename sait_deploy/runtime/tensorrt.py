@@ -27,7 +27,6 @@ from sait_deploy.runtime.base import RawOutput, Runner, RuntimeName, Selection, 
 from sait_deploy.runtime.engine_plan import EnginePlan, Extents, engine_parts
 
 _BUILDERS = {RuntimeName.TENSORRT: BuilderName.TENSORRT, RuntimeName.TENSORRT_RTX: BuilderName.TENSORRT_RTX}
-_INT32_BYTES = 4
 
 
 class TensorRTRunner(Runner):

@@ -87,7 +87,7 @@ def request_for(folder: Path, *graphs: onnx.ModelProto, head: int = FUSABLE, **c
         "portability": (),
         "strip_weights": False,
     }
-    return BuildRequest.make(**{**fields, **changes})
+    return BuildRequest(**{**fields, **changes})
 
 
 def workers() -> list[int]:

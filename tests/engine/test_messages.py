@@ -21,8 +21,8 @@ ERRORS = [
     ),
     (
         "[optimizer.cpp::computeCosts::4048] Error Code 2: OutOfMemory (no further information)",
-        "the GPU's memory ran out while it was built",
-        "a smaller --workspace or --batch",
+        "the builder got too little memory",
+        "give a larger --workspace if you gave one",
     ),
     (
         "Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[a...b]}.)",
