@@ -20,6 +20,7 @@ from typing import Final
 from sait_deploy.errors import ArtifactError, SaitError, StorageError
 from sait_deploy.golden import Golden, read_golden
 from sait_deploy.manifest import Manifest, from_json, to_json
+from sait_deploy.tuned import with_points
 
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
@@ -60,8 +61,12 @@ def sha256_of(path: Path) -> str:
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Opens an artifact folder after checking its files against its manifest.
 
+    Returns:
+        The artifact; its manifest also has the points that were tuned after the export, behind those of the export.
+
     Raises:
-        ArtifactError: the folder, its manifest or a file is missing, or a file is not what the manifest says.
+        ArtifactError: the folder, its manifest or a file is missing, a file is not what the manifest says, or a tuned
+            point beside it cannot be one of this artifact.
     """
     folder = Path(path)
     if not (folder / MANIFEST_FILE).is_file():
@@ -76,7 +81,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
             raise ArtifactError(f"the manifest of {folder} does not list {required}", "export again")
     for name, expected in manifest.files.items():
         check_file(folder, name, expected, "export again")
-    artifact = Artifact(folder, manifest)
+    artifact = Artifact(folder, with_points(folder, manifest))
     _check_external_data(artifact)
     return artifact
 

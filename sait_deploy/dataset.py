@@ -83,9 +83,10 @@ def evaluation_dataset(model_name: str) -> Dataset:
     """Returns what accuracy is measured on where the user names no images.
 
     For the demonstration model these are a thousand images composed of held-out digits, or the shipped ones where
-    scikit-learn is not installed; the source says which.
+    scikit-learn or scikit-image is not installed; the source says which.
     """
-    if model_name != demo.NAME or importlib.util.find_spec("sklearn") is None:
+    composable = all(importlib.util.find_spec(package) is not None for package in ("sklearn", "skimage"))
+    if model_name != demo.NAME or not composable:
         return shipped_dataset(model_name)
     from sait_deploy.demo.data import Split, compose_many
 

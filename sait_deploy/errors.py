@@ -90,3 +90,9 @@ class EngineError(SaitError):
     """A TensorRT builder refused a graph, failed, or ended without an engine."""
 
     exit_code = 11
+
+
+class TrainingError(SaitError):
+    """A training cannot begin, go on or resume."""
+
+    exit_code = 12

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sait_deploy.plugins.packed_attention.torch_op import packed_attention
 from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention
+from sait_deploy.schedule import Score
 
 
 class _Float32Norm(nn.Module):
@@ -28,6 +29,17 @@ class _Float32Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(x.float())
         return normed.to(x.dtype)
+
+
+def token_importance(weights: Tensor, prefix: int, score: Score) -> Tensor:
+    """Turns attention weights float32 [B, H, S, S] into importance float32 [B, N], rows summing to 1."""
+    if score is Score.CLS:
+        return _shares(weights[:, :, 0, prefix:].mean(dim=1))
+    return _shares(weights.mean(dim=2).mean(dim=1)[:, prefix:])
+
+
+def _shares(seen: Tensor) -> Tensor:
+    return seen / seen.sum(dim=1, keepdim=True)
 
 
 def in_half_precision(vit: VisionTransformer) -> VisionTransformer:

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.layers import Layout, Packed, Uniform, in_half_precision
+from sait_deploy.layers import Layout, Packed, Uniform, in_half_precision, token_importance
 from sait_deploy.manifest import Outputs, Precision
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
@@ -231,7 +231,7 @@ class PrunableViT(nn.Module):
         block = blocks[pruning.prune_at]
         update, weights = whole.scored(block.attn, block.norm1(h))
         h = before = h + block.ls1(update)
-        importance = self.importance(weights, pruning.score)
+        importance = token_importance(weights, self.prefix, pruning.score)
         keep, counts = self._select(importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
         kept, layout = self._packed(keep, counts)
         h = _mlp(block, h.index_select(0, kept))
@@ -247,14 +247,6 @@ class PrunableViT(nn.Module):
         twin = copy.copy(self)
         twin.pruning = None
         return twin
-
-    def importance(self, weights: Tensor, score: Score) -> Tensor:
-        """Turns attention weights float32 [B, H, S, S] into importance float32 [B, N], rows summing to 1."""
-        if score is Score.CLS:
-            seen = weights[:, :, 0, self.prefix :].mean(dim=1)
-        else:
-            seen = weights.mean(dim=2).mean(dim=1)[:, self.prefix :]
-        return seen / seen.sum(dim=1, keepdim=True)
 
     def _check_arguments(self, mass: Tensor | None, limits: Tensor | None, keep: Tensor | None) -> None:
         if isinstance(self.pruning, AdaptivePruning):

@@ -23,10 +23,10 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         probe = _partial(path)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Writes a file beside its place and puts it there by rename; its folder is made.
 
     Raises:
@@ -36,7 +36,10 @@ def write_whole(path: Path, data: bytes) -> None:
     with _refusals(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
+from sait_deploy.schedule import Score
 
 _WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module")
 """Keys under which training scripts put a state dict, exponential averages first: they are what is deployed."""
@@ -28,6 +31,47 @@ _MOST_WRAPPERS: Final = 8
 
 _NAMED: Final = 3
 """How many mismatching tensors an error names."""
+
+
+TRAINING_KEY: Final = "sait_deploy.training"
+"""Under which a safetensors file says how its weights were trained sparse."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseTraining:
+    """How weights were trained to be pruned: the score, the block, and the densities drawn from."""
+
+    score: Score
+    prune_at: int
+    low: float
+    high: float
+
+
+def read_training(path: Path) -> SparseTraining | None:
+    """Returns how a file's weights were trained sparse; None where it does not say.
+
+    Raises:
+        ModelError: what it says cannot be understood.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(TRAINING_KEY)
+    except (SafetensorError, OSError):
+        return None  # whoever reads the weights names what is wrong with the file
+    if text is None:
+        return None
+    try:
+        said = json.loads(text)
+        found = SparseTraining(Score(said["score"]), int(said["prune_at"]), float(said["low"]), float(said["high"]))
+        if not (found.prune_at >= 0 and 0 < found.low <= found.high <= 1):
+            raise ValueError
+        return found
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise ModelError(
+            f"weights file {path} says of its training what cannot be understood", "save it again without metadata"
+        ) from None
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from sait_deploy.manifest import ModelInfo, WeightsInfo, WeightsSource
 from sait_deploy.models import check_supported, geometry_of
 from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing
 from sait_deploy.quiet import errors_only
-from sait_deploy.weights import load_weights, read_state_dict, sha256_of_weights
+from sait_deploy.weights import SparseTraining, load_weights, read_state_dict, read_training, sha256_of_weights
 
 RANDOM_SEED: Final = 0
 
@@ -50,7 +50,8 @@ class WeightsRequest:
 class LoadedModel:
     """A supported model with its weights, in inference mode, and what is known about it.
 
-    ``default_image_size`` is the one the model has where none is named.
+    ``default_image_size`` is the one the model has where none is named; ``training`` is how the weights were trained
+    sparse, where they were.
     """
 
     vit: VisionTransformer
@@ -58,6 +59,7 @@ class LoadedModel:
     weights: WeightsInfo
     preprocessing: Preprocessing
     default_image_size: tuple[int, int]
+    training: SparseTraining | None = None
 
 
 def supported_names(pattern: str = "") -> list[str]:
@@ -111,8 +113,8 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
     if weights.source is WeightsSource.FILE:
         assert weights.path is not None
         vit = _from_file(name, weights.path, image_size)
-        origin: str | None = str(weights.path)
-    elif weights.source is WeightsSource.PRETRAINED:
+        return describe(vit, name, weights.source, str(weights.path), read_training(weights.path))
+    if weights.source is WeightsSource.PRETRAINED:
         vit = _create(name, image_size, pretrained=True)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
     else:
@@ -123,8 +125,17 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
     return describe(vit, name, weights.source, origin)
 
 
-def describe(model: nn.Module, name: str, source: WeightsSource, origin: str | None) -> LoadedModel:
+def describe(
+    model: nn.Module, name: str, source: WeightsSource, origin: str | None, training: SparseTraining | None = None
+) -> LoadedModel:
     """Describes a model that exists in memory.
+
+    Args:
+        model: a supported one.
+        name: what it is called.
+        source: where its weights came from.
+        origin: the file or hub name.
+        training: how they were trained sparse, where they were.
 
     Raises:
         ModelError: it is not supported.
@@ -141,26 +152,26 @@ def describe(model: nn.Module, name: str, source: WeightsSource, origin: str | N
         labels=_labels(vit, source),
         geometry=geometry_of(vit),
     )
-    weights = WeightsInfo(source, origin, sha256_of_weights(vit), trained_sparse=False)
-    return LoadedModel(vit, info, weights, _preprocessing(vit), _default_image_size(vit))
+    weights = WeightsInfo(source, origin, sha256_of_weights(vit), trained_sparse=training is not None)
+    return LoadedModel(vit, info, weights, _preprocessing(vit), _default_image_size(vit), training)
 
 
 def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
     if image_size not in (None, demo.ARCHITECTURE["img_size"]):
         raise InvalidArgument(f"the demonstration model has no image size {image_size}", "leave --imgsz out")
-    vit = VisionTransformer(**demo.ARCHITECTURE)
-    vit.pretrained_cfg = {"mean": demo.MEAN, "std": demo.STD, "crop_pct": 1.0, "interpolation": "bilinear"}
     source, path = weights.source, weights.path
     if source is WeightsSource.PRETRAINED:
         raise InvalidArgument("the demonstration model ships its weights", "leave --pretrained out")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        vit = VisionTransformer(**demo.ARCHITECTURE)
+    vit.pretrained_cfg = {"mean": demo.MEAN, "std": demo.STD, "crop_pct": 1.0, "interpolation": "bilinear"}
     if source is WeightsSource.RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
-            vit = VisionTransformer(**demo.ARCHITECTURE)
         return describe(vit, demo.NAME, source, f"seed {RANDOM_SEED}")
     chosen = demo.WEIGHTS if path is None else path
     load_weights(vit, read_state_dict(chosen), chosen.name)
-    return describe(vit, demo.NAME, source, chosen.name if path is None else str(path))
+    origin = chosen.name if path is None else str(path)
+    return describe(vit, demo.NAME, source, origin, read_training(chosen))
 
 
 def _check_known(name: str) -> None:

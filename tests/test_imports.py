@@ -68,6 +68,8 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
 
 
 NEED_TORCH = {
+    "sait_deploy.evaluation.search",
+    "sait_deploy.evaluation.torch_subjects",
     "sait_deploy.export_manifest",
     "sait_deploy.export_plan",
     "sait_deploy.exporting",
@@ -76,10 +78,19 @@ NEED_TORCH = {
     "sait_deploy.layers",
     "sait_deploy.models",
     "sait_deploy.runtime.torch",
+    "sait_deploy.training.data",
+    "sait_deploy.training.engine",
+    "sait_deploy.training.losses",
+    "sait_deploy.training.meter",
+    "sait_deploy.training.recipe",
+    "sait_deploy.training.state",
+    "sait_deploy.training.student",
+    "sait_deploy.training.teacher",
+    "sait_deploy.training.train",
     "sait_deploy.weights",
     "sait_deploy.zoo",
 }
-"""What export is made of, and the torch runtime; the operators' ``torch_op`` modules too."""
+"""What export and training are made of, and what runs in torch; the operators' ``torch_op`` modules too."""
 
 NEED_GRAPH_TOOLS = {
     "sait_deploy.engine.lowering",
@@ -117,7 +128,7 @@ def modules() -> list[str]:
     return [name for name in found if not name.endswith(".__main__")]
 
 
-def test_only_exporting_building_engines_and_the_torch_runtime_import_more_than_a_runtime() -> None:
+def test_only_exporting_training_building_engines_and_the_torch_runtime_import_more_than_a_runtime() -> None:
     """Each module is the first to be imported, so that none needs another to have been."""
     names = modules()
     assert len(names) > len(NEED_TORCH) > 0
@@ -159,6 +170,7 @@ def test_an_adaptive_artifact_runs_without_torch(tiny_adaptive: Artifact, tmp_pa
     ("arguments", "package"),
     [
         (["export"], "torch"),
+        (["train"], "torch"),
         (["models"], "timm"),
         (["predict", demo.IMAGES, "--runtime", "torch"], "torch"),
         (["inspect", "--check"], "torch"),
@@ -167,7 +179,7 @@ def test_an_adaptive_artifact_runs_without_torch(tiny_adaptive: Artifact, tmp_pa
 def test_what_needs_torch_says_so_and_how_to_get_it(
     demo_workspace: Path, tmp_path: Path, arguments: list[object], package: str
 ) -> None:
-    place = [] if arguments[0] in ("export", "models") else ["--workspace", demo_workspace]
+    place = [] if arguments[0] in ("export", "train", "models") else ["--workspace", demo_workspace]
     done = cli_without_torch(tmp_path, *arguments, *place)
     assert (done.returncode, done.stdout) == (3, "")
     error, hint = [line for line in done.stderr.splitlines() if not line.startswith("- ")]

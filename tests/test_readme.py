@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS_NETWORK = "--pretrained"
+_QUICK = {"bench": ["--duration", "1"], "train": ["--epoch-images", "128", "--val-images", "50"]}
 
 
 def blocks(language: str) -> list[str]:
@@ -48,7 +49,7 @@ def test_the_commands_run_in_their_order(folder: Path) -> None:
     for words in commands("sait-deploy"):
         if NEEDS_NETWORK in words:
             continue
-        quick = ["--duration", "1"] if words[1] == "bench" else []
+        quick = _QUICK.get(words[1], [])
         done = subprocess.run([script, *words[1:], *quick], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stderr}"
         ran += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,12 @@ def test_an_interruption_or_a_full_disk_keeps_the_old_file(
 ) -> None:
     place = tmp_path / "report.json"
     write_whole(place, b"old")
-    real = Path.write_bytes
 
-    def cut_short(self: Path, data: bytes) -> int:
-        real(self, data[:1])
+    def cut_short(descriptor: int) -> None:
+        os.ftruncate(descriptor, 1)
         raise error
 
-    monkeypatch.setattr(Path, "write_bytes", cut_short)
+    monkeypatch.setattr(os, "fsync", cut_short)
     with pytest.raises((KeyboardInterrupt, StorageError)):
         write_whole(place, b"new")
     assert place.read_bytes() == b"old"

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.manifest import WeightsSource
-from sait_deploy.weights import load_weights, read_state_dict, sha256_of_weights
+from sait_deploy.schedule import Score
+from sait_deploy.weights import (
+    TRAINING_KEY,
+    SparseTraining,
+    load_weights,
+    read_state_dict,
+    read_training,
+    sha256_of_weights,
+)
 from sait_deploy.zoo import WeightsRequest, load_model
 from tests.tiny import family, randomised, save_weights, small_vit
 
@@ -373,3 +381,69 @@ def test_advice_about_pickles_stays_off_the_screen(checkpoint: Path, recwarn: py
     with pytest.raises(ModelError, match="could run code"):
         read_state_dict(checkpoint)
     assert not recwarn.list
+
+
+SAID = '{"score": "cls", "prune_at": 3, "low": 0.25, "high": 0.75}'
+
+
+def saying(folder: Path, text: str) -> Path:
+    """A weights file that says so of its training."""
+    save_file(some_tensors(), folder / "w.safetensors", {"format": "pt", TRAINING_KEY: text})
+    return folder / "w.safetensors"
+
+
+def test_a_file_says_how_it_was_trained_sparse(tmp_path: Path) -> None:
+    assert read_training(saying(tmp_path, SAID)) == SparseTraining(Score.CLS, 3, 0.25, 0.75)
+    assert_same(read_state_dict(tmp_path / "w.safetensors"), some_tensors())
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"sait_deploy": SAID}])
+def test_a_file_that_says_nothing_of_its_training(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    save_file(some_tensors(), tmp_path / "w.safetensors", metadata)
+    assert read_training(tmp_path / "w.safetensors") is None
+
+
+def test_files_of_other_kinds_say_nothing_of_their_training(checkpoint: Path, tmp_path: Path) -> None:
+    torch.save(some_tensors(), checkpoint)
+    torch.save({"state_dict": some_tensors(), TRAINING_KEY: SAID}, tmp_path / "w.bin")
+    assert read_training(checkpoint) is None
+    assert read_training(tmp_path / "w.bin") is None
+    assert read_training(tmp_path / "nowhere.safetensors") is None
+    assert read_training(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"\xff" * 100, (1 << 60).to_bytes(8, "little") + b"{}"])
+def test_damage_is_left_for_who_reads_the_weights(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    assert read_training(path) is None
+    with pytest.raises(ModelError, match="no whole safetensors file"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yes",
+        "[]",
+        "null",
+        "{}",
+        "3",
+        '"cls"',
+        SAID.replace("cls", "most"),
+        SAID.replace("3,", '"third",'),
+        SAID.replace("3,", "null,"),
+        SAID.replace("3,", "Infinity,"),
+        SAID.replace("0.25", "[]"),
+        SAID.replace('"high": 0.75', '"higher": 0.75'),
+        "[" * 100_000,
+    ],
+    ids=lambda text: str(text)[:40],
+)
+def test_what_cannot_be_understood_of_a_training_is_refused(tmp_path: Path, text: str) -> None:
+    path = saying(tmp_path, text)
+    with pytest.raises(ModelError) as refused:
+        read_training(path)
+    assert refused.value.message == f"weights file {path} says of its training what cannot be understood"
+    assert refused.value.hint

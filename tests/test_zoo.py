@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from sait_deploy import demo
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.models import check_supported
-from sait_deploy.weights import sha256_of_weights
+from sait_deploy.schedule import Score
+from sait_deploy.weights import TRAINING_KEY, SparseTraining, sha256_of_weights
 from sait_deploy.zoo import WeightsRequest, describe, load_model, model_entry, supported_names
 from tests.tiny import family, save_weights, small_vit
 
@@ -244,3 +246,33 @@ def test_loaded_models_are_values() -> None:
     loaded = describe(small_vit(), "mine", WeightsSource.MEMORY, None)
     with pytest.raises(dataclasses.FrozenInstanceError):
         loaded.info.name = "another"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["test_vit", demo.NAME])
+def test_a_weights_file_brings_how_it_was_trained(tmp_path: Path, name: str) -> None:
+    plain = load_model(name, RANDOM)
+    assert plain.training is None and not plain.weights.trained_sparse
+    path = tmp_path / "weights.safetensors"
+    said = '{"score": "mean", "prune_at": 1, "low": 0.3, "high": 1.0}'
+    save_file(dict(plain.vit.state_dict()), path, {TRAINING_KEY: said})
+    loaded = load_model(name, WeightsRequest(WeightsSource.FILE, path))
+    assert loaded.training == SparseTraining(Score.MEAN, 1, 0.3, 1.0)
+    assert loaded.weights.trained_sparse
+    assert loaded.weights.sha256 == plain.weights.sha256
+    save_file(dict(plain.vit.state_dict()), path, {TRAINING_KEY: "nonsense"})
+    with pytest.raises(ModelError, match="says of its training what cannot be understood"):
+        load_model(name, WeightsRequest(WeightsSource.FILE, path))
+    save_weights(plain.vit, path)
+    loaded = load_model(name, WeightsRequest(WeightsSource.FILE, path))
+    assert loaded.training is None and not loaded.weights.trained_sparse
+
+
+def test_a_description_says_how_weights_in_memory_were_trained() -> None:
+    training = SparseTraining(Score.CLS, 1, 0.2, 0.8)
+    loaded = describe(small_vit(), "mine", WeightsSource.MEMORY, None, training)
+    assert loaded.training == training
+    assert loaded.weights.trained_sparse
+
+
+def test_the_demonstration_model_sees_the_same_pixels_whatever_its_weights() -> None:
+    assert load_model(demo.NAME, RANDOM).preprocessing == load_model(demo.NAME, DEMO).preprocessing

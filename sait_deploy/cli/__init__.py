@@ -13,9 +13,12 @@ from sait_deploy import __version__
 from sait_deploy.errors import MissingDependency, SaitError, StorageError
 
 _COMMANDS: Final = {
+    "train": "Train a model dense and sparse, so that one set of weights serves every density.",
     "export": "Export a vision transformer at token densities, with its dense baseline.",
     "build-engine": "Turn artifacts into TensorRT engines.",
     "bench": "Measure artifacts against their dense baseline.",
+    "evaluate": "Measure accuracy over operating points, against controls and rivals.",
+    "tune": "Find the cheapest operating point that keeps a limit.",
     "predict": "Classify images, and show which tokens were kept.",
     "inspect": "Show what an artifact is; --check compares it with torch again.",
     "doctor": "Try what works on this machine.",
@@ -31,6 +34,8 @@ _EXTRAS: Final = {
     "safetensors": "export,cpu",
     "onnxruntime": "cpu",
     "sklearn": "train",
+    "skimage": "train",
+    "accelerate": "train",
 }
 """Packages that come with an extra, and the extra that gives all that goes with them."""
 

@@ -12,7 +12,7 @@ from sait_deploy.bench import report as rendering
 from sait_deploy.bench.results import Report, Timing, names_of
 from sait_deploy.bench.subjects import KeptDistribution, Sweep
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
-from sait_deploy.cli.options import debug_option, threads_option, workspace_option
+from sait_deploy.cli.options import debug_option, runtime_name, threads_option, workspace_option
 from sait_deploy.cli.render import columns, progress, show, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.points import parse_mass
@@ -103,7 +103,7 @@ def command(
         raise InvalidArgument(f"--min-speedup {min_speedup:g} is no factor", "give a positive number such as 1.2")
     options = BenchOptions(
         batches=_parse_batches(batches),
-        runtimes=tuple(map(_runtime, runtimes)),
+        runtimes=tuple(map(runtime_name, runtimes)),
         threads=threads,
         images=images,
         timing=Timing(timing),
@@ -148,13 +148,6 @@ def _parse_batches(text: str) -> tuple[int, ...]:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise InvalidArgument(f"--batch {text!r} is not a list of numbers", "give it as 1,8,32") from None
-
-
-def _runtime(name: str) -> RuntimeName:
-    try:
-        return RuntimeName(name)
-    except ValueError:
-        raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RuntimeName)}") from None
 
 
 def _require(report: Report, least: float) -> None:

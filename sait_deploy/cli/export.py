@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli.options import debug_option, json_option
+from sait_deploy.cli.options import debug_option, json_option, model_options, weights_source
 from sait_deploy.cli.pruning import kept_text, points_table
 from sait_deploy.cli.render import progress, show, table, warn
 from sait_deploy.errors import InvalidArgument
@@ -25,10 +25,7 @@ DEFAULT_DENSITY = "0.6"
 
 
 @click.command()
-@click.option("--model", default=None, metavar="NAME", help="A timm name.  [default: the demonstration model]")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights file: safetensors or a torch checkpoint.")
-@click.option("--pretrained", is_flag=True, help="timm's own weights, downloaded.")
-@click.option("--random-weights", is_flag=True, help="Random weights: for measuring speed only.")
+@model_options
 @click.option(
     "--density",
     "densities",
@@ -65,9 +62,6 @@ DEFAULT_DENSITY = "0.6"
     help="How importance is read off the attention.",
 )
 @click.option("--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: depth // 4]")
-@click.option(
-    "--imgsz", type=click.IntRange(min=1), metavar="N", help="Side of the input in pixels.  [default: the model's]"
-)
 @click.option(
     "--dtype",
     type=click.Choice([choice.value for choice in Precision]),
@@ -139,7 +133,7 @@ def command(
     named = dense_only or densities or masses or points
     parsed = tuple(parse_density(text) for text in (densities if named else (DEFAULT_DENSITY,)))
     requests = _points(masses, points, min_keep, max_keep)
-    source = _weights_source(weights, pretrained, random_weights)
+    source = weights_source(weights, pretrained, random_weights)
     if model is None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that exporting needs, what to name first where none of it is installed
@@ -189,18 +183,6 @@ def _points(
     least = 1 if min_keep is None else min_keep
     by_mass = [mass_point(parse_mass(text), least, max_keep) for text in masses]
     return (*by_mass, *(parse_point(text, least, max_keep) for text in points))
-
-
-def _weights_source(weights: Path | None, pretrained: bool, random_weights: bool) -> WeightsSource:
-    named = [
-        (weights is not None, "--weights", WeightsSource.FILE),
-        (pretrained, "--pretrained", WeightsSource.PRETRAINED),
-        (random_weights, "--random-weights", WeightsSource.RANDOM),
-    ]
-    given = [(flag, source) for is_given, flag, source in named if is_given]
-    if len(given) > 1:
-        raise InvalidArgument(f"{' and '.join(flag for flag, _ in given)} name different weights", "give one of them")
-    return given[0][1] if given else WeightsSource.DEMO
 
 
 def export_warnings(manifest: Manifest) -> list[str]:

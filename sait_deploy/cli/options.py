@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.manifest import WeightsSource
 from sait_deploy.runtime import RuntimeName
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -47,6 +49,18 @@ def runtime_option(function: Decorated) -> Decorated:
     return option(function)
 
 
+def runtime_name(name: str) -> RuntimeName:
+    """Reads the name of a runtime.
+
+    Raises:
+        InvalidArgument: no runtime has it.
+    """
+    try:
+        return RuntimeName(name)
+    except ValueError:
+        raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RuntimeName)}") from None
+
+
 def threads_option(function: Decorated) -> Decorated:
     """Adds ``--threads``."""
     option = click.option(
@@ -69,3 +83,41 @@ def point_options(function: Decorated) -> Decorated:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def model_options(function: Decorated) -> Decorated:
+    """Adds what names a model: ``--model``, ``--weights``, ``--pretrained``, ``--random-weights`` and ``--imgsz``."""
+    options = (
+        click.option("--model", default=None, metavar="NAME", help="A timm name.  [default: the demonstration model]"),
+        click.option(
+            "--weights", type=click.Path(path_type=Path), help="Weights file: safetensors or a torch checkpoint."
+        ),
+        click.option("--pretrained", is_flag=True, help="timm's own weights, downloaded."),
+        click.option("--random-weights", is_flag=True, help="Random weights: for measuring speed only."),
+        click.option(
+            "--imgsz",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Side of the input in pixels.  [default: the model's]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def weights_source(weights: Path | None, pretrained: bool, random_weights: bool) -> WeightsSource:
+    """Returns which of the options of ``model_options`` names the weights, the demonstration's where none does.
+
+    Raises:
+        InvalidArgument: more than one does.
+    """
+    named = [
+        (weights is not None, "--weights", WeightsSource.FILE),
+        (pretrained, "--pretrained", WeightsSource.PRETRAINED),
+        (random_weights, "--random-weights", WeightsSource.RANDOM),
+    ]
+    given = [(flag, source) for is_given, flag, source in named if is_given]
+    if len(given) > 1:
+        raise InvalidArgument(f"{' and '.join(flag for flag, _ in given)} name different weights", "give one of them")
+    return given[0][1] if given else WeightsSource.DEMO

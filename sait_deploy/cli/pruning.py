@@ -24,7 +24,10 @@ def points_table(manifest: Manifest) -> tuple[str, Any]:
     points = manifest.pruning.points
     seen = points[0].kept.images
     title = f"{manifest.name}: patch tokens kept on {counted(seen, 'image')} ({manifest.parity.image_source})"
-    headings = ("point", "mass", "limits", "mean ± sd", "p5 – p95", "most", "share", "GMACs/image", "MAC ratio ×")
+    if any(info.kept.images != seen for info in points):
+        title += ", tuned points on those they were chosen on"
+    kept = ("images", "mean ± sd", "p5 – p95", "most", "share")
+    headings = ("point", "mass", "limits", *kept, "GMACs/image", "MAC ratio ×")
     return title, table(None, headings, [_row(info, manifest) for info in points])
 
 
@@ -34,6 +37,7 @@ def _row(info: PointInfo, manifest: Manifest) -> tuple[str, ...]:
         info.name,
         f"{info.point.mass:g}",
         f"{info.point.min_keep} – {info.point.max_keep}",
+        str(kept.images),
         f"{kept.mean:.1f} ± {kept.sd:.1f}",
         f"{kept.p5:.0f} – {kept.p95:.0f}",
         str(kept.most),

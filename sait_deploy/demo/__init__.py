@@ -22,8 +22,8 @@ ARCHITECTURE: Final[dict[str, Any]] = {
 }
 """Arguments of timm's ``VisionTransformer``: 144 patch tokens and a class token."""
 
-MEAN: Final = (0.5, 0.5, 0.5)
-STD: Final = (0.5, 0.5, 0.5)
+MEAN: Final = (0.485, 0.456, 0.406)
+STD: Final = (0.229, 0.224, 0.225)
 
 FOLDER: Final = Path(__file__).parent
 WEIGHTS: Final = FOLDER / "model.safetensors"

@@ -55,7 +55,8 @@ def test_the_points_of_an_adaptive_artifact_are_a_table(sait: Sait, tiny_adaptiv
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{tiny_adaptive.manifest.name}: patch tokens"))
     assert re.fullmatch(r".*: patch tokens kept on \d+ images \(.+\)", lines[start])
     assert re.split(r"  +", lines[start + 1]) == [
-        *("point", "mass", "limits", "mean ± sd", "p5 – p95", "most", "share", "GMACs/image", "MAC ratio ×"),
+        *("point", "mass", "limits", "images", "mean ± sd", "p5 – p95", "most", "share"),
+        *("GMACs/image", "MAC ratio ×"),
     ]
     assert lines[start + 2 + len(POINTS) :] == [""]
     pruning = tiny_adaptive.manifest.pruning
@@ -66,6 +67,7 @@ def test_the_points_of_an_adaptive_artifact_are_a_table(sait: Sait, tiny_adaptiv
             request.name,
             f"{request.mass}",
             f"{request.min_keep} – {request.max_keep or 36}",
+            f"{kept.images}",
             f"{kept.mean:.1f} ± {kept.sd:.1f}",
             f"{kept.p5:.0f} – {kept.p95:.0f}",
             f"{kept.most}",

@@ -13,7 +13,7 @@ import sait_deploy
 from sait_deploy.errors import BuilderUnavailable, MissingDependency, SaitError
 from tests.cli.calls import Sait, child_environment
 
-COMMANDS = ["export", "build-engine", "bench", "predict", "inspect", "doctor", "models"]
+COMMANDS = ["train", "export", "build-engine", "bench", "evaluate", "tune", "predict", "inspect", "doctor", "models"]
 CODES_OF_OTHERS = {0, 1, 70, 130}
 """Success, Python's own, an unexpected error, and Ctrl-C."""
 

@@ -1,0 +1,102 @@
+"""What a sparse training step costs beside a dense one.
+
+    python -m benchmarks.training_step
+
+DeiT-S, 224 px, pruned inside block 3, float32, on the processors that torch takes by itself. A step is a forward and a
+backward pass through the student and the optimiser's update; with a teacher, its forward pass too. Dense and sparse
+steps take turns, and the ratio is that of each pair.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+import numpy as np
+import timm
+import torch
+
+from benchmarks.common import THREADS, environment, write
+from sait_deploy.bench.stats import paired_ratio
+from sait_deploy.schedule import Score
+from sait_deploy.training.losses import losses_of
+from sait_deploy.training.options import Distillation, Recipe
+from sait_deploy.training.recipe import make_optimizer
+from sait_deploy.training.student import Student, unfuse_on_cpu
+from sait_deploy.training.teacher import Teacher
+
+NAME: Final = "deit_small_patch16_224"
+PRUNE_AT: Final = 3
+DENSITIES: Final = (0.7, 0.5, 0.3)
+BATCH: Final = 8
+TARGET: Final = 0.75
+
+
+def _steps(teacher: Teacher | None) -> dict[str, Callable[[], None]]:
+    """Returns a dense step and sparse ones of one model."""
+    torch.manual_seed(0)
+    vit = timm.create_model(NAME)
+    unfuse_on_cpu(vit)
+    student = Student(vit, Score.MEAN, PRUNE_AT).train()
+    optimizer = make_optimizer(vit, Recipe())
+    images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(0, 1000, (BATCH,))
+
+    def step(kept: int | None) -> None:
+        taught = None if teacher is None else teacher(images)
+        losses = losses_of(student(images, kept), labels, taught, Distillation(), 0.1)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+
+    patches = vit.patch_embed.num_patches
+    found: dict[str, Callable[[], None]] = {"dense": lambda: step(None)}
+    for density in DENSITIES:
+        found[f"density {density:g}"] = lambda kept=round(density * patches): step(kept)  # type: ignore[misc]
+    return found
+
+
+def _measured(teacher: Teacher | None, rounds: int) -> dict[str, Any]:
+    steps = _steps(teacher)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for run in steps.values():
+        run()
+    order = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in order.permutation(list(steps)):
+            began = time.perf_counter()
+            steps[name]()
+            seconds[name].append(time.perf_counter() - began)
+    found: dict[str, Any] = {"dense_seconds": round(statistics.median(seconds["dense"]), 4)}
+    for name, samples in seconds.items():
+        if name != "dense":
+            ratio = paired_ratio(samples, seconds["dense"])
+            low, high = (round(end, 4) for end in (ratio.low, ratio.high))
+            found[name] = {"low": low, "median": round(ratio.median, 4), "high": high}
+    click.echo(found, err=True)
+    return found
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=6), default=15, show_default=True)
+def main(rounds: int) -> None:
+    """Measure and write results/training_step.json."""
+    torch.set_num_threads(THREADS)
+    teacher_vit = timm.create_model(NAME)
+    unfuse_on_cpu(teacher_vit)
+    found = {
+        "model": NAME,
+        "batch": BATCH,
+        "rounds": rounds,
+        "target_at_half_density": TARGET,
+        "labels alone": _measured(None, rounds),
+        "with a teacher": _measured(Teacher(teacher_vit, 2, Score.CLS), rounds),
+    }
+    machine = environment("torch", "timm")
+    click.echo(write("training_step", "python -m benchmarks.training_step", found, machine))
+
+
+if __name__ == "__main__":
+    main()

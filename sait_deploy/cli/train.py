@@ -1,0 +1,228 @@
+"""``sait-deploy train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sait_deploy import demo
+from sait_deploy.cli.options import Decorated, debug_option, json_option, model_options, weights_source
+from sait_deploy.cli.render import progress, show, table, warn
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.schedule import Score
+from sait_deploy.training.options import (
+    DEMO_DATA,
+    Alternation,
+    Amp,
+    Augmentation,
+    DataOptions,
+    Distillation,
+    Head,
+    Recipe,
+    TrainOptions,
+    parse_density_range,
+)
+
+if TYPE_CHECKING:
+    from sait_deploy.training.train import TrainResult
+    from sait_deploy.zoo import LoadedModel
+
+_RECIPE, _DATA, _DISTILLATION = Recipe(), DataOptions(), Distillation()
+
+
+def _number(name: str, default: Any, text: str) -> Callable[[Decorated], Decorated]:
+    return click.option(name, type=type(default), default=default, show_default=True, help=text)
+
+
+def _choice(name: str, kind: type[StrEnum], default: StrEnum, text: str) -> Callable[[Decorated], Decorated]:
+    values = [choice.value for choice in kind]
+    return click.option(name, type=click.Choice(values), default=default.value, show_default=True, help=text)
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Makes a file's values the defaults of the options."""
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidArgument(f"config {path} cannot be read: {error}", "give a TOML file of options") from None
+    known = {name.removeprefix("--"): option.name for option in context.command.params for name in option.opts}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise InvalidArgument(f"config {path} has an option {unknown[0]!r}, which train has not", "see train --help")
+    context.default_map = {str(known[name]): value for name, value in values.items()}
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    metavar="FILE",
+    help="TOML file of options by their names here; what is given on the command line replaces them.",
+)
+@model_options
+@click.option("--new-head", is_flag=True, help="Replace the classifier by a fresh one for the data's classes.")
+@click.option(
+    "--data",
+    default=DEMO_DATA,
+    show_default=True,
+    metavar="FOLDER",
+    help="Images, one subfolder per class, or train and val folders of such; or demo, the demonstration's digits.",
+)
+@click.option("--val", type=click.Path(path_type=Path), metavar="FOLDER", help="Validation images, one subfolder each.")
+@_choice("--augmentation", Augmentation, _DATA.augmentation, "How training images are varied.")
+@_number("--workers", _DATA.workers, "Processes that load images; 0 for none but this.")
+@_number("--epoch-images", _DATA.epoch_images, "Training images per epoch of demo.")
+@_number("--val-images", _DATA.validation_images, "Validation images at most.")
+@click.option("--teacher", type=click.Path(path_type=Path), metavar="FILE", help="Weights of a dense teacher.")
+@click.option("--teacher-model", metavar="NAME", help="Its timm name.  [default: the model's]")
+@_number("--teacher-blocks", _DISTILLATION.teacher_blocks, "Its last blocks, whose attention is learnt from.")
+@_choice("--teacher-score", Score, _DISTILLATION.teacher_score, "How that attention is read off.")
+@_number("--distill-logits", _DISTILLATION.logits, "Weight of the teacher's logits beside the labels.")
+@_number("--distill-importance", _DISTILLATION.importance, "Weight of where the teacher looks.")
+@_number("--temperature", _DISTILLATION.temperature, "Divides logits before they are compared.")
+@_choice("--alternation", Alternation, Alternation.BATCH, "Drop tokens in every other batch or epoch, or never.")
+@click.option(
+    "--density-range",
+    default="0.3:1.0",
+    show_default=True,
+    metavar="LOW:HIGH",
+    help="Densities that sparse steps draw from.",
+)
+@_choice("--score", Score, Score.MEAN, "How importance is read off the attention.")
+@click.option("--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: depth // 4]")
+@_number("--epochs", _RECIPE.epochs, "Passes over the data.")
+@_number("--batch-size", _RECIPE.batch, "Images per step and process.")
+@_number("--opt", _RECIPE.optimizer, "timm's name of the optimizer.")
+@_number("--lr", _RECIPE.learning_rate, "Peak learning rate.")
+@_number("--weight-decay", _RECIPE.weight_decay, "Weight decay.")
+@_number("--layer-decay", _RECIPE.layer_decay, "Factor of the learning rate from block to block, towards the input.")
+@_number("--sched", _RECIPE.schedule, "timm's name of the schedule.")
+@click.option("--sched-epochs", type=int, metavar="N", help="Epochs that it spans, warm-up included.  [default: all]")
+@_number("--warmup-epochs", _RECIPE.warmup_epochs, "Epochs of linear rise.")
+@_number("--min-lr", _RECIPE.least_learning_rate, "Learning rate at the end.")
+@_number("--clip-grad", _RECIPE.clip, "Largest norm of all gradients; 0 for any.")
+@_number("--smoothing", _RECIPE.label_smoothing, "Label smoothing.")
+@_number("--mixup", _RECIPE.mixup, "Mixup's alpha; 0 for none.")
+@_number("--cutmix", _RECIPE.cutmix, "CutMix's alpha; 0 for none.")
+@_number("--drop-path", _RECIPE.drop_path, "Stochastic depth of the last block.")
+@_number("--ema-decay", _RECIPE.ema_decay, "Decay of the averaged weights, which are delivered; 0 for none.")
+@_choice("--amp", Amp, _RECIPE.amp, "Mixed precision.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn at random.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("training"),
+    show_default=True,
+    help="Folder for weights, log and state; started again with the same options, training goes on from there.",
+)
+@json_option
+@debug_option
+def command(model: str | None, as_json: bool, **given: Any) -> None:
+    """Train a model dense and sparse, so that one set of weights serves every density.
+
+    Steps alternate between dense ones and ones in which tokens are dropped by the selection that is deployed. With
+    --teacher the model also learns the teacher's logits and where its last blocks look.
+
+    For several GPUs: accelerate launch -m sait_deploy train …
+    """
+    options = _options(given)
+    source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
+    if model is None:
+        progress(f"no --model: training the demonstration model, {demo.NAME}")
+    import torch  # noqa: F401 - of all that training needs, what to name first where none of it is installed
+
+    from sait_deploy.training.train import train
+    from sait_deploy.zoo import WeightsRequest, load_model
+
+    name = model or demo.NAME
+    loaded = load_model(name, WeightsRequest(source, given["weights"]), given["imgsz"])
+    teacher: LoadedModel | None = None
+    if given["teacher"] is not None:
+        request = WeightsRequest(WeightsSource.FILE, given["teacher"])
+        teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
+    elif given["teacher_model"] is not None:
+        raise InvalidArgument("--teacher-model names a teacher without weights", "give --teacher FILE")
+    if teacher is not None and options.alternation is Alternation.EPOCH:
+        warn("a patent covers training by a teacher's class token in alternating epochs: see the notice in the README")
+    _report(train(loaded, teacher, options, progress), as_json)
+
+
+def _options(given: dict[str, Any]) -> TrainOptions:
+    return TrainOptions(
+        output=given["output"],
+        data=DataOptions(
+            source=given["data"],
+            validation=given["val"],
+            augmentation=Augmentation(given["augmentation"]),
+            workers=given["workers"],
+            epoch_images=given["epoch_images"],
+            validation_images=given["val_images"],
+        ),
+        recipe=Recipe(
+            epochs=given["epochs"],
+            batch=given["batch_size"],
+            optimizer=given["opt"],
+            learning_rate=given["lr"],
+            weight_decay=given["weight_decay"],
+            layer_decay=given["layer_decay"],
+            schedule=given["sched"],
+            schedule_epochs=given["sched_epochs"],
+            warmup_epochs=min(given["warmup_epochs"], float(given["epochs"])),
+            least_learning_rate=min(given["min_lr"], given["lr"]),
+            clip=given["clip_grad"] or None,
+            label_smoothing=given["smoothing"],
+            mixup=given["mixup"],
+            cutmix=given["cutmix"],
+            drop_path=given["drop_path"],
+            ema_decay=given["ema_decay"] or None,
+            amp=Amp(given["amp"]),
+        ),
+        head=Head.NEW if given["new_head"] else Head.KEEP,
+        alternation=Alternation(given["alternation"]),
+        densities=parse_density_range(given["density_range"]),
+        score=Score(given["score"]),
+        prune_at=given["prune_at"],
+        distillation=Distillation(
+            logits=given["distill_logits"],
+            temperature=given["temperature"],
+            importance=given["distill_importance"],
+            teacher_blocks=given["teacher_blocks"],
+            teacher_score=Score(given["teacher_score"]),
+        ),
+        seed=given["seed"],
+    )
+
+
+def _report(result: TrainResult, as_json: bool) -> None:
+    if as_json:
+        log = [dataclasses.asdict(entry) for entry in result.log]
+        click.echo(json.dumps({"weights": str(result.weights), "log": log}, indent=2))
+        return
+    headings = ("epoch", "loss", "dense top-1 %", "sparse top-1 %", "at density", "images/s")
+    rows = [
+        (
+            str(entry.epoch),
+            f"{entry.loss:.4f}",
+            f"{entry.dense_top1:.1f}",
+            "–" if entry.sparse_top1 is None else f"{entry.sparse_top1:.1f}",
+            "–" if entry.sparse_density is None else f"{entry.sparse_density:g}",
+            f"{entry.images_per_second:.0f}",
+        )
+        for entry in result.log
+    ]
+    show(table(None, headings, rows))
+    progress(f"weights are in {result.weights}; export them with --weights")

@@ -1,0 +1,210 @@
+"""``sait-deploy tune``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from sait_deploy.artifact import Artifact, Workspace, open_artifact
+from sait_deploy.cli.options import debug_option, json_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli.render import progress, show, table, warn
+from sait_deploy.errors import ArtifactError, InvalidArgument, TargetMissed
+from sait_deploy.evaluation.splits import SplitOptions
+from sait_deploy.evaluation.trials import GRID, Family, Trial
+from sait_deploy.evaluation.tune import tune
+from sait_deploy.evaluation.tuning import Outcome, Search, TuneOptions, TuneResult
+from sait_deploy.manifest import Form
+from sait_deploy.runtime import RuntimeName
+from sait_deploy.tuned import Measure
+
+if TYPE_CHECKING:
+    from enum import StrEnum
+
+    Choice = TypeVar("Choice", bound=StrEnum)
+
+DEFAULT_WORKSPACE: Final = Path("artifacts")
+
+_LOST: Final = {
+    Measure.DROP: "points lost",
+    Measure.DISAGREEMENT: "% answered otherwise",
+    Measure.COSINE: "% off (1 - cosine)",
+}
+
+
+@click.command()
+@click.option(
+    "--artifact",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The adaptive artifact to tune.  [default: that of the last export]",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Images such as will be met; subfolders are classes.  [default: those that come with the model]",
+)
+@click.option(
+    "--check-images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Others to check the choice on.  [default: half of --images]",
+)
+@click.option("--max-drop", type=float, metavar="P", help="Points of top-1 that may be lost to dense; needs labels.")
+@click.option(
+    "--max-disagreement",
+    type=float,
+    metavar="P",
+    help="Percent of images that may get another top-1 than dense's; of a model without a head, 100 (1 - cosine).",
+)
+@click.option(
+    "--confidence", type=float, default=0.95, show_default=True, metavar="C", help="That the limit is kept, below 1."
+)
+@click.option(
+    "--family",
+    "families",
+    type=click.Choice([choice.value for choice in Family]),
+    multiple=True,
+    help="What is tried: masses, densities or both; repeatable.  [default: mass]",
+)
+@click.option(
+    "--grid", metavar="LIST", help=f"Shares to try, from safe to cheap.  [default: {len(GRID)} from {GRID[0]:g} down]"
+)
+@click.option(
+    "--search",
+    metavar="LIST",
+    help="Also export and compare artifacts of other blocks or scores: prune-at, score, or prune-at,score.",
+)
+@click.option("--name", default="tuned", show_default=True, metavar="NAME", help="What to call the point.")
+@runtime_option
+@threads_option
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the split in two.")
+@workspace_option
+@json_option
+@debug_option
+def command(
+    artifact: Path | None,
+    images: Path | None,
+    check_images: Path | None,
+    max_drop: float | None,
+    max_disagreement: float | None,
+    confidence: float,
+    families: tuple[str, ...],
+    grid: str | None,
+    search: str | None,
+    name: str,
+    runtime: str,
+    threads: int | None,
+    seed: int,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Find the cheapest operating point that keeps to a limit with confidence.
+
+    Points are tried from safe to cheap on one half of the images, until one cannot be shown to keep to the limit; the
+    one before it is checked on the other half, and becomes a named point of the artifact. Where there is no such point,
+    dense is recommended and the exit code is 10.
+    """
+    options = TuneOptions(
+        max_drop=max_drop,
+        max_disagreement=max_disagreement,
+        confidence=confidence,
+        splits=SplitOptions(images, check_images, seed=seed),
+        name=name,
+        families=tuple(map(Family, families)) or (Family.MASS,),
+        grid=GRID if grid is None else _shares(grid),
+        search=() if search is None else _choices(search, Search, "--search"),
+        runtime=_choices(runtime, RuntimeName, "--runtime")[0],
+        threads=threads,
+    )
+    opened = _adaptive(workspace) if artifact is None else open_artifact(artifact)
+    result = tune(opened, options, progress)
+    _report(result, as_json, workspace)
+    if result.outcome is not Outcome.TUNED:
+        raise TargetMissed(result.message, result.hint)
+
+
+def _choices(text: str, kind: type[Choice], option: str) -> tuple[Choice, ...]:
+    try:
+        return tuple(dict.fromkeys(kind(part.strip()) for part in text.split(",")))
+    except ValueError:
+        raise InvalidArgument(f"{option} {text!r} is not known", f"known are {', '.join(kind)}") from None
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidArgument(f"--grid {text!r} is not a list of numbers", "give it as 0.99,0.95,0.9") from None
+
+
+def _adaptive(root: Path) -> Artifact:
+    for place in reversed(Workspace(root).last_export()):
+        opened = open_artifact(place)
+        if opened.manifest.form is Form.ADAPTIVE:
+            return opened
+    raise ArtifactError(
+        f"the last export to {root} has no adaptive artifact, which is the one that points are of",
+        "run: sait-deploy export --mass 0.9",
+    )
+
+
+def _report(result: TuneResult, as_json: bool, workspace: Path) -> None:
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result), indent=2, default=str))
+        return
+    if result.trials:
+        show(_trials_table(f"tried on {result.calibration.source}", result.trials, result.limit.measure))
+    if result.checked is not None:
+        show("", _trials_table(f"checked on {result.check.source}", (result.checked,), result.limit.measure))
+    if result.outcome is Outcome.TUNED:
+        show("", result.message, *_usage(result, workspace))
+    for note in result.notes:
+        warn(note)
+    if result.exported:
+        progress(f"also exported, to keep or to delete: {', '.join(result.exported)}")
+
+
+def _trials_table(title: str, trials: tuple[Trial, ...], measure: Measure) -> Any:
+    headings = ("point", "kept, mean", "p95", "most", "MAC ratio ×", _LOST[measure], "at most", "")
+    several = len({trial.name for trial in trials}) > 1
+    rows = [(f"{trial.name}, " if several else "", trial) for trial in trials]
+    return table(title, headings, [_row(before, trial) for before, trial in rows])
+
+
+def _row(before: str, trial: Trial) -> tuple[str, ...]:
+    kept, found = trial.kept, trial.judgement
+    return (
+        before + trial.candidate.label,
+        f"{kept.mean:.1f}",
+        f"{kept.p95:.0f}",
+        str(kept.most),
+        f"{trial.macs.ratio:.2f}",
+        f"{found.value_percent:.2f}",
+        f"{found.bound_percent:.2f}",
+        found.verdict.value,
+    )
+
+
+def _usage(result: TuneResult, workspace: Path) -> tuple[str, ...]:
+    """Returns the commands that use the point; what is the default of commands is left out."""
+    assert result.file is not None
+    name, predict, bench = result.file.stem, "", ""
+    if workspace != DEFAULT_WORKSPACE or not _is_last_export(result.artifact, workspace):
+        predict, bench = f" --artifact {result.artifact}", f" {result.artifact}"
+    return (
+        f"written to {result.file}; use it with",
+        f"    sait-deploy predict IMAGES{predict} --point {name}",
+        f"    sait-deploy bench{bench} --point {name}",
+    )
+
+
+def _is_last_export(artifact: Path, workspace: Path) -> bool:
+    try:
+        return Workspace(workspace).last_export()[-1].resolve() == artifact.resolve()
+    except (ArtifactError, IndexError):
+        return False

@@ -1,0 +1,230 @@
+"""All subjects' answers to all images: decoded ahead in parallel threads, each image once for all subjects."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.dataset import Dataset
+from sait_deploy.errors import ImageError, InvalidArgument, ModelError
+from sait_deploy.evaluation.subjects import Subject
+from sait_deploy.preprocess import ImageLike, Preprocessing, open_image, preprocess
+from sait_deploy.runtime.onnxruntime import processors
+
+TOP: Final = 5
+"""Classes kept of each answer."""
+
+_AHEAD: Final = 1
+"""Batches that wait decoded, beside one for each decoding thread."""
+
+_TOLD: Final = 10
+"""How often progress is told of in one pass."""
+
+Progress = Callable[[str], None]
+
+Prepared = dict[Preprocessing, NDArray[np.float32]]
+"""A batch float32 [B, 3, H, W] by each preprocessing that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A subject's answers to all images, in their order.
+
+    Attributes:
+        top: int64 [n, k], likeliest classes first, k = min(5, classes); [n, 0] of a headless model.
+        kept: int32 [n], patch tokens kept.
+        macs: int64 [n], multiply-accumulates.
+        cosine: float32 [n], of the logits (features) with those of the first subject on the same image.
+        seconds: spent answering, decoding left out.
+    """
+
+    top: NDArray[np.int64]
+    kept: NDArray[np.int32]
+    macs: NDArray[np.int64]
+    cosine: NDArray[np.float32]
+    seconds: float
+
+    def right(self, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns for each image whether its likeliest class is the wanted one, bool [n]."""
+        found: NDArray[np.bool_] = self.top[:, 0] == wanted
+        return found
+
+    def right_among_top(self, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns for each image whether the wanted class is among its likeliest five, bool [n]."""
+        found: NDArray[np.bool_] = (self.top == wanted[:, None]).any(axis=1)
+        return found
+
+
+def collect(subjects: Sequence[Subject], dataset: Dataset, batch: int, progress: Progress) -> dict[str, Answers]:
+    """Asks every subject about all images, in one pass over them.
+
+    Args:
+        subjects: the first is the one that cosines are to.
+        dataset: the images.
+        batch: images asked about at once.
+        progress: told how far it is, one line at a time.
+
+    Returns:
+        Subject id to its answers.
+
+    Raises:
+        InvalidArgument: no images, or a batch below 1.
+        ImageError: an image cannot be read; the message names it.
+        ModelError: an answer is no number.
+    """
+    return Collector(dataset, batch, progress).collect(subjects)
+
+
+class Collector:
+    """Asks subjects about a dataset in as many passes as it takes; cosines are to the very first subject throughout.
+
+    That subject's outputs are held in memory: 4 bytes for each class of each image.
+
+    Args:
+        dataset: the images.
+        batch: images asked about at once.
+        progress: told how far it is, one line at a time.
+
+    Raises:
+        InvalidArgument: no images, or a batch below 1.
+    """
+
+    def __init__(self, dataset: Dataset, batch: int, progress: Progress) -> None:
+        if batch < 1 or not len(dataset.images):
+            raise InvalidArgument(f"{len(dataset.images)} images in batches of {batch} cannot be answered")
+        self._images = dataset.images
+        self._batch = batch
+        self._progress = progress
+        self._reference: list[NDArray[np.float32]] = []
+
+    def collect(self, subjects: Sequence[Subject]) -> dict[str, Answers]:
+        """Returns subject id to its answers, after one pass over the images.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it.
+            ModelError: an answer is no number.
+        """
+        if not subjects:
+            return {}
+        books = [_Book(subject) for subject in subjects]
+        leads, total, told = not self._reference, len(self._images), 0
+        preprocessings = tuple(dict.fromkeys(subject.preprocessing for subject in subjects))
+        with contextlib.closing(_prepared_batches(self._images, preprocessings, self._batch)) as batches:
+            for number, prepared in enumerate(batches):
+                first = number * self._batch
+                for book in books:
+                    logits = book.ask(prepared[book.subject.preprocessing], first)
+                    self._check_finite(book.subject, logits, first)
+                    if leads and book is books[0]:
+                        self._reference.append(logits)
+                    book.enter(logits, self._reference[number])
+                done = min(first + self._batch, total)
+                if done * _TOLD // total > told:
+                    told = done * _TOLD // total
+                    self._progress(f"{done} of {total} images, {_ways(len(subjects))}")
+        return {book.subject.id: book.closed() for book in books}
+
+    def _check_finite(self, subject: Subject, logits: NDArray[np.float32], first: int) -> None:
+        wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(wrong):
+            name = _name(self._images, first + int(wrong[0]))
+            raise ModelError(
+                f"{subject.label}: the answer to {name} is not finite",
+                "check the weights and the image for NaN and infinity",
+            )
+
+
+class _Book:
+    """One subject's answers while they come in."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._top: list[NDArray[np.int64]] = []
+        self._kept: list[NDArray[np.int32]] = []
+        self._cosine: list[NDArray[np.float32]] = []
+        self._seconds = 0.0
+
+    def ask(self, images: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        """Returns the logits of a batch that begins with this image."""
+        if not self._kept:
+            self.subject.answer(images[:1], first)  # the first run of anything pays for what later ones find ready
+        started = time.perf_counter()
+        logits, kept = self.subject.answer(images, first)
+        self._seconds += time.perf_counter() - started
+        self._kept.append(kept)
+        return logits
+
+    def enter(self, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
+        """Takes down what is kept of a batch's logits."""
+        order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, self.subject.classes)]
+        self._top.append(order.astype(np.int64))
+        self._cosine.append(_cosines(logits, reference))
+
+    def closed(self) -> Answers:
+        """Returns all of it."""
+        kept = np.concatenate(self._kept)
+        top, cosine = np.concatenate(self._top), np.concatenate(self._cosine)
+        return Answers(top, kept, self.subject.macs(kept), cosine, self._seconds)
+
+
+def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the cosines of rows [B, C], float32 [B]; 1 where both are zero and 0 where one is."""
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines = (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0)
+    same = (one == other).all(axis=1)
+    return np.where(same, 1.0, cosines.clip(-1, 1)).astype(np.float32)
+
+
+def _prepared_batches(
+    images: Sequence[ImageLike], preprocessings: Sequence[Preprocessing], batch: int
+) -> Generator[Prepared]:
+    """Yields all images in batches, in order, each decoded once; threads work some batches ahead."""
+    threads = processors()
+    starts = range(0, len(images), batch)
+    pending: deque[Future[Prepared]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        for start in starts:
+            numbers = range(start, min(start + batch, len(images)))
+            pending.append(pool.submit(_prepared, images, numbers, preprocessings))
+            if len(pending) > threads + _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepared(images: Sequence[ImageLike], numbers: range, preprocessings: Sequence[Preprocessing]) -> Prepared:
+    """Decodes some images and makes the input of each preprocessing from them."""
+    out = {p: np.empty((len(numbers), 3, *p.image_size), dtype=np.float32) for p in preprocessings}
+    for place, number in enumerate(numbers):
+        try:
+            image = open_image(images[number])
+            for preprocessing, batch in out.items():
+                batch[place] = preprocess(image, preprocessing)[0]
+        except ImageError as error:
+            name = _name(images, number)
+            if name.removeprefix("image ") in error.message:
+                raise
+            raise ImageError(f"{name}: {error.message}", error.hint) from error
+    return out
+
+
+def _ways(count: int) -> str:
+    return "1 way of answering" if count == 1 else f"{count} ways of answering"
+
+
+def _name(images: Sequence[ImageLike], number: int) -> str:
+    image = images[number]
+    return f"image {os.fspath(image)}" if isinstance(image, (str, os.PathLike)) else f"image {number}"

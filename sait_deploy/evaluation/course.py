@@ -1,0 +1,240 @@
+"""How an evaluation runs: what can be asked at once in a first pass over the images, what follows in a second."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from sait_deploy.bench.machine import environment
+from sait_deploy.bench.stats import WARNING
+from sait_deploy.dataset import Dataset
+from sait_deploy.errors import SaitError
+from sait_deploy.evaluation.answers import Answers, Collector, Progress
+from sait_deploy.evaluation.matching import (
+    density_of_equal_macs,
+    resized_geometry,
+    resolution_of_equal_macs,
+    smaller_sizes,
+)
+from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.plan import plan_of
+from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
+from sait_deploy.evaluation.rows import Asked, Truth, of_count, of_density, of_size, ordered
+from sait_deploy.evaluation.sources import DENSE, Source
+from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
+from sait_deploy.evaluation.subjects import Identity, Subject
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.schedule import dense_macs, kept_at_density, pruned_macs
+
+if TYPE_CHECKING:
+    from sait_deploy.evaluation.torch_subjects import TorchFamily
+
+_MOST_CLASSES: Final = 100
+"""Classes up to which each is a group of images by itself."""
+
+
+class Course:
+    """One evaluation.
+
+    Args:
+        source: what answers.
+        dataset: the images.
+        options: what to ask.
+        progress: told what is being done.
+        groupings: of the images, given by the caller.
+
+    Raises:
+        InvalidArgument: the source cannot be asked that, a label is none of the model's, a grouping is of other images.
+        ArtifactError: the benchmark's file cannot be read.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        dataset: Dataset,
+        options: EvaluateOptions,
+        progress: Progress,
+        groupings: Sequence[Grouping],
+    ) -> None:
+        self._source, self._options, self._progress = source, options, progress
+        self._plan = plan_of(source, dataset, options, groupings)
+        self._patches = source.model.geometry.patch_tokens
+        self._notes: list[str] = []
+        self._subjects: dict[str, Subject] = {}
+        self._answers: dict[str, Answers] = {}
+        self._waiting: list[Subject] = []
+        self._pairs: list[tuple[str, str, Basis]] = []
+        self._of_count = {self._patches: DENSE.id}
+
+    def report(self) -> Evaluation:
+        """Asks everything and returns what was found."""
+        family = self._family()
+        collector = Collector(self._plan.dataset, self._options.batch, self._progress)
+        self._ask_known(family)
+        self._collect(collector)
+        self._ask_matched(family)
+        self._collect(collector)
+        return self._written()
+
+    def _family(self) -> TorchFamily | None:
+        """Returns the model in torch where something is asked of it that can be, and takes down why not."""
+        sizes = self._options.lower_resolutions
+        if not self._options.controls and (
+            sizes == () or (sizes is None and not (self._plan.densities or self._plan.points))
+        ):
+            return None
+        try:
+            return self._source.family()
+        except SaitError as error:
+            what = ["controls"] * bool(self._options.controls) + ["lower resolutions"] * (sizes != ())
+            hint = f" ({error.hint})" if error.hint else ""
+            self._notes.append(f"{WARNING}{' and '.join(what)} are left out: {error.message}{hint}")
+            return None
+
+    def _ask_known(self, family: TorchFamily | None) -> None:
+        """Puts down what can be asked before anything was answered."""
+        self._ask(self._source.dense())
+        for kept, identity in self._plan.fixed:
+            self._of_count.setdefault(kept, identity.id)
+        for identity in (*self._plan.densities, *self._plan.points):
+            self._ask(self._source.at(identity))
+        for name, kept in self._plan.equal_times.items():
+            self._pairs.append((name, self._ask_count(kept), Basis.EQUAL_TIME))
+        if family is None:
+            return
+        self._ask_controls(family)
+        for height in self._options.lower_resolutions or ():
+            model = self._source.model
+            size = next(s for s in smaller_sizes(model.image_size, model.patch_size) if s[0] == height)
+            self._ask_size(family, size)
+        for kept, identity in self._plan.fixed:
+            self._ask_rival(family, identity, self._macs_at(kept))
+
+    def _ask_controls(self, family: TorchFamily) -> None:
+        from sait_deploy.evaluation.torch_subjects import Control
+
+        for density in self._options.controls:
+            for kind in (Kind.RANDOM, Kind.LEAST_IMPORTANT):
+                identity = of_density(density, self._patches, kind)
+                self._ask(Control(identity, family))
+                own = self._of_count[kept_at_density(density, self._patches)]
+                self._pairs.append((own, identity.id, Basis.EQUAL_MACS))
+
+    def _ask_matched(self, family: TorchFamily | None) -> None:
+        """Puts down what costs the same as masses, whose cost is known by now."""
+        pruning, geometry = self._source.pruning, self._source.model.geometry
+        for identity in self._plan.masses:
+            assert pruning is not None
+            macs = float(self._answers[identity.id].macs.mean())
+            kept = density_of_equal_macs(geometry, pruning[1], macs)
+            self._pairs.append((identity.id, self._ask_count(kept), Basis.EQUAL_MACS))
+            if family is not None:
+                self._ask_rival(family, identity, macs)
+
+    def _ask_rival(self, family: TorchFamily, identity: Identity, macs: float) -> None:
+        """Puts down the dense model on smaller images that costs as much, and the comparison with it."""
+        model, sizes = self._source.model, self._options.lower_resolutions
+        if sizes == ():
+            return
+        if sizes is None:
+            size = resolution_of_equal_macs(model.geometry, model.image_size, model.patch_size, macs)
+        else:
+            offered = [s for s in smaller_sizes(model.image_size, model.patch_size) if s[0] in sizes]
+            size = next((s for s in offered if self._macs_of(s) >= macs), None)
+        if size is None:
+            self._notes.append(f"no lower resolution has as many multiply-accumulates as {identity.label}")
+            return
+        self._pairs.append((identity.id, self._ask_size(family, size), Basis.EQUAL_MACS))
+
+    def _ask_size(self, family: TorchFamily, size: tuple[int, int]) -> str:
+        """Returns the id of the dense model on images of that size, put down if it was not."""
+        from sait_deploy.evaluation.torch_subjects import LowerResolution
+
+        identity = of_size(size)
+        if identity.id not in self._subjects:
+            self._ask(LowerResolution(identity, family, size))
+        return identity.id
+
+    def _ask_count(self, kept: int) -> str:
+        """Returns the id of what keeps so many tokens of every image, put down if it was not."""
+        if kept not in self._of_count:
+            self._of_count[kept] = of_count(kept).id
+            self._ask(self._source.at(of_count(kept)))
+        return self._of_count[kept]
+
+    def _ask(self, subject: Subject) -> None:
+        self._subjects[subject.id] = subject
+        self._waiting.append(subject)
+
+    def _collect(self, collector: Collector) -> None:
+        self._answers |= collector.collect(self._waiting)
+        self._waiting = []
+
+    def _macs_at(self, kept: int) -> int:
+        assert self._source.pruning is not None
+        return pruned_macs(self._source.model.geometry, self._source.pruning[1], kept)
+
+    def _macs_of(self, size: tuple[int, int]) -> int:
+        patch = self._source.model.patch_size
+        return dense_macs(resized_geometry(self._source.model.geometry, size[0] // patch[0] * (size[1] // patch[1])))
+
+    def _written(self) -> Evaluation:
+        source, options, dataset = self._source, self._options, self._plan.dataset
+        dense = self._answers[DENSE.id]
+        truth = Truth(dataset.labels if source.model.classes else None, dense)
+        asked = {name: Asked(subject, self._answers[name]) for name, subject in self._subjects.items()}
+        pairs = [] if truth.headless else list(dict.fromkeys(self._pairs))
+        groupings = self._all_groupings()
+        rows = ordered(list(asked.values()))
+        return Evaluation(
+            schema_version=SCHEMA_VERSION,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            model=source.model.name,
+            weights_sha256=source.weights.sha256,
+            trained_sparse=source.weights.trained_sparse,
+            score="none" if source.pruning is None else source.pruning[0].value,
+            prune_at=0 if source.pruning is None else source.pruning[1],
+            runtime=source.runtime,
+            images=len(dataset.images),
+            image_source=dataset.source,
+            labelled=truth.labels is not None,
+            environment=environment(options.threads) | source.environment(),
+            options=_described(options),
+            rows=tuple(truth.row(one) for one in rows),
+            comparisons=tuple(truth.comparison(asked[one], asked[other], basis) for one, other, basis in pairs),
+            strata=tuple(truth.strata(rows, groupings)),
+            notes=tuple(dict.fromkeys([*self._said(), *self._plan.notes, *source.notes, *self._notes])),
+        )
+
+    def _all_groupings(self) -> list[Grouping]:
+        labels, found = self._plan.dataset.labels, list(self._plan.groupings)
+        if labels is not None:
+            classes = by_class(labels, self._source.model.labels)
+            if len(classes.groups) <= _MOST_CLASSES:
+                found.append(classes)
+            else:
+                self._notes.append(f"{len(classes.groups)} classes are too many to list each by itself")
+        quarters = [by_kept(self._answers[mass.id].kept, mass.label) for mass in self._plan.masses]
+        return found + [grouping for grouping in quarters if grouping is not None]
+
+    def _said(self) -> list[str]:
+        """Returns what a reader must know of the weights and the images."""
+        said = []
+        if self._source.weights.source is WeightsSource.RANDOM:
+            said.append(f"{WARNING}the weights are random: nothing here says how accurate a trained model is")
+        if not self._source.model.classes:
+            said.append("the model is headless: its features are compared with dense's by cosine")
+        elif self._plan.dataset.labels is None:
+            said.append(f"the images have no labels ({self._plan.dataset.source}): answers are compared with dense's")
+        return said
+
+
+def _described(options: EvaluateOptions) -> dict[str, str]:
+    """Returns how it was run, name to value."""
+    found = {"batch": str(options.batch)}
+    if options.bench_report is not None:
+        found["benchmark"] = options.bench_report.name
+    if options.limit is not None:
+        found["images at most"] = str(options.limit)
+    return found

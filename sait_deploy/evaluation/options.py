@@ -1,0 +1,71 @@
+"""What an evaluation is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.points import PointRequest
+from sait_deploy.runtime.base import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What to evaluate beside dense, and how.
+
+    Attributes:
+        densities: kept shares of the patch tokens.
+        points: masses and named points. Of an adaptive artifact, with neither densities nor points, its own.
+        controls: densities at which random tokens, and the least important, are kept in place of the most important.
+        lower_resolutions: image heights in pixels at which dense runs as a rival; None for those of equal
+            multiply-accumulates at each density and point; empty for none.
+        bench_report: a benchmark's JSON file, from which densities that take as long as each mass are found.
+        bench_runtime: whose times; None for those of the runtime evaluated, or the only ones there.
+        bench_batch: images per request of those times; None for the largest there.
+        batch: images asked about at once.
+        limit: images at most, evenly spaced; None for all.
+        threads: threads within one operator; None for the runtime's default.
+        device: torch's device.
+
+    Raises:
+        InvalidArgument: a value that cannot be.
+    """
+
+    densities: tuple[Decimal, ...] = ()
+    points: tuple[PointRequest, ...] = ()
+    controls: tuple[Decimal, ...] = ()
+    lower_resolutions: tuple[int, ...] | None = None
+    bench_report: Path | None = None
+    bench_runtime: str | None = None
+    bench_batch: int | None = None
+    batch: int = 32
+    limit: int | None = None
+    threads: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for density in (*self.densities, *self.controls):
+            if not (density.is_finite() and 0 < density <= 1):
+                raise InvalidArgument(f"density {density} is outside (0, 1]", "give the share of tokens to keep")
+        _check_once("density", self.densities)
+        _check_once("control", self.controls)
+        _check_once("point", [point.name for point in self.points])
+        for what, number in (("batch", self.batch), ("limit", self.limit), ("bench batch", self.bench_batch)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise InvalidArgument(f"{what} {number!r} is below 1", "give a whole number from 1")
+        if self.bench_report is None and (self.bench_runtime is not None or self.bench_batch is not None):
+            raise InvalidArgument("a runtime and batch of a benchmark need its file", "name the benchmark's JSON file")
+        _ = self.running(None)
+
+    def running(self, weights: Path | None) -> RunOptions:
+        """Returns the part that a runtime needs."""
+        return RunOptions(self.threads, weights, self.device)
+
+
+def _check_once(what: str, values: Sequence[object]) -> None:
+    repeated = [value for value in values if values.count(value) > 1]
+    if repeated:
+        raise InvalidArgument(f"{what} {repeated[0]} is given twice", "give each once")

@@ -1,0 +1,196 @@
+"""What an evaluation found: plain data, as it is written to JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sait_deploy.jsoncodec import Codec
+from sait_deploy.schedule import OperatingPoint
+
+SCHEMA_VERSION: Final = 1
+_CODEC: Final = Codec("the evaluation report", "evaluate again, or take the file as it was written", SCHEMA_VERSION)
+
+
+class Kind(StrEnum):
+    """What a row stands for."""
+
+    DENSE = "dense"
+    """Nothing pruned: what all other rows are compared with."""
+
+    DENSITY = "density"
+    """Every image keeps the same number of tokens."""
+
+    MASS = "mass"
+    """Every image keeps the tokens that reach a probability mass, within limits."""
+
+    RANDOM = "random"
+    """Control: as many tokens, chosen at random."""
+
+    LEAST_IMPORTANT = "least-important"
+    """Control: as many tokens, those of the least importance."""
+
+    LOWER_RESOLUTION = "lower-resolution"
+    """Rival: the dense model on smaller images, its position embeddings resampled."""
+
+
+class Basis(StrEnum):
+    """What two compared rows have in common."""
+
+    EQUAL_MACS = "equal MACs"
+    """The second has at least as many multiply-accumulates as the first, as near as can be."""
+
+    EQUAL_TIME = "equal time"
+    """The second takes as long as the first in a benchmark, as near as can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    low: float
+    value: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way of answering all images.
+
+    Attributes:
+        id: unique in the report, such as ``density0.5``, ``mass0.9``, ``random0.5``, ``64px``.
+        label: its name in tables.
+        kind: what it stands for.
+        point: the operating point; None where nothing is pruned.
+        image_size: height and width of its input, pixels.
+        top1_percent: share of images whose likeliest class is right; None without labels.
+        top5_percent: share whose five likeliest classes hold the right one; None without labels or below six classes.
+        top1_change: points of top-1 gained over dense, paired by image; None without labels, and for dense.
+        lost_percent: share of images that dense has right and this has wrong; None likewise.
+        gained_percent: share of images that dense has wrong and this has right; None likewise.
+        agreement_percent: share of images with dense's top-1; 100 less is the churn. None for headless models.
+        cosine_mean: mean cosine similarity to dense's logits, or features of a headless model.
+        cosine_p5: their fifth percentile.
+        kept_mean: patch tokens kept per image, mean; with p95 and the most. Of a lower resolution, all it has.
+        macs: mean multiply-accumulates per image.
+        mac_ratio: dense's over these.
+        images_per_second: preprocessed images answered per second; one pass, not a benchmark.
+    """
+
+    id: str
+    label: str
+    kind: Kind
+    point: OperatingPoint | None
+    image_size: tuple[int, int]
+    top1_percent: float | None
+    top5_percent: float | None
+    top1_change: Estimate | None
+    lost_percent: float | None
+    gained_percent: float | None
+    agreement_percent: float | None
+    cosine_mean: float
+    cosine_p5: float
+    kept_mean: float
+    kept_p95: float
+    kept_max: int
+    macs: int
+    mac_ratio: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two rows that cost the same: top-1 of ``first`` less that of ``second``, in points, paired by image.
+
+    Without labels it is the difference of their agreements with dense.
+    """
+
+    first: str
+    second: str
+    basis: Basis
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """A row on some of the images.
+
+    Attributes:
+        row: id of the row.
+        grouping: what the images are grouped by: "class", "kept at mass0.9", "digit size".
+        name: which of the groups.
+        images: how many they are.
+        dense_top1_percent: dense on these; its agreement with itself, 100, without labels.
+        top1_change: points gained over dense on these (of agreement without labels), paired by image.
+        kept_mean: patch tokens kept per image on these.
+    """
+
+    row: str
+    grouping: str
+    name: str
+    images: int
+    dense_top1_percent: float
+    top1_change: Estimate
+    kept_mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A whole evaluation.
+
+    Attributes:
+        model: the model's name.
+        weights_sha256: of the weights.
+        trained_sparse: whether they were trained dense and sparse.
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+        runtime: what answered.
+        images: images answered.
+        image_source: where they came from.
+        labelled: whether they have labels.
+        environment: the machine it ran on, name to value.
+        options: how it was run, name to value.
+        rows: dense first.
+        comparisons: rows that cost the same.
+        strata: accuracy by group of images.
+        notes: what a reader must know.
+    """
+
+    schema_version: int
+    created: str
+    model: str
+    weights_sha256: str
+    trained_sparse: bool
+    score: str
+    prune_at: int
+    runtime: str
+    images: int
+    image_source: str
+    labelled: bool
+    environment: dict[str, str]
+    options: dict[str, str]
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+    strata: tuple[Stratum, ...]
+    notes: tuple[str, ...]
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """Returns the evaluation as indented JSON.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(dataclasses.asdict(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Evaluation:
+    """Reads an evaluation, checking every field's presence and type.
+
+    Raises:
+        ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
+    """
+    return _CODEC.read(Evaluation, text)

@@ -1,0 +1,150 @@
+"""From answers to what a report says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.evaluation.answers import TOP, Answers
+from sait_deploy.evaluation.results import Basis, Comparison, Kind, Row, Stratum
+from sait_deploy.evaluation.stats import paired_difference
+from sait_deploy.evaluation.strata import Grouping, strata_of
+from sait_deploy.evaluation.subjects import Identity, Subject
+from sait_deploy.points import PointRequest, mass_point
+from sait_deploy.schedule import OperatingPoint, density_point
+
+_GIVEN: Final = re.compile(r"dense|(density|kept|random|least-important)[0-9.]+")
+"""Names that rows have here: a point of such a name is told from them."""
+
+_STRATIFIED: Final = (Kind.DENSITY, Kind.MASS, Kind.LOWER_RESOLUTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A subject and what it answered."""
+
+    subject: Subject
+    answers: Answers
+
+
+def of_density(density: Decimal, patch_tokens: int, kind: Kind = Kind.DENSITY) -> Identity:
+    """Returns a density, or a control of as many tokens."""
+    text = f"{density.normalize():f}"
+    name = f"{kind.value.replace('-', ' ')} {text}"
+    return Identity(f"{kind}{text}", name, kind, density_point(density, patch_tokens))
+
+
+def of_count(kept: int) -> Identity:
+    """Returns the density that keeps so many patch tokens of every image."""
+    return Identity(f"kept{kept}", f"{kept} tokens", Kind.DENSITY, OperatingPoint(1.0, kept, kept))
+
+
+def of_point(request: PointRequest, patch_tokens: int) -> Identity:
+    """Returns a named point; where all images keep as many tokens there it counts as a density.
+
+    Raises:
+        InvalidArgument: it keeps more than there are.
+    """
+    point = request.resolve(patch_tokens)
+    fixed = point.mass >= 1 or point.min_keep == point.max_keep
+    label = request.name
+    if label == mass_point(point.mass).name:
+        whole = (point.min_keep, point.max_keep) == (1, patch_tokens)
+        label = f"mass {point.mass:.12g}" + ("" if whole else f", {point.min_keep} to {point.max_keep}")
+    name = f"point-{request.name}" if _GIVEN.fullmatch(request.name) else request.name
+    return Identity(name, label, Kind.DENSITY if fixed else Kind.MASS, point)
+
+
+def of_size(image_size: tuple[int, int]) -> Identity:
+    """Returns the dense model on images of another size."""
+    height, width = image_size
+    name = str(height) if height == width else f"{height}x{width}"
+    return Identity(f"{name}px", f"{name} px", Kind.LOWER_RESOLUTION, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What answers are held against: labels, or without them what dense answers; nothing of a headless model.
+
+    Attributes:
+        labels: int64 [n]; None where unknown.
+        dense: dense's answers.
+    """
+
+    labels: NDArray[np.int64] | None
+    dense: Answers
+
+    @property
+    def headless(self) -> bool:
+        """Whether there are no classes to be right about."""
+        return bool(self.dense.top.shape[1] == 0)
+
+    def right(self, answers: Answers) -> NDArray[np.bool_]:
+        """Returns for each image whether the answer is right, or that of dense, bool [n]."""
+        return answers.right(self.dense.top[:, 0] if self.labels is None else self.labels)
+
+    def row(self, asked: Asked) -> Row:
+        """Returns a row of the report."""
+        subject, answers, dense = asked.subject, asked.answers, self.dense
+        macs = float(answers.macs.mean())
+        known = None if self.headless or self.labels is None else (self.right(answers), self.right(dense))
+        compared = known if known is not None and subject.kind is not Kind.DENSE else None
+        five = self.labels if known is not None and subject.classes > TOP else None
+        return Row(
+            id=subject.id,
+            label=subject.label,
+            kind=subject.kind,
+            point=subject.point,
+            image_size=subject.preprocessing.image_size,
+            top1_percent=None if known is None else _percent(known[0]),
+            top5_percent=None if five is None else _percent(answers.right_among_top(five)),
+            top1_change=None if compared is None else paired_difference(*compared),
+            lost_percent=None if compared is None else _percent(compared[1] & ~compared[0]),
+            gained_percent=None if compared is None else _percent(compared[0] & ~compared[1]),
+            agreement_percent=None if self.headless else _percent(answers.right(dense.top[:, 0])),
+            cosine_mean=float(answers.cosine.mean(dtype=np.float64)),
+            cosine_p5=float(np.quantile(answers.cosine, 0.05)),
+            kept_mean=float(answers.kept.mean()),
+            kept_p95=float(np.quantile(answers.kept, 0.95)),
+            kept_max=int(answers.kept.max()),
+            macs=round(macs),
+            mac_ratio=float(dense.macs.mean()) / macs,
+            images_per_second=len(answers.kept) / answers.seconds,
+        )
+
+    def comparison(self, first: Asked, second: Asked, basis: Basis) -> Comparison:
+        """Returns how two rows of equal cost differ."""
+        difference = paired_difference(self.right(first.answers), self.right(second.answers))
+        return Comparison(first.subject.id, second.subject.id, basis, difference)
+
+    def strata(self, asked: Sequence[Asked], groupings: Sequence[Grouping]) -> list[Stratum]:
+        """Returns densities, masses and lower resolutions on each group of images; none of a headless model."""
+        if self.headless:
+            return []
+        dense, found = self.right(self.dense), []
+        for grouping in groupings:
+            for one in asked:
+                if one.subject.kind in _STRATIFIED:
+                    found += strata_of(one.subject.id, grouping, dense, self.right(one.answers), one.answers.kept)
+        return found
+
+
+def ordered(asked: Sequence[Asked]) -> list[Asked]:
+    """Returns rows by kind, as they are listed in ``Kind``, and densities and lower resolutions from dear to cheap."""
+    kinds = list(Kind)
+
+    def place(one: Asked) -> tuple[int, float]:
+        cheap = one.subject.kind in (Kind.DENSITY, Kind.LOWER_RESOLUTION)
+        return kinds.index(one.subject.kind), -float(one.answers.macs.mean()) if cheap else 0.0
+
+    return sorted(asked, key=place)
+
+
+def _percent(true: NDArray[np.bool_]) -> float:
+    return 100.0 * float(true.mean())

@@ -1,0 +1,183 @@
+"""The tune stage: the cheapest operating point that keeps to a limit with confidence, checked on images it did not see.
+
+On the calibration images candidates are tried from safe to cheap, in an order set beforehand, until one does not pass.
+That one is the last to be looked at, so the bound needs no correction for how many were tried; sequences that run
+beside each other, of other families or artifacts, share what is left to chance. The last to pass is then tried once on
+the check images: where it is beyond the limit there, dense is recommended all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from sait_deploy.artifact import Artifact
+from sait_deploy.dataset import Dataset
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.evaluation import wording
+from sait_deploy.evaluation.limits import Limit, Verdict
+from sait_deploy.evaluation.splits import Splits, make_splits
+from sait_deploy.evaluation.trials import Judge, Trial, candidates
+from sait_deploy.evaluation.tuning import ImagesUsed, Outcome, TuneOptions, TuneResult
+from sait_deploy.manifest import PointInfo
+from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.tuned import SCHEMA_VERSION, Evidence, Measure, SplitEvidence, TunedPoint, check_name, write_point
+
+if TYPE_CHECKING:
+    from sait_deploy.evaluation.search import SearchPlan
+
+__all__ = ["TuneOptions", "TuneResult", "tune"]
+
+Progress = Callable[[str], None]
+
+
+def tune(artifact: Artifact, options: TuneOptions, progress: Progress = lambda _: None) -> TuneResult:
+    """Looks for the cheapest point of an artifact that keeps to a limit, and writes it beside the artifact.
+
+    Args:
+        artifact: an adaptive artifact.
+        options: the limit, and how to look.
+        progress: told what is being done, one line at a time.
+
+    Returns:
+        What was found. Recommending dense is a result, not an error: ``outcome`` says which.
+
+    Raises:
+        InvalidArgument: the artifact is not adaptive, the name is taken, or labels or a head are missing for a drop.
+        ImageError: there are no images, or one cannot be read.
+        ModelError: a search needs weights that cannot be had.
+        StorageError: the point cannot be written.
+        ArtifactError, MissingDependency, RuntimeUnavailable: as loading and exporting artifacts.
+    """
+    manifest = artifact.manifest
+    check_name(artifact.path, manifest, options.name)
+    limit = options.limit(manifest.model.classes)
+    splits = make_splits(manifest.model, options.splits)
+    _check_labels(limit, splits)
+    plan = _plan(artifact, options)
+    sequences = len(options.families) * (1 if plan is None else 1 + len(plan.exports))
+    shared = limit.shared(sequences)
+    result = TuneResult(
+        outcome=Outcome.TOO_FEW_IMAGES,
+        message="",
+        hint="",
+        artifact=artifact.path,
+        model=manifest.model.name,
+        limit=limit,
+        sequences=sequences,
+        images_needed=shared.images_needed(),
+        calibration=_used(splits.calibration),
+        check=_used(splits.check),
+    )
+    if result.calibration.images < result.images_needed:
+        return wording.too_few(result, options.splits)
+    progress(wording.plan_words(result))
+    artifacts = [artifact] if plan is None else _made(plan, progress)
+    trials = tuple(_trials(artifacts, shared, splits.calibration, options, progress))
+    result = dataclasses.replace(result, trials=trials)
+    result = _settled(result, artifacts, splits.check, options, progress)
+    return result if plan is None else _searched(result, artifacts)
+
+
+def _check_labels(limit: Limit, splits: Splits) -> None:
+    if limit.measure is not Measure.DROP or splits.labelled:
+        return
+    unlabelled = splits.check if splits.calibration.labels is not None else splits.calibration
+    raise InvalidArgument(
+        f"a drop is measured on labelled images, and there are no labels of these: {unlabelled.source}",
+        "name a folder with one subfolder for each class, or give --max-disagreement",
+    )
+
+
+def _used(dataset: Dataset) -> ImagesUsed:
+    return ImagesUsed(len(dataset.images), dataset.source)
+
+
+def _plan(artifact: Artifact, options: TuneOptions) -> SearchPlan | None:
+    if not options.search:
+        return None
+    from sait_deploy.evaluation.search import plan_search
+
+    return plan_search(artifact, options.search)
+
+
+def _made(plan: SearchPlan, progress: Progress) -> list[Artifact]:
+    from sait_deploy.evaluation.search import make_candidates
+
+    return make_candidates(plan, progress)
+
+
+def _searched(result: TuneResult, artifacts: Sequence[Artifact]) -> TuneResult:
+    """Makes the artifact with the point the default of commands, and names the others."""
+    from sait_deploy.evaluation.search import make_last_export
+
+    if result.outcome is Outcome.TUNED:
+        make_last_export(next(artifact for artifact in artifacts if artifact.path == result.artifact))
+    others = tuple(artifact.path.name for artifact in artifacts[1:] if artifact.path != result.artifact)
+    return dataclasses.replace(result, exported=others)
+
+
+def _runner(artifact: Artifact, options: TuneOptions) -> Runner:
+    return load(artifact, options.runtime, RunOptions(threads=options.threads))
+
+
+def _trials(
+    artifacts: Sequence[Artifact], limit: Limit, images: Dataset, options: TuneOptions, progress: Progress
+) -> Iterator[Trial]:
+    """Yields every sequence's candidates, artifact by artifact and family by family."""
+    for artifact in artifacts:
+        judge = Judge(_runner(artifact, options), images, limit, options.batch, progress)
+        for family in options.families:
+            for trial in judge.until_failure(candidates(family, options.grid, artifact.manifest.model.geometry)):
+                progress(wording.trial_words(trial, limit.measure))
+                yield trial
+
+
+def _settled(
+    result: TuneResult, artifacts: Sequence[Artifact], images: Dataset, options: TuneOptions, progress: Progress
+) -> TuneResult:
+    """Chooses among the trials, checks the choice, and writes it where it holds."""
+    passing = [trial for trial in result.trials if trial.passes and trial.macs.per_image < trial.macs.dense]
+    if not passing:
+        return wording.nothing_passes(result, options)
+    chosen = min(passing, key=lambda trial: trial.macs.per_image)
+    artifact = next(artifact for artifact in artifacts if artifact.manifest.id == chosen.artifact)
+    runner = _runner(artifact, options)
+    progress(f"checking {chosen.candidate.label} on {len(images.images)} other images")
+    (checked,) = Judge(runner, images, result.limit, options.batch, progress).trials([chosen.candidate])
+    result = dataclasses.replace(result, chosen=chosen, checked=checked)
+    if checked.judgement.verdict is Verdict.EXCEEDS:
+        return wording.check_failed(result)
+    file = write_point(artifact.path, artifact.manifest, _point(result, chosen, checked, runner, options))
+    return wording.tuned(dataclasses.replace(result, artifact=artifact.path, file=file), artifact.manifest)
+
+
+def _point(result: TuneResult, chosen: Trial, checked: Trial, runner: Runner, options: TuneOptions) -> TunedPoint:
+    found, again = chosen.judgement, checked.judgement
+    own = [t for t in result.trials if (t.artifact, t.candidate.family) == (chosen.artifact, chosen.candidate.family)]
+    evidence = Evidence(
+        measure=result.limit.measure,
+        limit_percent=result.limit.percent,
+        confidence=result.limit.confidence,
+        sequences=result.sequences,
+        grid=options.grid,
+        tried=len(own),
+        calibration=SplitEvidence(
+            result.calibration.images, result.calibration.source, found.value_percent, found.bound_percent
+        ),
+        check=SplitEvidence(result.check.images, result.check.source, again.value_percent, again.bound_percent),
+        check_passed=again.verdict is not Verdict.EXCEEDS,
+        check_confirmed=again.verdict is Verdict.PASSES,
+        seed=options.splits.seed,
+        runtime=runner.runtime.value,
+        environment=runner.environment,
+    )
+    return TunedPoint(
+        schema_version=SCHEMA_VERSION,
+        artifact=chosen.artifact,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        point=PointInfo(options.name, chosen.candidate.point, chosen.kept, chosen.macs),
+        evidence=evidence,
+    )

@@ -1,0 +1,242 @@
+"""Training and validation data: folders of images with one subfolder per class, or the demonstration's digits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.data import create_transform, resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
+from sait_deploy.demo.data import Split, compose, compose_many, load_sources
+from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.preprocess import ImageLike, ImageSet, Preprocessing, list_images, normalised, open_image, preprocess
+from sait_deploy.training.options import DEMO_DATA, Augmentation, DataOptions
+
+VALIDATION_SEED: Final = 3
+"""Of the demonstration's validation images: neither those of evaluations nor those of tuning."""
+
+_TRAIN, _VALIDATION = "train", ("val", "validation")
+_LAYOUT: Final = "give a folder with one subfolder of images per class, or with train and val folders of such"
+
+
+class EpochSampler(Sampler[int]):
+    """A shuffled order that is a function of seed and epoch: a training that resumes meets the same images."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        super().__init__()
+        self._length, self._seed = length, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng((self._seed, self.epoch)).permutation(self._length).tolist())
+
+
+class ComposedDigits(Dataset[tuple[Tensor, int]]):
+    """The demonstration's training images: composed when asked for, new ones in every epoch."""
+
+    def __init__(self, length: int, seed: int, preprocessing: Preprocessing) -> None:
+        self._length, self._seed, self._preprocessing = length, seed, preprocessing
+        self._sources = load_sources(Split.TRAIN)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        pixels, label = compose(self._sources, np.random.default_rng((self._seed, self.epoch, index)))
+        grey = np.broadcast_to(pixels[None, :, :, None], (1, *pixels.shape, 3))
+        return torch.from_numpy(normalised(grey, self._preprocessing)[0]), label
+
+
+class FolderImages(Dataset[tuple[Tensor, int]]):
+    """Images of a folder, varied by timm's transform.
+
+    Args:
+        images: with labels.
+        transform: from a PIL image to a normalised float32 tensor [3, H, W].
+    """
+
+    def __init__(self, images: ImageSet, transform: Any) -> None:
+        self._images, self._transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self._images.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        assert self._images.labels is not None
+        return self._transform(open_image(self._images.paths[index])), self._images.labels[index]
+
+
+class Prepared(Dataset[tuple[Tensor, int]]):
+    """Validation images, as a deployed model sees them."""
+
+    def __init__(self, images: Sequence[ImageLike], labels: NDArray[np.int64], preprocessing: Preprocessing) -> None:
+        self._images, self._labels, self._preprocessing = images, labels, preprocessing
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(preprocess(self._images[index], self._preprocessing)[0]), int(self._labels[index])
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a training reads.
+
+    Attributes:
+        train: images varied for training and labels.
+        validation: images as deployed, and labels.
+        sampler: the order of ``train``.
+        classes: number of classes.
+        source: where the images come from, in words.
+    """
+
+    train: Dataset[tuple[Tensor, int]]
+    validation: Dataset[tuple[Tensor, int]]
+    sampler: EpochSampler
+    classes: int
+    source: str
+
+    def start(self, epoch: int) -> None:
+        """Makes this epoch's order and images those to come."""
+        self.sampler.epoch = epoch
+        if isinstance(self.train, ComposedDigits):
+            self.train.epoch = epoch
+
+
+def data_classes(options: DataOptions) -> int:
+    """Returns the number of classes of the data, which a new head is made for.
+
+    Raises:
+        ImageError: the folder is not one subfolder of images per class.
+        InvalidArgument: there is only one class.
+    """
+    if options.source == DEMO_DATA:
+        return DEMO_CLASSES
+    return len(_labelled(_folders(options)[0]).classes or ())
+
+
+def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Preprocessing, seed: int) -> TrainingData:
+    """Finds the images of a training.
+
+    Args:
+        options: where they are.
+        vit: the model, whose configuration says how images are scaled.
+        preprocessing: of the deployed model, for validation.
+        seed: of order and variation.
+
+    Raises:
+        ImageError: a folder is missing, holds no image, or is not one subfolder of images per class.
+        InvalidArgument: one class only, other classes than the model's, or others in validation.
+    """
+    if options.source == DEMO_DATA:
+        return _digits(options, vit, preprocessing, seed)
+    train_folder, validation_folder = _folders(options)
+    found, held_out = _labelled(train_folder), _labelled(validation_folder)
+    classes = len(found.classes or ())
+    _check_classes(classes, vit, str(train_folder))
+    if found.classes != held_out.classes:
+        differing = sorted(set(found.classes or ()) ^ set(held_out.classes or ()))[:3]
+        raise InvalidArgument(
+            f"{validation_folder} has other classes than {train_folder}: {', '.join(differing)}", "give both the same"
+        )
+    chosen = _spread(len(held_out.paths), options.validation_images)
+    labels = np.array(held_out.labels, dtype=np.int64)[chosen]
+    validation = Prepared([held_out.paths[i] for i in chosen], labels, preprocessing)
+    train = FolderImages(found, _transform(options.augmentation, vit, preprocessing))
+    return TrainingData(train, validation, EpochSampler(len(train), seed), classes, str(train_folder))
+
+
+def _digits(options: DataOptions, vit: VisionTransformer, preprocessing: Preprocessing, seed: int) -> TrainingData:
+    _check_classes(DEMO_CLASSES, vit, "the demonstration's data")
+    images, labels = compose_many(Split.HELD_OUT, options.validation_images, VALIDATION_SEED)
+    train = ComposedDigits(options.epoch_images, seed, preprocessing)
+    validation = Prepared(list(images), labels, preprocessing)
+    return TrainingData(train, validation, EpochSampler(len(train), seed), DEMO_CLASSES, "composed digits")
+
+
+def loader_of(
+    dataset: Dataset[tuple[Tensor, int]], batch: int, workers: int, sampler: EpochSampler | None = None
+) -> DataLoader[Any]:
+    """Returns batches of a dataset: in its own order, or in the sampler's without a last batch that is not whole."""
+    length = len(dataset)  # type: ignore[arg-type]
+    whole = sampler is not None and length >= batch
+    return DataLoader(
+        dataset,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=whole,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )
+
+
+def _folders(options: DataOptions) -> tuple[Path, Path]:
+    root = Path(options.source)
+    if not root.is_dir():
+        raise ImageError(f"there is no folder {root} to train on", _LAYOUT)
+    inner = next((root / name for name in _VALIDATION if (root / name).is_dir()), None)
+    train = root / _TRAIN if (root / _TRAIN).is_dir() and (inner or options.validation) else root
+    validation = options.validation or (inner if train != root else None)
+    if validation is None:
+        raise InvalidArgument(f"{root} has no train and val folders, and no validation images were named", "give --val")
+    return train, validation
+
+
+def _labelled(folder: Path) -> ImageSet:
+    found = list_images(folder)
+    if found.classes is None:
+        raise ImageError(f"images under {folder} do not all lie in one subfolder per class", _LAYOUT)
+    seen = set(found.labels or ())
+    empty = next((name for i, name in enumerate(found.classes) if i not in seen), None)
+    if empty is not None:
+        raise ImageError(f"class folder {folder / empty} holds no image", "remove it, or put its images there")
+    if len(found.classes) < 2:
+        raise InvalidArgument(f"{folder} has one class only, {found.classes[0]!r}", "training needs two or more")
+    return found
+
+
+def _check_classes(classes: int, vit: VisionTransformer, source: str) -> None:
+    if classes != vit.num_classes:
+        raise InvalidArgument(
+            f"{source} has {classes} classes, the model {vit.num_classes}", "give --new-head for a head of its own"
+        )
+
+
+def _spread(length: int, most: int) -> NDArray[np.int64]:
+    chosen: NDArray[np.int64] = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.int64))
+    return chosen
+
+
+def _transform(augmentation: Augmentation, vit: VisionTransformer, preprocessing: Preprocessing) -> Any:
+    config = resolve_model_data_config(vit)
+    shared = {
+        "input_size": (3, *preprocessing.image_size),
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "interpolation": config["interpolation"],
+        "is_training": True,
+    }
+    if augmentation is Augmentation.STANDARD:
+        return create_transform(
+            **shared, color_jitter=0.3, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_mode="pixel"
+        )
+    if augmentation is Augmentation.LIGHT:
+        return create_transform(**shared, color_jitter=0.0, scale=(0.5, 1.0))
+    return create_transform(
+        **{**shared, "is_training": False}, crop_pct=config["crop_pct"], crop_mode=config["crop_mode"]
+    )

@@ -1,0 +1,219 @@
+"""The moving parts of a training: model, optimiser, schedule, averaged weights and data, on one process or several."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
+from sait_deploy.models import FixedPruning, PrunableViT
+from sait_deploy.schedule import kept_at_density, parse_density
+from sait_deploy.training.data import TrainingData, loader_of
+from sait_deploy.training.log import LogEntry
+from sait_deploy.training.losses import Losses, losses_of
+from sait_deploy.training.meter import Meter, Sums
+from sait_deploy.training.options import Amp, TrainOptions
+from sait_deploy.training.plan import kept_in_step
+from sait_deploy.training.recipe import make_mixup, make_optimizer, make_schedule, set_drop_path
+from sait_deploy.training.state import State
+from sait_deploy.training.student import Student, unfuse_on_cpu
+from sait_deploy.training.teacher import Teacher
+
+try:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+except ImportError:
+    raise MissingDependency("accelerate", "training", extra="train") from None
+
+_TELL_EVERY: Final = 20.0
+"""Seconds between lines about a running epoch."""
+
+_VALIDATION_BATCH: Final = 64
+
+
+class Engine:
+    """A training in progress.
+
+    Args:
+        vit: the model; its parameters are changed.
+        teacher: what it learns from; None for the labels alone.
+        data: what it learns on.
+        options: how.
+        prune_at: block to prune in.
+
+    Raises:
+        InvalidArgument: an optimiser or schedule that timm has not, or a precision that the device has not.
+    """
+
+    def __init__(
+        self, vit: VisionTransformer, teacher: Teacher | None, data: TrainingData, options: TrainOptions, prune_at: int
+    ) -> None:
+        recipe = options.recipe
+        self._options, self._data, self._teacher = options, data, teacher
+        self._accelerator = _accelerator(recipe.amp)
+        device = self._accelerator.device
+        for one in (vit, None if teacher is None else teacher.vit):
+            if one is not None and device.type == "cpu":
+                unfuse_on_cpu(one)
+        set_drop_path(vit, recipe.drop_path)
+        self._vit = vit.to(device).requires_grad_(True)
+        self._student = Student(self._vit, options.score, prune_at)
+        self._patches = vit.patch_embed.num_patches
+        loader = loader_of(data.train, recipe.batch, options.data.workers, data.sampler)
+        self._loader_seed = loader.generator
+        optimizer = make_optimizer(self._vit, recipe)
+        self._model, self._optimizer, self._loader = self._accelerator.prepare(self._student, optimizer, loader)
+        self._schedule = make_schedule(optimizer, recipe, len(self._loader))
+        self._average = None
+        if recipe.ema_decay is not None:
+            self._average = ModelEmaV3(self._vit, decay=recipe.ema_decay, use_warmup=True)
+        self._mixup = make_mixup(recipe, data.classes, len(data.sampler))
+        if teacher is not None:
+            teacher.to(device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self._accelerator.is_main_process)
+
+    def state(self, identity: dict[str, str], epochs: int, log: tuple[LogEntry, ...]) -> State:
+        """Returns all that resuming needs."""
+        average = None if self._average is None else dict(self._average.module.state_dict())
+        scaler = self._accelerator.scaler
+        return State(
+            identity=identity,
+            epochs=epochs,
+            model=dict(self._vit.state_dict()),
+            average=average,
+            optimizer=self._optimizer.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+            log=log,
+        )
+
+    def restore(self, state: State) -> None:
+        """Goes back to where a state was taken."""
+        self._vit.load_state_dict(state.model)
+        self._optimizer.load_state_dict(state.optimizer)
+        if self._average is not None and state.average is not None:
+            self._average.module.load_state_dict(state.average)
+        if self._accelerator.scaler is not None and state.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state.scaler)
+
+    def train_epoch(self, epoch: int, progress: Callable[[str], None]) -> Sums:
+        """Trains for an epoch.
+
+        Args:
+            epoch: from 0.
+            progress: told every so often how far it is.
+
+        Raises:
+            TrainingError: the loss of a batch, or a weight at the end, is no number.
+            ImageError: an image cannot be read.
+        """
+        self._begin(epoch)
+        options, steps = self._options, len(self._loader)
+        batch = min(options.recipe.batch, len(self._data.sampler))
+        meter = Meter(epoch, batch * self._accelerator.num_processes)
+        told = time.monotonic()
+        batches = iter(self._loader)
+        for step in range(steps):
+            images, labels = _next(batches)
+            kept = kept_in_step(epoch, step, self._patches, options.alternation, options.densities, options.seed)
+            meter.add(self._step(images, labels, kept, epoch * steps + step), kept, self._patches)
+            if time.monotonic() - told > _TELL_EVERY:
+                told = time.monotonic()
+                progress(f"epoch {epoch + 1}: {step + 1} of {steps} steps, loss {meter.mean():.4f}")
+        sums = meter.sums(self._optimizer.param_groups[0]["lr"], steps)
+        self._check_weights(epoch)
+        return sums
+
+    @torch.inference_mode()
+    def accuracy(self, density: float | None) -> float:
+        """Returns top-1 on the validation images in percent, of the weights that are delivered.
+
+        Args:
+            density: kept share of the patch tokens; None for all.
+        """
+        vit = self._vit if self._average is None else self._average.module
+        pruning = None
+        if density is not None:
+            kept = kept_at_density(parse_density(str(density)), self._patches)
+            pruning = FixedPruning(self._options.score, self._student.prune_at, kept)
+        deployed, right, seen = PrunableViT(vit, pruning), 0, 0
+        batches = iter(loader_of(self._data.validation, _VALIDATION_BATCH, self._options.data.workers))
+        while seen < len(self._data.validation):  # type: ignore[arg-type]
+            images, labels = _next(batches)
+            device = self._accelerator.device
+            right += int((deployed(images.to(device))[0].argmax(dim=1) == labels.to(device)).sum())
+            seen += len(labels)
+        return 100.0 * right / seen
+
+    def _begin(self, epoch: int) -> None:
+        """Makes all that is drawn from here on a function of seed and epoch: no random state has to be saved."""
+        self._data.start(epoch)
+        drawn = np.random.SeedSequence((self._options.seed, epoch, self._accelerator.process_index)).generate_state(4)
+        random.seed(int(drawn[0]))
+        np.random.seed(int(drawn[1]))
+        torch.manual_seed(int(drawn[2]))
+        self._loader_seed.manual_seed(int(drawn[3]))
+        self._student.train()
+        self._model.train()
+
+    def _check_weights(self, epoch: int) -> None:
+        """Keeps weights from being saved that the last steps ruined without a later loss to show it."""
+        average = [] if self._average is None else list(self._average.module.parameters())
+        if not all(bool(torch.isfinite(weights).all()) for weights in (*self._vit.parameters(), *average)):
+            raise TrainingError(
+                f"weights are no numbers any more at the end of epoch {epoch + 1}",
+                "those of the epoch before are kept; lower the learning rate, or train with --amp no",
+            )
+
+    def _step(self, images: Tensor, labels: Tensor, kept: int | None, update: int) -> Losses:
+        recipe = self._options.recipe
+        if self._mixup is not None:
+            images, labels = self._mixup(images, labels)
+        self._schedule.step_update(update)
+        taught = None
+        if self._teacher is not None:
+            with self._accelerator.autocast():
+                taught = self._teacher(images)
+        found = self._model(images, kept)
+        losses = losses_of(found, labels, taught, self._options.distillation, recipe.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._accelerator.backward(losses.total)
+        if recipe.clip is not None:
+            self._accelerator.clip_grad_norm_(self._vit.parameters(), recipe.clip)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update(self._vit, step=update + 1)
+        return losses
+
+
+def _next(batches: Any) -> tuple[Tensor, Tensor]:
+    try:
+        images, labels = next(batches)
+    except ImageError as error:
+        # A worker process sends its whole traceback as the message; the last line is what it said.
+        last = [line for line in error.message.splitlines() if line.strip()][-1]
+        raise ImageError(last.rpartition("ImageError: ")[2], error.hint or "remove it, or replace it") from None
+    return images, labels
+
+
+def _accelerator(amp: Amp) -> Accelerator:
+    AcceleratorState._reset_state()  # it would hold a process to the precision of its first training
+    try:
+        accelerator = Accelerator(mixed_precision=amp.value)
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise InvalidArgument(f"mixed precision {amp.value} cannot be had here: {first}", "use --amp no") from None
+    if amp is Amp.FP16 and accelerator.device.type == "cpu":
+        raise InvalidArgument("mixed precision fp16 cannot be had on a CPU", "use --amp bf16 or --amp no")
+    return accelerator

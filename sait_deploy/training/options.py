@@ -1,0 +1,257 @@
+"""What to train, on what, and how: options, checked once for the command line and for Python."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.schedule import Score
+
+DEMO_DATA: Final = "demo"
+"""What stands for the demonstration's composed digits in place of a folder."""
+
+_RANGE: Final = re.compile(r"\s*([0-9.]+)\s*:\s*([0-9.]+)\s*")
+
+
+class Alternation(StrEnum):
+    """When tokens are dropped in training."""
+
+    BATCH = "batch"
+    """Every other step, each at a density of its own."""
+
+    EPOCH = "epoch"
+    """Every other epoch, each at a density of its own."""
+
+    NEVER = "never"
+    """Every step is dense: plain training, such as a teacher's."""
+
+
+class Head(StrEnum):
+    """What becomes of the model's classifier."""
+
+    KEEP = "keep"
+    """It stays; the data must have its classes."""
+
+    NEW = "new"
+    """A fresh one for the data's classes takes its place, before anything is trained."""
+
+
+class Amp(StrEnum):
+    """Element type that matrix products run in; weights and their averages stay float32."""
+
+    NONE = "no"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Augmentation(StrEnum):
+    """How training images are varied."""
+
+    STANDARD = "standard"
+    """Random resized crop, flip, colour jitter, RandAugment, random erasing: timm's, as DeiT trains."""
+
+    LIGHT = "light"
+    """Random resized crop and flip."""
+
+    NONE = "none"
+    """As in evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class DensityRange:
+    """Densities that sparse steps draw from, uniformly: the kept share of the patch tokens.
+
+    Raises:
+        InvalidArgument: not 0 < low <= high <= 1.
+    """
+
+    low: float = 0.3
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high <= 1:
+            raise InvalidArgument(
+                f"density range {self.low:g}:{self.high:g} does not rise within (0, 1]",
+                "give LOW:HIGH, such as 0.3:1.0",
+            )
+
+
+def parse_density_range(text: str) -> DensityRange:
+    """Reads ``LOW:HIGH``.
+
+    Raises:
+        InvalidArgument: it is not of that form, or not within (0, 1].
+    """
+    found = _RANGE.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError
+        return DensityRange(float(found[1]), float(found[2]))
+    except ValueError:
+        raise InvalidArgument(f"density range {text!r} is not LOW:HIGH", "such as 0.3:1.0") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """What the student learns from a dense teacher, beside the labels.
+
+    Attributes:
+        logits: weight of the divergence from the teacher's logits.
+        temperature: divides both logits there.
+        importance: weight of the divergence of the student's importance from the teacher's attention.
+        teacher_blocks: last blocks of the teacher whose attention is averaged.
+        teacher_score: how it is read off: the class token's row, or the mean of all rows for models without one.
+
+    Raises:
+        InvalidArgument: a number that cannot be meant.
+    """
+
+    logits: float = 1.0
+    temperature: float = 1.0
+    importance: float = 1.0
+    teacher_blocks: int = 2
+    teacher_score: Score = Score.CLS
+
+    def __post_init__(self) -> None:
+        _check("distillation weight of logits", self.logits, 0, math.inf)
+        _check("distillation weight of importance", self.importance, 0, math.inf)
+        _check("temperature", self.temperature, 1e-3, 1e3)
+        _check("number of the teacher's blocks", self.teacher_blocks, 1, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Optimiser, schedule and regularisation, by timm's names.
+
+    Attributes:
+        epochs: passes over the data.
+        batch: images per step and process.
+        optimizer: timm's name of the optimiser.
+        learning_rate: its peak.
+        weight_decay: of matrices; biases, norms and tokens have none.
+        layer_decay: factor of the learning rate from each block to the one before; 1 for none.
+        schedule: timm's name of the schedule, updated every step.
+        schedule_epochs: epochs that the schedule spans, warm-up included; None for as many as there are. Where it spans
+            more, the training ends before the schedule does.
+        warmup_epochs: epochs of linear rise.
+        least_learning_rate: where the schedule ends.
+        clip: largest norm of all gradients together; None for any.
+        label_smoothing: share of the label's probability that goes to all classes.
+        mixup: alpha of Mixup; 0 for none.
+        cutmix: alpha of CutMix; 0 for none.
+        drop_path: rate of stochastic depth in the last block, rising from 0.
+        ema_decay: decay of the averaged weights, which are those delivered; None for none.
+        amp: element type of matrix products.
+
+    Raises:
+        InvalidArgument: a number that cannot be meant.
+    """
+
+    epochs: int = 30
+    batch: int = 64
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    schedule: str = "cosine"
+    schedule_epochs: int | None = None
+    warmup_epochs: float = 1.0
+    least_learning_rate: float = 1e-6
+    clip: float | None = 1.0
+    label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    drop_path: float = 0.0
+    ema_decay: float | None = 0.999
+    amp: Amp = Amp.NONE
+
+    def __post_init__(self) -> None:
+        _check("number of epochs", self.epochs, 1, math.inf)
+        _check("batch", self.batch, 1, math.inf)
+        _check("learning rate", self.learning_rate, 1e-12, math.inf)
+        _check("weight decay", self.weight_decay, 0, math.inf)
+        _check("layer decay", self.layer_decay, 1e-3, 1)
+        if self.schedule_epochs is not None:
+            _check("number of the schedule's epochs", self.schedule_epochs, self.epochs, math.inf)
+        _check("number of warm-up epochs", self.warmup_epochs, 0, self.epochs)
+        _check("least learning rate", self.least_learning_rate, 0, self.learning_rate)
+        _check("label smoothing", self.label_smoothing, 0, 0.999)
+        _check("mixup", self.mixup, 0, math.inf)
+        _check("cutmix", self.cutmix, 0, math.inf)
+        _check("drop path rate", self.drop_path, 0, 0.999)
+        if self.clip is not None:
+            _check("gradient norm", self.clip, 1e-12, math.inf)
+        if self.ema_decay is not None:
+            _check("decay of averaged weights", self.ema_decay, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """What to train on.
+
+    Attributes:
+        source: a folder with one subfolder per class, or with ``train`` and ``val`` folders of such; or ``demo``.
+        validation: a folder of validation images, where ``source`` has none.
+        augmentation: how training images are varied; the demonstration's are new in every epoch as they are.
+        workers: processes that load images; 0 for the training process itself.
+        epoch_images: training images per epoch of ``demo``.
+        validation_images: validation images at most; the first so many of ``demo``, evenly spaced ones of a folder.
+
+    Raises:
+        InvalidArgument: a number that cannot be meant.
+    """
+
+    source: str = DEMO_DATA
+    validation: Path | None = None
+    augmentation: Augmentation = Augmentation.STANDARD
+    workers: int = 0
+    epoch_images: int = 6400
+    validation_images: int = 1000
+
+    def __post_init__(self) -> None:
+        _check("number of workers", self.workers, 0, 1024)
+        _check("number of images per epoch", self.epoch_images, 1, math.inf)
+        _check("number of validation images", self.validation_images, 1, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """A whole training.
+
+    Attributes:
+        output: folder for weights, log and the state to resume from.
+        data: what to train on.
+        recipe: optimiser, schedule and regularisation.
+        head: what becomes of the model's classifier.
+        alternation: when tokens are dropped.
+        densities: what sparse steps draw from.
+        score: how importance is read off the attention.
+        prune_at: block to prune in; None for depth // 4.
+        distillation: what is learnt from the teacher, where there is one.
+        seed: of weights that start at random, of the data's order and variation, of densities drawn.
+    """
+
+    output: Path
+    data: DataOptions = field(default_factory=DataOptions)
+    recipe: Recipe = field(default_factory=Recipe)
+    head: Head = Head.KEEP
+    alternation: Alternation = Alternation.BATCH
+    densities: DensityRange = field(default_factory=DensityRange)
+    score: Score = Score.MEAN
+    prune_at: int | None = None
+    distillation: Distillation = field(default_factory=Distillation)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("seed", self.seed, 0, 2**31 - 1)
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and least <= value <= most):
+        limits = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
+        raise InvalidArgument(f"{name} {value!r} cannot be", f"give a number {limits}")

@@ -1,0 +1,110 @@
+"""What a training leaves behind: weights to deploy, its log, and the state that it resumes from after any end.
+
+The state is written first and holds all else, so that whatever a crash leaves can be made again from it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from sait_deploy.errors import TrainingError
+from sait_deploy.storage import write_whole
+from sait_deploy.training.curve import training_curve
+from sait_deploy.training.log import LogEntry, to_csv, to_json
+from sait_deploy.weights import TRAINING_KEY, SparseTraining
+
+WEIGHTS_FILE: Final = "model.safetensors"
+STATE_FILE: Final = "state.pt"
+LOG_CSV: Final = "log.csv"
+LOG_JSON: Final = "log.json"
+CURVE_FILE: Final = "curve.svg"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A training at the end of an epoch.
+
+    Attributes:
+        identity: what must be the same to resume: options and first weights, name to value.
+        epochs: epochs done.
+        model: weights as trained.
+        average: their average; None where none is kept.
+        optimizer: its state.
+        scaler: of fp16's loss scale; None without.
+        log: an entry per epoch.
+    """
+
+    identity: dict[str, str]
+    epochs: int
+    model: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None
+    log: tuple[LogEntry, ...]
+
+    @property
+    def delivered(self) -> dict[str, Tensor]:
+        """The weights to deploy: the average where there is one."""
+        return self.model if self.average is None else self.average
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Writes the state, whole or not at all: one of an earlier epoch stays until this one is whole.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    data = {field.name: getattr(state, field.name) for field in fields(State)}
+    buffer = io.BytesIO()
+    torch.save({**data, "log": [asdict(entry) for entry in state.log]}, buffer)
+    write_whole(folder / STATE_FILE, buffer.getbuffer())
+
+
+def read_state(folder: Path) -> State | None:
+    """Reads the state that a training left; None where there is none.
+
+    Raises:
+        TrainingError: it is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the state
+            data = torch.load(path, map_location="cpu", weights_only=True)
+        log = tuple(LogEntry(**entry) for entry in data.pop("log"))
+        return State(**data, log=log)
+    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(
+            f"{path} is no whole training state ({first})", "delete it to begin anew, or choose another --output"
+        ) from None
+
+
+def deliver(folder: Path, state: State, training: SparseTraining | None) -> None:
+    """Writes what users of a training want: weights, log and curve.
+
+    Raises:
+        StorageError: something could not be written.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.delivered.items()}
+    # One key alone: safetensors writes several in an order that changes from run to run.
+    metadata = None if training is None else {TRAINING_KEY: json.dumps(asdict(training))}
+    write_whole(folder / WEIGHTS_FILE, save(weights, metadata))
+    write_whole(folder / LOG_CSV, to_csv(state.log).encode())
+    write_whole(folder / LOG_JSON, to_json(state.log).encode())
+    accuracies: dict[str, list[float | None]] = {"dense": [entry.dense_top1 for entry in state.log]}
+    if training is not None:
+        accuracies[f"density {training.low:g}"] = [entry.sparse_top1 for entry in state.log]
+    curve = training_curve([entry.epoch for entry in state.log], [entry.loss for entry in state.log], accuracies)
+    write_whole(folder / CURVE_FILE, curve.encode())

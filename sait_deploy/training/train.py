@@ -1,0 +1,176 @@
+"""The training stage: options and a model in, weights for every density out, resumable after any end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.models import FixedPruning, check_pruning
+from sait_deploy.schedule import default_prune_at
+from sait_deploy.storage import check_writable
+from sait_deploy.training.data import TrainingData, data_classes, open_data
+from sait_deploy.training.engine import Engine
+from sait_deploy.training.log import LogEntry
+from sait_deploy.training.options import Alternation, Head, TrainOptions
+from sait_deploy.training.state import STATE_FILE, WEIGHTS_FILE, deliver, read_state, save_state
+from sait_deploy.training.teacher import Teacher, check_pair
+from sait_deploy.weights import SparseTraining
+from sait_deploy.zoo import LoadedModel
+
+_FREE: Final = ("output", "data.workers")
+"""Options that may change from one start to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training left.
+
+    Attributes:
+        weights: file of the weights to deploy, a plain timm state dict.
+        log: an entry per epoch.
+        training: how the weights were trained sparse; None where every step was dense.
+    """
+
+    weights: Path
+    log: tuple[LogEntry, ...]
+    training: SparseTraining | None
+
+
+def train(
+    model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, progress: Callable[[str], None]
+) -> TrainResult:
+    """Trains a model, from where an earlier start of the same training in the same folder ended.
+
+    Each epoch ends with the state, the weights so far, the log and its curve in the output folder.
+
+    Args:
+        model: with the weights to begin at; they are changed.
+        teacher: a dense model to learn from; None to learn from the labels alone.
+        options: what to train on, and how.
+        progress: told a line at a time of what is done.
+
+    Raises:
+        InvalidArgument: options that do not fit the model or each other, or a folder that holds another training.
+        ModelError: a model or teacher that cannot be used.
+        ImageError: data that cannot be used.
+        TrainingError: the loss is no number any more, or the state cannot be read.
+        StorageError: something could not be written.
+    """
+    vit = model.vit
+    prune_at = default_prune_at(len(vit.blocks)) if options.prune_at is None else options.prune_at
+    check_pruning(vit, FixedPruning(options.score, prune_at, vit.patch_embed.num_patches))
+    _set_head(model, options)
+    teaching = None
+    if teacher is not None:
+        check_pair(vit, teacher.vit)
+        _check_normalisation(model, teacher)
+        teaching = Teacher(teacher.vit, options.distillation.teacher_blocks, options.distillation.teacher_score)
+    data = open_data(options.data, vit, model.preprocessing, options.seed)
+    check_writable(options.output / STATE_FILE)
+    training = _training_of(options, prune_at)
+    identity = _identity(model, teacher, options, prune_at)
+    engine = Engine(vit, teaching, data, options, prune_at)
+    state = read_state(options.output)
+    if state is not None:
+        _check_same(identity, state.identity, options.output)
+        engine.restore(state)
+        progress(f"resumed after epoch {state.epochs} of {options.recipe.epochs}")
+        if engine.is_main:
+            deliver(options.output, state, training)  # what a crash left half done is made again
+    done, log = (state.epochs, state.log) if state is not None else (0, ())
+    for epoch in range(done, options.recipe.epochs):
+        log = (*log, _epoch(engine, data, epoch, options, progress))
+        if engine.is_main:
+            state = engine.state(identity, epoch + 1, log)
+            save_state(options.output, state)
+            deliver(options.output, state, training)
+    return TrainResult(options.output / WEIGHTS_FILE, log, training)
+
+
+def _check_normalisation(model: LoadedModel, teacher: LoadedModel) -> None:
+    """Both see the same tensors, which are normalised for the model."""
+    own, other = model.preprocessing, teacher.preprocessing
+    if not np.allclose((own.mean, own.std), (other.mean, other.std), atol=1e-3):
+        raise ModelError(
+            f"the teacher's images have mean {other.mean} and std {other.std}, the model's {own.mean} and {own.std}",
+            "choose a teacher that fits",
+        )
+
+
+def _set_head(model: LoadedModel, options: TrainOptions) -> None:
+    if options.head is Head.NEW:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            model.vit.reset_classifier(data_classes(options.data))
+
+
+def _training_of(options: TrainOptions, prune_at: int) -> SparseTraining | None:
+    if options.alternation is Alternation.NEVER:
+        return None
+    return SparseTraining(options.score, prune_at, options.densities.low, options.densities.high)
+
+
+def _epoch(
+    engine: Engine, data: TrainingData, epoch: int, options: TrainOptions, progress: Callable[[str], None]
+) -> LogEntry:
+    began = time.perf_counter()
+    sums = engine.train_epoch(epoch, progress)
+    seconds = time.perf_counter() - began
+    sparse = options.alternation is not Alternation.NEVER
+    dense_top1 = engine.accuracy(None)
+    sparse_top1 = engine.accuracy(options.densities.low) if sparse else None
+    entry = LogEntry(
+        epoch=epoch + 1,
+        steps=sums.steps,
+        sparse_steps=sums.sparse_steps,
+        density=round(sums.density, 4),
+        learning_rate=sums.learning_rate,
+        loss=round(sums.loss, 5),
+        label_loss=round(sums.label_loss, 5),
+        logits_loss=None if sums.logits_loss is None else round(sums.logits_loss, 5),
+        importance_loss=None if sums.importance_loss is None else round(sums.importance_loss, 5),
+        dense_top1=round(dense_top1, 3),
+        sparse_top1=None if sparse_top1 is None else round(sparse_top1, 3),
+        sparse_density=options.densities.low if sparse else None,
+        seconds=round(seconds, 2),
+        images_per_second=round(sums.images / seconds, 2),
+    )
+    pruned = "" if sparse_top1 is None else f", {sparse_top1:.1f} % at density {options.densities.low:g}"
+    progress(
+        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {dense_top1:.1f} % right{pruned}, "
+        f"{entry.images_per_second:.0f} images/s"
+    )
+    return entry
+
+
+def _identity(model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, prune_at: int) -> dict[str, str]:
+    """Returns what two starts of one training have in common, name to value."""
+    found = {"model": model.info.name, "first weights": model.weights.sha256, "prune_at": str(prune_at)}
+    found["teacher"] = "none" if teacher is None else teacher.weights.sha256
+
+    def add(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                add(f"{name}.{key}" if name else str(key), inner)
+        elif name not in (*_FREE, "prune_at"):
+            found[name] = str(value)
+
+    add("", asdict(options))
+    return found
+
+
+def _check_same(wanted: dict[str, str], found: dict[str, str], folder: Path) -> None:
+    differing = [name for name in wanted if wanted[name] != found.get(name)]
+    if differing:
+        name = differing[0]
+        raise InvalidArgument(
+            f"{folder} holds another training: its {name} is {found.get(name)}, not {wanted[name]}",
+            "choose another --output, or delete the folder",
+        )

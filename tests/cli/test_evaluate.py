@@ -1,0 +1,239 @@
+"""``sait-deploy evaluate``: what is evaluated by default, what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from sait_deploy import demo
+from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace
+from sait_deploy.cli.evaluate import DENSITIES, MASSES
+from sait_deploy.evaluation.results import Evaluation, Kind, from_json
+from tests.cli.calls import Outcome, Sait
+from tests.exported import TinyExport
+
+DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
+BRIEF = ("--lower-resolution", "none", "--threads", "1")
+
+
+@pytest.fixture
+def brief(sait: Sait, digits: Path) -> Sait:
+    """Evaluates ten digits, without rivals that take time."""
+
+    def call(*arguments: object) -> Outcome:
+        return sait("evaluate", *BRIEF, "--images", digits, *arguments)
+
+    return call
+
+
+def read(done: Outcome) -> Evaluation:
+    """Reads what ``--json`` printed."""
+    assert done.code == 0, done.err
+    return from_json(done.out)
+
+
+def ids(evaluation: Evaluation) -> list[str]:
+    """Returns the rows that were asked for, without those found to be compared with."""
+    return [row.id for row in evaluation.rows if not row.id.startswith("kept")]
+
+
+def test_where_nothing_was_exported_the_demonstration_model_runs_on_a_grid(brief: Sait) -> None:
+    done = brief("--json")
+    evaluation = read(done)
+    assert (evaluation.model, evaluation.runtime, evaluation.images) == (demo.NAME, "torch", 10)
+    assert ids(evaluation) == ["dense", *(f"density{d}" for d in DENSITIES), *(f"mass{m:g}" for m in MASSES)]
+    assert f"- no --model or --artifact: evaluating the demonstration model, {demo.NAME}" in done.err.splitlines()
+
+
+def test_the_last_export_is_evaluated_on_its_runtime(brief: Sait, workspace: Path, tmp_path: Path) -> None:
+    """In ``artifacts``, where ``export`` puts it; of a dense and a pruned artifact, the pruned one."""
+    workspace.rename(tmp_path / "artifacts")
+    done = brief("--json")
+    evaluation = read(done)
+    assert evaluation.runtime == "onnxruntime"
+    assert [row.kind for row in evaluation.rows] == [Kind.DENSE, Kind.DENSITY]
+    assert f"- evaluating {PRUNED}" in done.err.splitlines()
+
+
+def test_of_the_last_export_the_adaptive_artifact_comes_first(
+    brief: Sait, tiny: TinyExport, tiny_adaptive: Artifact, tmp_path: Path
+) -> None:
+    place = tmp_path / "elsewhere"
+    shutil.copytree(tiny_adaptive.path.parent, place)
+    names = [tiny.dense.path.name, tiny.half.path.name, tiny_adaptive.path.name]
+    Workspace(place).record_last_export([place / name for name in names])
+    done = brief("--json", "--workspace", place)
+    evaluation = read(done)
+    assert ids(evaluation) == ["dense", "mass0.6", "fast", "wide"], "at its own points"
+    assert not evaluation.labelled, "ten digits are not the model's five classes"
+
+
+def test_a_workspace_with_dense_alone_leaves_the_demonstration_model(
+    brief: Sait, workspace: Path, tmp_path: Path
+) -> None:
+    Workspace(workspace).record_last_export([workspace / DENSE])
+    assert read(brief("--json", "--workspace", workspace)).runtime == "torch"
+
+
+def test_an_adaptive_artifact_runs_at_what_is_asked_for(brief: Sait, tiny_adaptive: Artifact) -> None:
+    asked = ("--density", "0.5", "--mass", "0.9", "--point", "careful=0.8,4,20")
+    evaluation = read(brief("--artifact", tiny_adaptive.path, "--json", *asked))
+    assert ids(evaluation) == ["dense", "density0.5", "mass0.9", "careful"]
+    point = next(row.point for row in evaluation.rows if row.id == "careful")
+    assert point is not None and (point.mass, point.min_keep, point.max_keep) == (0.8, 4, 20)
+
+
+def test_a_model_runs_at_what_is_asked_for(brief: Sait, tiny: TinyExport) -> None:
+    weights = ("--model", "test_vit", "--weights", tiny.weights, "--imgsz", "96")
+    pruning = ("--density", "0.5", "--prune-at", "2", "--score", "cls")
+    evaluation = read(brief(*weights, *pruning, "--json", "--control", "0.5"))
+    assert ids(evaluation) == ["dense", "density0.5", "random0.5", "least-important0.5"]
+    assert (evaluation.model, evaluation.prune_at, evaluation.score) == ("test_vit", 2, "cls")
+
+
+def test_rivals_of_the_heights_asked_for(sait: Sait, digits: Path) -> None:
+    options = ("--density", "0.5", "--lower-resolution", "64", "--lower-resolution", "48", "--threads", "1")
+    evaluation = read(sait("evaluate", "--images", digits, "--json", *options))
+    assert ids(evaluation) == ["dense", "density0.5", "64px", "48px"]
+
+
+def test_rivals_of_equal_cost_are_found_by_default(sait: Sait, digits: Path) -> None:
+    evaluation = read(sait("evaluate", "--images", digits, "--json", "--density", "0.5", "--threads", "1"))
+    assert [row.kind for row in evaluation.rows] == [Kind.DENSE, Kind.DENSITY, Kind.LOWER_RESOLUTION]
+    assert any(comparison.first == "density0.5" for comparison in evaluation.comparisons)
+
+
+def test_the_table_says_what_each_row_costs_and_how_good_it_is(brief: Sait) -> None:
+    done = brief("--density", "0.5", "--mass", "0.9")
+    assert done.code == 0, done.err
+    title, headings, dense, *rest = done.out.splitlines()
+    assert title.startswith("sait_demo_digits · torch · 10 images (")
+    assert [part for part in re.split("  +", headings) if part][:4] == [
+        "MAC ratio ×",
+        "kept mean / p95 / max",
+        "top-1 %",
+        "change [95 %]",
+    ]
+    assert dense.split()[:3] == ["dense", "1.00", "144"]
+    assert any(re.match(r"density 0\.5 +1\.66 +72 ", line) for line in rest)
+    assert any(re.match(r"mass 0\.9 − \d+ tokens at equal MACs: ", line) for line in rest)
+    assert any(line.startswith("Points of top-1 gained over dense, by class") for line in rest)
+
+
+def test_a_limit_is_kept_to_and_said(brief: Sait) -> None:
+    done = brief("--density", "0.5", "--limit", "4")
+    assert "· 4 images (" in done.out.splitlines()[0]
+
+
+def test_images_without_labels_are_held_against_dense(brief: Sait, digits: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for label in demo.LABELS:
+        shutil.copy(digits / label / "digit.png", flat / f"{label}.png")
+    done = brief("--images", flat, "--density", "0.5")
+    assert done.code == 0, done.err
+    assert "agrees %" in done.out and "top-1" not in done.out
+
+
+def test_reports_are_written_in_every_form(brief: Sait, tmp_path: Path) -> None:
+    outputs = [tmp_path / "below" / f"report{ending}" for ending in (".json", ".md", ".SVG")]
+    done = brief("--density", "0.5", *(part for output in outputs for part in ("-o", output)))
+    assert done.code == 0, done.err
+    evaluation = from_json(outputs[0].read_text())
+    assert ids(evaluation) == ["dense", "density0.5"]
+    assert "| density 0.5 |" in outputs[1].read_text()
+    assert ET.fromstring(outputs[2].read_text()).tag.endswith("svg")
+    assert sorted(path.name for path in outputs[0].parent.iterdir()) == ["report.SVG", "report.json", "report.md"]
+    assert [f"- wrote {output}" for output in outputs] == done.err.splitlines()[-3:]
+
+
+def test_json_is_all_of_stdout(brief: Sait) -> None:
+    done = brief("--density", "0.5", "--json")
+    assert json.loads(done.out)["images"] == 10
+
+
+def test_random_weights_are_warned_of(brief: Sait) -> None:
+    done = brief("--random-weights", "--density", "0.5")
+    assert done.code == 0, done.err
+    assert any(re.match("warning: .*weights are random", line) for line in done.err.splitlines())
+
+
+REFUSED = [
+    (["-o", "report.pdf"], 2, "report report.pdf has no known ending"),
+    (["--density", "0"], 2, "density 0 is outside (0, 1]"),
+    (["--density", "0.5", "--density", "0.50"], 2, "given twice"),
+    (["--control", "2"], 2, "density 2 is outside (0, 1]"),
+    (["--mass", "much"], 2, "mass 'much' is not a number"),
+    (["--point", "fast"], 2, "point 'fast' is not NAME="),
+    (["--lower-resolution", "small"], 2, "--lower-resolution small is no height in pixels"),
+    (["--lower-resolution", "none", "--lower-resolution", "64"], 2, "is no height in pixels"),
+    (["--limit", "0"], 2, "below 1"),
+    (["--bench-batch", "8"], 2, "need its file"),
+    (["--bench", "nowhere.json"], 5, "nowhere.json cannot be read"),
+    (["--runtime", "onnxruntime"], 2, "a model is evaluated in torch"),
+    (["--runtime", "tensorflow"], 2, "unknown runtime 'tensorflow'"),
+    (["--weights", "a.pth", "--pretrained"], 2, "--weights and --pretrained name different weights"),
+    (["--model", "deit_tiny_patch16_224"], 2, "no weights were named"),
+    (["--prune-at", "6"], 2, "prune_at 6 is no block"),
+    (["--artifact", "nowhere"], 5, "artifact nowhere does not exist"),
+    (["--images", "nowhere"], 8, "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSED, ids=lambda value: str(value)[:50])
+def test_bad_input_gets_one_line_and_writes_nothing(
+    sait: Sait, digits: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    given = [*arguments] if "--images" in arguments else ["--images", digits, *arguments]
+    done = sait("evaluate", "-o", "report.json", "--threads", "1", *given)
+    assert (done.code, done.out) == (code, "")
+    error = next(line for line in done.err.splitlines() if line.startswith("error: "))
+    assert message in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--model", "test_vit"),
+        ("--pretrained",),
+        ("--random-weights",),
+        ("--imgsz", "96"),
+        ("--score", "cls"),
+        ("--prune-at", "2"),
+    ],
+)
+def test_what_an_artifact_has_of_its_own_cannot_be_chosen(
+    brief: Sait, tiny_adaptive: Artifact, option: tuple[str, ...]
+) -> None:
+    done = brief("--artifact", tiny_adaptive.path, *option)
+    assert (done.code, done.out) == (2, "")
+    error, hint = done.err.splitlines()
+    assert error.startswith(f"error: {option[0]} cannot be chosen for an artifact") and "--model" in hint
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(brief: Sait, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = brief("-o", "file/report.json")
+    assert (done.code, done.out) == (9, "")
+    assert done.err.startswith("error: cannot write file/report.json"), "nothing was begun"
+
+
+def test_a_damaged_last_export_is_not_passed_over(brief: Sait, workspace: Path) -> None:
+    (workspace / PRUNED / MODEL_FILE).write_bytes(b"")
+    done = brief("--workspace", workspace)
+    assert (done.code, done.out) == (5, "")
+    assert f"{MODEL_FILE} is empty" in done.err
+
+
+def test_an_unreadable_image_is_named(brief: Sait, digits: Path) -> None:
+    (digits / "3" / "notes.png").write_text("no image")
+    done = brief("--density", "0.5", "-o", "report.json")
+    assert (done.code, done.out) == (8, "")
+    assert str(digits / "3" / "notes.png") in done.err
+    assert not Path("report.json").exists()

@@ -1,0 +1,220 @@
+"""``sait-deploy train``: what it prints and where, and what it refuses before training anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from sait_deploy import demo
+from sait_deploy.demo.data import load_sources
+from sait_deploy.training.state import LOG_JSON, WEIGHTS_FILE
+from tests.cli.calls import Sait
+from tests.tiny import save_weights
+from tests.training.small import squares
+
+SHORT = ("--epochs", "1", "--epoch-images", "16", "--val-images", "4", "--batch-size", "8")
+REFUSED = [
+    (["--weights", "w.pt", "--pretrained"], 2, "--weights and --pretrained name different weights"),
+    (["--pretrained", "--random-weights"], 2, "--pretrained and --random-weights name different weights"),
+    (["--model", "deit_small_patch16_224"], 2, "no weights were named for deit_small_patch16_224"),
+    (["--pretrained"], 2, "the demonstration model ships its weights"),
+    (["--imgsz", "128"], 2, "the demonstration model has no image size 128"),
+    (["--imgsz", "0"], 2, "0 is not in the range"),
+    (["--model", "deit_smal_patch16_224", "--random-weights"], 4, "unknown model 'deit_smal_patch16_224'"),
+    (["--model", "resnet18", "--random-weights"], 4, "a model of class ResNet cannot be pruned"),
+    (["--weights", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
+    (["--teacher", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
+    (["--teacher-model", "deit_small_patch16_224"], 2, "--teacher-model names a teacher without weights"),
+    (["--teacher", str(demo.WEIGHTS), "--teacher-blocks", "7"], 2, "the teacher has 6 blocks, not 7"),
+    (["--teacher-blocks", "0"], 2, "number of the teacher's blocks 0"),
+    (["--teacher", str(demo.WEIGHTS), "--teacher-model", "deit_tiny_patch16_224"], 4, "do not fit"),
+    (["--distill-logits", "-1"], 2, "distillation weight of logits -1.0"),
+    (["--temperature", "0"], 2, "temperature 0.0"),
+    (["--opt", "adamx"], 2, "there is no optimizer 'adamx'"),
+    (["--sched", "sine"], 2, "there is no schedule 'sine'"),
+    (["--density-range", "0.5"], 2, "density range '0.5' is not LOW:HIGH"),
+    (["--density-range", "low:high"], 2, "density range 'low:high' is not LOW:HIGH"),
+    (["--density-range", "0:1"], 2, "density range 0:1 is not within (0, 1]"),
+    (["--density-range", "0.5:1.5"], 2, "density range 0.5:1.5 is not within (0, 1]"),
+    (["--density-range", "0.6:0.4"], 2, "density range 0.6:0.4 is not within (0, 1]"),
+    (["--density-range", ""], 2, "density range '' is not LOW:HIGH"),
+    (["--epochs", "0"], 2, "number of epochs 0"),
+    (["--epochs", "many"], 2, "'many' is not a valid integer"),
+    (["--batch-size", "0"], 2, "batch 0"),
+    (["--lr", "nan"], 2, "learning rate nan"),
+    (["--lr", "0"], 2, "learning rate 0.0"),
+    (["--lr", "fast"], 2, "'fast' is not a valid float"),
+    (["--min-lr", "-1"], 2, "least learning rate -1.0"),
+    (["--warmup-epochs", "-1"], 2, "number of warm-up epochs -1.0"),
+    (["--weight-decay", "-1"], 2, "weight decay -1.0"),
+    (["--clip-grad", "-1"], 2, "gradient norm -1.0"),
+    (["--smoothing", "1"], 2, "label smoothing 1.0"),
+    (["--drop-path", "1"], 2, "drop path rate 1.0"),
+    (["--ema-decay", "2"], 2, "decay of averaged weights 2.0"),
+    (["--mixup", "0.5", "--batch-size", "7"], 2, "Mixup pairs images, and a batch has 7"),
+    (["--seed", "-1"], 2, "seed -1"),
+    (["--workers", "-1"], 2, "number of workers -1"),
+    (["--epoch-images", "0"], 2, "number of images per epoch 0"),
+    (["--val-images", "0"], 2, "number of validation images 0"),
+    (["--prune-at", "6"], 2, "6 is no block of a model of depth 6"),
+    (["--prune-at", "-1"], 2, "-1 is no block of a model of depth 6"),
+    (["--score", "max"], 2, "'max' is not one of"),
+    (["--alternation", "sometimes"], 2, "'sometimes' is not one of"),
+    (["--amp", "fp8"], 2, "'fp8' is not one of"),
+    (["--augmentation", "wild"], 2, "'wild' is not one of"),
+    (["--data", "nowhere"], 8, "there is no folder nowhere to train on"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSED, ids=lambda value: str(value)[:60])
+def test_bad_input_gets_one_line_and_writes_nothing(
+    sait: Sait, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = sait("train", *SHORT, *arguments)
+    assert (done.code, done.out) == (code, ""), done.err
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.safetensors")), "something was written"
+
+
+@pytest.mark.parametrize("arguments", [["--opt", "adamx"], ["--sched", "x"], ["--teacher-model", "x"], ["--data", "x"]])
+def test_refusals_say_what_to_do(sait: Sait, arguments: list[str]) -> None:
+    last = sait("train", *SHORT, *arguments).err.splitlines()[-1]
+    assert re.fullmatch(r"hint: \S.{8,}", last)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has it")
+def test_half_precision_on_a_processor(sait: Sait) -> None:
+    done = sait("train", *SHORT, "--random-weights", "--amp", "fp16")
+    assert (done.code, done.out) == (2, "")
+    assert "mixed precision fp16 cannot be had" in done.err
+    assert "--amp" in done.err.splitlines()[-1]
+
+
+def test_an_output_that_cannot_be_written(sait: Sait, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = sait("train", *SHORT, "--output", "file/below")
+    assert (done.code, done.out) == (9, "")
+    assert "cannot write file/below" in done.err
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return squares(tmp_path / "pictures", 4, 2)
+
+
+def checkpoint(path: Path, classes: int) -> Path:
+    return save_weights(timm.create_model("test_vit", num_classes=classes, img_size=64), path)
+
+
+FOLDER = ("--model", "test_vit", "--imgsz", "64", "--epochs", "1", "--batch-size", "4", "--data", "pictures")
+
+
+def test_a_teacher_of_other_classes(sait: Sait, tmp_path: Path, pictures: Path) -> None:
+    own, other = checkpoint(tmp_path / "own.safetensors", 3), checkpoint(tmp_path / "other.safetensors", 5)
+    done = sait("train", *FOLDER, "--weights", own, "--teacher", other)
+    assert (done.code, done.out) == (4, "")
+    assert "error: the teacher has classes 5, the model 3" in done.err
+
+
+def named_teacher(tmp_path: Path, name: str) -> tuple[object, ...]:
+    path = save_weights(timm.create_model(name, num_classes=3, img_size=64), tmp_path / "teacher.safetensors")
+    return "--random-weights", "--new-head", "--teacher", path, "--teacher-model", name
+
+
+def test_a_teacher_of_another_name_and_width(sait: Sait, tmp_path: Path, pictures: Path) -> None:
+    done = sait("train", *FOLDER, *named_teacher(tmp_path, "vit_tiny_patch16_224"), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["log"][0]["logits_loss"] > 0
+
+
+def test_a_teacher_that_wants_other_pixels(sait: Sait, tmp_path: Path, pictures: Path) -> None:
+    done = sait("train", *FOLDER, *named_teacher(tmp_path, "deit_tiny_patch16_224"))
+    assert (done.code, done.out) == (4, "")
+    assert "error: the teacher's images have mean (0.485, 0.456, 0.406)" in done.err
+
+
+def test_data_of_other_classes(sait: Sait, pictures: Path) -> None:
+    done = sait("train", *FOLDER, "--random-weights")
+    assert (done.code, done.out) == (2, "")
+    assert "has 3 classes, the model 1000" in done.err
+    assert done.err.splitlines()[-1] == "hint: give --new-head for a head of its own"
+
+
+def test_validation_images_elsewhere(sait: Sait, pictures: Path) -> None:
+    place = ("--data", pictures / "train")
+    done = sait("train", *FOLDER, "--random-weights", "--new-head", *place)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1] == "hint: give --val"
+    done = sait("train", *FOLDER, "--random-weights", "--new-head", *place, "--val", pictures / "val")
+    assert done.code == 0, done.err
+
+
+def test_an_unreadable_image(sait: Sait, pictures: Path) -> None:
+    (pictures / "train" / "red" / "000.png").write_bytes(b"no picture")
+    done = sait("train", *FOLDER, "--random-weights", "--new-head", "--workers", "1")
+    assert (done.code, done.out) == (8, "")
+    lines = [line for line in done.err.splitlines() if line.startswith(("error: ", "hint: "))]
+    assert lines[0] == "error: image pictures/train/red/000.png is damaged or of an unknown format"
+    assert "Traceback" not in done.err
+
+
+def test_json_and_a_second_start(sait: Sait, tmp_path: Path) -> None:
+    arguments = ("train", *SHORT, "--density-range", "0.4:0.8", "--json", "-o", "out")
+    done = sait(*arguments)
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["weights"] == str(Path("out") / WEIGHTS_FILE)
+    (entry,) = said["log"]
+    assert (entry["epoch"], entry["steps"], entry["sparse_steps"], entry["sparse_density"]) == (1, 2, 1, 0.4)
+    assert said["log"] == json.loads((tmp_path / "out" / LOG_JSON).read_text())
+    assert "no --model: training the demonstration model" in done.err
+    assert "epoch 1 of 1: loss" in done.err
+    again = sait(*arguments)
+    assert (again.code, again.out) == (0, done.out)
+    assert "resumed after epoch 1 of 1" in again.err
+    other = sait(*arguments, "--seed", "1")
+    assert (other.code, other.out) == (2, "")
+    assert "error: out holds another training: its seed is 0, not 1" in other.err
+
+
+def test_a_table_and_where_the_weights_are(sait: Sait) -> None:
+    done = sait("train", *SHORT, "--alternation", "never", "--ema-decay", "0", "--clip-grad", "0", "-o", "out")
+    assert done.code == 0, done.err
+    headings, row = [line.split() for line in done.out.splitlines() if line.strip()]
+    assert headings[:2] == ["epoch", "loss"]
+    assert row[0] == "1" and row[3:5] == ["–", "–"]
+    assert done.err.splitlines()[-1] == f"- weights are in {Path('out') / WEIGHTS_FILE}; export them with --weights"
+
+
+@pytest.mark.parametrize(
+    ("missing", "package"), [("accelerate", "accelerate"), ("sklearn", "scikit-learn"), ("skimage", "scikit-image")]
+)
+def test_what_only_training_needs_says_how_to_get_it(
+    sait: Sait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, package: str
+) -> None:
+    """Packages that are not there: as if nothing of training had been imported or composed before."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("train", "engine"):
+        monkeypatch.delitem(sys.modules, f"sait_deploy.training.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    load_sources.cache_clear()
+    done = sait("train", *SHORT)
+    assert (done.code, done.out) == (3, "")
+    *_, error, hint = done.err.splitlines()
+    assert f"needs {package}, which is not installed" in error
+    assert hint == "hint: pip install 'sait-deploy[train]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_the_choices(sait: Sait) -> None:
+    text = sait("train", "--help").out
+    for word in ("--teacher FILE", "--density-range LOW:HIGH", "[batch|epoch|never]", "[no|bf16|fp16]", "accelerate"):
+        assert word in text

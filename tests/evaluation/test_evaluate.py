@@ -1,0 +1,381 @@
+"""Whole evaluations of small models: every figure against answers had in another way."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sait_deploy.bench.jsonform import to_json as bench_json
+from sait_deploy.bench.stats import WARNING
+from sait_deploy.dataset import Dataset, folder_dataset
+from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.results import Basis, Kind, from_json, to_json
+from sait_deploy.evaluation.stats import paired_difference
+from sait_deploy.evaluation.strata import by_name
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.models import AdaptivePruning, PrunableViT
+from sait_deploy.points import PointRequest, mass_point
+from sait_deploy.preprocess import preprocess
+from sait_deploy.schedule import Score, dense_macs, pruned_macs
+from tests.evaluation.blotches import IMAGES, labelled_by, noise, row_of, small
+from tests.evaluation.test_matching import report_of
+from tests.tiny import HALF
+
+PRUNE_AT = 1
+QUARTER, EIGHTH = Decimal("0.25"), Decimal("0.125")
+NO_RIVAL = EvaluateOptions(lower_resolutions=())
+
+
+def test_figures_of_a_point_are_those_of_its_answers() -> None:
+    loaded = small()
+    dataset, request = labelled_by(loaded), mass_point(0.6)
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, EvaluateOptions(points=(request,), batch=7))
+
+    images = torch.from_numpy(preprocess(list(dataset.images), loaded.preprocessing))
+    model = PrunableViT(loaded.vit, AdaptivePruning(Score.MEAN, PRUNE_AT))
+    with torch.inference_mode():
+        traced = model.trace(images, torch.full((IMAGES,), 0.6), torch.tensor([[1, 16]] * IMAGES, dtype=torch.int32))
+        dense = loaded.vit(images)
+    assert traced.counts is not None and dataset.labels is not None
+    kept, geometry = (traced.counts - 1).numpy(), loaded.info.geometry
+    labels = torch.from_numpy(dataset.labels)
+    right, dense_right = (logits.argmax(1) == labels for logits in (traced.logits, dense))
+    row, first = row_of(found, "mass0.6"), found.rows[0]
+    assert (first.id, first.kind, first.top1_percent, first.mac_ratio) == ("dense", Kind.DENSE, 75.0, 1.0)
+    assert (first.top1_change, first.lost_percent, first.agreement_percent) == (None, None, 100.0)
+    assert (row.label, row.kind, row.point) == ("mass 0.6", Kind.MASS, request.resolve(16))
+    assert row.top1_percent == pytest.approx(100 * float(right.float().mean()))
+    five = (traced.logits.topk(5).indices == labels[:, None]).any(1)
+    assert row.top5_percent == pytest.approx(100 * float(five.float().mean()))
+    assert row.top1_change == paired_difference(right.numpy(), dense_right.numpy())
+    assert row.lost_percent == pytest.approx(100 * float((dense_right & ~right).float().mean()))
+    assert row.gained_percent == pytest.approx(100 * float((right & ~dense_right).float().mean()))
+    agreement = (traced.logits.argmax(1) == dense.argmax(1)).float().mean()
+    assert row.agreement_percent == pytest.approx(100 * float(agreement))
+    cosine = torch.nn.functional.cosine_similarity(traced.logits, dense)
+    assert row.cosine_mean == pytest.approx(float(cosine.mean()), abs=1e-4)
+    assert row.cosine_p5 == pytest.approx(float(cosine.quantile(0.05)), abs=1e-3)
+    assert row.kept_mean == pytest.approx(kept.mean())
+    assert row.kept_max == kept.max()
+    assert row.kept_p95 == pytest.approx(np.quantile(kept, 0.95))
+    macs = np.mean([pruned_macs(geometry, PRUNE_AT, int(count)) for count in kept])
+    assert row.macs == round(macs)
+    assert row.mac_ratio == pytest.approx(dense_macs(geometry) / macs)
+    assert row.images_per_second > 0
+
+
+def test_whole_report() -> None:
+    loaded = small()
+    dataset = labelled_by(loaded)
+    options = EvaluateOptions(
+        densities=(HALF,), points=(mass_point(0.6), PointRequest("both", 1.0, 3, 5)), controls=(QUARTER,)
+    )
+    sizes = by_name("size", ["small", "large"] * (IMAGES // 2))
+    said: list[str] = []
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options, said.append, [sizes])
+
+    assert from_json(to_json(found)) == found
+    assert (found.model, found.score, found.prune_at, found.runtime) == ("small", "mean", PRUNE_AT, "torch")
+    assert (found.images, found.image_source, found.labelled) == (IMAGES, dataset.source, True)
+    assert found.weights_sha256 == loaded.weights.sha256
+    assert found.environment["torch"] == torch.__version__
+    assert said[-1].startswith("40 of 40 images")
+    kinds = [row.kind for row in found.rows]
+    assert kinds == sorted(kinds, key=list(Kind).index)
+    assert {row.id for row in found.rows} >= {"dense", "density0.5", "density0.25", "mass0.6", "both"}
+    assert {row.id for row in found.rows} >= {"random0.25", "least-important0.25"}
+    both, mass = row_of(found, "both"), row_of(found, "mass0.6")
+    assert (both.kind, both.kept_mean, both.kept_max) == (Kind.DENSITY, 5.0, 5)
+    groupings = {stratum.grouping for stratum in found.strata}
+    assert groupings == {"size", "class", "kept at mass 0.6"}
+    for name in ("mass0.6", "density0.5", "both"):
+        own = [stratum for stratum in found.strata if stratum.row == name and stratum.grouping == "size"]
+        assert [(stratum.name, stratum.images) for stratum in own] == [("large", 20), ("small", 20)]
+        row = row_of(found, name)
+        assert row.top1_change is not None
+        assert np.mean([stratum.top1_change.value for stratum in own]) == pytest.approx(row.top1_change.value)
+        assert np.mean([stratum.kept_mean for stratum in own]) == pytest.approx(row.kept_mean)
+    quarters = [s for s in found.strata if s.row == "mass0.6" and s.grouping == "kept at mass 0.6"]
+    assert sum(stratum.images * stratum.kept_mean for stratum in quarters) == pytest.approx(IMAGES * mass.kept_mean)
+
+
+def test_everything_is_compared_with_what_costs_as_much() -> None:
+    loaded = small(depth=6)
+    geometry = loaded.info.geometry
+    options = EvaluateOptions(densities=(QUARTER, EIGHTH), points=(mass_point(0.6),), controls=(QUARTER,))
+
+    found = evaluate_model(loaded, Score.MEAN, 0, labelled_by(loaded), options)
+
+    rows = {row.id: row for row in found.rows}
+    pairs = {(one.first, one.second) for one in found.comparisons}
+    assert {one.basis for one in found.comparisons} == {Basis.EQUAL_MACS}
+    assert pairs >= {("density0.25", "random0.25"), ("density0.25", "least-important0.25")}
+    rivals = {first: rows[second] for first, second in pairs if rows[second].kind is Kind.LOWER_RESOLUTION}
+    assert set(rivals) == {"density0.25", "density0.125", "mass0.6"}
+    assert {rival.id for rival in rivals.values()} == {"16px", "24px"}
+    for first, rival in rivals.items():
+        assert rival.macs >= rows[first].macs
+        assert rival.kept_max == rival.image_size[0] * rival.image_size[1] // 64
+    (matched,) = [second for first, second in pairs if first == "mass0.6" and rows[second].kind is Kind.DENSITY]
+    kept = rows[matched].kept_max
+    assert pruned_macs(geometry, 0, kept) >= rows["mass0.6"].macs > pruned_macs(geometry, 0, kept - 1)
+    for one in found.comparisons:
+        mine, other = rows[one.first].top1_percent, rows[one.second].top1_percent
+        assert mine is not None and other is not None
+        assert one.difference.value == pytest.approx(mine - other)
+        assert one.difference.low < one.difference.value < one.difference.high
+
+
+def test_controls_answer_otherwise_and_keep_as_many() -> None:
+    loaded = small()
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), EvaluateOptions(controls=(EIGHTH,)))
+
+    names = ("density0.125", "random0.125", "least-important0.125")
+    assert len({row_of(found, name).cosine_mean for name in names}) == 3
+    assert {row_of(found, name).kept_mean for name in names} == {2.0}
+    assert {row_of(found, name).macs for name in names} == {pruned_macs(loaded.info.geometry, PRUNE_AT, 2)}
+
+
+def test_the_same_evaluation_twice_gives_the_same_figures() -> None:
+    loaded = small()
+    options = EvaluateOptions(densities=(HALF,), points=(mass_point(0.6),), controls=(EIGHTH,))
+
+    found = [
+        evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), dataclasses.replace(options, batch=batch))
+        for batch in (8, 8, 5)
+    ]
+
+    first, second, other = (
+        [dataclasses.replace(row, images_per_second=1.0) for row in one.rows] for one in found
+    )  # fmt: skip
+    assert first == second
+    assert [(row.id, row.top1_percent, row.kept_mean) for row in first] == [
+        (row.id, row.top1_percent, row.kept_mean) for row in other
+    ]
+
+
+@pytest.mark.parametrize(("heights", "wanted"), [((), set()), ((8, 24), {"8px", "24px"}), (None, {"16px"})])
+def test_lower_resolutions_are_those_asked_for(heights: tuple[int, ...] | None, wanted: set[str]) -> None:
+    loaded = small(depth=6)
+    options = EvaluateOptions(densities=(EIGHTH,), lower_resolutions=heights)
+
+    found = evaluate_model(loaded, Score.MEAN, 0, labelled_by(loaded), options)
+
+    assert {row.id for row in found.rows if row.kind is Kind.LOWER_RESOLUTION} == wanted
+    second = [one.second for one in found.comparisons]
+    assert second == ([] if heights == () else ["24px"] if heights else ["16px"])
+
+
+def test_a_note_says_where_no_lower_resolution_costs_as_much() -> None:
+    loaded = small()
+
+    found = evaluate_model(loaded, Score.MEAN, 2, labelled_by(loaded), EvaluateOptions(densities=(Decimal("0.9"),)))
+
+    assert [row.kind for row in found.rows] == [Kind.DENSE, Kind.DENSITY]
+    assert any("no lower resolution has as many" in note and "density 0.9" in note for note in found.notes)
+
+
+def test_without_labels_answers_are_held_against_denses() -> None:
+    loaded = small()
+    dataset = dataclasses.replace(labelled_by(loaded), labels=None)
+    options = EvaluateOptions(densities=(EIGHTH,), points=(mass_point(0.6),), controls=(EIGHTH,))
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options)
+
+    assert not found.labelled
+    assert {(r.top1_percent, r.top5_percent, r.top1_change, r.lost_percent, r.gained_percent) for r in found.rows} == {
+        (None,) * 5
+    }
+    rows = {row.id: row for row in found.rows}
+    for one in found.comparisons:
+        first, second = rows[one.first].agreement_percent, rows[one.second].agreement_percent
+        assert first is not None and second is not None
+        assert one.difference.value == pytest.approx(first - second)
+    assert {stratum.dense_top1_percent for stratum in found.strata} == {100.0}
+    assert any("no labels" in note for note in found.notes)
+
+
+def test_a_headless_model_is_held_against_denses_features() -> None:
+    loaded = small(num_classes=0)
+    dataset = noise(10)
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, EvaluateOptions(points=(mass_point(0.6),)))
+
+    assert (found.labelled, found.comparisons, found.strata) == (False, (), ())
+    assert {(row.top1_percent, row.agreement_percent) for row in found.rows} == {(None, None)}
+    assert found.rows[0].cosine_mean == 1.0
+    assert 0 < row_of(found, "mass0.6").cosine_mean < 1
+    assert any("headless" in note for note in found.notes)
+
+
+def test_five_classes_have_no_top5() -> None:
+    loaded = small(num_classes=5)
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), EvaluateOptions(densities=(HALF,)))
+
+    assert {row.top5_percent for row in found.rows} == {None}
+    assert found.rows[0].top1_percent == 75.0
+
+
+def test_random_weights_come_with_a_warning() -> None:
+    loaded = small()
+    loaded = dataclasses.replace(loaded, weights=dataclasses.replace(loaded.weights, source=WeightsSource.RANDOM))
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(4), NO_RIVAL)
+
+    assert any(note.startswith(WARNING) and "random" in note for note in found.notes)
+    assert [row.id for row in found.rows] == ["dense"]
+
+
+def test_a_limit_takes_images_labels_and_groups_alike() -> None:
+    loaded = small()
+    dataset = labelled_by(loaded)
+    assert dataset.labels is not None
+    chosen = [round(i * 39 / 9) for i in range(10)]
+    groups = by_name("number", [f"{i:02}" for i in range(IMAGES)])
+    options = EvaluateOptions(points=(mass_point(0.6),), limit=10, lower_resolutions=())
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options, groupings=[groups])
+
+    part = Dataset([dataset.images[i] for i in chosen], dataset.labels[chosen], dataset.source)
+    wanted = evaluate_model(loaded, Score.MEAN, PRUNE_AT, part, dataclasses.replace(options, limit=None))
+    assert found.images == 10
+    assert row_of(found, "mass0.6").top1_percent == row_of(wanted, "mass0.6").top1_percent
+    own = [s for s in found.strata if s.grouping == "number" and s.row == "mass0.6"]
+    assert [s.name for s in own] == [f"{i:02}" for i in chosen]
+    assert [s.dense_top1_percent for s in own] == [100.0 if i % 4 else 0.0 for i in chosen]
+    assert any("10 of 40 images" in note for note in found.notes)
+    assert not any("of 40" in note for note in wanted.notes)
+
+
+def test_a_point_named_like_a_row_is_told_from_it() -> None:
+    loaded = small()
+    options = EvaluateOptions(densities=(HALF,), points=(PointRequest("density0.5", 0.4), PointRequest("dense", 0.9)))
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(6), options)
+
+    names = [row.id for row in found.rows]
+    assert len(set(names)) == len(names)
+    assert {"dense", "density0.5", "point-density0.5", "point-dense"} <= set(names)
+    assert row_of(found, "density0.5").kept_mean == 8
+
+
+def test_images_of_other_modes_in_folders_of_the_classes(tmp_path: Path) -> None:
+    loaded = small(num_classes=2)
+    for name, mode in (("0", "L"), ("1", "RGBA")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noise(1, 64).images[0]).convert(mode).save(tmp_path / name / "image.png")  # type: ignore[arg-type]
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, folder_dataset(tmp_path, None, 2), NO_RIVAL)
+
+    assert (found.images, found.labelled) == (2, True)
+
+
+def test_folders_that_are_no_classes_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "cats" / "image.png")
+
+    found = evaluate_model(small(), Score.MEAN, PRUNE_AT, folder_dataset(tmp_path, None, 10), NO_RIVAL)
+
+    assert not found.labelled
+    assert any("1 subfolders are not the model's 10 classes" in note for note in found.notes)
+
+
+def test_a_damaged_image_is_one_line_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        evaluate_model(small(), Score.MEAN, PRUNE_AT, folder_dataset(tmp_path, None, 10), NO_RIVAL)
+
+
+def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
+    loaded = small()
+    times = {
+        "dense": (16, 16.0),
+        "density 0.5, block 1": (8, 9.0),
+        "density 0.25, block 1": (4, 5.0),
+        "mass 0.6, block 1": (7, 8.0),
+        "density 0.125": (2, 1.0),
+    }
+    path = tmp_path / "bench.json"
+    path.write_text(bench_json(dataclasses.replace(report_of(times, runtime="onnxruntime"), model="small")))
+    options = EvaluateOptions(points=(mass_point(0.6),), bench_report=path, lower_resolutions=())
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), options)
+
+    pairs = {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
+    assert pairs == {("mass0.6", "kept7")}
+    assert row_of(found, "kept7").kept_max == 7
+    assert any("bench.json at batch 4 on onnxruntime" in note for note in found.notes)
+    with pytest.raises(InvalidArgument, match=r"has no 'mass0\.7, block 1'"):
+        evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(mass_point(0.7),)))
+    with pytest.raises(InvalidArgument, match="equal time is told of masses"):
+        evaluate_model(
+            loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(), densities=(HALF,))
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": []}, "no images"),
+        ({"labels": np.array([0, 1, 10])}, "label 10"),
+        ({"labels": np.array([0, -1, 2])}, "label -1"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused(change: dict[str, object], said: str) -> None:
+    dataset = dataclasses.replace(noise(3), **change)  # type: ignore[arg-type]
+
+    with pytest.raises(InvalidArgument, match=said):
+        evaluate_model(small(), Score.MEAN, PRUNE_AT, dataset, NO_RIVAL)
+
+
+def test_groups_of_other_images_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="by size is of 2 images, not of 3"):
+        evaluate_model(small(), Score.MEAN, PRUNE_AT, noise(3), NO_RIVAL, groupings=[by_name("size", ["a", "b"])])
+
+
+@pytest.mark.parametrize("height", [12, 32, 40])
+def test_a_lower_resolution_that_is_none_is_refused(height: int) -> None:
+    with pytest.raises(InvalidArgument, match=f"lower resolution {height}"):
+        evaluate_model(small(), Score.MEAN, PRUNE_AT, noise(3), EvaluateOptions(lower_resolutions=(height,)))
+
+
+def test_a_point_of_more_tokens_than_there_are_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="the model has 16"):
+        evaluate_model(
+            small(), Score.MEAN, PRUNE_AT, noise(3), EvaluateOptions(points=(PointRequest("wide", 0.5, 1, 17),))
+        )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EvaluateOptions(densities=(Decimal(0),)),
+        lambda: EvaluateOptions(controls=(Decimal("1.5"),)),
+        lambda: EvaluateOptions(densities=(Decimal("NaN"),)),
+        lambda: EvaluateOptions(densities=(HALF, Decimal("0.50"))),
+        lambda: EvaluateOptions(points=(mass_point(0.5), mass_point(0.5))),
+        lambda: EvaluateOptions(batch=0),
+        lambda: EvaluateOptions(limit=0),
+        lambda: EvaluateOptions(threads=0),
+        lambda: EvaluateOptions(bench_batch=4),
+        lambda: EvaluateOptions(bench_runtime="torch"),
+        lambda: EvaluateOptions(bench_report=Path("bench.json"), bench_batch=0),
+    ],
+)
+def test_options_that_cannot_be_are_refused(make: object) -> None:
+    assert callable(make)
+    with pytest.raises(InvalidArgument):
+        make()

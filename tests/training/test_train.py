@@ -1,0 +1,170 @@
+"""Whole trainings of a small model: it learns what it is taught, and the log says how far."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.models import FixedPruning, PrunableViT
+from sait_deploy.preprocess import list_images, preprocess
+from sait_deploy.schedule import Score
+from sait_deploy.training.options import DensityRange, Distillation
+from sait_deploy.training.recipe import make_optimizer, make_schedule
+from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state
+from sait_deploy.training.train import train
+from sait_deploy.weights import SparseTraining, load_weights, read_training, sha256_of_weights
+from sait_deploy.zoo import LoadedModel
+from tests.training.small import (
+    COLOURS,
+    TEACHER,
+    options,
+    quiet,
+    run,
+    small_model,
+    square_folder,
+    squares,
+    weights_of,
+)
+
+
+def accuracy(weights: dict[str, Tensor], pruning: FixedPruning | None, folder: Path) -> float:
+    """Per cent right of the validation images, by the deployed model and preprocessing."""
+    model = small_model(seed=1)
+    load_weights(model.vit, weights, "of a training")
+    found = list_images(folder / "val")
+    images = torch.from_numpy(preprocess(found.paths, model.preprocessing))
+    with torch.no_grad():
+        answers = PrunableViT(model.vit, pruning)(images)[0].argmax(dim=1)
+    return 100 * float((answers == torch.tensor(found.labels)).double().mean())
+
+
+def test_a_small_model_learns_colours_dense_and_sparse(folder: Path, tmp_path: Path) -> None:
+    model = small_model(seed=1)
+    first = sha256_of_weights(model.vit)
+    assert accuracy(dict(model.vit.state_dict()), None, folder) < 50
+    lines: list[str] = []
+    chosen = options(folder, tmp_path, recipe={"epochs": 6, "ema_decay": 0.9})
+    result = train(model, None, chosen, lines.append)
+    last = result.log[-1]
+    assert result.log[0].loss > 2 * last.loss
+    assert last.dense_top1 > 90, "a third would be chance"
+    assert last.sparse_top1 is not None and last.sparse_top1 > 80
+    assert [entry.epoch for entry in result.log] == list(range(1, 7))
+    assert all((entry.steps, entry.sparse_steps) == (6, 3) for entry in result.log)
+    assert all(0.3 < entry.density < 1 for entry in result.log)
+    assert all(entry.sparse_density == 0.3 for entry in result.log)
+    assert all(entry.logits_loss is None and entry.loss == entry.label_loss for entry in result.log)
+    assert sha256_of_weights(model.vit) != first
+    assert len(lines) == 6
+    assert lines[0].startswith("epoch 1 of 6: loss ")
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, WEIGHTS_FILE, LOG_CSV, LOG_JSON, CURVE_FILE}
+    assert result.weights == tmp_path / WEIGHTS_FILE
+    assert result.training == read_training(result.weights) == SparseTraining(Score.MEAN, 0, 0.3, 1.0)
+
+
+def test_the_log_tells_the_accuracy_of_the_weights_delivered(folder: Path, tmp_path: Path) -> None:
+    recipe = {"epochs": 1, "learning_rate": 1e-2, "ema_decay": 0.9}
+    chosen = options(folder, tmp_path, recipe=recipe, densities=DensityRange(0.25, 1.0), prune_at=1)
+    result = train(small_model(), None, chosen, quiet)
+    (entry,) = result.log
+    half = FixedPruning(Score.MEAN, 1, 4)
+    assert entry.dense_top1 == pytest.approx(accuracy(weights_of(result), None, folder), abs=1e-3)
+    assert entry.sparse_top1 == pytest.approx(accuracy(weights_of(result), half, folder), abs=1e-3)
+    state = read_state(tmp_path)
+    assert state is not None
+    assert accuracy(state.model, None, folder) != entry.dense_top1, "weights and their average answer alike"
+
+
+def test_the_schedule_runs_over_all_epochs(folder: Path, tmp_path: Path) -> None:
+    chosen = options(folder, tmp_path)
+    log = train(small_model(), None, chosen, quiet).log
+    optimizer = make_optimizer(small_model().vit, chosen.recipe)
+    schedule = make_schedule(optimizer, chosen.recipe, 6)
+    for entry in log:
+        schedule.step_update(6 * entry.epoch - 1)
+        assert entry.learning_rate == optimizer.param_groups[0]["lr"]
+
+
+def test_another_seed_gives_other_weights(folder: Path, tmp_path: Path) -> None:
+    some, others = (
+        weights_of(train(small_model(), None, options(folder, tmp_path / str(seed), seed=seed), quiet))
+        for seed in (0, 1)
+    )
+    assert not torch.equal(some["head.weight"], others["head.weight"])
+
+
+def test_a_teacher_is_learnt_from_and_left_alone(folder: Path, tmp_path: Path) -> None:
+    before = sha256_of_weights(TEACHER.vit)
+    result = run("teacher", folder, tmp_path)
+    assert sha256_of_weights(TEACHER.vit) == before
+    log = result.log
+    assert log[0].importance_loss is not None and log[-1].importance_loss is not None
+    assert log[-1].importance_loss < log[0].importance_loss
+    assert log[0].logits_loss is not None
+    expected = log[0].label_loss + log[0].logits_loss + 3 * log[0].importance_loss
+    assert log[0].loss == pytest.approx(expected, abs=1e-3)
+
+
+def test_distillation_teaches_where_the_teacher_looks(folder: Path, tmp_path: Path) -> None:
+    """With and without the weight of importance, all else equal."""
+    found = []
+    for weight in (0.0, 10.0):
+        chosen = options(folder, tmp_path / str(weight), distillation=Distillation(importance=weight), score=Score.CLS)
+        found.append(train(small_model(), TEACHER, chosen, quiet).log[-1].importance_loss or 0.0)
+    assert found[1] < 0.7 * found[0]
+
+
+def test_alternation_by_epoch(folder: Path, tmp_path: Path) -> None:
+    log = run("epochs", folder, tmp_path).log
+    assert [entry.sparse_steps for entry in log] == [0, 6, 0]
+    assert log[0].density == 1.0 and log[1].density < 1
+
+
+def test_a_training_that_is_always_dense_says_nothing_of_pruning(folder: Path, tmp_path: Path) -> None:
+    result = run("dense", folder, tmp_path)
+    assert result.training is None
+    assert read_training(result.weights) is None
+    assert all(entry.sparse_top1 is None and entry.sparse_density is None for entry in result.log)
+    assert all(entry.sparse_steps == 0 and entry.density == 1.0 for entry in result.log)
+
+
+def test_a_new_head_has_the_classes_of_the_data(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="has 3 classes, the model 7"):
+        train(small_model(num_classes=7), None, options(folder, tmp_path / "kept"), quiet)
+    weights = weights_of(run("new head", folder, tmp_path / "new"))
+    assert weights["head.weight"].shape == (len(COLOURS), 32)
+    assert weights.keys() == small_model().vit.state_dict().keys()
+
+
+def test_a_flat_folder_with_validation_beside_it(tmp_path: Path) -> None:
+    root, held_out = square_folder(tmp_path / "all", 4), square_folder(tmp_path / "held-out", 2, seed=1)
+    chosen = options(root, tmp_path / "out", recipe={"epochs": 1, "warmup_epochs": 0.0})
+    chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, validation=held_out))
+    assert len(train(small_model(), None, chosen, quiet).log) == 1
+
+
+def test_a_model_without_a_class_token(folder: Path, tmp_path: Path) -> None:
+    def model() -> LoadedModel:
+        return small_model(class_token=False, global_pool="avg")
+
+    with pytest.raises(InvalidArgument, match="needs a class token"):
+        train(model(), None, options(folder, tmp_path, score=Score.CLS), quiet)
+    taught = Distillation(teacher_score=Score.MEAN)
+    log = train(model(), model(), options(folder, tmp_path, distillation=taught), quiet).log
+    assert log[-1].importance_loss is not None
+
+
+def test_fewer_images_than_a_batch(tmp_path: Path) -> None:
+    root = squares(tmp_path / "data", 3, 2)
+    result = train(small_model(), None, options(root, tmp_path / "out", recipe={"batch": 64}), quiet)
+    assert all(entry.steps == 1 for entry in result.log)
+    entry = result.log[0]
+    assert entry.images_per_second == pytest.approx(9 / entry.seconds, rel=0.5)
+    odd = options(root, tmp_path / "odd", recipe={"batch": 64, "mixup": 0.2})
+    with pytest.raises(InvalidArgument, match="Mixup pairs images, and a batch has 9"):
+        train(small_model(), None, odd, quiet)
