@@ -45,3 +45,9 @@ def write(name: str, command: str, found: dict[str, Any], machine: dict[str, str
     document = {"command": command, "created": created, "environment": machine, **found}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """Reads a committed result file."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found

@@ -36,7 +36,8 @@ from sait_deploy.demo.data import (
     stacked,
 )
 from sait_deploy.demo.recipe import student_options, teacher_options
-from sait_deploy.evaluation.evaluate import EvaluateOptions, evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation, Kind, Row
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.manifest import WeightsSource
@@ -141,7 +142,10 @@ def train_command(folder: Path, only: tuple[str, ...]) -> None:
 @main.command(name="evaluate")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("build/demo-training"), show_default=True)
 @click.option("--images", type=click.IntRange(min=100), default=IMAGES, show_default=True)
-def evaluate_command(folder: Path, images: int) -> None:
+@click.option(
+    "--bench", type=click.Path(path_type=Path), help="Times of the first student: compare at equal time, too."
+)
+def evaluate_command(folder: Path, images: int, bench: Path | None) -> None:
     """Answer held-out images with everything that is trained, and write the result file."""
     torch.set_num_threads(1)
     dataset, groupings = composed(CanvasOptions(), EVALUATION_SEED, images)
@@ -155,9 +159,9 @@ def evaluate_command(folder: Path, images: int) -> None:
             progress(f"{run.name} is not trained")
             continue
         student = run.name.startswith("student")
-        found[run.name] = _evaluated(
-            weights, run.options.score, WHOLE if student else BRIEF, dataset, groupings if student else ()
-        )
+        timed = dataclasses.replace(WHOLE, bench_report=bench)
+        options = timed if student else BRIEF
+        found[run.name] = _evaluated(weights, run.options.score, options, dataset, groupings if student else ())
         if student:
             shift[run.name] = _shifted(weights, images)
     summary = summarise(found)

@@ -14,22 +14,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from benchmarks.common import environment
 from sait_deploy import demo
+from sait_deploy.bench.machine import environment
 from sait_deploy.cli.render import progress
+from sait_deploy.dataset import evaluation_dataset
 from sait_deploy.demo.data import CanvasOptions
 from sait_deploy.demo.recipe import student_options, teacher_options
+from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.options import TrainOptions
 from sait_deploy.training.train import TrainResult, train
 from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
+
+DENSITIES = (Decimal("0.5"), Decimal("0.3"), Decimal("0.2"))
 
 
 def load(path: Path | None) -> LoadedModel:
@@ -67,12 +74,23 @@ def main(output: Path, seed: int, epochs: int | None, epoch_images: int | None) 
     second = shortened(student_options(output / "student", seed), epochs, epoch_images)
     done = train(load(taught.weights), load(taught.weights), second, progress)
     shutil.copyfile(done.weights, output / "model.safetensors")
+    student = load(done.weights)
+    assert student.training is not None
+    options = EvaluateOptions(densities=DENSITIES, lower_resolutions=())
+    dataset = evaluation_dataset(demo.NAME)
+    held_out = evaluate_model(student, student.training.score, student.training.prune_at, dataset, options, progress)
     report = {
         "architecture": demo.ARCHITECTURE,
         "canvas": dataclasses.asdict(CanvasOptions()),
         "teacher": told(first, taught.log),
         "student": told(second, done.log),
-        "environment": environment("torch", "timm", "accelerate", "scikit-learn", "scikit-image"),
+        "held_out": {
+            "images": held_out.images,
+            "source": held_out.image_source,
+            "top1_percent": {row.id: row.top1_percent for row in held_out.rows},
+        },
+        "environment": environment()
+        | {name: version(name) for name in ("torch", "timm", "accelerate", "scikit-learn", "scikit-image")},
     }
     (output / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     click.echo(f"wrote {output / 'model.safetensors'}")

@@ -8,9 +8,10 @@ import tomllib
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from sait_deploy import demo
 from sait_deploy.cli.options import Decorated, debug_option, json_option, model_options, weights_source
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from sait_deploy.training.train import TrainResult
     from sait_deploy.zoo import LoadedModel
 
+_OF_TEACHERS: Final = (
+    *("teacher_model", "teacher_blocks", "teacher_score"),
+    *("distill_logits", "distill_importance", "temperature"),
+)
 _RECIPE, _DATA, _DISTILLATION = Recipe(), DataOptions(), Distillation()
 
 
@@ -131,7 +136,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 )
 @json_option
 @debug_option
-def command(model: str | None, as_json: bool, **given: Any) -> None:
+@click.pass_context
+def command(context: click.Context, model: str | None, as_json: bool, **given: Any) -> None:
     """Train a model dense and sparse, so that one set of weights serves every density.
 
     Steps alternate between dense ones and ones in which tokens are dropped by the selection that is deployed. With
@@ -139,6 +145,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
 
     For several GPUs: accelerate launch -m sait_deploy train …
     """
+    _check_used(context, given)
     options = _options(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
     if model is None:
@@ -154,11 +161,23 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     if given["teacher"] is not None:
         request = WeightsRequest(WeightsSource.FILE, given["teacher"])
         teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
-    elif given["teacher_model"] is not None:
-        raise InvalidArgument("--teacher-model names a teacher without weights", "give --teacher FILE")
     if teacher is not None and options.alternation is Alternation.EPOCH:
         warn("a patent covers training by a teacher's class token in alternating epochs: see the notice in the README")
     _report(train(loaded, teacher, options, progress), as_json)
+
+
+def _check_used(context: click.Context, given: dict[str, Any]) -> None:
+    """Refuses options that what else was asked for leaves without a use."""
+    unused: list[tuple[bool, tuple[str, ...], str]] = [
+        (given["data"] == DEMO_DATA, ("val", "augmentation"), "is for folders of images, not for the demonstration's"),
+        (given["data"] != DEMO_DATA, ("epoch_images",), "is for the demonstration's digits, not for folders"),
+        (given["teacher"] is None, _OF_TEACHERS, "is for training with a teacher: give --teacher FILE"),
+        (given["alternation"] == Alternation.NEVER, ("density_range",), "is for sparse steps, and there are none"),
+    ]
+    for left_out, names, why in unused:
+        for name in names if left_out else ():
+            if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                raise InvalidArgument(f"--{name.replace('_', '-')} {why}", "leave it out")
 
 
 def _options(given: dict[str, Any]) -> TrainOptions:
@@ -181,8 +200,8 @@ def _options(given: dict[str, Any]) -> TrainOptions:
             layer_decay=given["layer_decay"],
             schedule=given["sched"],
             schedule_epochs=given["sched_epochs"],
-            warmup_epochs=min(given["warmup_epochs"], float(given["epochs"])),
-            least_learning_rate=min(given["min_lr"], given["lr"]),
+            warmup_epochs=given["warmup_epochs"],
+            least_learning_rate=given["min_lr"],
             clip=given["clip_grad"] or None,
             label_smoothing=given["smoothing"],
             mixup=given["mixup"],

@@ -84,6 +84,15 @@ class Engine:
         """Whether this process is the one that writes."""
         return bool(self._accelerator.is_main_process)
 
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return int(self._accelerator.num_processes)
+
+    def wait(self) -> None:
+        """Waits for all processes."""
+        self._accelerator.wait_for_everyone()
+
     def state(self, identity: dict[str, str], epochs: int, log: tuple[LogEntry, ...]) -> State:
         """Returns all that resuming needs."""
         average = None if self._average is None else dict(self._average.module.state_dict())
@@ -131,7 +140,7 @@ class Engine:
             if time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
                 progress(f"epoch {epoch + 1}: {step + 1} of {steps} steps, loss {meter.mean():.4f}")
-        sums = meter.sums(self._optimizer.param_groups[0]["lr"], steps)
+        sums = meter.sums(max(group["lr"] for group in self._optimizer.param_groups), steps)
         self._check_weights(epoch)
         return sums
 

@@ -26,7 +26,7 @@ _ELSEWHERE: Final = ("bnb*", "fused*")
 
 
 def make_optimizer(vit: VisionTransformer, recipe: Recipe) -> torch.optim.Optimizer:
-    """Makes timm's optimiser over a model's parameters; biases, norms and tokens do not decay.
+    """Makes timm's optimiser over a model's parameters; biases, norms and what timm excepts do not decay.
 
     Raises:
         InvalidArgument: timm has none of that name, or it needs what is not here.

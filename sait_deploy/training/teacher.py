@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -9,8 +11,25 @@ from torch import Tensor, nn
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.layers import token_importance
 from sait_deploy.models import check_supported
+from sait_deploy.preprocess import Preprocessing
 from sait_deploy.schedule import Score
 from sait_deploy.training.student import Pass, attend
+
+
+@dataclass(frozen=True, slots=True)
+class Renormalisation:
+    """From one model's normalised images to another's: times ``scale``, plus ``shift``, float32 [3, 1, 1] each."""
+
+    scale: Tensor
+    shift: Tensor
+
+    @classmethod
+    def between(cls, own: Preprocessing, other: Preprocessing) -> Renormalisation:
+        """Returns what takes images of one preprocessing to the other."""
+        mean, std, other_mean, other_std = (
+            torch.tensor(values)[:, None, None] for values in (own.mean, own.std, other.mean, other.std)
+        )
+        return cls(std / other_std, (mean - other_mean) / other_std)
 
 
 class Teacher(nn.Module):
@@ -20,13 +39,19 @@ class Teacher(nn.Module):
         vit: the model; its modules are used as they are, and are not to be trained.
         blocks: last blocks whose attention is averaged.
         score: how it is read off.
+        renormalisation: of images that are normalised for the student; None where both want the same.
 
     Raises:
         ModelError: the model is not supported.
         InvalidArgument: more blocks than it has, or no class token to read.
     """
 
-    def __init__(self, vit: VisionTransformer, blocks: int, score: Score) -> None:
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, vit: VisionTransformer, blocks: int, score: Score, renormalisation: Renormalisation | None = None
+    ) -> None:
         super().__init__()
         self.vit = check_supported(vit).eval().requires_grad_(False)
         if blocks > len(vit.blocks):
@@ -35,6 +60,10 @@ class Teacher(nn.Module):
             raise InvalidArgument("the teacher has no class token to read attention from", "use --teacher-score mean")
         self.first = len(vit.blocks) - blocks
         self.score = score
+        self.renormalises = renormalisation is not None
+        if renormalisation is not None:
+            self.register_buffer("scale", renormalisation.scale)
+            self.register_buffer("shift", renormalisation.shift)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stays in inference mode."""
@@ -44,6 +73,8 @@ class Teacher(nn.Module):
     def forward(self, images: Tensor) -> Pass:
         """Returns logits [B, classes] and importance float32 [B, N], the mean over the last blocks' attention."""
         vit, blocks = self.vit, list(self.vit.blocks)
+        if self.renormalises:
+            images = images * self.scale + self.shift
         x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
         for block in blocks[: self.first]:
             x = block(x)

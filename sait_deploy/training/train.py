@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.models import FixedPruning, check_pruning
 from sait_deploy.schedule import default_prune_at
 from sait_deploy.storage import check_writable
@@ -20,7 +20,7 @@ from sait_deploy.training.engine import Engine
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.options import Alternation, Head, TrainOptions
 from sait_deploy.training.state import STATE_FILE, WEIGHTS_FILE, deliver, read_state, save_state
-from sait_deploy.training.teacher import Teacher, check_pair
+from sait_deploy.training.teacher import Renormalisation, Teacher, check_pair
 from sait_deploy.weights import SparseTraining
 from sait_deploy.zoo import LoadedModel
 
@@ -67,16 +67,13 @@ def train(
     prune_at = default_prune_at(len(vit.blocks)) if options.prune_at is None else options.prune_at
     check_pruning(vit, FixedPruning(options.score, prune_at, vit.patch_embed.num_patches))
     _set_head(model, options)
-    teaching = None
-    if teacher is not None:
-        check_pair(vit, teacher.vit)
-        _check_normalisation(model, teacher)
-        teaching = Teacher(teacher.vit, options.distillation.teacher_blocks, options.distillation.teacher_score)
+    teaching = None if teacher is None else _teaching(model, teacher, options)
     data = open_data(options.data, vit, model.preprocessing, options.seed)
     check_writable(options.output / STATE_FILE)
     training = _training_of(options, prune_at)
-    identity = _identity(model, teacher, options, prune_at)
     engine = Engine(vit, teaching, data, options, prune_at)
+    progress = progress if engine.is_main else _say_nothing
+    identity = _identity(model, teacher, options, prune_at) | {"processes": str(engine.processes)}
     state = read_state(options.output)
     if state is not None:
         _check_same(identity, state.identity, options.output)
@@ -84,6 +81,8 @@ def train(
         progress(f"resumed after epoch {state.epochs} of {options.recipe.epochs}")
         if engine.is_main:
             deliver(options.output, state, training)  # what a crash left half done is made again
+    else:
+        progress(f"before training: {_validated(engine, options)[2]}")  # and every validation image can be read
     done, log = (state.epochs, state.log) if state is not None else (0, ())
     for epoch in range(done, options.recipe.epochs):
         log = (*log, _epoch(engine, data, epoch, options, progress))
@@ -91,17 +90,20 @@ def train(
             state = engine.state(identity, epoch + 1, log)
             save_state(options.output, state)
             deliver(options.output, state, training)
+        engine.wait()
     return TrainResult(options.output / WEIGHTS_FILE, log, training)
 
 
-def _check_normalisation(model: LoadedModel, teacher: LoadedModel) -> None:
-    """Both see the same tensors, which are normalised for the model."""
+def _teaching(model: LoadedModel, teacher: LoadedModel, options: TrainOptions) -> Teacher:
+    if teacher.vit is model.vit:
+        raise InvalidArgument("the teacher is the very model that is trained", "load it a second time")
+    check_pair(model.vit, teacher.vit)
     own, other = model.preprocessing, teacher.preprocessing
-    if not np.allclose((own.mean, own.std), (other.mean, other.std), atol=1e-3):
-        raise ModelError(
-            f"the teacher's images have mean {other.mean} and std {other.std}, the model's {own.mean} and {own.std}",
-            "choose a teacher that fits",
-        )
+    renormalisation = None
+    if not np.allclose((own.mean, own.std), (other.mean, other.std), atol=1e-6):
+        renormalisation = Renormalisation.between(own, other)
+    asked = options.distillation
+    return Teacher(teacher.vit, asked.teacher_blocks, asked.teacher_score, renormalisation)
 
 
 def _set_head(model: LoadedModel, options: TrainOptions) -> None:
@@ -123,9 +125,7 @@ def _epoch(
     began = time.perf_counter()
     sums = engine.train_epoch(epoch, progress)
     seconds = time.perf_counter() - began
-    sparse = options.alternation is not Alternation.NEVER
-    dense_top1 = engine.accuracy(None)
-    sparse_top1 = engine.accuracy(options.densities.low) if sparse else None
+    dense_top1, sparse_top1, found = _validated(engine, options)
     entry = LogEntry(
         epoch=epoch + 1,
         steps=sums.steps,
@@ -138,16 +138,29 @@ def _epoch(
         importance_loss=None if sums.importance_loss is None else round(sums.importance_loss, 5),
         dense_top1=round(dense_top1, 3),
         sparse_top1=None if sparse_top1 is None else round(sparse_top1, 3),
-        sparse_density=options.densities.low if sparse else None,
+        sparse_density=None if sparse_top1 is None else options.densities.low,
         seconds=round(seconds, 2),
         images_per_second=round(sums.images / seconds, 2),
     )
-    pruned = "" if sparse_top1 is None else f", {sparse_top1:.1f} % at density {options.densities.low:g}"
     progress(
-        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {dense_top1:.1f} % right{pruned}, "
+        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {found}, "
         f"{entry.images_per_second:.0f} images/s"
     )
     return entry
+
+
+def _validated(engine: Engine, options: TrainOptions) -> tuple[float, float | None, str]:
+    """Returns top-1 in percent, dense and at the lowest density trained at, and both in words."""
+    dense = engine.accuracy(None)
+    if options.alternation is Alternation.NEVER:
+        return dense, None, f"{dense:.1f} % right"
+    low = options.densities.low
+    sparse = engine.accuracy(low)
+    return dense, sparse, f"{dense:.1f} % right, {sparse:.1f} % at density {low:g}"
+
+
+def _say_nothing(_: str) -> None:
+    """Takes the lines of processes other than the first."""
 
 
 def _identity(model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, prune_at: int) -> dict[str, str]:

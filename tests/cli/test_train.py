@@ -30,19 +30,28 @@ REFUSED = [
     (["--model", "resnet18", "--random-weights"], 4, "a model of class ResNet cannot be pruned"),
     (["--weights", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
     (["--teacher", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
-    (["--teacher-model", "deit_small_patch16_224"], 2, "--teacher-model names a teacher without weights"),
+    (["--teacher-model", "deit_small_patch16_224"], 2, "--teacher-model is for training with a teacher"),
     (["--teacher", str(demo.WEIGHTS), "--teacher-blocks", "7"], 2, "the teacher has 6 blocks, not 7"),
-    (["--teacher-blocks", "0"], 2, "number of the teacher's blocks 0"),
+    (["--teacher", str(demo.WEIGHTS), "--teacher-blocks", "0"], 2, "number of the teacher's blocks 0"),
     (["--teacher", str(demo.WEIGHTS), "--teacher-model", "deit_tiny_patch16_224"], 4, "do not fit"),
-    (["--distill-logits", "-1"], 2, "distillation weight of logits -1.0"),
-    (["--temperature", "0"], 2, "temperature 0.0"),
+    (["--teacher", str(demo.WEIGHTS), "--distill-logits", "-1"], 2, "distillation weight of logits -1.0"),
+    (["--teacher", str(demo.WEIGHTS), "--temperature", "0"], 2, "temperature 0.0"),
+    (["--temperature", "2"], 2, "--temperature is for training with a teacher"),
+    (["--distill-importance", "0.5"], 2, "--distill-importance is for training with a teacher"),
+    (["--val", "somewhere"], 2, "--val is for folders of images"),
+    (["--augmentation", "light"], 2, "--augmentation is for folders of images"),
+    (["--data", "somewhere", "--epoch-images", "5"], 2, "--epoch-images is for the demonstration's digits"),
+    (["--alternation", "never", "--density-range", "0.2:0.5"], 2, "--density-range is for sparse steps"),
+    (["--min-lr", "1", "--lr", "0.1"], 2, "least learning rate 1.0"),
+    (["--epochs", "2", "--warmup-epochs", "3"], 2, "number of warm-up epochs 3.0"),
+    (["--epochs", "2", "--sched-epochs", "1"], 2, "number of the schedule's epochs 1"),
     (["--opt", "adamx"], 2, "there is no optimizer 'adamx'"),
     (["--sched", "sine"], 2, "there is no schedule 'sine'"),
     (["--density-range", "0.5"], 2, "density range '0.5' is not LOW:HIGH"),
     (["--density-range", "low:high"], 2, "density range 'low:high' is not LOW:HIGH"),
-    (["--density-range", "0:1"], 2, "density range 0:1 is not within (0, 1]"),
-    (["--density-range", "0.5:1.5"], 2, "density range 0.5:1.5 is not within (0, 1]"),
-    (["--density-range", "0.6:0.4"], 2, "density range 0.6:0.4 is not within (0, 1]"),
+    (["--density-range", "0:1"], 2, "density range 0:1 does not rise within (0, 1]"),
+    (["--density-range", "0.5:1.5"], 2, "density range 0.5:1.5 does not rise within (0, 1]"),
+    (["--density-range", "0.6:0.4"], 2, "density range 0.6:0.4 does not rise within (0, 1]"),
     (["--density-range", ""], 2, "density range '' is not LOW:HIGH"),
     (["--epochs", "0"], 2, "number of epochs 0"),
     (["--epochs", "many"], 2, "'many' is not a valid integer"),
@@ -68,7 +77,6 @@ REFUSED = [
     (["--alternation", "sometimes"], 2, "'sometimes' is not one of"),
     (["--amp", "fp8"], 2, "'fp8' is not one of"),
     (["--augmentation", "wild"], 2, "'wild' is not one of"),
-    (["--data", "nowhere"], 8, "there is no folder nowhere to train on"),
 ]
 
 
@@ -81,6 +89,12 @@ def test_bad_input_gets_one_line_and_writes_nothing(
     assert message in done.err
     assert "Traceback" not in done.err
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.safetensors")), "something was written"
+
+
+def test_data_that_are_nowhere(sait: Sait) -> None:
+    done = sait("train", "--data", "nowhere", "--epochs", "1")
+    assert (done.code, done.out) == (8, "")
+    assert "error: there is no folder nowhere to train on" in done.err
 
 
 @pytest.mark.parametrize("arguments", [["--opt", "adamx"], ["--sched", "x"], ["--teacher-model", "x"], ["--data", "x"]])
@@ -134,10 +148,10 @@ def test_a_teacher_of_another_name_and_width(sait: Sait, tmp_path: Path, picture
     assert json.loads(done.out)["log"][0]["logits_loss"] > 0
 
 
-def test_a_teacher_that_wants_other_pixels(sait: Sait, tmp_path: Path, pictures: Path) -> None:
-    done = sait("train", *FOLDER, *named_teacher(tmp_path, "deit_tiny_patch16_224"))
-    assert (done.code, done.out) == (4, "")
-    assert "error: the teacher's images have mean (0.485, 0.456, 0.406)" in done.err
+def test_a_teacher_that_wants_other_pixels_gets_them(sait: Sait, tmp_path: Path, pictures: Path) -> None:
+    done = sait("train", *FOLDER, *named_teacher(tmp_path, "deit_tiny_patch16_224"), "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["log"][0]["importance_loss"] > 0
 
 
 def test_data_of_other_classes(sait: Sait, pictures: Path) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
+from PIL import Image
 from safetensors import safe_open
 
-from sait_deploy.artifact import Artifact
+from sait_deploy import demo
+from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.cli.train import command as train_command
+from sait_deploy.dataset import PHOTOGRAPHS
+from sait_deploy.preprocess import list_images
+from sait_deploy.schedule import Score
+from sait_deploy.weights import SparseTraining, read_training
 from tests.exported import TinyExport
+from tests.tiny import save_weights
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -25,18 +37,63 @@ def run(*arguments: str | Path) -> str:
 
 
 @pytest.mark.slow
-def test_training_writes_a_checkpoint_and_a_second_cycle_goes_on_from_it(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    run("samples/train_demo.py", "--steps", "3", "--output", first)
-    run("samples/train_demo.py", "--steps", "2", "--seed", "2", "--start-from", first, "--output", second)
-    report = json.loads((second / "report.json").read_text(encoding="utf-8"))
-    assert [cycle["options"]["steps"] for cycle in report["cycles"]] == [3, 2]
-    assert 0 <= report["held_out"]["top1_percent"] <= 100
-    with safe_open(first / "model.safetensors", "pt") as before, safe_open(second / "model.safetensors", "pt") as after:
+def test_training_the_demonstration_writes_a_checkpoint_and_its_report(tmp_path: Path) -> None:
+    run("samples/train_demo.py", "--epochs", "1", "--epoch-images", "128", "--output", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [len(report[part]["log"]) for part in ("teacher", "student")] == [1, 1]
+    assert set(report["held_out"]["top1_percent"]) == {"dense", "density0.5", "density0.3", "density0.2"}
+    teacher, student = tmp_path / "teacher" / "model.safetensors", tmp_path / "model.safetensors"
+    with safe_open(teacher, "pt") as before, safe_open(student, "pt") as after:
         assert before.keys() == after.keys()
         weight = "blocks.0.attn.qkv.weight"
-        moved = (before.get_tensor(weight) - after.get_tensor(weight)).abs().max()
-        assert 0 < moved < 0.1
+        assert 0 < (before.get_tensor(weight) - after.get_tensor(weight)).abs().max() < 0.1
+    assert read_training(student) == SparseTraining(Score.MEAN, 1, 0.15, 0.75)
+    assert read_training(teacher) is None
+
+
+def test_composed_digits_are_a_folder_of_classes(tmp_path: Path) -> None:
+    run("samples/compose_digits.py", tmp_path / "val", "--per-class", "2", "--seed", "3")
+    found = list_images(tmp_path / "val")
+    assert found.classes == tuple(str(digit) for digit in range(10))
+    assert len(found.paths) == 20
+
+
+@pytest.mark.slow
+def test_the_shipped_digits_are_those_that_the_sample_composes(tmp_path: Path) -> None:
+    run("samples/compose_digits.py", tmp_path, "--per-class", "4", "--seed", "5")
+    for shipped in list_images(demo.IMAGES).paths:
+        again = tmp_path / shipped.relative_to(demo.IMAGES)
+        assert np.array_equal(np.asarray(Image.open(shipped)), np.asarray(Image.open(again)))
+
+
+@pytest.mark.slow
+def test_fine_tuning_trains_exports_and_says_what_next(tmp_path: Path) -> None:
+    """A DeiT-S that was never trained, two classes of two images: the way, not the result."""
+    photographs = list_images(PHOTOGRAPHS).paths
+    for part in ("train", "val"):
+        for number, photograph in enumerate(photographs[:4]):
+            folder = tmp_path / "photos" / part / f"class{number % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photograph, folder)
+    weights = save_weights(timm.create_model("deit_small_patch16_224"), tmp_path / "deit.safetensors")
+    printed = run(
+        *("samples/finetune_deit_s.py", tmp_path / "photos", "--weights", weights, "--output", tmp_path / "out"),
+        *("--epochs", "1", "--batch-size", "4"),
+    )
+    assert "deit_small_patch16_224-adaptive" in printed
+    assert "sait-deploy tune --max-drop 0.5" in printed.splitlines()[-1]
+    adaptive = open_artifact(tmp_path / "out" / "artifacts" / "deit_small_patch16_224-adaptive")
+    assert adaptive.manifest.weights.trained_sparse
+    assert adaptive.manifest.model.classes == 2
+
+
+def test_the_imagenet_recipe_names_options_that_train_has() -> None:
+    """It cannot be run here; what it says must be understood."""
+    text = (ROOT / "samples" / "imagenet" / "deit_small.toml").read_text(encoding="utf-8")
+    known = {name.removeprefix("--") for option in train_command.params for name in option.opts}
+    values = tomllib.loads(text)
+    assert values and set(values) <= known
+    assert timm.is_model(values["model"])
 
 
 def test_an_artifact_checks_itself_and_classifies(demo_workspace: Path) -> None:

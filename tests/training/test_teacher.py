@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing, normalised
 from sait_deploy.schedule import Score
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation
 from sait_deploy.training.student import Student
-from sait_deploy.training.teacher import Teacher, check_pair
+from sait_deploy.training.teacher import Renormalisation, Teacher, check_pair
 from tests.tiny import FAMILIES, family, images_for, importance_of, relative_difference, small_vit
 
 CASES = [(name, score) for name in FAMILIES for score in Score if score is Score.MEAN or family(name).has_class_token]
@@ -48,6 +51,21 @@ def test_a_teacher_stays_in_inference_mode_and_is_not_trained() -> None:
     losses.total.backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(parameter.grad is not None for parameter in student_vit.parameters())
+
+
+def test_images_normalised_for_the_student_are_as_the_teacher_wants_them() -> None:
+    own = Preprocessing(
+        (32, 32), (32, 32), CropMode.CENTER, Interpolation.BILINEAR, True, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    )
+    other = dataclasses.replace(own, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    vit = small_vit()
+    wanted = Teacher(vit, 1, Score.CLS)(torch.from_numpy(normalised(pixels, other)))
+    renormalising = Teacher(vit, 1, Score.CLS, Renormalisation.between(own, other))
+    found = renormalising(torch.from_numpy(normalised(pixels, own)))
+    assert relative_difference(found.logits, wanted.logits) < 1e-4
+    plain = Teacher(vit, 1, Score.CLS)(torch.from_numpy(normalised(pixels, own)))
+    assert relative_difference(plain.logits, wanted.logits) > 1e-2
 
 
 @pytest.mark.parametrize("blocks", [4, 100])

@@ -60,15 +60,16 @@ def test_a_small_model_learns_colours_dense_and_sparse(folder: Path, tmp_path: P
     assert all(entry.sparse_density == 0.3 for entry in result.log)
     assert all(entry.logits_loss is None and entry.loss == entry.label_loss for entry in result.log)
     assert sha256_of_weights(model.vit) != first
-    assert len(lines) == 6
-    assert lines[0].startswith("epoch 1 of 6: loss ")
+    assert len(lines) == 7
+    assert lines[0].startswith("before training: ")
+    assert lines[1].startswith("epoch 1 of 6: loss ")
     assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, WEIGHTS_FILE, LOG_CSV, LOG_JSON, CURVE_FILE}
     assert result.weights == tmp_path / WEIGHTS_FILE
     assert result.training == read_training(result.weights) == SparseTraining(Score.MEAN, 0, 0.3, 1.0)
 
 
 def test_the_log_tells_the_accuracy_of_the_weights_delivered(folder: Path, tmp_path: Path) -> None:
-    recipe = {"epochs": 1, "learning_rate": 1e-2, "ema_decay": 0.9}
+    recipe = {"epochs": 1, "learning_rate": 3e-3, "warmup_epochs": 0.0, "ema_decay": 0.9}
     chosen = options(folder, tmp_path, recipe=recipe, densities=DensityRange(0.25, 1.0), prune_at=1)
     result = train(small_model(), None, chosen, quiet)
     (entry,) = result.log
