@@ -35,28 +35,36 @@ from sait_deploy.demo.data import (
     compose_scenes,
     stacked,
 )
-from sait_deploy.demo.recipe import student_options, teacher_options
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import Evaluation, Kind, Row
+from sait_deploy.evaluation.results import Evaluation, Kind, Row, from_json, to_json
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.manifest import WeightsSource
-from sait_deploy.points import mass_point
+from sait_deploy.points import PointRequest, mass_point
 from sait_deploy.schedule import Score, default_prune_at
-from sait_deploy.training.options import Alternation, Distillation, TrainOptions
+from sait_deploy.storage import write_whole
+from sait_deploy.training.demonstration import student_options, teacher_options
+from sait_deploy.training.options import Alternation, TrainOptions
 from sait_deploy.training.train import train
 from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 SEEDS: Final = (0, 1, 2)
-IMAGES: Final = 4000
+IMAGES: Final = 3000
 EVALUATION_SEED: Final = 11
-DENSITIES: Final = tuple(map(Decimal, ("0.7", "0.49", "0.39", "0.28", "0.2", "0.15", "0.1")))
+DENSITIES: Final = tuple(map(Decimal, ("0.7", "0.49", "0.28", "0.15", "0.1", "0.07")))
 """0.49 and 0.28 save 40 % and 55 % of the multiply-accumulates."""
 CONTROLS: Final = tuple(map(Decimal, ("0.49", "0.28", "0.15")))
-MASSES: Final = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-WHOLE: Final = EvaluateOptions(densities=DENSITIES, points=tuple(map(mass_point, MASSES)), controls=CONTROLS)
+MASSES: Final = (
+    *map(mass_point, (0.97, 0.95, 0.9, 0.8, 0.7)),
+    *(PointRequest(f"mass{mass:g}-least8", mass, 8) for mass in (0.9, 0.8, 0.7)),
+)
+"""By mass alone, and with at least 8 tokens: what little a peaked importance leaves may be too little."""
+WHOLE: Final = EvaluateOptions(
+    densities=DENSITIES, points=MASSES, controls=CONTROLS[:2], lower_resolutions=(88, 80, 72, 64, 56)
+)
 BRIEF: Final = EvaluateOptions(densities=CONTROLS, lower_resolutions=())
-_LIGHT_LIMIT: Final = 0.5
+POINTS_ALONE: Final = EvaluateOptions(points=MASSES, lower_resolutions=())
+LIGHT_LIMIT: Final = 0.5
 """Points that a mass may lose on light clutter to be chosen."""
 
 
@@ -87,10 +95,6 @@ def runs(folder: Path) -> list[Run]:
     by_class = dataclasses.replace(student_options(folder / "cls-0", 0), score=Score.CLS)
     found.append(Run("cls-0", by_class, taught=True))
     found.append(Run("epoch-0", student_options(folder / "epoch-0", 0, Alternation.EPOCH), taught=True))
-    logits_only = dataclasses.replace(
-        student_options(folder / "logits-only-0", 0), distillation=Distillation(importance=0.0)
-    )
-    found.append(Run("logits-only-0", logits_only, taught=True))
     return found
 
 
@@ -145,31 +149,53 @@ def train_command(folder: Path, only: tuple[str, ...]) -> None:
 @click.option(
     "--bench", type=click.Path(path_type=Path), help="Times of the first student: compare at equal time, too."
 )
-def evaluate_command(folder: Path, images: int, bench: Path | None) -> None:
-    """Answer held-out images with everything that is trained, and write the result file."""
+@click.option("--only", multiple=True, metavar="NAME", help="Answer with these alone; repeatable.  [default: all]")
+def evaluate_command(folder: Path, images: int, bench: Path | None, only: tuple[str, ...]) -> None:
+    """Answer held-out images with what is trained and was not asked yet, and with all of it write the result file."""
     torch.set_num_threads(1)
-    dataset, groupings = composed(CanvasOptions(), EVALUATION_SEED, images)
-    teacher = folder / "teacher" / "model.safetensors"
-    plain = _evaluated(teacher, Score.MEAN, BRIEF, dataset)
-    found: dict[str, Evaluation] = {"teacher": plain, "teacher by cls": _evaluated(teacher, Score.CLS, BRIEF, dataset)}
-    shift: dict[str, Any] = {}
-    for run in runs(folder):
-        weights = folder / run.name / "model.safetensors"
-        if not weights.is_file():
-            progress(f"{run.name} is not trained")
-            continue
-        student = run.name.startswith("student")
-        timed = dataclasses.replace(WHOLE, bench_report=bench)
-        options = timed if student else BRIEF
-        found[run.name] = _evaluated(weights, run.options.score, options, dataset, groupings if student else ())
-        if student:
-            shift[run.name] = _shifted(weights, images)
-    summary = summarise(found)
-    logs = {name: _log(folder / name) for name in ("teacher", *(run.name for run in runs(folder)))}
+    wanted = {"teacher": Score.MEAN, "teacher by cls": Score.CLS} | {r.name: r.options.score for r in runs(folder)}
+    for name, score in wanted.items():
+        if not only or name in only:
+            _answered(folder, name, score, images, bench)
+    if only:
+        return
+    found = {name: from_json(_kept_file(folder, name).read_text(encoding="utf-8")) for name in wanted}
+    shift = {
+        name: json.loads((folder / name / "shift.json").read_text(encoding="utf-8"))
+        for name in wanted
+        if name.startswith("student")
+    }
+    logs = {name: _log(folder / name) for name in wanted if name != "teacher by cls"}
     evaluations = {name: dataclasses.asdict(evaluation) for name, evaluation in found.items()}
-    document = {"images": images, "summary": summary, "shift": shift, "evaluations": evaluations, "logs": logs}
+    document = {
+        "images": images,
+        "summary": summarise(found),
+        "shift": shift,
+        "evaluations": evaluations,
+        "logs": logs,
+    }
     machine = environment("torch", "timm", "accelerate", "scikit-learn", "scikit-image")
     click.echo(write("demo_training", "python -m benchmarks.demo_training evaluate", document, machine))
+
+
+def _kept_file(folder: Path, name: str) -> Path:
+    place, _, score = name.partition(" by ")
+    return folder / place / f"evaluation{score and '-' + score}.json"
+
+
+def _answered(folder: Path, name: str, score: Score, images: int, bench: Path | None) -> None:
+    """Evaluates one training and keeps what was found beside its weights; what is there already stays."""
+    file, student = _kept_file(folder, name), name.startswith("student")
+    weights = file.parent / "model.safetensors"
+    if not file.is_file():
+        dataset, groupings = composed(CanvasOptions(), EVALUATION_SEED, images)
+        options = BRIEF
+        if student:
+            options = dataclasses.replace(WHOLE, bench_report=bench if name == "student-0" else None)
+        evaluation = _evaluated(weights, score, options, dataset, groupings if student else ())
+        write_whole(file, to_json(evaluation).encode())
+    if student and not (file.parent / "shift.json").is_file():
+        write_whole(file.parent / "shift.json", json.dumps(_shifted(weights, images)).encode())
 
 
 def _log(folder: Path) -> Any:
@@ -192,28 +218,24 @@ def _evaluated(
 def _shifted(weights: Path, images: int) -> dict[str, Any]:
     """Chooses a mass on light clutter, and the density of equal cost there; then lets both meet other images."""
     light, _ = composed(LIGHT_CLUTTER, EVALUATION_SEED + 1, images)
-    masses = tuple(map(mass_point, MASSES))
-    options = EvaluateOptions(points=masses, lower_resolutions=())
-    rows = {row.id: row for row in _evaluated(weights, Score.MEAN, options, light).rows}
-    within = [rows[point.name] for point in masses if _change(rows[point.name]) >= -_LIGHT_LIMIT]
-    chosen = min(within, key=lambda row: row.macs, default=rows[masses[0].name])
+    rows = {row.id: row for row in _evaluated(weights, Score.MEAN, POINTS_ALONE, light).rows}
+    masses = [rows[point.name] for point in MASSES]
+    chosen = min((row for row in masses if _change(row) >= -LIGHT_LIMIT), key=lambda row: row.macs, default=None)
+    if chosen is None:
+        return {"mass": None}
+    densities = [row for row in rows.values() if row.kind is Kind.DENSITY and row.macs >= chosen.macs]
+    kept = int(min(densities, key=lambda row: row.macs).kept_mean)
     assert chosen.point is not None
-    patches = demo.ARCHITECTURE["img_size"] ** 2 // demo.ARCHITECTURE["patch_size"] ** 2
-    kept = min(int(row.kept_mean) for row in rows.values() if row.kind is Kind.DENSITY and row.macs >= chosen.macs)
-    density = Decimal(kept) / patches
-    both = EvaluateOptions(
-        densities=(round(density, 6),), points=(mass_point(chosen.point.mass),), lower_resolutions=()
-    )
-    found: dict[str, Any] = {"mass": chosen.point.mass, "kept by density": kept}
+    mass = PointRequest("mass", chosen.point.mass, chosen.point.min_keep)
+    both = EvaluateOptions(points=(mass, PointRequest("fixed", 1.0, kept, kept)), lower_resolutions=())
+    found: dict[str, Any] = {"mass": chosen.label, "kept by density": kept}
     for name, canvas in (("light", LIGHT_CLUTTER), ("heavy", HEAVY_CLUTTER), ("two objects", TWO_OBJECTS)):
         shifted, _ = composed(canvas, EVALUATION_SEED + 2, images)
-        evaluation = _evaluated(weights, Score.MEAN, both, shifted)
-        by_kind = {row.kind: row for row in evaluation.rows if row.id in (f"mass{chosen.point.mass:g}", "dense")}
-        fixed = next(row for row in evaluation.rows if row.kind is Kind.DENSITY and round(row.kept_mean) == kept)
+        there = {row.id: row for row in _evaluated(weights, Score.MEAN, both, shifted).rows}
         found[name] = {
-            "dense_top1_percent": by_kind[Kind.DENSE].top1_percent,
-            "mass": _told(by_kind[Kind.MASS]),
-            "density": _told(fixed),
+            "dense_top1_percent": there["dense"].top1_percent,
+            "mass": _told(there["mass"]),
+            "density": _told(there["fixed"]),
         }
     return found
 
@@ -261,7 +283,7 @@ def summarise(found: dict[str, Evaluation]) -> dict[str, Any]:
 
 def _mean(values: dict[str, Any], names: list[str]) -> dict[str, float] | None:
     chosen = [values[name] for name in names]
-    return {"mean": round(float(np.mean(chosen)), 3), "sd": round(float(np.std(chosen)), 3)} if chosen else None
+    return {"mean": round(float(np.mean(chosen)), 3), "sd": round(float(np.std(chosen, ddof=1)), 3)} if chosen else None
 
 
 def _row(evaluation: Evaluation, row_id: str) -> Row:

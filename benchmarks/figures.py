@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from benchmarks.accuracy_figures import accuracy
 from benchmarks.common import read_result
 
 README: Final = Path(__file__).parent.parent / "README.md"

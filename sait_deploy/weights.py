@@ -6,9 +6,10 @@ import argparse
 import hashlib
 import json
 import pickle
+import unicodedata
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,10 @@ _NAMED: Final = 3
 
 
 TRAINING_KEY: Final = "sait_deploy.training"
-"""Under which a safetensors file says how its weights were trained sparse."""
+"""Under which a safetensors file says, as one JSON object, how its weights were trained."""
+
+CLASSES_KEY: Final = "classes"
+"""Member of that object: the names of the classes. Its others are all fields of ``SparseTraining``, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,53 @@ class SparseTraining:
     high: float
 
 
+def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> dict[str, str]:
+    """Returns the metadata of a safetensors file by which ``read_training`` and ``read_class_names`` know its weights.
+
+    It is one key alone: safetensors writes several in an order that changes from run to run.
+
+    Args:
+        training: how they were trained sparse; None where every step was dense.
+        class_names: a name for each class of the head.
+    """
+    said = {} if training is None else asdict(training)
+    return {TRAINING_KEY: json.dumps({**said, CLASSES_KEY: list(class_names)})}
+
+
+def is_class_name(name: str) -> bool:
+    """Returns whether a class can be called so: not empty, and of no control characters or halves of characters."""
+    return bool(name) and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+
+
 def read_training(path: Path) -> SparseTraining | None:
     """Returns how a file's weights were trained sparse; None where it does not say.
 
     Raises:
-        ModelError: what it says cannot be understood.
+        ModelError: what it says of its training cannot be understood.
     """
+    said = _read_said(path)
+    return None if said is None else said.training
+
+
+def read_class_names(path: Path) -> tuple[str, ...] | None:
+    """Returns the names of a file's classes, in the order of its head's; None where it does not say.
+
+    Raises:
+        ModelError: what it says of its training cannot be understood.
+    """
+    said = _read_said(path)
+    return None if said is None else said.class_names
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a file says of its training."""
+
+    training: SparseTraining | None
+    class_names: tuple[str, ...] | None
+
+
+def _read_said(path: Path) -> _Said | None:
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -64,14 +109,31 @@ def read_training(path: Path) -> SparseTraining | None:
         return None
     try:
         said = json.loads(text)
-        found = SparseTraining(Score(said["score"]), int(said["prune_at"]), float(said["low"]), float(said["high"]))
-        if not (found.prune_at >= 0 and 0 < found.low <= found.high <= 1):
-            raise ValueError
-        return found
+        if not isinstance(said, dict):
+            raise TypeError
+        return _Said(_said_training(said), _said_class_names(said))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise ModelError(
             f"weights file {path} says of its training what cannot be understood", "save it again without metadata"
         ) from None
+
+
+def _said_training(said: dict[str, Any]) -> SparseTraining | None:
+    if CLASSES_KEY in said and said.keys().isdisjoint(field.name for field in fields(SparseTraining)):
+        return None
+    found = SparseTraining(Score(said["score"]), int(said["prune_at"]), float(said["low"]), float(said["high"]))
+    if not (found.prune_at >= 0 and 0 < found.low <= found.high <= 1):
+        raise ValueError
+    return found
+
+
+def _said_class_names(said: dict[str, Any]) -> tuple[str, ...] | None:
+    if CLASSES_KEY not in said:
+        return None
+    names = said[CLASSES_KEY]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) and is_class_name(name) for name in names)):
+        raise ValueError
+    return tuple(names)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

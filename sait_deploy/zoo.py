@@ -21,7 +21,14 @@ from sait_deploy.manifest import ModelInfo, WeightsInfo, WeightsSource
 from sait_deploy.models import check_supported, geometry_of
 from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing
 from sait_deploy.quiet import errors_only
-from sait_deploy.weights import SparseTraining, load_weights, read_state_dict, read_training, sha256_of_weights
+from sait_deploy.weights import (
+    SparseTraining,
+    load_weights,
+    read_class_names,
+    read_state_dict,
+    read_training,
+    sha256_of_weights,
+)
 
 RANDOM_SEED: Final = 0
 
@@ -112,8 +119,8 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
         )
     if weights.source is WeightsSource.FILE:
         assert weights.path is not None
-        vit = _from_file(name, weights.path, image_size)
-        return describe(vit, name, weights.source, str(weights.path), read_training(weights.path))
+        vit, path = _from_file(name, weights.path, image_size), weights.path
+        return describe(vit, name, weights.source, str(path), read_training(path), read_class_names(path))
     if weights.source is WeightsSource.PRETRAINED:
         vit = _create(name, image_size, pretrained=True)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
@@ -126,7 +133,12 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
 
 
 def describe(
-    model: nn.Module, name: str, source: WeightsSource, origin: str | None, training: SparseTraining | None = None
+    model: nn.Module,
+    name: str,
+    source: WeightsSource,
+    origin: str | None,
+    training: SparseTraining | None = None,
+    class_names: tuple[str, ...] | None = None,
 ) -> LoadedModel:
     """Describes a model that exists in memory.
 
@@ -136,11 +148,15 @@ def describe(
         source: where its weights came from.
         origin: the file or hub name.
         training: how they were trained sparse, where they were.
+        class_names: of its classes, where the weights bring them; None for what is known of the source.
 
     Raises:
-        ModelError: it is not supported.
+        ModelError: it is not supported, or has another number of classes than there are names.
     """
     vit = check_supported(model).eval()
+    if class_names is not None and len(class_names) != vit.num_classes:
+        wrong = f"weights {origin} name {len(class_names)} classes, and have {vit.num_classes}"
+        raise ModelError(wrong, "save them again without metadata")
     patch, size = vit.patch_embed.patch_size, vit.patch_embed.img_size
     info = ModelInfo(
         name=name,
@@ -149,7 +165,7 @@ def describe(
         image_size=(int(size[0]), int(size[1])),
         patch_size=(int(patch[0]), int(patch[1])),
         classes=vit.num_classes,
-        labels=_labels(vit, source),
+        labels=class_names or _labels(vit, source),
         geometry=geometry_of(vit),
     )
     weights = WeightsInfo(source, origin, sha256_of_weights(vit), trained_sparse=training is not None)
@@ -170,8 +186,7 @@ def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
         return describe(vit, demo.NAME, source, f"seed {RANDOM_SEED}")
     chosen = demo.WEIGHTS if path is None else path
     load_weights(vit, read_state_dict(chosen), chosen.name)
-    origin = chosen.name if path is None else str(path)
-    return describe(vit, demo.NAME, source, origin, read_training(chosen))
+    return describe(vit, demo.NAME, source, str(path or chosen.name), read_training(chosen), read_class_names(chosen))
 
 
 def _check_known(name: str) -> None:
@@ -191,11 +206,8 @@ def _create(
         # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
         with torch.device("meta"):
             check_supported(timm.create_model(name))
-    options: dict[str, Any] = {}
-    if image_size is not None:
-        options["img_size"] = image_size
-    if classes is not None:
-        options["num_classes"] = classes
+    asked = {"img_size": image_size, "num_classes": classes}
+    options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     try:
         with errors_only(*_CHATTY):
             model = timm.create_model(name, pretrained=pretrained, **options)
@@ -260,10 +272,8 @@ def _converted(
 
 def _default_image_size(vit: VisionTransformer) -> tuple[int, int]:
     config = getattr(vit, "pretrained_cfg", None) or {}
-    size = config.get("input_size")
-    return (
-        (int(size[1]), int(size[2])) if size else (int(vit.patch_embed.img_size[0]), int(vit.patch_embed.img_size[1]))
-    )
+    size = config.get("input_size") or (3, *vit.patch_embed.img_size)
+    return int(size[1]), int(size[2])
 
 
 def _labels(vit: VisionTransformer, source: WeightsSource) -> tuple[str, ...] | None:
@@ -272,8 +282,7 @@ def _labels(vit: VisionTransformer, source: WeightsSource) -> tuple[str, ...] | 
     subset = infer_imagenet_subset(vit) if source is WeightsSource.PRETRAINED else None
     if subset is None:
         return None
-    names = ImageNetInfo(subset)
-    return tuple(names.index_to_description(i) for i in range(vit.num_classes))
+    return tuple(map(ImageNetInfo(subset).index_to_description, range(vit.num_classes)))
 
 
 def _preprocessing(vit: VisionTransformer) -> Preprocessing:

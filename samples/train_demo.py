@@ -27,10 +27,10 @@ from sait_deploy.bench.machine import environment
 from sait_deploy.cli.render import progress
 from sait_deploy.dataset import evaluation_dataset
 from sait_deploy.demo.data import CanvasOptions
-from sait_deploy.demo.recipe import student_options, teacher_options
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.manifest import WeightsSource
+from sait_deploy.training.demonstration import student_options, teacher_options
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.options import TrainOptions
 from sait_deploy.training.train import TrainResult, train
@@ -89,7 +89,7 @@ def main(output: Path, seed: int, epochs: int | None, epoch_images: int | None) 
             "source": held_out.image_source,
             "top1_percent": {row.id: row.top1_percent for row in held_out.rows},
         },
-        "environment": environment()
+        "environment": environment(1)
         | {name: version(name) for name in ("torch", "timm", "accelerate", "scikit-learn", "scikit-image")},
     }
     (output / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ from sait_deploy.weights import (
     TRAINING_KEY,
     SparseTraining,
     load_weights,
+    metadata_of,
+    read_class_names,
     read_state_dict,
     read_training,
     sha256_of_weights,
@@ -394,6 +398,7 @@ def saying(folder: Path, text: str) -> Path:
 
 def test_a_file_says_how_it_was_trained_sparse(tmp_path: Path) -> None:
     assert read_training(saying(tmp_path, SAID)) == SparseTraining(Score.CLS, 3, 0.25, 0.75)
+    assert read_class_names(tmp_path / "w.safetensors") is None
     assert_same(read_state_dict(tmp_path / "w.safetensors"), some_tensors())
 
 
@@ -401,6 +406,26 @@ def test_a_file_says_how_it_was_trained_sparse(tmp_path: Path) -> None:
 def test_a_file_that_says_nothing_of_its_training(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     save_file(some_tensors(), tmp_path / "w.safetensors", metadata)
     assert read_training(tmp_path / "w.safetensors") is None
+    assert read_class_names(tmp_path / "w.safetensors") is None
+
+
+@pytest.mark.parametrize("training", [None, SparseTraining(Score.MEAN, 0, 0.1, 1.0)])
+def test_a_file_names_its_classes(tmp_path: Path, training: SparseTraining | None) -> None:
+    names = ("red", 'a "square"', "été", "猫\u3000", "می\u200cشود")
+    save_file(some_tensors(), tmp_path / "w.safetensors", metadata_of(training, names))
+    assert read_class_names(tmp_path / "w.safetensors") == names
+    assert read_training(tmp_path / "w.safetensors") == training
+    assert_same(read_state_dict(tmp_path / "w.safetensors"), some_tensors())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1), min_size=1, max_size=20))
+def test_any_names_without_control_characters_come_back(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "named.safetensors"
+    save_file(some_tensors(), path, metadata_of(None, names))
+    assert read_class_names(path) == tuple(names)
 
 
 def test_files_of_other_kinds_say_nothing_of_their_training(checkpoint: Path, tmp_path: Path) -> None:
@@ -408,6 +433,7 @@ def test_files_of_other_kinds_say_nothing_of_their_training(checkpoint: Path, tm
     torch.save({"state_dict": some_tensors(), TRAINING_KEY: SAID}, tmp_path / "w.bin")
     assert read_training(checkpoint) is None
     assert read_training(tmp_path / "w.bin") is None
+    assert read_class_names(tmp_path / "w.bin") is None
     assert read_training(tmp_path / "nowhere.safetensors") is None
     assert read_training(tmp_path) is None
 
@@ -437,13 +463,28 @@ def test_damage_is_left_for_who_reads_the_weights(tmp_path: Path, content: bytes
         SAID.replace("3,", "Infinity,"),
         SAID.replace("0.25", "[]"),
         SAID.replace('"high": 0.75', '"higher": 0.75'),
+        SAID.replace("}", ', "classes": "cat"}'),
+        SAID.replace("}", ', "classes": null}'),
+        SAID.replace("0.75", '7, "classes": ["cat"]'),
+        '{"classes": []}',
+        '{"classes": [""]}',
+        '{"classes": 3}',
+        '{"classes": {"cat": 0}}',
+        '{"classes": ["cat", 3]}',
+        '{"classes": ["cat", null]}',
+        '{"classes": ["cat\\u001b[31m"]}',
+        '{"classes": ["cat\\n"]}',
+        '{"classes": ["\\ud800"]}',
+        '{"classes": ["cat"], "prune_at": 3}',
+        '["classes"]',
         "[" * 100_000,
     ],
     ids=lambda text: str(text)[:40],
 )
 def test_what_cannot_be_understood_of_a_training_is_refused(tmp_path: Path, text: str) -> None:
     path = saying(tmp_path, text)
-    with pytest.raises(ModelError) as refused:
-        read_training(path)
-    assert refused.value.message == f"weights file {path} says of its training what cannot be understood"
-    assert refused.value.hint
+    for read in (read_training, read_class_names):
+        with pytest.raises(ModelError) as refused:
+            read(path)
+        assert refused.value.message == f"weights file {path} says of its training what cannot be understood"
+        assert refused.value.hint

@@ -19,7 +19,7 @@ from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.models import check_supported
 from sait_deploy.schedule import Score
-from sait_deploy.weights import TRAINING_KEY, SparseTraining, sha256_of_weights
+from sait_deploy.weights import TRAINING_KEY, SparseTraining, metadata_of, sha256_of_weights
 from sait_deploy.zoo import WeightsRequest, describe, load_model, model_entry, supported_names
 from tests.tiny import family, save_weights, small_vit
 
@@ -265,6 +265,32 @@ def test_a_weights_file_brings_how_it_was_trained(tmp_path: Path, name: str) -> 
     save_weights(plain.vit, path)
     loaded = load_model(name, WeightsRequest(WeightsSource.FILE, path))
     assert loaded.training is None and not loaded.weights.trained_sparse
+
+
+@pytest.mark.parametrize("name", ["test_vit", demo.NAME])
+def test_a_weights_file_brings_the_names_of_its_classes(tmp_path: Path, name: str) -> None:
+    plain = load_model(name, RANDOM)
+    path = tmp_path / "weights.safetensors"
+    request = WeightsRequest(WeightsSource.FILE, path)
+    save_file(dict(plain.vit.state_dict()), path)
+    assert load_model(name, request).info.labels is None
+    names = tuple(f"class of {index}" for index in range(plain.info.classes))
+    for training in (None, SparseTraining(Score.MEAN, 1, 0.3, 1.0)):
+        save_file(dict(plain.vit.state_dict()), path, metadata_of(training, names))
+        loaded = load_model(name, request)
+        assert loaded.info.labels == names
+        assert loaded.training == training
+        assert loaded.weights.sha256 == plain.weights.sha256
+    save_file(dict(plain.vit.state_dict()), path, metadata_of(None, names[1:]))
+    with pytest.raises(ModelError) as refused:
+        load_model(name, request)
+    assert refused.value.message == f"weights {path} name {len(names) - 1} classes, and have {len(names)}"
+    assert refused.value.hint
+
+
+def test_names_of_classes_need_a_head() -> None:
+    with pytest.raises(ModelError, match="name 2 classes, and have 0"):
+        describe(small_vit(num_classes=0), "mine", WeightsSource.MEMORY, None, class_names=("a", "b"))
 
 
 def test_a_description_says_how_weights_in_memory_were_trained() -> None:

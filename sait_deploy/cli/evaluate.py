@@ -94,7 +94,13 @@ _DEFAULTS: Final = EvaluateOptions()
     "--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: as trained, else depth // 4]"
 )
 @click.option("--runtime", metavar="NAME", help=f"What runs an artifact: one of {', '.join(RuntimeName)}.")
-@click.option("--device", default=_DEFAULTS.device, show_default=True, metavar="NAME", help="Where torch runs.")
+@click.option(
+    "--device",
+    default=_DEFAULTS.device,
+    show_default=True,
+    metavar="NAME",
+    help="Where torch runs; an artifact runs where --runtime does.",
+)
 @threads_option
 @click.option("--batch-size", type=int, default=_DEFAULTS.batch, show_default=True, metavar="N", help="Images at once.")
 @click.option("--limit", type=int, metavar="N", help="Images at most, evenly spaced.  [default: all]")

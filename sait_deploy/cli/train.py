@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from enum import StrEnum
@@ -114,7 +115,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @_number("--lr", _RECIPE.learning_rate, "Peak learning rate.")
 @_number("--weight-decay", _RECIPE.weight_decay, "Weight decay.")
 @_number("--layer-decay", _RECIPE.layer_decay, "Factor of the learning rate from block to block, towards the input.")
-@_number("--sched", _RECIPE.schedule, "timm's name of the schedule.")
+@_number("--sched", _RECIPE.schedule, "timm's name of the schedule, cosine or tanh.")
 @click.option("--sched-epochs", type=int, metavar="N", help="Epochs that it spans, warm-up included.  [default: all]")
 @_number("--warmup-epochs", _RECIPE.warmup_epochs, "Epochs of linear rise.")
 @_number("--min-lr", _RECIPE.least_learning_rate, "Learning rate at the end.")
@@ -148,7 +149,8 @@ def command(context: click.Context, model: str | None, as_json: bool, **given: A
     _check_used(context, given)
     options = _options(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
-    if model is None:
+    speaks = os.environ.get("RANK", "0") == "0"  # of several processes the first, which they all know from the launcher
+    if model is None and speaks:
         progress(f"no --model: training the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that training needs, what to name first where none of it is installed
 
@@ -161,9 +163,11 @@ def command(context: click.Context, model: str | None, as_json: bool, **given: A
     if given["teacher"] is not None:
         request = WeightsRequest(WeightsSource.FILE, given["teacher"])
         teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
-    if teacher is not None and options.alternation is Alternation.EPOCH:
+    if teacher is not None and options.alternation is Alternation.EPOCH and speaks:
         warn("a patent covers training by a teacher's class token in alternating epochs: see the notice in the README")
-    _report(train(loaded, teacher, options, progress), as_json)
+    result = train(loaded, teacher, options, progress)
+    if result.is_main:
+        _report(result, as_json)
 
 
 def _check_used(context: click.Context, given: dict[str, Any]) -> None:

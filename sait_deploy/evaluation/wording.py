@@ -59,7 +59,7 @@ def too_few(result: TuneResult, splits: SplitOptions) -> TuneResult:
         result,
         outcome=Outcome.TOO_FEW_IMAGES,
         message=f"{result.calibration.images} images to choose on cannot decide {limit_words(result.limit)}: "
-        f"even a point without a single loss needs {needed}",
+        f"even a point that changes no answer needs {needed}",
         hint=f"give at least {whole} with --images{share}, or allow more; until then run dense",
     )
 

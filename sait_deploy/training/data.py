@@ -15,11 +15,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sait_deploy import demo
 from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
 from sait_deploy.demo.data import Split, compose, compose_many, load_sources
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.preprocess import ImageLike, ImageSet, Preprocessing, list_images, normalised, open_image, preprocess
 from sait_deploy.training.options import DEMO_DATA, Augmentation, DataOptions
+from sait_deploy.weights import is_class_name
 
 VALIDATION_SEED: Final = 3
 """Of the demonstration's validation images: neither those of evaluations nor those of tuning."""
@@ -100,15 +102,25 @@ class TrainingData:
         train: images varied for training and labels.
         validation: images as deployed, and labels.
         sampler: the order of ``train``.
-        classes: number of classes.
+        class_names: names of the classes, in the order of their labels.
         source: where the images come from, in words.
     """
 
     train: Dataset[tuple[Tensor, int]]
     validation: Dataset[tuple[Tensor, int]]
     sampler: EpochSampler
-    classes: int
+    class_names: tuple[str, ...]
     source: str
+
+    @property
+    def images(self) -> int:
+        """Number of images to train on."""
+        return len(self.sampler)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
     def start(self, epoch: int) -> None:
         """Makes this epoch's order and images those to come."""
@@ -146,8 +158,8 @@ def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Prepr
         return _digits(options, vit, preprocessing, seed)
     train_folder, validation_folder = _folders(options)
     found, held_out = _labelled(train_folder), _labelled(validation_folder)
-    classes = len(found.classes or ())
-    _check_classes(classes, vit, str(train_folder))
+    names = found.classes or ()
+    _check_classes(len(names), vit, str(train_folder))
     if found.classes != held_out.classes:
         differing = sorted(set(found.classes or ()) ^ set(held_out.classes or ()))[:3]
         raise InvalidArgument(
@@ -157,7 +169,7 @@ def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Prepr
     labels = np.array(held_out.labels, dtype=np.int64)[chosen]
     validation = Prepared([held_out.paths[i] for i in chosen], labels, preprocessing)
     train = FolderImages(found, _transform(options.augmentation, vit, preprocessing))
-    return TrainingData(train, validation, EpochSampler(len(train), seed), classes, str(train_folder))
+    return TrainingData(train, validation, EpochSampler(len(train), seed), names, str(train_folder))
 
 
 def _digits(options: DataOptions, vit: VisionTransformer, preprocessing: Preprocessing, seed: int) -> TrainingData:
@@ -165,7 +177,7 @@ def _digits(options: DataOptions, vit: VisionTransformer, preprocessing: Preproc
     images, labels = compose_many(Split.HELD_OUT, options.validation_images, VALIDATION_SEED)
     train = ComposedDigits(options.epoch_images, seed, preprocessing)
     validation = Prepared(list(images), labels, preprocessing)
-    return TrainingData(train, validation, EpochSampler(len(train), seed), DEMO_CLASSES, "composed digits")
+    return TrainingData(train, validation, EpochSampler(len(train), seed), demo.LABELS, "composed digits")
 
 
 def loader_of(
@@ -205,6 +217,9 @@ def _labelled(folder: Path) -> ImageSet:
     empty = next((name for i, name in enumerate(found.classes) if i not in seen), None)
     if empty is not None:
         raise ImageError(f"class folder {folder / empty} holds no image", "remove it, or put its images there")
+    nameless = next((name for name in found.classes if not is_class_name(name)), None)
+    if nameless is not None:
+        raise InvalidArgument(f"class folder {nameless!r} in {folder} has no name that can be printed", "rename it")
     if len(found.classes) < 2:
         raise InvalidArgument(f"{folder} has one class only, {found.classes[0]!r}", "training needs two or more")
     return found

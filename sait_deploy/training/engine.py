@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from timm.utils import ModelEmaV3
 from torch import Tensor
+from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
 from sait_deploy.models import FixedPruning, PrunableViT
@@ -21,7 +22,7 @@ from sait_deploy.training.log import LogEntry
 from sait_deploy.training.losses import Losses, losses_of
 from sait_deploy.training.meter import Meter, Sums
 from sait_deploy.training.options import Amp, TrainOptions
-from sait_deploy.training.plan import kept_in_step
+from sait_deploy.training.plan import check_alternates, check_batches, kept_in_step
 from sait_deploy.training.recipe import make_mixup, make_optimizer, make_schedule, set_drop_path
 from sait_deploy.training.state import State
 from sait_deploy.training.student import Student, unfuse_on_cpu
@@ -30,6 +31,7 @@ from sait_deploy.training.teacher import Teacher
 try:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
 except ImportError:
     raise MissingDependency("accelerate", "training", extra="train") from None
 
@@ -50,7 +52,8 @@ class Engine:
         prune_at: block to prune in.
 
     Raises:
-        InvalidArgument: an optimiser or schedule that timm has not, or a precision that the device has not.
+        InvalidArgument: an optimiser or schedule that timm has not, a precision that the device has not, processes
+            that divide the model or more than a step's images between them, or no step, or no sparse one, in all.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Engine:
         recipe = options.recipe
         self._options, self._data, self._teacher = options, data, teacher
         self._accelerator = _accelerator(recipe.amp)
+        check_batches(data.images, recipe.batch, self.processes)
         device = self._accelerator.device
         for one in (vit, None if teacher is None else teacher.vit):
             if one is not None and device.type == "cpu":
@@ -71,11 +75,12 @@ class Engine:
         self._loader_seed = loader.generator
         optimizer = make_optimizer(self._vit, recipe)
         self._model, self._optimizer, self._loader = self._accelerator.prepare(self._student, optimizer, loader)
+        check_alternates(recipe.epochs, len(self._loader), options.alternation)
         self._schedule = make_schedule(optimizer, recipe, len(self._loader))
         self._average = None
         if recipe.ema_decay is not None:
             self._average = ModelEmaV3(self._vit, decay=recipe.ema_decay, use_warmup=True)
-        self._mixup = make_mixup(recipe, data.classes, len(data.sampler))
+        self._mixup = make_mixup(recipe, data.classes, data.images)
         if teacher is not None:
             teacher.to(device)
 
@@ -129,13 +134,13 @@ class Engine:
         """
         self._begin(epoch)
         options, steps = self._options, len(self._loader)
-        batch = min(options.recipe.batch, len(self._data.sampler))
+        batch = min(options.recipe.batch, self._data.images)
         meter = Meter(epoch, batch * self._accelerator.num_processes)
         told = time.monotonic()
         batches = iter(self._loader)
         for step in range(steps):
             images, labels = _next(batches)
-            kept = kept_in_step(epoch, step, self._patches, options.alternation, options.densities, options.seed)
+            kept = kept_in_step(epoch, step, steps, self._patches, options.alternation, options.densities, options.seed)
             meter.add(self._step(images, labels, kept, epoch * steps + step), kept, self._patches)
             if time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
@@ -144,26 +149,37 @@ class Engine:
         self._check_weights(epoch)
         return sums
 
-    @torch.inference_mode()
-    def accuracy(self, density: float | None) -> float:
-        """Returns top-1 on the validation images in percent, of the weights that are delivered.
+    def accuracies(self, densities: Sequence[float | None]) -> list[float]:
+        """Returns top-1 on the validation images in percent at each density, of the weights that are delivered.
+
+        Every image is read once, by one of the processes; all of them return the same.
 
         Args:
-            density: kept share of the patch tokens; None for all.
+            densities: kept shares of the patch tokens; None for all.
+
+        Raises:
+            ImageError: an image cannot be read.
         """
+        accelerator, validation = self._accelerator, self._data.validation
         vit = self._vit if self._average is None else self._average.module
-        pruning = None
-        if density is not None:
-            kept = kept_at_density(parse_density(str(density)), self._patches)
-            pruning = FixedPruning(self._options.score, self._student.prune_at, kept)
-        deployed, right, seen = PrunableViT(vit, pruning), 0, 0
-        batches = iter(loader_of(self._data.validation, _VALIDATION_BATCH, self._options.data.workers))
-        while seen < len(self._data.validation):  # type: ignore[arg-type]
-            images, labels = _next(batches)
-            device = self._accelerator.device
-            right += int((deployed(images.to(device))[0].argmax(dim=1) == labels.to(device)).sum())
-            seen += len(labels)
-        return 100.0 * right / seen
+        deployed = [PrunableViT(vit, self._pruning(density)) for density in densities]
+        images = len(validation)  # type: ignore[arg-type]
+        share = Subset(validation, range(accelerator.process_index, images, self.processes))
+        loader = loader_of(share, _VALIDATION_BATCH, self._options.data.workers)
+        right = torch.zeros(len(deployed), dtype=torch.int64, device=accelerator.device)
+        batches = iter(loader)
+        with torch.inference_mode():
+            for _ in range(len(loader)):
+                seen, labels = (tensor.to(accelerator.device) for tensor in _next(batches))
+                for index, model in enumerate(deployed):
+                    right[index] += (model(seen)[0].argmax(dim=1) == labels).sum()
+        return [100.0 * count / images for count in accelerator.reduce(right, "sum").tolist()]
+
+    def _pruning(self, density: float | None) -> FixedPruning | None:
+        if density is None:
+            return None
+        kept = kept_at_density(parse_density(str(density)), self._patches)
+        return FixedPruning(self._options.score, self._student.prune_at, kept)
 
     def _begin(self, epoch: int) -> None:
         """Makes all that is drawn from here on a function of seed and epoch: no random state has to be saved."""
@@ -216,13 +232,39 @@ def _next(batches: Any) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+def check_parallelism(kind: DistributedType, accumulated: int) -> None:
+    """Checks that processes divide the images of a step between them, and nothing else.
+
+    Args:
+        kind: how accelerate is told to divide the work.
+        accumulated: steps that it is told to add up gradients over.
+
+    Raises:
+        InvalidArgument: the model is divided too, or gradients of several steps are added up.
+    """
+    if kind is not DistributedType.NO and not kind.name.startswith("MULTI_"):
+        raise InvalidArgument(
+            f"training on several devices by {kind.value} is not supported",
+            "choose plain data parallelism in accelerate config",
+        )
+    if accumulated != 1:
+        raise InvalidArgument(
+            f"gradients of {accumulated} steps are not added up", "set gradient_accumulation_steps to 1 for accelerate"
+        )
+
+
 def _accelerator(amp: Amp) -> Accelerator:
     AcceleratorState._reset_state()  # it would hold a process to the precision of its first training
     try:
         accelerator = Accelerator(mixed_precision=amp.value)
-    except ValueError as error:
-        first = str(error).splitlines()[0]
+    except (ValueError, ImportError) as error:  # the latter where what accelerate is told to use is missing
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, ImportError) or amp is Amp.NONE:
+            raise InvalidArgument(
+                f"accelerate cannot do what it is told to: {first}", "change it by accelerate config"
+            ) from None
         raise InvalidArgument(f"mixed precision {amp.value} cannot be had here: {first}", "use --amp no") from None
+    check_parallelism(accelerator.distributed_type, accelerator.gradient_accumulation_steps)
     if amp is Amp.FP16 and accelerator.device.type == "cpu":
         raise InvalidArgument("mixed precision fp16 cannot be had on a CPU", "use --amp bf16 or --amp no")
     return accelerator

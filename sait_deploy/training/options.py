@@ -135,7 +135,7 @@ class Recipe:
         learning_rate: its peak.
         weight_decay: of matrices; biases, norms and what timm excepts have none.
         layer_decay: factor of the learning rate from each block to the one before; 1 for none.
-        schedule: timm's name of the schedule, updated every step.
+        schedule: timm's name of the schedule, cosine or tanh, updated every step.
         schedule_epochs: epochs that the schedule spans, warm-up included; None for as many as there are. Where it spans
             more, the training ends before the schedule does.
         warmup_epochs: epochs of linear rise.

@@ -15,8 +15,8 @@ from timm.scheduler import create_scheduler_v2
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.training.options import Recipe
 
-SCHEDULES: Final = ("cosine", "tanh", "step", "multistep", "poly")
-"""timm's schedules that a number of epochs defines."""
+SCHEDULES: Final = ("cosine", "tanh")
+"""timm's schedules that a number of epochs defines: its others need milestones or powers of their own."""
 
 _SECOND_ORDER: Final = ("adahessian",)
 """timm's optimisers that need gradients of gradients, which a step does not compute."""

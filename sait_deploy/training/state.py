@@ -6,8 +6,8 @@ The state is written first and holds all else, so that whatever a crash leaves c
 from __future__ import annotations
 
 import io
-import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from sait_deploy.errors import TrainingError
 from sait_deploy.storage import write_whole
 from sait_deploy.training.curve import training_curve
 from sait_deploy.training.log import LogEntry, to_csv, to_json
-from sait_deploy.weights import TRAINING_KEY, SparseTraining
+from sait_deploy.weights import SparseTraining, metadata_of
 
 WEIGHTS_FILE: Final = "model.safetensors"
 STATE_FILE: Final = "state.pt"
@@ -91,16 +91,20 @@ def read_state(folder: Path) -> State | None:
         ) from None
 
 
-def deliver(folder: Path, state: State, training: SparseTraining | None) -> None:
+def deliver(folder: Path, state: State, training: SparseTraining | None, class_names: Sequence[str]) -> None:
     """Writes what users of a training want: weights, log and curve.
+
+    Args:
+        folder: to write to.
+        state: what is delivered.
+        training: how the weights were trained sparse; None where every step was dense.
+        class_names: of the head's classes.
 
     Raises:
         StorageError: something could not be written.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.delivered.items()}
-    # One key alone: safetensors writes several in an order that changes from run to run.
-    metadata = None if training is None else {TRAINING_KEY: json.dumps(asdict(training))}
-    write_whole(folder / WEIGHTS_FILE, save(weights, metadata))
+    write_whole(folder / WEIGHTS_FILE, save(weights, metadata_of(training, class_names)))
     write_whole(folder / LOG_CSV, to_csv(state.log).encode())
     write_whole(folder / LOG_JSON, to_json(state.log).encode())
     accuracies: dict[str, list[float | None]] = {"dense": [entry.dense_top1 for entry in state.log]}

@@ -36,11 +36,13 @@ class TrainResult:
         weights: file of the weights to deploy, a plain timm state dict.
         log: an entry per epoch.
         training: how the weights were trained sparse; None where every step was dense.
+        is_main: whether this process is the one, of several, that wrote them.
     """
 
     weights: Path
     log: tuple[LogEntry, ...]
     training: SparseTraining | None
+    is_main: bool
 
 
 def train(
@@ -73,14 +75,16 @@ def train(
     training = _training_of(options, prune_at)
     engine = Engine(vit, teaching, data, options, prune_at)
     progress = progress if engine.is_main else _say_nothing
-    identity = _identity(model, teacher, options, prune_at) | {"processes": str(engine.processes)}
+    if engine.processes > 1:
+        progress(f"{engine.processes} processes train together, each on {options.recipe.batch} images a step")
+    identity = _identity(model, teacher, options, prune_at, data) | {"processes": str(engine.processes)}
     state = read_state(options.output)
     if state is not None:
         _check_same(identity, state.identity, options.output)
         engine.restore(state)
         progress(f"resumed after epoch {state.epochs} of {options.recipe.epochs}")
         if engine.is_main:
-            deliver(options.output, state, training)  # what a crash left half done is made again
+            deliver(options.output, state, training, data.class_names)  # what a crash left half done is made again
     else:
         progress(f"before training: {_validated(engine, options)[2]}")  # and every validation image can be read
     done, log = (state.epochs, state.log) if state is not None else (0, ())
@@ -89,9 +93,9 @@ def train(
         if engine.is_main:
             state = engine.state(identity, epoch + 1, log)
             save_state(options.output, state)
-            deliver(options.output, state, training)
+            deliver(options.output, state, training, data.class_names)
         engine.wait()
-    return TrainResult(options.output / WEIGHTS_FILE, log, training)
+    return TrainResult(options.output / WEIGHTS_FILE, log, training, engine.is_main)
 
 
 def _teaching(model: LoadedModel, teacher: LoadedModel, options: TrainOptions) -> Teacher:
@@ -151,11 +155,11 @@ def _epoch(
 
 def _validated(engine: Engine, options: TrainOptions) -> tuple[float, float | None, str]:
     """Returns top-1 in percent, dense and at the lowest density trained at, and both in words."""
-    dense = engine.accuracy(None)
     if options.alternation is Alternation.NEVER:
+        (dense,) = engine.accuracies([None])
         return dense, None, f"{dense:.1f} % right"
     low = options.densities.low
-    sparse = engine.accuracy(low)
+    dense, sparse = engine.accuracies([None, low])
     return dense, sparse, f"{dense:.1f} % right, {sparse:.1f} % at density {low:g}"
 
 
@@ -163,7 +167,9 @@ def _say_nothing(_: str) -> None:
     """Takes the lines of processes other than the first."""
 
 
-def _identity(model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, prune_at: int) -> dict[str, str]:
+def _identity(
+    model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, prune_at: int, data: TrainingData
+) -> dict[str, str]:
     """Returns what two starts of one training have in common, name to value."""
     found = {"model": model.info.name, "first weights": model.weights.sha256, "prune_at": str(prune_at)}
     found["teacher"] = "none" if teacher is None else teacher.weights.sha256
@@ -176,7 +182,8 @@ def _identity(model: LoadedModel, teacher: LoadedModel | None, options: TrainOpt
             found[name] = str(value)
 
     add("", asdict(options))
-    return found
+    found |= {"number of training images": str(data.images), "number of classes": str(data.classes)}
+    return found | {f"class {index}": name for index, name in enumerate(data.class_names)}
 
 
 def _check_same(wanted: dict[str, str], found: dict[str, str], folder: Path) -> None:

@@ -14,9 +14,10 @@ import torch
 from sait_deploy import demo
 from sait_deploy.demo.data import load_sources
 from sait_deploy.training.state import LOG_JSON, WEIGHTS_FILE
+from sait_deploy.weights import read_class_names
 from tests.cli.calls import Sait
 from tests.tiny import save_weights
-from tests.training.small import squares
+from tests.training.small import COLOURS, squares
 
 SHORT = ("--epochs", "1", "--epoch-images", "16", "--val-images", "4", "--batch-size", "8")
 REFUSED = [
@@ -47,6 +48,9 @@ REFUSED = [
     (["--epochs", "2", "--sched-epochs", "1"], 2, "number of the schedule's epochs 1"),
     (["--opt", "adamx"], 2, "there is no optimizer 'adamx'"),
     (["--sched", "sine"], 2, "there is no schedule 'sine'"),
+    (["--sched", "poly"], 2, "there is no schedule 'poly'"),
+    (["--batch-size", "16"], 2, "a training of one step has no sparse one"),
+    (["--alternation", "epoch"], 2, "a training of one epoch has no sparse one where epochs alternate"),
     (["--density-range", "0.5"], 2, "density range '0.5' is not LOW:HIGH"),
     (["--density-range", "low:high"], 2, "density range 'low:high' is not LOW:HIGH"),
     (["--density-range", "0:1"], 2, "density range 0:1 does not rise within (0, 1]"),
@@ -185,6 +189,7 @@ def test_json_and_a_second_start(sait: Sait, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     said = json.loads(done.out)
     assert said["weights"] == str(Path("out") / WEIGHTS_FILE)
+    assert read_class_names(tmp_path / "out" / WEIGHTS_FILE) == demo.LABELS
     (entry,) = said["log"]
     assert (entry["epoch"], entry["steps"], entry["sparse_steps"], entry["sparse_density"]) == (1, 2, 1, 0.4)
     assert said["log"] == json.loads((tmp_path / "out" / LOG_JSON).read_text())
@@ -205,6 +210,36 @@ def test_a_table_and_where_the_weights_are(sait: Sait) -> None:
     assert headings[:2] == ["epoch", "loss"]
     assert row[0] == "1" and row[3:5] == ["–", "–"]
     assert done.err.splitlines()[-1] == f"- weights are in {Path('out') / WEIGHTS_FILE}; export them with --weights"
+
+
+@pytest.mark.parametrize(("rank", "times"), [(None, 1), ("0", 1), ("1", 0), ("13", 0)])
+def test_of_several_processes_the_first_one_speaks(
+    sait: Sait, monkeypatch: pytest.MonkeyPatch, rank: str | None, times: int
+) -> None:
+    """As launchers number them; what ends a process is said by each."""
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    teacher = ("--teacher", demo.WEIGHTS, "--teacher-blocks", "7")
+    done = sait("train", *SHORT, "--epochs", "2", "--alternation", "epoch", *teacher)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("no --model: training the demonstration model") == times
+    assert done.err.count("a patent covers training") == times
+    assert done.err.count("the teacher has 6 blocks, not 7") == 1
+
+
+@pytest.mark.slow
+def test_weights_bring_the_names_of_the_classes_to_whatever_reads_them(
+    sait: Sait, tmp_path: Path, pictures: Path
+) -> None:
+    done = sait("train", *FOLDER, "--random-weights", "--new-head", "-o", "out")
+    assert done.code == 0, done.err
+    model = ("--model", "test_vit", "--imgsz", "64", "--weights", Path("out") / WEIGHTS_FILE)
+    done = sait("export", *model, "--density", "0.5")
+    assert done.code == 0, done.err
+    done = sait("predict", "pictures/val/red/000.png", "--json")
+    assert done.code == 0, done.err
+    assert any(f'"{name}"' in done.out for name in COLOURS)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def items(dataset: object) -> list[tuple[Tensor, int]]:
 
 def test_a_folder_of_train_and_val(tmp_path: Path, model: LoadedModel) -> None:
     data = opened(of_folder(squares(tmp_path, 4, 2)), model)
-    assert data.classes == 3
+    assert data.class_names == tuple(COLOURS)
+    assert (data.classes, data.images) == (3, 12)
     assert data.source == str(tmp_path / "train")
     assert Counter(label for _, label in items(data.train)) == {0: 4, 1: 4, 2: 4}
     assert Counter(label for _, label in items(data.validation)) == {0: 2, 1: 2, 2: 2}
@@ -205,6 +206,25 @@ def test_other_classes_than_the_models(tmp_path: Path, classes: int) -> None:
     assert "--new-head" in error.hint
 
 
+@pytest.mark.parametrize("name", ["red\n", "r\x1b[31med", "red\udcff"], ids=ascii)
+def test_a_class_that_cannot_be_printed(tmp_path: Path, model: LoadedModel, name: str) -> None:
+    squares(tmp_path, 1, 1)
+    try:
+        (tmp_path / "train" / "red").rename(tmp_path / "train" / name)
+    except OSError:
+        pytest.skip("no folder can have that name here")
+    error = refuse(of_folder(tmp_path), model)
+    assert isinstance(error, InvalidArgument)
+    assert error.message == f"class folder {name!r} in {tmp_path / 'train'} has no name that can be printed"
+
+
+def test_classes_are_called_whatever_can_be_written(tmp_path: Path, model: LoadedModel) -> None:
+    squares(tmp_path, 1, 1)
+    for part in ("train", "val"):
+        (tmp_path / part / "red").rename(tmp_path / part / "می\u200cشود\u3000猫")
+    assert opened(of_folder(tmp_path), model).class_names == ("blue", "green", "می\u200cشود\u3000猫")
+
+
 def test_validation_of_other_classes(tmp_path: Path, model: LoadedModel) -> None:
     squares(tmp_path, 1, 1)
     (tmp_path / "val" / "red").rename(tmp_path / "val" / "rot")
@@ -234,6 +254,7 @@ def test_demo_data() -> None:
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, items(data.train), strict=True))
     other = items(opened(DataOptions(epoch_images=5, validation_images=4), model, seed=1).train)
     assert not any(torch.equal(a, b) for (a, _), (b, _) in zip(first, other, strict=True))
+    assert data.class_names == demo.LABELS
     images, labels = compose_many(Split.HELD_OUT, 4, VALIDATION_SEED)
     wanted = preprocess(images, model.preprocessing)
     for (image, label), expected, known in zip(items(data.validation), wanted, labels, strict=True):

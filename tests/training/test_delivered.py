@@ -20,7 +20,7 @@ from sait_deploy.training.train import train
 from sait_deploy.weights import SparseTraining
 from sait_deploy.zoo import WeightsRequest, load_model
 from tests.tiny import HALF
-from tests.training.small import options, quiet
+from tests.training.small import COLOURS, options, quiet
 
 SIZE = 96
 
@@ -34,12 +34,14 @@ def test_a_trained_checkpoint_is_loaded_and_exported_with_torchs_answers(folder:
     assert loaded.weights.trained_sparse
     assert loaded.training == result.training == SparseTraining(Score.MEAN, 2, 0.4, 0.9)
     assert loaded.info.classes == 3
+    assert loaded.info.labels == tuple(COLOURS)
 
     found = list_images(folder / "val")
     images = preprocess(found.paths, loaded.preprocessing)
     artifacts = export_model(loaded, ExportOptions(densities=(HALF,), prune_at=2, output=tmp_path / "artifacts"))
     for artifact, pruning in zip(artifacts, (None, FixedPruning(Score.MEAN, 2, 18)), strict=True):
         assert artifact.manifest.weights.trained_sparse
+        assert artifact.manifest.model.labels == tuple(COLOURS)
         with torch.no_grad():
             wanted = PrunableViT(loaded.vit, pruning)(torch.from_numpy(images))[0].numpy()
         answered = runtime.load(artifact).run(images)

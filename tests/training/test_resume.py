@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from sait_deploy.training.options import (
     Alternation,
     Augmentation,
     DensityRange,
+    Head,
 )
-from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state
+from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state, save_state
 from sait_deploy.training.train import train
 from tests.training.small import (
     EPOCHS,
@@ -118,6 +120,47 @@ def test_another_model_teacher_or_data_in_the_same_folder_is_refused(folder: Pat
     other = squares(tmp_path / "other", 8, 2)
     with pytest.raises(InvalidArgument, match=r"its data\.source is"):
         train(small_model(), None, options(other, tmp_path / "out"), quiet)
+
+
+def test_images_added_between_two_starts_are_noticed(tmp_path: Path) -> None:
+    root = squares(tmp_path / "data", 4, 2)
+    chosen = options(root, tmp_path / "out", recipe={"batch": 4})
+    train(small_model(), None, chosen, quiet)
+    before = (tmp_path / "out" / STATE_FILE).read_bytes()
+    shutil.copy(root / "train" / "red" / "000.png", root / "train" / "red" / "more.png")
+    with pytest.raises(InvalidArgument, match="its number of training images is 12, not 13"):
+        train(small_model(), None, chosen, quiet)
+    (root / "train" / "red" / "more.png").unlink()
+    for part in ("train", "val"):
+        (root / part / "green").rename(root / part / "lime")
+    with pytest.raises(InvalidArgument, match="its class 1 is green, not lime"):
+        train(small_model(), None, chosen, quiet)
+    assert (tmp_path / "out" / STATE_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", ["number of training images", "number of classes", "class 2", "seed"])
+def test_a_state_that_does_not_say_something_is_refused(folder: Path, tmp_path: Path, missing: str) -> None:
+    chosen = options(folder, tmp_path, recipe={"epochs": 1})
+    train(small_model(), None, chosen, quiet)
+    state = read_state(tmp_path)
+    assert state is not None
+    del state.identity[missing]
+    save_state(tmp_path, state)
+    with pytest.raises(InvalidArgument, match=f"its {missing} is None, not"):
+        train(small_model(), None, chosen, quiet)
+
+
+def test_a_class_that_went_to_another_is_noticed(tmp_path: Path) -> None:
+    """As many images, of the first two classes that there were."""
+    root = squares(tmp_path / "data", 4, 2)
+    chosen = options(root, tmp_path / "out", recipe={"batch": 4}, head=Head.NEW)
+    train(small_model(), None, chosen, quiet)
+    for part in ("train", "val"):
+        for image in (root / part / "red").iterdir():
+            image.rename(root / part / "green" / f"more{image.name}")
+        (root / part / "red").rmdir()
+    with pytest.raises(InvalidArgument, match="its number of classes is 3, not 2"):
+        train(small_model(), None, chosen, quiet)
 
 
 def test_workers_may_differ_from_start_to_start(folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from sait_deploy.errors import StorageError, TrainingError
 from sait_deploy.schedule import Score
@@ -28,10 +27,11 @@ from sait_deploy.training.state import (
     read_state,
     save_state,
 )
-from sait_deploy.weights import SparseTraining, read_state_dict, read_training
+from sait_deploy.weights import SparseTraining, read_class_names, read_state_dict, read_training
 
 ENTRY = LogEntry(1, 10, 5, 0.7, 5e-5, 2.0, 1.5, 0.25, 0.25, 20.0, 17.5, 0.3, 3.0, 53.3)
 TRAINING = SparseTraining(Score.MEAN, 1, 0.3, 1.0)
+NAMES = ("cat", 'dog & "hound"', "été", "猫")
 
 
 def state(epochs: int = 1, *, size: int = 8) -> State:
@@ -143,28 +143,28 @@ def test_a_log_of_another_layout_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_delivered(tmp_path: Path) -> None:
     whole = state(2)
-    deliver(tmp_path, whole, TRAINING)
+    deliver(tmp_path, whole, TRAINING, NAMES)
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS_FILE, LOG_CSV, LOG_JSON, CURVE_FILE}
     weights = read_state_dict(tmp_path / WEIGHTS_FILE)
     assert whole.average is not None
     assert list(weights) == sorted(whole.average)
     assert all(torch.equal(weights[name], tensor) for name, tensor in whole.average.items())
     assert read_training(tmp_path / WEIGHTS_FILE) == TRAINING
+    assert read_class_names(tmp_path / WEIGHTS_FILE) == NAMES
     assert [LogEntry(**entry) for entry in json.loads((tmp_path / LOG_JSON).read_text())] == list(whole.log)
     assert len((tmp_path / LOG_CSV).read_text().splitlines()) == 3
     curve = (tmp_path / CURVE_FILE).read_text()
     assert curve.startswith("<svg") and "density 0.3" in curve and "dense" in curve
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for _ in range(8):
-        deliver(tmp_path, whole, TRAINING)
+        deliver(tmp_path, whole, TRAINING, NAMES)
         assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}, "the same state, the same bytes"
 
 
-def test_weights_that_were_never_sparse_say_nothing_of_it(tmp_path: Path) -> None:
-    deliver(tmp_path, state(), None)
+def test_weights_that_were_never_sparse_name_their_classes_alone(tmp_path: Path) -> None:
+    deliver(tmp_path, state(), None, NAMES)
     assert read_training(tmp_path / WEIGHTS_FILE) is None
-    with safe_open(tmp_path / WEIGHTS_FILE, "pt") as file:
-        assert file.metadata() is None
+    assert read_class_names(tmp_path / WEIGHTS_FILE) == NAMES
     assert "density" not in (tmp_path / CURVE_FILE).read_text()
 
 
@@ -191,12 +191,12 @@ def test_a_state_that_cannot_be_written_whole_leaves_the_one_before(tmp_path: Pa
 
 def test_a_full_disk_leaves_state_and_weights_of_the_epoch_before(small_disk: Path) -> None:
     save_state(small_disk, state(1))
-    deliver(small_disk, state(1), TRAINING)
+    deliver(small_disk, state(1), TRAINING, NAMES)
     before = {path.name: path.read_bytes() for path in small_disk.iterdir()}
     large = state(2, size=70_000)
     with pytest.raises(StorageError, match="No space left"):
         save_state(small_disk, large)
     with pytest.raises(StorageError, match="No space left"):
-        deliver(small_disk, dataclasses.replace(large, average=None), TRAINING)
+        deliver(small_disk, dataclasses.replace(large, average=None), TRAINING, NAMES)
     assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == before
     assert_same(read_state(small_disk), state(1))

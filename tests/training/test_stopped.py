@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import DistributedType
 from torch import Tensor
 
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError, StorageError, TrainingError
-from sait_deploy.training.options import (
-    Amp,
-    Distillation,
-)
+from sait_deploy.training.engine import check_parallelism
+from sait_deploy.training.options import Amp, Distillation
 from sait_deploy.training.state import LOG_JSON, WEIGHTS_FILE, read_state
 from sait_deploy.training.train import train
 from sait_deploy.weights import read_state_dict
@@ -181,3 +180,33 @@ def test_half_precision_on_a_processor_is_refused(folder: Path, tmp_path: Path) 
         train(small_model(), None, options(folder, tmp_path, recipe={"amp": Amp.FP16}), quiet)
     assert "--amp" in refused.value.hint
     train(small_model(), None, options(folder, tmp_path), quiet)
+
+
+@pytest.mark.parametrize("kind", DistributedType)
+def test_only_the_images_are_divided_between_processes(kind: DistributedType) -> None:
+    if kind is DistributedType.NO or kind.name in ("MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_HPU"):
+        check_parallelism(kind, 1)
+    elif kind.name in ("DEEPSPEED", "FSDP", "XLA", "MEGATRON_LM"):
+        with pytest.raises(InvalidArgument, match=f"several devices by {kind.value} is not supported") as refused:
+            check_parallelism(kind, 1)
+        assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradients of 4 steps are not added up"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "deepspeed|DEEPSPEED|DeepSpeed"),
+    ],
+)
+def test_what_accelerate_is_told_and_training_does_not_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    lines: list[str] = []
+    with monkeypatch.context() as changed:
+        changed.setenv(name, value)
+        with pytest.raises(InvalidArgument, match=message) as refused:
+            train(small_model(), None, options(folder, tmp_path), lines.append)
+    assert "accelerate" in refused.value.hint
+    assert lines == [] and list(tmp_path.iterdir()) == []
+    train(small_model(), None, options(folder, tmp_path, recipe={"epochs": 1}), quiet)

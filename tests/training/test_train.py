@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models import FixedPruning, PrunableViT
 from sait_deploy.preprocess import list_images, preprocess
 from sait_deploy.schedule import Score
-from sait_deploy.training.options import DensityRange, Distillation
+from sait_deploy.training.data import open_data
+from sait_deploy.training.engine import Engine
+from sait_deploy.training.options import Alternation, DensityRange, Distillation
 from sait_deploy.training.recipe import make_optimizer, make_schedule
 from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state
 from sait_deploy.training.train import train
-from sait_deploy.weights import SparseTraining, load_weights, read_training, sha256_of_weights
+from sait_deploy.weights import SparseTraining, load_weights, read_class_names, read_training, sha256_of_weights
 from sait_deploy.zoo import LoadedModel
 from tests.training.small import (
     COLOURS,
@@ -130,6 +135,7 @@ def test_a_training_that_is_always_dense_says_nothing_of_pruning(folder: Path, t
     result = run("dense", folder, tmp_path)
     assert result.training is None
     assert read_training(result.weights) is None
+    assert read_class_names(result.weights) == tuple(COLOURS)
     assert all(entry.sparse_top1 is None and entry.sparse_density is None for entry in result.log)
     assert all(entry.sparse_steps == 0 and entry.density == 1.0 for entry in result.log)
 
@@ -140,11 +146,12 @@ def test_a_new_head_has_the_classes_of_the_data(folder: Path, tmp_path: Path) ->
     weights = weights_of(run("new head", folder, tmp_path / "new"))
     assert weights["head.weight"].shape == (len(COLOURS), 32)
     assert weights.keys() == small_model().vit.state_dict().keys()
+    assert read_class_names(tmp_path / "new" / WEIGHTS_FILE) == tuple(COLOURS)
 
 
 def test_a_flat_folder_with_validation_beside_it(tmp_path: Path) -> None:
     root, held_out = square_folder(tmp_path / "all", 4), square_folder(tmp_path / "held-out", 2, seed=1)
-    chosen = options(root, tmp_path / "out", recipe={"epochs": 1, "warmup_epochs": 0.0})
+    chosen = options(root, tmp_path / "out", recipe={"epochs": 1, "warmup_epochs": 0.0, "batch": 4})
     chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, validation=held_out))
     assert len(train(small_model(), None, chosen, quiet).log) == 1
 
@@ -163,9 +170,61 @@ def test_a_model_without_a_class_token(folder: Path, tmp_path: Path) -> None:
 def test_fewer_images_than_a_batch(tmp_path: Path) -> None:
     root = squares(tmp_path / "data", 3, 2)
     result = train(small_model(), None, options(root, tmp_path / "out", recipe={"batch": 64}), quiet)
-    assert all(entry.steps == 1 for entry in result.log)
+    assert [(entry.steps, entry.sparse_steps) for entry in result.log] == [(1, 0), (1, 1), (1, 0)]
     entry = result.log[0]
     assert entry.images_per_second == pytest.approx(9 / entry.seconds, rel=0.5)
     odd = options(root, tmp_path / "odd", recipe={"batch": 64, "mixup": 0.2})
     with pytest.raises(InvalidArgument, match="Mixup pairs images, and a batch has 9"):
         train(small_model(), None, odd, quiet)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": {"epochs": 1, "batch": 48}}, "a training of one step has no sparse one"),
+        ({"recipe": {"epochs": 1, "batch": 64}}, "a training of one step has no sparse one"),
+        (
+            {"recipe": {"epochs": 1}, "alternation": Alternation.EPOCH},
+            "a training of one epoch has no sparse one where epochs alternate",
+        ),
+    ],
+)
+def test_a_training_without_a_sparse_step_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    lines: list[str] = []
+    with pytest.raises(InvalidArgument) as refused:
+        train(small_model(), None, options(folder, tmp_path, **change), lines.append)
+    assert refused.value.message == message
+    assert "never" in refused.value.hint
+    assert lines == [] and list(tmp_path.iterdir()) == []
+    dense = options(folder, tmp_path, **{**change, "alternation": Alternation.NEVER})
+    assert len(train(small_model(), None, dense, quiet).log) == 1
+
+
+class Counted(Dataset[tuple[Tensor, int]]):
+    """Counts how often each image of a data set is read."""
+
+    def __init__(self, images: Any) -> None:
+        self.images, self.reads = images, Counter[int]()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.reads[index] += 1
+        image: tuple[Tensor, int] = self.images[index]
+        return image
+
+
+def test_validation_reads_every_image_once_whatever_the_densities(folder: Path, tmp_path: Path) -> None:
+    chosen, model = options(folder, tmp_path), small_model(seed=8)
+    data = open_data(chosen.data, model.vit, model.preprocessing, 0)
+    counted = Counted(data.validation)
+    engine = Engine(model.vit, None, dataclasses.replace(data, validation=counted), chosen, 0)
+    found = engine.accuracies([None, 0.5, 0.25])
+    assert counted.reads == Counter(range(30))
+    weights = {name: tensor.clone() for name, tensor in model.vit.state_dict().items()}
+    prunings = [None, *(FixedPruning(Score.MEAN, 0, kept) for kept in (8, 4))]
+    assert found == pytest.approx([accuracy(weights, pruning, folder) for pruning in prunings])
+    assert len(set(found)) > 1, "a model that answers alike at any density shows nothing"

@@ -1,0 +1,124 @@
+"""Several processes train one model, as accelerate divides the work; here on the CPU, over loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sait_deploy.models import FixedPruning, PrunableViT
+from sait_deploy.preprocess import list_images, preprocess
+from sait_deploy.training.state import WEIGHTS_FILE, read_state
+from sait_deploy.weights import load_weights
+from tests.cli.calls import child_environment
+from tests.training.each_process import VALIDATION_IMAGES
+from tests.training.small import VARIANTS, assert_same_weights, small_model
+
+OPTIONS = ("--random-weights", "--epochs", "2", "--epoch-images", "64", "--val-images", "10", "--batch-size", "8")
+
+
+def started(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m")
+    return subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)],
+        env=child_environment(ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def trained(output: Path, processes: int, *more: str) -> tuple[list[dict[str, float]], str]:
+    """Returns the log of a training by the command line, and what else was said."""
+    done = started(processes, "sait_deploy", "train", *OPTIONS, *more, "--json", "-o", output)
+    assert done.returncode == 0, done.stderr
+    log: list[dict[str, float]] = json.loads(done.stdout)["log"]
+    return log, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_and_one_of_them_writes(tmp_path: Path) -> None:
+    """As many images a step as one process with batches of twice the size, and so as many steps."""
+    log, said = trained(tmp_path / "two", 2)
+    assert [entry["steps"] for entry in log] == [4, 4]
+    assert [entry["sparse_steps"] for entry in log] == [2, 2]
+    for line in ("no --model: ", "2 processes train together, each on 8 images a step", "before training: "):
+        assert said.count(line) == 1
+    assert load_file(tmp_path / "two" / WEIGHTS_FILE)
+    assert trained(tmp_path / "two", 2)[0] == log, "finished: nothing is left to do"
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_is_another_training(tmp_path: Path) -> None:
+    _, said = trained(tmp_path, 1, "--epochs", "1")
+    assert "train together" not in said
+    with pytest.raises(AssertionError, match="its processes is 1, not 2"):
+        trained(tmp_path, 2, "--epochs", "1")
+
+
+@pytest.mark.slow
+def test_too_few_images_for_a_batch_for_each_process(tmp_path: Path) -> None:
+    done = started(2, "sait_deploy", "train", *OPTIONS, "--epoch-images", "15", "-o", tmp_path)
+    assert done.returncode != 0
+    assert "error: 15 images make no batch of 8 on 2 processes" in done.stderr
+    assert "ZeroDivisionError" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def ends(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes each end with, of trainings of every kind."""
+    output = tmp_path_factory.mktemp("ends")
+    done = started(2, "tests.training.each_process", folder, output, "plain", "chance", "teacher", "bf16")
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def said(ends: Path, name: str, rank: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ends / f"{name}.{rank}.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "chance", "teacher", "bf16"])
+def test_processes_end_with_the_same_weights_and_the_same_accuracies(ends: Path, name: str) -> None:
+    """Also where each draws of its own: mixup, stochastic depth, augmentation."""
+    weights = [load_file(ends / f"{name}.{rank}.safetensors") for rank in (0, 1)]
+    assert_same_weights(*weights)
+    state = read_state(ends / name)
+    assert state is not None
+    assert_same_weights(state.model, weights[0])
+    begun = small_model().vit.state_dict()
+    assert not any(torch.equal(begun[key], weights[0][key]) for key in ("head.weight", "blocks.0.attn.qkv.weight"))
+    first, second = said(ends, name, 0), said(ends, name, 1)
+    assert (first["is_main"], second["is_main"]) == (True, False)
+    assert first["lines"][0] == "2 processes train together, each on 8 images a step"
+    assert second["lines"] == []
+    for key in ("epoch", "steps", "sparse_steps", "density", "learning_rate", "dense_top1", "sparse_top1"):
+        assert [entry[key] for entry in first["log"]] == [entry[key] for entry in second["log"]]
+    assert [entry["steps"] for entry in first["log"]] == [3, 3, 3]
+    assert [entry["sparse_steps"] for entry in first["log"]] == [1, 2, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "teacher", "bf16"])
+def test_accuracies_shared_between_processes_are_those_of_one(ends: Path, folder: Path, name: str) -> None:
+    model = small_model()
+    load_weights(model.vit, load_file(ends / name / WEIGHTS_FILE), "of a training")
+    found = list_images(folder / "val")
+    chosen = torch.linspace(0, len(found.paths) - 1, VALIDATION_IMAGES).round().long()
+    images = torch.from_numpy(preprocess(found.paths, model.preprocessing))[chosen]
+    labels = torch.tensor(found.labels)[chosen]
+    score = VARIANTS[name].get("score", "mean")
+    last = said(ends, name, 0)["log"][-1]
+    for told, pruning in ((last["dense_top1"], None), (last["sparse_top1"], FixedPruning(score, 0, 5))):
+        with torch.no_grad():
+            right = PrunableViT(model.vit, pruning)(images)[0].argmax(dim=1) == labels
+        assert told == pytest.approx(100 * float(right.double().mean()), abs=1e-3)
