@@ -138,7 +138,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @json_option
 @debug_option
 @click.pass_context
-def command(context: click.Context, model: str | None, as_json: bool, **given: Any) -> None:
+def command(context: click.Context, /, model: str | None, as_json: bool, **given: Any) -> None:
     """Train a model dense and sparse, so that one set of weights serves every density.
 
     Steps alternate between dense ones and ones in which tokens are dropped by the selection that is deployed. With

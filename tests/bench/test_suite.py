@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -20,6 +21,7 @@ from sait_deploy.bench.stats import make_row
 from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
 from sait_deploy.errors import ArtifactError, ImageError, InvalidArgument
 from sait_deploy.runtime import RuntimeName
+from tests.exported import TinyExport, copied
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
 QUICK = BenchOptions(batches=(1, 3), threads=1, images=demo.IMAGES, warmup=1, duration=0.02)
@@ -135,17 +137,21 @@ def test_the_report_says_how_and_where(report: Report) -> None:
     assert report.refusals == ()
 
 
-def test_notes_on_training_and_break_even(report: Report) -> None:
-    assert sum("never trained sparse" in note for note in report.notes) == 1
-    assert sum(note.startswith("break-even: density 0.6 is ") for note in report.notes) == 1
+def test_notes_on_training_and_break_even(tiny: TinyExport) -> None:
+    notes = bench([tiny.dense, tiny.half], FEW).notes
+    assert sum("never trained sparse" in note for note in notes) == 1
+    assert sum(note.startswith("break-even: density 0.5 is ") for note in notes) == 1
 
 
-def test_weights_trained_sparse_get_no_such_note(workspace: Path) -> None:
-    for name in (DENSE, PRUNED):
-        weights = json.loads((workspace / name / MANIFEST_FILE).read_text())["weights"]
-        rewrite(workspace / name, weights=weights | {"trained_sparse": True})
-    notes = bench(with_baseline([workspace / PRUNED]), FEW).notes
-    assert not [note for note in notes if "never trained sparse" in note]
+def test_weights_trained_sparse_get_no_such_note(report: Report, tiny: TinyExport, tmp_path: Path) -> None:
+    """The demonstration's, and those of which a manifest says so."""
+    for artifact in (tiny.dense, tiny.half):
+        weights = dataclasses.asdict(artifact.manifest.weights)
+        rewrite(copied(artifact, tmp_path).path, weights=weights | {"trained_sparse": True})
+    changed = bench(with_baseline([tmp_path / tiny.half.path.name]), FEW)
+    for notes, label in ((changed.notes, "density 0.5"), (report.notes, "density 0.6")):
+        assert not [note for note in notes if "never trained sparse" in note]
+        assert sum(note.startswith(f"break-even: {label} is ") for note in notes) == 1
 
 
 def test_random_weights_have_no_accuracy_and_a_warning(workspace: Path) -> None:
@@ -160,9 +166,10 @@ def test_random_weights_have_no_accuracy_and_a_warning(workspace: Path) -> None:
     assert said == ["batch 1: 2 variants in turn, 0.02 s", "how often kept sets and answers flip"]
 
 
-def test_dense_alone(demo_workspace: Path) -> None:
+def test_dense_alone(tiny: TinyExport) -> None:
+    """Weights never trained sparse cost it nothing, so that nothing is said of them."""
     said: list[str] = []
-    report = bench(with_baseline([demo_workspace / DENSE]), replace(FEW, batches=(2,)), said.append)
+    report = bench([tiny.dense], replace(FEW, batches=(2,)), said.append)
     assert [row.speedup for row in report.rows] == [None]
     assert report.flips == ()
     assert not [note for note in report.notes if not note.startswith("WARNING: ")]

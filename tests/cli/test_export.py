@@ -15,6 +15,7 @@ import pytest
 from sait_deploy import demo
 from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, sha256_of
 from tests.cli.calls import Sait, child_environment
+from tests.exported import IMAGE_SIZE, TinyExport
 
 DENSE, PRUNED, ADAPTIVE = "sait_demo_digits-dense", "sait_demo_digits-density0.6", "sait_demo_digits-adaptive"
 REFUSED = [
@@ -131,7 +132,7 @@ def test_an_artifact_that_is_there_already_is_kept(sait: Sait, workspace: Path) 
 
 
 def test_several_densities_share_the_baseline_that_is_there(sait: Sait, workspace: Path) -> None:
-    """Names of folders, the table on stdout, progress and warnings on stderr, a density named twice made once."""
+    """Names of folders, the table on stdout, progress on stderr, a density named twice made once."""
     kept = (workspace / DENSE / MANIFEST_FILE).read_text()
     made = ["sait_demo_digits-cls-density0.25", "sait_demo_digits-cls-density0.5"]
     options = ["--density", "0.25", "--density", "0.5", "--density", "0.50", "--score", "cls"]
@@ -144,9 +145,7 @@ def test_several_densities_share_the_baseline_that_is_there(sait: Sait, workspac
     said = done.err.splitlines()
     assert f"- {DENSE}: already there, kept" in said
     assert f"- {made[0]}: tracing" in said
-    warnings = [line for line in said if line.startswith("warning: ")]
-    assert [line.partition(": never trained sparse; ")[0] for line in warnings] == [f"warning: {name}" for name in made]
-    assert "warning" not in done.out
+    assert not [line for line in said if line.startswith("warning: ")], "its weights were trained sparse"
     assert (workspace / DENSE / MANIFEST_FILE).read_text() == kept
     assert names(workspace) == sorted(["last-export.json", DENSE, PRUNED, *made])
     assert [path.name for path in (workspace / made[0]).iterdir() if path.name == MODEL_FILE]
@@ -179,7 +178,26 @@ def test_masses_and_points_are_one_adaptive_artifact(sait: Sait, workspace: Path
         assert f"{info['macs']['ratio']:.2f}" in line
     said = done.err.splitlines()
     assert f"- {DENSE}: already there, kept" in said and f"- {ADAPTIVE}: tracing" in said
-    assert [line for line in said if line.startswith(f"warning: {ADAPTIVE}: never trained sparse; ")]
+    assert not [line for line in said if line.startswith("warning: ")], "its weights were trained sparse"
+
+
+@pytest.mark.parametrize(
+    ("options", "made"),
+    [
+        (["--density", "0.5", "--density", "0.25"], ["test_vit-96px-density0.5", "test_vit-96px-density0.25"]),
+        (["--mass", "0.6", "--mass", "0.9"], ["test_vit-96px-adaptive"]),
+        (["--dense"], []),
+    ],
+    ids=" ".join,
+)
+def test_each_pruned_artifact_of_weights_never_trained_sparse_is_warned_of(
+    sait: Sait, tiny: TinyExport, options: list[str], made: list[str]
+) -> None:
+    done = sait("export", "--model", "test_vit", "--weights", tiny.weights, "--imgsz", IMAGE_SIZE, *options)
+    assert done.code == 0, done.err
+    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    assert warnings == [f"warning: {name}: never trained sparse; accuracy unmeasured" for name in made]
+    assert "warning" not in done.out
 
 
 def test_json_of_an_adaptive_artifact_with_every_option(sait: Sait, tmp_path: Path) -> None:

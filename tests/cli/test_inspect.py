@@ -37,12 +37,14 @@ def test_a_pruned_artifact(sait: Sait, demo_workspace: Path) -> None:
     assert shown["attention"].startswith("of 6, ONNX Runtime CPU fuses ")
     assert "checked again" not in shown
     assert "point" not in shown, "its one point is in the listing"
+    assert shown["accuracy"].endswith(" images"), "its weights were trained sparse"
 
 
 def test_an_adaptive_artifact(sait: Sait, tiny_adaptive: Artifact) -> None:
     done = sait("inspect", tiny_adaptive.path)
     assert (done.code, done.err) == (0, "")
     shown = rows(done.out.partition("\n")[2])
+    assert shown["accuracy"] == "unmeasured; never trained sparse"
     assert re.fullmatch(r"adaptive: keeps \d+\.\d of 36 on average, in block \d by mean score", shown["pruning"])
     operators = ("MassTokenSelect", "PackPlan", "PackRows", "PackedAttention", "ReadExtents", "UniformAttention")
     assert shown["functions"] == ", ".join(f"ai.sait::{name}" for name in operators)
