@@ -210,8 +210,9 @@ def _evaluated(
     model = _load(weights)
     block = default_prune_at(model.info.geometry.depth)
     evaluation = evaluate_model(model, score, block, dataset, options, groupings=groupings)
-    # By class, what a stratum says of digits is of no use here, and it would be most of the file.
-    strata = tuple(stratum for stratum in evaluation.strata if stratum.grouping != "class")
+    # Strata by class and by tokens kept would be most of the file.
+    given = {grouping.name for grouping in groupings}
+    strata = tuple(stratum for stratum in evaluation.strata if stratum.grouping in given)
     return dataclasses.replace(evaluation, strata=strata)
 
 

@@ -14,7 +14,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NEEDS_NETWORK = "--pretrained"
-_QUICK = {"bench": ["--duration", "1"], "train": ["--epoch-images", "128", "--val-images", "50"]}
+_QUICK = {
+    "bench": ["--duration", "1"],
+    "train": ["--epoch-images", "128", "--val-images", "50"],
+    "tune": ["--grid", "0.99,0.97,0.95"],
+}
 
 
 def blocks(language: str) -> list[str]:
