@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images) --point mass0.8 --visualize sheet
 	cd $(DEMO) && $(BIN)/sait-deploy tune --max-drop 0.5
 	cd $(DEMO) && $(BIN)/sait-deploy evaluate --limit 500 -o evaluation.svg
-	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png"
+	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -84,10 +84,9 @@ def read_state(folder: Path) -> State | None:
             data = torch.load(path, map_location="cpu", weights_only=True)
         log = tuple(LogEntry(**entry) for entry in data.pop("log"))
         return State(**data, log=log)
-    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception:  # damaged bytes make the unpickler raise nearly anything, with advice to load without checks
         raise TrainingError(
-            f"{path} is no whole training state ({first})", "delete it to begin anew, or choose another --output"
+            f"{path} is no whole training state", "delete it to begin anew, or choose another --output"
         ) from None
 
 
