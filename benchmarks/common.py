@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.bench.machine import load_average, processor_name
-from sait_deploy.runtime.onnxruntime import processors
+from sait_deploy.processors import processors
 
 RESULTS: Final = Path(__file__).parent / "results"
 THREADS: Final = 2

@@ -9,6 +9,7 @@ steps take turns, and the ratio is that of each pair.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import torch
 
 from benchmarks.common import THREADS, environment, write
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.schedule import Score
+from sait_deploy.schedule import OperatingPoint, Score
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation, Recipe
 from sait_deploy.training.recipe import make_optimizer
@@ -44,17 +45,18 @@ def _steps(teacher: Teacher | None) -> dict[str, Callable[[], None]]:
     optimizer = make_optimizer(vit, Recipe())
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(0, 1000, (BATCH,))
 
-    def step(kept: int | None) -> None:
+    def step(point: OperatingPoint | None) -> None:
         taught = None if teacher is None else teacher(images)
-        losses = losses_of(student(images, kept), labels, taught, Distillation(), 0.1)
+        losses = losses_of(student(images, point), labels, taught, Distillation(), 0.1)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         optimizer.step()
 
     patches = vit.patch_embed.num_patches
-    found: dict[str, Callable[[], None]] = {"dense": lambda: step(None)}
+    found: dict[str, Callable[[], None]] = {"dense": functools.partial(step, None)}
     for density in DENSITIES:
-        found[f"density {density:g}"] = lambda kept=round(density * patches): step(kept)  # type: ignore[misc]
+        kept = round(density * patches)
+        found[f"density {density:g}"] = functools.partial(step, OperatingPoint(1.0, kept, kept))
     return found
 
 

@@ -243,8 +243,11 @@ class Workspace:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(self.root / LAST_EXPORT_FILE)
 
-    def last_export(self) -> list[Path]:
+    def last_export(self, make: str = "sait-deploy export") -> list[Path]:
         """Returns the folders of the last export, the baseline first.
+
+        Args:
+            make: command to advise where there is none.
 
         Raises:
             ArtifactError: nothing was exported here.
@@ -253,7 +256,7 @@ class Workspace:
             names = json.loads((self.root / LAST_EXPORT_FILE).read_text(encoding="utf-8"))
             places = [self.root / str(name) for name in names]
         except (OSError, ValueError, TypeError, RecursionError):
-            raise ArtifactError(f"nothing was exported to {self.root} yet", "run: sait-deploy export") from None
+            raise ArtifactError(f"nothing was exported to {self.root} yet", f"run: {make}") from None
         return places
 
 

@@ -37,9 +37,15 @@ class Dataset:
         """Returns at most ``count`` images, evenly spaced."""
         if len(self.images) <= count:
             return self
-        chosen = np.linspace(0, len(self.images) - 1, count).round().astype(int)
+        chosen = evenly_spaced(len(self.images), count)
         labels = None if self.labels is None else self.labels[chosen]
         return Dataset([self.images[i] for i in chosen], labels, self.source)
+
+
+def evenly_spaced(length: int, most: int) -> NDArray[np.int64]:
+    """Returns the places of at most ``most`` of so many items, the first and the last among them, int64 ascending."""
+    places: NDArray[np.int64] = np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)
+    return places
 
 
 def folder_dataset(path: Path, class_names: Sequence[str] | None, classes: int) -> Dataset:

@@ -78,7 +78,7 @@ class Uniform:
 
     def scored(self, attn: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
         """Runs attention inside each image and returns its weights, float32 [B, H, S, S], too."""
-        y, weights = uniform_attention(_projected(attn, x), self.slots, self.unslots, attn.num_heads, attn.scale)
+        y, weights = uniform_attention(projected(attn, x), self.slots, self.unslots, attn.num_heads, attn.scale)
         return attn.proj(attn.norm(y)), weights
 
     def attend(self, attn: Attention, x: Tensor) -> Tensor:
@@ -100,17 +100,17 @@ class Packed:
 
     def attend(self, attn: Attention, x: Tensor) -> Tensor:
         """Runs attention inside each image."""
-        qkv = _projected(attn, x)
+        qkv = projected(attn, x)
         y = packed_attention(qkv, self.slots, self.unslots, self.mask, attn.num_heads, attn.scale)
-        projected: Tensor = attn.proj(attn.norm(y))
-        return projected
+        attended: Tensor = attn.proj(attn.norm(y))
+        return attended
 
     def readout(self, vit: VisionTransformer, x: Tensor) -> Tensor:
         """Pools and applies the head."""
         return _readout_of_packed(vit, x, self)
 
 
-def _projected(attn: Attention, x: Tensor) -> Tensor:
+def projected(attn: Attention, x: Tensor) -> Tensor:
     """Returns queries, keys and values of flat tokens [T, D], normalised as the model does: [T, 3*H*Dh]."""
     qkv: Tensor = attn.qkv(x)
     if isinstance(attn.q_norm, nn.Identity):
@@ -126,7 +126,7 @@ def _readout(vit: VisionTransformer, x: Tensor) -> Tensor:
         return logits
     read = x if vit.pool_include_prefix else x[:, vit.num_prefix_tokens :]
     keys_values = vit.attn_pool.kv(read)
-    logits = vit.head(vit.fc_norm(_attention_pool(vit.attn_pool, keys_values, None)))
+    logits = vit.head(vit.head_drop(vit.fc_norm(_attention_pool(vit.attn_pool, keys_values, None))))
     return logits
 
 
@@ -142,7 +142,7 @@ def _readout_of_packed(vit: VisionTransformer, x: Tensor, plan: Packed) -> Tenso
         pooled = _attention_pool(vit.attn_pool, keys_values, mask)
     else:
         pooled = _masked_pool(F.embedding(slots, x), mask[:, 0, 0, :, None], vit.global_pool)
-    logits = vit.head(vit.fc_norm(pooled))
+    logits = vit.head(vit.head_drop(vit.fc_norm(pooled)))
     return logits
 
 

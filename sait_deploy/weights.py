@@ -9,7 +9,7 @@ import pickle
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,12 +43,23 @@ CLASSES_KEY: Final = "classes"
 
 @dataclass(frozen=True, slots=True)
 class SparseTraining:
-    """How weights were trained to be pruned: the score, the block, and the densities drawn from."""
+    """How weights were trained to be pruned.
+
+    Attributes:
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+        low: lowest density drawn from.
+        high: highest density drawn from.
+        low_mass: lowest probability mass drawn from; None where no step drew one.
+        high_mass: highest likewise.
+    """
 
     score: Score
     prune_at: int
     low: float
     high: float
+    low_mass: float | None = None
+    high_mass: float | None = None
 
 
 def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> dict[str, str]:
@@ -60,7 +71,7 @@ def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> 
         training: how they were trained sparse; None where every step was dense.
         class_names: a name for each class of the head.
     """
-    said = {} if training is None else asdict(training)
+    said = {} if training is None else {name: value for name, value in asdict(training).items() if value is not None}
     return {TRAINING_KEY: json.dumps({**said, CLASSES_KEY: list(class_names)})}
 
 
@@ -124,7 +135,12 @@ def _said_training(said: dict[str, Any]) -> SparseTraining | None:
     found = SparseTraining(Score(said["score"]), int(said["prune_at"]), float(said["low"]), float(said["high"]))
     if not (found.prune_at >= 0 and 0 < found.low <= found.high <= 1):
         raise ValueError
-    return found
+    if said.get("low_mass") is None and said.get("high_mass") is None:
+        return found
+    low, high = float(said["low_mass"]), float(said["high_mass"])
+    if not 0 < low <= high < 1:
+        raise ValueError
+    return replace(found, low_mass=low, high_mass=high)
 
 
 def _said_class_names(said: dict[str, Any]) -> tuple[str, ...] | None:

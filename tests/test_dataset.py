@@ -7,11 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sait_deploy import dataset, demo
-from sait_deploy.dataset import Dataset, evaluation_dataset, folder_dataset, shipped_dataset
+from sait_deploy.dataset import Dataset, evaluation_dataset, evenly_spaced, folder_dataset, shipped_dataset
 from sait_deploy.errors import ImageError
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.preprocess import preprocess
+from sait_deploy.training.data import open_data
+from sait_deploy.training.options import DataOptions
+from sait_deploy.zoo import WeightsRequest, load_model
 
 
 def folders(root: Path, names: Iterable[str]) -> Path:
@@ -80,6 +87,45 @@ def test_a_sample_is_spread_evenly_and_keeps_labels_with_images() -> None:
     assert found.labels is not None and found.labels.tolist() == [0, 25, 50, 74, 99]
     assert Dataset(images, None, "numbers").sample(5).labels is None
     assert len(Dataset(images, None, "numbers").sample(1000).images) == 100
+
+
+@given(st.integers(0, 3000), st.integers(0, 3200))
+def test_places_are_evenly_spaced_from_the_first_to_the_last(length: int, most: int) -> None:
+    """Each is nearest to where an even spacing has it, so that none comes twice."""
+    places = evenly_spaced(length, most).tolist()
+
+    count = min(length, most)
+    assert len(places) == len(set(places)) == count
+    assert places == sorted(places)
+    if count == 1:
+        assert places == [0]
+    for number, place in enumerate(places if count > 1 else []):
+        assert abs(2 * place * (count - 1) - 2 * number * (length - 1)) <= count - 1
+
+
+@given(st.integers(1, 60), st.integers(1, 70))
+def test_a_sample_is_of_the_evenly_spaced_places(length: int, most: int) -> None:
+    images = [np.full((2, 2, 3), index, dtype=np.uint8) for index in range(length)]
+    found, wanted = Dataset(images, np.arange(length), "numbers").sample(most), evenly_spaced(length, most).tolist()
+
+    assert found.labels is not None and found.labels.tolist() == wanted
+    assert [int(np.asarray(image)[0, 0, 0]) for image in found.images] == wanted
+
+
+@given(st.integers(1, 45))
+@settings(max_examples=12, deadline=None)
+def test_training_validates_on_the_images_of_a_sample(most: int) -> None:
+    model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+    options = DataOptions(str(demo.IMAGES), validation=demo.IMAGES, validation_images=most)
+    validation = open_data(options, model.vit, model.preprocessing, 0).validation
+
+    sample = folder_dataset(demo.IMAGES, None, len(demo.LABELS)).sample(most)
+
+    found = [validation[index] for index in range(len(sample.images))]
+    assert sample.labels is not None and [label for _, label in found] == sample.labels.tolist()
+    wanted = preprocess(list(sample.images), model.preprocessing)
+    assert np.array_equal(np.stack([image.numpy() for image, _ in found]), wanted)
+    assert len(validation) == len(found)  # type: ignore[arg-type]
 
 
 def test_the_demonstration_s_shipped_images_are_labelled() -> None:

@@ -14,43 +14,15 @@ from typing import Any
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import Score
-from sait_deploy.weights import (
-    TRAINING_KEY,
-    SparseTraining,
-    load_weights,
-    metadata_of,
-    read_class_names,
-    read_state_dict,
-    read_training,
-    sha256_of_weights,
-)
+from sait_deploy.weights import load_weights, read_state_dict, sha256_of_weights
 from sait_deploy.zoo import WeightsRequest, load_model
-from tests.tiny import family, randomised, save_weights, small_vit
-
-
-def some_tensors(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "head.weight": torch.randn(3, 4, generator=generator),
-        "head.bias": torch.randn(3, generator=generator),
-        "steps": torch.tensor(7),
-    }
-
-
-def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        assert torch.equal(found[name], tensor), name
-        assert found[name].dtype == tensor.dtype
+from tests.tiny import assert_same, family, randomised, save_weights, small_vit, some_tensors
 
 
 @pytest.fixture
@@ -385,106 +357,3 @@ def test_advice_about_pickles_stays_off_the_screen(checkpoint: Path, recwarn: py
     with pytest.raises(ModelError, match="could run code"):
         read_state_dict(checkpoint)
     assert not recwarn.list
-
-
-SAID = '{"score": "cls", "prune_at": 3, "low": 0.25, "high": 0.75}'
-
-
-def saying(folder: Path, text: str) -> Path:
-    """A weights file that says so of its training."""
-    save_file(some_tensors(), folder / "w.safetensors", {"format": "pt", TRAINING_KEY: text})
-    return folder / "w.safetensors"
-
-
-def test_a_file_says_how_it_was_trained_sparse(tmp_path: Path) -> None:
-    assert read_training(saying(tmp_path, SAID)) == SparseTraining(Score.CLS, 3, 0.25, 0.75)
-    assert read_class_names(tmp_path / "w.safetensors") is None
-    assert_same(read_state_dict(tmp_path / "w.safetensors"), some_tensors())
-
-
-@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"sait_deploy": SAID}])
-def test_a_file_that_says_nothing_of_its_training(tmp_path: Path, metadata: dict[str, str] | None) -> None:
-    save_file(some_tensors(), tmp_path / "w.safetensors", metadata)
-    assert read_training(tmp_path / "w.safetensors") is None
-    assert read_class_names(tmp_path / "w.safetensors") is None
-
-
-@pytest.mark.parametrize("training", [None, SparseTraining(Score.MEAN, 0, 0.1, 1.0)])
-def test_a_file_names_its_classes(tmp_path: Path, training: SparseTraining | None) -> None:
-    names = ("red", 'a "square"', "été", "猫\u3000", "می\u200cشود")
-    save_file(some_tensors(), tmp_path / "w.safetensors", metadata_of(training, names))
-    assert read_class_names(tmp_path / "w.safetensors") == names
-    assert read_training(tmp_path / "w.safetensors") == training
-    assert_same(read_state_dict(tmp_path / "w.safetensors"), some_tensors())
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1), min_size=1, max_size=20))
-def test_any_names_without_control_characters_come_back(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str]
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "named.safetensors"
-    save_file(some_tensors(), path, metadata_of(None, names))
-    assert read_class_names(path) == tuple(names)
-
-
-def test_files_of_other_kinds_say_nothing_of_their_training(checkpoint: Path, tmp_path: Path) -> None:
-    torch.save(some_tensors(), checkpoint)
-    torch.save({"state_dict": some_tensors(), TRAINING_KEY: SAID}, tmp_path / "w.bin")
-    assert read_training(checkpoint) is None
-    assert read_training(tmp_path / "w.bin") is None
-    assert read_class_names(tmp_path / "w.bin") is None
-    assert read_training(tmp_path / "nowhere.safetensors") is None
-    assert read_training(tmp_path) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"nothing", b"\xff" * 100, (1 << 60).to_bytes(8, "little") + b"{}"])
-def test_damage_is_left_for_who_reads_the_weights(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(content)
-    assert read_training(path) is None
-    with pytest.raises(ModelError, match="no whole safetensors file"):
-        read_state_dict(path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "yes",
-        "[]",
-        "null",
-        "{}",
-        "3",
-        '"cls"',
-        SAID.replace("cls", "most"),
-        SAID.replace("3,", '"third",'),
-        SAID.replace("3,", "null,"),
-        SAID.replace("3,", "Infinity,"),
-        SAID.replace("0.25", "[]"),
-        SAID.replace('"high": 0.75', '"higher": 0.75'),
-        SAID.replace("}", ', "classes": "cat"}'),
-        SAID.replace("}", ', "classes": null}'),
-        SAID.replace("0.75", '7, "classes": ["cat"]'),
-        '{"classes": []}',
-        '{"classes": [""]}',
-        '{"classes": 3}',
-        '{"classes": {"cat": 0}}',
-        '{"classes": ["cat", 3]}',
-        '{"classes": ["cat", null]}',
-        '{"classes": ["cat\\u001b[31m"]}',
-        '{"classes": ["cat\\n"]}',
-        '{"classes": ["\\ud800"]}',
-        '{"classes": ["cat"], "prune_at": 3}',
-        '["classes"]',
-        "[" * 100_000,
-    ],
-    ids=lambda text: str(text)[:40],
-)
-def test_what_cannot_be_understood_of_a_training_is_refused(tmp_path: Path, text: str) -> None:
-    path = saying(tmp_path, text)
-    for read in (read_training, read_class_names):
-        with pytest.raises(ModelError) as refused:
-            read(path)
-        assert refused.value.message == f"weights file {path} says of its training what cannot be understood"
-        assert refused.value.hint

@@ -212,3 +212,21 @@ def save_weights(vit: VisionTransformer, path: Path) -> Path:
 
     save_file({name: tensor.contiguous() for name, tensor in vit.state_dict().items()}, path)
     return path
+
+
+def some_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    """A state dict of no model."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "head.weight": torch.randn(3, 4, generator=generator),
+        "head.bias": torch.randn(3, generator=generator),
+        "steps": torch.tensor(7),
+    }
+
+
+def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Names, values and dtypes alike."""
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.equal(found[name], tensor), name
+        assert found[name].dtype == tensor.dtype

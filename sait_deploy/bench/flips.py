@@ -15,8 +15,8 @@ from sait_deploy.bench.results import Flips
 from sait_deploy.bench.subjects import Subject
 from sait_deploy.errors import SaitError
 from sait_deploy.manifest import WeightsSource
+from sait_deploy.processors import processors
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
-from sait_deploy.runtime.onnxruntime import processors
 
 IMAGES: Final = 48
 _LARGE: Final = 8

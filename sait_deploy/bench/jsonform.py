@@ -58,7 +58,7 @@ def _check(report: Report) -> None:
         repeated = [name for name, times in Counter(found).items() if times > 1]
         _require(not repeated, f"{what} {shown(repeated)} are repeated")
     for index, variant in enumerate(report.variants):
-        _check_variant(variant, names, f"variants[{index}]")
+        _check_variant(variant, report.variants[0], names, f"variants[{index}]")
     for name in names:
         baselines = [variant for variant in report.variants if variant.baseline and variant.runtime == name]
         _require(len(baselines) == 1, f"{len(baselines)} variants are the baseline on {shown(name)}, and one has to be")
@@ -88,7 +88,9 @@ def _check_complete(report: Report) -> None:
             _require(times == 1, what)
 
 
-def _check_variant(variant: Variant, runtimes: Sequence[str], where: str) -> None:
+def _check_variant(variant: Variant, first: Variant, runtimes: Sequence[str], where: str) -> None:
+    alike = variant.weights_sha256 == first.weights_sha256
+    _require(alike, f"{where}.weights_sha256 {shown(variant.weights_sha256)} is not that of variants[0]")
     _require(variant.runtime in runtimes, f"{where}.runtime {shown(variant.runtime)} is not among the runtimes")
     if variant.accuracy is not None:
         _require(variant.accuracy.images >= 1, f"{where}.accuracy.images is {variant.accuracy.images}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sait_deploy.runtime.onnxruntime import processors
+from sait_deploy.processors import processors
 
 
 def environment(threads: int | None) -> dict[str, str]:

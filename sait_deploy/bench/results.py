@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 
 class Timing(StrEnum):
@@ -78,6 +78,7 @@ class Variant:
         label: its short name in tables: "dense", "density 0.6", "mass 0.95".
         runtime: name of the runtime.
         baseline: whether it is the dense baseline of the others on its runtime.
+        weights_sha256: hash of the weights, from the artifact's manifest: the same in every form and precision.
         model_sha256: hash of the artifact's ONNX file, which engines are built from.
         random_weights: whether its weights were never trained.
         accuracy: None where no image was given to measure it on.
@@ -87,6 +88,7 @@ class Variant:
     label: str
     runtime: str
     baseline: bool
+    weights_sha256: str
     model_sha256: str
     random_weights: bool
     accuracy: Accuracy | None

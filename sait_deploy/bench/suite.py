@@ -234,6 +234,7 @@ def _variant(group: Group, subject: Subject, accuracy: Accuracy | None) -> Varia
         label=subject.label,
         runtime=group.runtime.value,
         baseline=manifest.baseline is None,
+        weights_sha256=manifest.weights.sha256,
         model_sha256=manifest.files[MODEL_FILE],
         random_weights=manifest.weights.source is WeightsSource.RANDOM,
         accuracy=accuracy,

@@ -31,6 +31,7 @@ from sait_deploy.training.options import (
     Recipe,
     TrainOptions,
     parse_density_range,
+    parse_mass_range,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _OF_TEACHERS: Final = (
     *("teacher_model", "teacher_blocks", "teacher_score"),
     *("distill_logits", "distill_importance", "temperature"),
 )
+_OF_SPARSE_STEPS: Final = ("density_range", "mass_range")
 _RECIPE, _DATA, _DISTILLATION = Recipe(), DataOptions(), Distillation()
 
 
@@ -106,6 +108,11 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     show_default=True,
     metavar="LOW:HIGH",
     help="Densities that sparse steps draw from.",
+)
+@click.option(
+    "--mass-range",
+    metavar="LOW:HIGH",
+    help="Masses that every other sparse step draws from instead, each image keeping as many tokens as it takes.",
 )
 @_choice("--score", Score, Score.MEAN, "How importance is read off the attention.")
 @click.option("--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: depth // 4]")
@@ -176,7 +183,7 @@ def _check_used(context: click.Context, given: dict[str, Any]) -> None:
         (given["data"] == DEMO_DATA, ("val", "augmentation"), "is for folders of images, not for the demonstration's"),
         (given["data"] != DEMO_DATA, ("epoch_images",), "is for the demonstration's digits, not for folders"),
         (given["teacher"] is None, _OF_TEACHERS, "is for training with a teacher: give --teacher FILE"),
-        (given["alternation"] == Alternation.NEVER, ("density_range",), "is for sparse steps, and there are none"),
+        (given["alternation"] == Alternation.NEVER, _OF_SPARSE_STEPS, "is for sparse steps, and there are none"),
     ]
     for left_out, names, why in unused:
         for name in names if left_out else ():
@@ -217,6 +224,7 @@ def _options(given: dict[str, Any]) -> TrainOptions:
         head=Head.NEW if given["new_head"] else Head.KEEP,
         alternation=Alternation(given["alternation"]),
         densities=parse_density_range(given["density_range"]),
+        masses=None if given["mass_range"] is None else parse_mass_range(given["mass_range"]),
         score=Score(given["score"]),
         prune_at=given["prune_at"],
         distillation=Distillation(

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 DEFAULT_WORKSPACE: Final = Path("artifacts")
 
+_MAKE: Final = "sait-deploy export --mass 0.9"
+"""What makes an artifact that can be tuned."""
+
 _LOST: Final = {
     Measure.DROP: "points lost",
     Measure.DISAGREEMENT: "% answered otherwise",
@@ -143,13 +146,13 @@ def _shares(text: str) -> tuple[float, ...]:
 
 
 def _adaptive(root: Path) -> Artifact:
-    for place in reversed(Workspace(root).last_export()):
+    for place in reversed(Workspace(root).last_export(_MAKE)):
         opened = open_artifact(place)
         if opened.manifest.form is Form.ADAPTIVE:
             return opened
     raise ArtifactError(
         f"the last export to {root} has no adaptive artifact, which is the one that points are of",
-        "run: sait-deploy export --mass 0.9",
+        f"run: {_MAKE}",
     )
 
 

@@ -18,7 +18,7 @@ from sait_deploy.dataset import Dataset
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
 from sait_deploy.evaluation.subjects import Subject
 from sait_deploy.preprocess import ImageLike, Preprocessing, open_image, preprocess
-from sait_deploy.runtime.onnxruntime import processors
+from sait_deploy.processors import processors
 
 TOP: Final = 5
 """Classes kept of each answer."""

@@ -80,12 +80,14 @@ class Measured:
 
     Attributes:
         model: its name.
+        weights_sha256: hash of its weights, as an artifact's manifest has it.
         geometry: its sizes.
         score: how importance is read off the attention.
         prune_at: block pruned in.
     """
 
     model: str
+    weights_sha256: str
     geometry: Geometry
     score: Score
     prune_at: int
@@ -161,19 +163,34 @@ def read_bench_times(
 
     Raises:
         ArtifactError: the file cannot be read or is no benchmark's.
-        InvalidArgument: it is of another model, or has no times of that runtime and batch size.
+        InvalidArgument: it is of another model or of other weights, or has no times of that runtime and batch size.
     """
     try:
         report = from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})", "give the JSON file of a benchmark") from None
-    if report.model != measured.model:
-        raise InvalidArgument(f"{path} is a benchmark of {report.model}, not of {measured.model}", _AGAIN)
+    _check_same(report, path, measured)
     runtimes = [info.name for info in report.runtimes]
     chosen = runtime or (preferred if preferred in runtimes else None) or (runtimes[0] if len(runtimes) == 1 else None)
     if chosen is None:
         raise InvalidArgument(f"{path} has times of {', '.join(runtimes)}", "say of which runtime they shall be")
     return _times(report, path, measured, chosen, batch)
+
+
+def _check_same(report: Report, path: Path, measured: Measured) -> None:
+    """Checks that a benchmark is of the model. Its size is told before the weights, which are resized along with it."""
+    if report.model != measured.model:
+        raise InvalidArgument(f"{path} is a benchmark of {report.model}, not of {measured.model}", _AGAIN)
+    dense = {variant.id: variant for variant in report.variants if variant.baseline}
+    patches, wanted = measured.geometry.patch_tokens, measured.weights_sha256
+    for row in report.rows:
+        if row.variant in dense and row.kept_max != patches:
+            raise InvalidArgument(f"{path} is of a model of {row.kept_max} patch tokens, not {patches}", _AGAIN)
+    found = next((one.weights_sha256 for one in dense.values() if one.weights_sha256 != wanted), None)
+    if found is not None:
+        raise InvalidArgument(
+            f"{path} is a benchmark of weights {found[:12]}… (SHA-256), not of {wanted[:12]}…", _AGAIN
+        )
 
 
 def _times(report: Report, path: Path, measured: Measured, runtime: str, batch: int | None) -> BenchTimes:
@@ -195,8 +212,6 @@ def _times(report: Report, path: Path, measured: Measured, runtime: str, batch: 
         # By throughput: where batches differ in what they keep, their median alone would be one batch's time.
         time = 1e3 * row.batch / row.images_per_second
         milliseconds.setdefault(variant.label, time)
-        if variant.baseline and row.kept_max != patches:
-            raise InvalidArgument(f"{path} is of a model of {row.kept_max} patch tokens, not {patches}", _AGAIN)
         if variant.baseline or density.fullmatch(variant.label):
             densities[row.kept_max] = time
     if patches not in densities:

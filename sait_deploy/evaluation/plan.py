@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from sait_deploy.dataset import Dataset
+from sait_deploy.dataset import Dataset, evenly_spaced
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.matching import Measured, read_bench_times, smaller_sizes
 from sait_deploy.evaluation.options import EvaluateOptions
@@ -66,7 +64,7 @@ def plan_of(source: Source, dataset: Dataset, options: EvaluateOptions, grouping
     patches, total, limit = source.model.geometry.patch_tokens, len(dataset.images), options.limit
     if limit is not None and limit < total:
         notes.append(f"these are {limit} of {total} images, evenly spaced")
-        chosen = np.linspace(0, total - 1, limit).round().astype(int)
+        chosen = evenly_spaced(total, limit)
         dataset, groupings = dataset.sample(limit), [grouping.part(chosen) for grouping in groupings]
     requests = _requests(source, options)
     points = tuple(of_point(request, patches) for request in requests)
@@ -137,7 +135,7 @@ def _equal_times(
         return {}
     if pruning is None or not masses:
         raise InvalidArgument("equal time is told of masses, and none is evaluated", "leave the benchmark out")
-    measured = Measured(source.model.name, source.model.geometry, *pruning)
+    measured = Measured(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
     times = read_bench_times(path, measured, options.bench_runtime, options.bench_batch, source.runtime)
     notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.runtime}")
     found = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from functools import cached_property
@@ -18,17 +17,13 @@ from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
 from sait_deploy.manifest import COUNTS, FEATURES
 from sait_deploy.points import BatchPoint
+from sait_deploy.processors import processors
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
 
 _PROVIDERS: Final = {
     RuntimeName.ONNXRUNTIME: "CPUExecutionProvider",
     RuntimeName.ONNXRUNTIME_CUDA: "CUDAExecutionProvider",
 }
-
-
-def processors() -> int:
-    """Returns how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_onnxruntime() -> Any:

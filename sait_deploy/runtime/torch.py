@@ -13,8 +13,8 @@ from sait_deploy.artifact import Artifact
 from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable
 from sait_deploy.manifest import FEATURES, Manifest, Outputs, WeightsSource
 from sait_deploy.points import BatchPoint
+from sait_deploy.processors import processors
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
-from sait_deploy.runtime.onnxruntime import processors
 
 try:
     import torch

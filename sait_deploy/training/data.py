@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sait_deploy import demo
+from sait_deploy.dataset import evenly_spaced
 from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
 from sait_deploy.demo.data import Split, compose, compose_many, load_sources
 from sait_deploy.errors import ImageError, InvalidArgument
@@ -165,7 +166,7 @@ def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Prepr
         raise InvalidArgument(
             f"{validation_folder} has other classes than {train_folder}: {', '.join(differing)}", "give both the same"
         )
-    chosen = _spread(len(held_out.paths), options.validation_images)
+    chosen = evenly_spaced(len(held_out.paths), options.validation_images)
     labels = np.array(held_out.labels, dtype=np.int64)[chosen]
     validation = Prepared([held_out.paths[i] for i in chosen], labels, preprocessing)
     train = FolderImages(found, _transform(options.augmentation, vit, preprocessing))
@@ -230,11 +231,6 @@ def _check_classes(classes: int, vit: VisionTransformer, source: str) -> None:
         raise InvalidArgument(
             f"{source} has {classes} classes, the model {vit.num_classes}", "give --new-head for a head of its own"
         )
-
-
-def _spread(length: int, most: int) -> NDArray[np.int64]:
-    chosen: NDArray[np.int64] = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(np.int64))
-    return chosen
 
 
 def _transform(augmentation: Augmentation, vit: VisionTransformer, preprocessing: Preprocessing) -> Any:

@@ -16,13 +16,13 @@ from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
 from sait_deploy.models import FixedPruning, PrunableViT
-from sait_deploy.schedule import kept_at_density, parse_density
+from sait_deploy.schedule import OperatingPoint, kept_at_density, parse_density
 from sait_deploy.training.data import TrainingData, loader_of
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.losses import Losses, losses_of
 from sait_deploy.training.meter import Meter, Sums
 from sait_deploy.training.options import Amp, TrainOptions
-from sait_deploy.training.plan import check_alternates, check_batches, kept_in_step
+from sait_deploy.training.plan import check_alternates, check_batches, point_in_step
 from sait_deploy.training.recipe import make_mixup, make_optimizer, make_schedule, set_drop_path
 from sait_deploy.training.state import State
 from sait_deploy.training.student import Student, unfuse_on_cpu
@@ -75,7 +75,7 @@ class Engine:
         self._loader_seed = loader.generator
         optimizer = make_optimizer(self._vit, recipe)
         self._model, self._optimizer, self._loader = self._accelerator.prepare(self._student, optimizer, loader)
-        check_alternates(recipe.epochs, len(self._loader), options.alternation)
+        check_alternates(recipe.epochs, len(self._loader), options.alternation, options.masses)
         self._schedule = make_schedule(optimizer, recipe, len(self._loader))
         self._average = None
         if recipe.ema_decay is not None:
@@ -140,8 +140,8 @@ class Engine:
         batches = iter(self._loader)
         for step in range(steps):
             images, labels = _next(batches)
-            kept = kept_in_step(epoch, step, steps, self._patches, options.alternation, options.densities, options.seed)
-            meter.add(self._step(images, labels, kept, epoch * steps + step), kept, self._patches)
+            point = point_in_step(epoch, step, steps, self._patches, options)
+            meter.add(*self._step(images, labels, point, epoch * steps + step))
             if time.monotonic() - told > _TELL_EVERY:
                 told = time.monotonic()
                 progress(f"epoch {epoch + 1}: {step + 1} of {steps} steps, loss {meter.mean():.4f}")
@@ -201,7 +201,10 @@ class Engine:
                 "those of the epoch before are kept; lower the learning rate, or train with --amp no",
             )
 
-    def _step(self, images: Tensor, labels: Tensor, kept: int | None, update: int) -> Losses:
+    def _step(
+        self, images: Tensor, labels: Tensor, point: OperatingPoint | None, update: int
+    ) -> tuple[Losses, float | None]:
+        """Trains on a batch, and returns its losses and what share of the patch tokens it kept."""
         recipe = self._options.recipe
         if self._mixup is not None:
             images, labels = self._mixup(images, labels)
@@ -210,7 +213,7 @@ class Engine:
         if self._teacher is not None:
             with self._accelerator.autocast():
                 taught = self._teacher(images)
-        found = self._model(images, kept)
+        found = self._model(images, point)
         losses = losses_of(found, labels, taught, self._options.distillation, recipe.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         self._accelerator.backward(losses.total)
@@ -219,7 +222,7 @@ class Engine:
         self._optimizer.step()
         if self._average is not None:
             self._average.update(self._vit, step=update + 1)
-        return losses
+        return losses, found.density
 
 
 def _next(batches: Any) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One epoch; losses are those of the first process's share of the images.
+    """One epoch; losses, and densities of steps by mass, are those of the first process's share of the images.
 
     Attributes:
         epoch: counted from 1.

@@ -47,14 +47,17 @@ class Meter:
         self._seen = self._sparse = 0
         self._density = 0.0
 
-    def add(self, losses: Losses, kept: int | None, patches: int) -> None:
-        """Takes a step's losses; looks at them every so many steps."""
+    def add(self, losses: Losses, density: float | None) -> None:
+        """Takes a step's losses, and the kept share of its patch tokens, None in a dense step.
+
+        It looks at losses every so many steps.
+        """
         parts = (losses.total, losses.labels, losses.logits, losses.importance)
         self._has_teacher = losses.logits is not None
         zero = losses.total.new_zeros(())
         self._waiting.append(torch.stack([zero if part is None else part.detach().float() for part in parts]))
-        self._sparse += kept is not None
-        self._density += 1.0 if kept is None else kept / patches
+        self._sparse += density is not None
+        self._density += 1.0 if density is None else density
         if len(self._waiting) == _CHECK_EVERY:
             self._look()
 

@@ -22,10 +22,10 @@ class Alternation(StrEnum):
     """When tokens are dropped in training."""
 
     BATCH = "batch"
-    """Every other step, each at a density of its own."""
+    """Every other step, each at a density or mass of its own."""
 
     EPOCH = "epoch"
-    """Every other epoch, each at a density of its own."""
+    """Every other epoch, each at a density or mass of its own."""
 
     NEVER = "never"
     """Every step is dense: plain training, such as a teacher's."""
@@ -81,19 +81,51 @@ class DensityRange:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class MassRange:
+    """Probability masses that sparse steps draw from, uniformly: every image keeps as many tokens as reach it.
+
+    Raises:
+        InvalidArgument: not 0 < low <= high < 1; at mass 1 a step is dense.
+    """
+
+    low: float = 0.7
+    high: float = 0.98
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high < 1:
+            raise InvalidArgument(
+                f"mass range {self.low:g}:{self.high:g} does not rise within (0, 1)",
+                "give LOW:HIGH, such as 0.7:0.98",
+            )
+
+
 def parse_density_range(text: str) -> DensityRange:
     """Reads ``LOW:HIGH``.
 
     Raises:
         InvalidArgument: it is not of that form, or not within (0, 1].
     """
+    return DensityRange(*_ends("density", text, "0.3:1.0"))
+
+
+def parse_mass_range(text: str) -> MassRange:
+    """Reads ``LOW:HIGH``.
+
+    Raises:
+        InvalidArgument: it is not of that form, or not within (0, 1).
+    """
+    return MassRange(*_ends("mass", text, "0.7:0.98"))
+
+
+def _ends(name: str, text: str, example: str) -> tuple[float, float]:
     found = _RANGE.fullmatch(text)
     try:
         if found is None:
             raise ValueError
-        return DensityRange(float(found[1]), float(found[2]))
+        return float(found[1]), float(found[2])
     except ValueError:
-        raise InvalidArgument(f"density range {text!r} is not LOW:HIGH", "such as 0.3:1.0") from None
+        raise InvalidArgument(f"{name} range {text!r} is not LOW:HIGH", f"such as {example}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +262,7 @@ class TrainOptions:
         head: what becomes of the model's classifier.
         alternation: when tokens are dropped.
         densities: what sparse steps draw from.
+        masses: what every other sparse step draws from instead; None for densities in all of them.
         score: how importance is read off the attention.
         prune_at: block to prune in; None for depth // 4.
         distillation: what is learnt from the teacher, where there is one.
@@ -242,6 +275,7 @@ class TrainOptions:
     head: Head = Head.KEEP
     alternation: Alternation = Alternation.BATCH
     densities: DensityRange = field(default_factory=DensityRange)
+    masses: MassRange | None = None
     score: Score = Score.MEAN
     prune_at: int | None = None
     distillation: Distillation = field(default_factory=Distillation)

@@ -1,16 +1,21 @@
-"""Which steps are dense, and at which density the others are: a function of the seed alone, so that it resumes."""
+"""Which steps are dense, and what the others keep: a function of the seed alone, so that it resumes."""
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.training.options import Alternation, DensityRange
+from sait_deploy.schedule import OperatingPoint
+from sait_deploy.training.options import Alternation, MassRange, TrainOptions
 
-_STREAM = 0x5A17
+_STREAM: Final = 0x5A17
 """Keeps these draws apart from others of the same seed."""
+
+_MASS_TURN: Final = 3
+"""Of four turns the one that draws a mass: dense, density, dense, mass."""
 
 
 def check_batches(images: int, batch: int, processes: int) -> None:
@@ -31,17 +36,26 @@ def check_batches(images: int, batch: int, processes: int) -> None:
         )
 
 
-def check_alternates(epochs: int, steps: int, alternation: Alternation) -> None:
-    """Checks that a training that is to be sparse has a sparse step.
+def check_alternates(epochs: int, steps: int, alternation: Alternation, masses: MassRange | None = None) -> None:
+    """Checks that a training that is to be sparse has a sparse step, and one by mass where it is to draw masses.
 
     Args:
         epochs: of the training.
         steps: of an epoch.
         alternation: of steps or of epochs.
+        masses: to draw from.
 
     Raises:
-        InvalidArgument: its first step, or epoch, which is dense, is its only one.
+        InvalidArgument: its first step, or epoch, which is dense, is its only one; or it ends before the fourth, which
+            is the first to draw a mass.
     """
+    turns = {Alternation.BATCH: epochs * steps, Alternation.EPOCH: epochs}
+    if masses is not None and turns.get(alternation, _MASS_TURN + 1) <= _MASS_TURN:
+        what = "step" if alternation is Alternation.BATCH else "epoch"
+        raise InvalidArgument(
+            f"the fourth {what} is the first to draw a mass, and the training has {turns[alternation]}",
+            "give more --epochs, or no --mass-range",
+        )
     if alternation is Alternation.BATCH and epochs * steps < 2:
         raise InvalidArgument(
             "a training of one step has no sparse one",
@@ -54,27 +68,26 @@ def check_alternates(epochs: int, steps: int, alternation: Alternation) -> None:
         )
 
 
-def kept_in_step(
-    epoch: int, step: int, steps: int, patch_tokens: int, alternation: Alternation, densities: DensityRange, seed: int
-) -> int | None:
-    """Returns the patch tokens that every image of a step keeps; None in a dense step.
+def point_in_step(epoch: int, step: int, steps: int, patch_tokens: int, options: TrainOptions) -> OperatingPoint | None:
+    """Returns what the images of a step keep; None in a dense step.
 
-    Steps, counted over the whole training, or epochs alternate, the first dense. All processes of a training draw the
-    same.
+    Steps, counted over the whole training, or epochs alternate, the first dense. Where masses are drawn from, too,
+    sparse ones take turns: the first keeps as many tokens of every image, the second as many as reach its mass. All
+    processes of a training draw the same.
 
     Args:
         epoch: from 0.
         step: of this epoch, from 0.
         steps: of an epoch.
         patch_tokens: N.
-        alternation: of steps or of epochs.
-        densities: drawn from, uniformly.
-        seed: of the draws.
+        options: alternation, ranges, and the seed of the draws.
     """
-    if alternation is Alternation.NEVER:
+    by_epoch = options.alternation is Alternation.EPOCH
+    turn = epoch if by_epoch else epoch * steps + step
+    if options.alternation is Alternation.NEVER or turn % 2 == 0:
         return None
-    turn = epoch if alternation is Alternation.EPOCH else epoch * steps + step
-    if turn % 2 == 0:
-        return None
-    draw = np.random.default_rng((_STREAM, seed, epoch, 0 if alternation is Alternation.EPOCH else step))
-    return max(1, math.ceil(draw.uniform(densities.low, densities.high) * patch_tokens))
+    draw = np.random.default_rng((_STREAM, options.seed, epoch, 0 if by_epoch else step))
+    if options.masses is not None and turn % 4 == _MASS_TURN:
+        return OperatingPoint(draw.uniform(options.masses.low, options.masses.high), 1, patch_tokens)
+    kept = max(1, math.ceil(draw.uniform(options.densities.low, options.densities.high) * patch_tokens))
+    return OperatingPoint(1.0, kept, kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -120,7 +120,10 @@ def _set_head(model: LoadedModel, options: TrainOptions) -> None:
 def _training_of(options: TrainOptions, prune_at: int) -> SparseTraining | None:
     if options.alternation is Alternation.NEVER:
         return None
-    return SparseTraining(options.score, prune_at, options.densities.low, options.densities.high)
+    training = SparseTraining(options.score, prune_at, options.densities.low, options.densities.high)
+    if options.masses is None:
+        return training
+    return replace(training, low_mass=options.masses.low, high_mass=options.masses.high)
 
 
 def _epoch(
@@ -178,7 +181,7 @@ def _identity(
         if isinstance(value, dict):
             for key, inner in value.items():
                 add(f"{name}.{key}" if name else str(key), inner)
-        elif name not in (*_FREE, "prune_at"):
+        elif value is not None and name not in (*_FREE, "prune_at"):
             found[name] = str(value)
 
     add("", asdict(options))
@@ -187,10 +190,10 @@ def _identity(
 
 
 def _check_same(wanted: dict[str, str], found: dict[str, str], folder: Path) -> None:
-    differing = [name for name in wanted if wanted[name] != found.get(name)]
+    differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
     if differing:
         name = differing[0]
         raise InvalidArgument(
-            f"{folder} holds another training: its {name} is {found.get(name)}, not {wanted[name]}",
+            f"{folder} holds another training: its {name} is {found.get(name, 'none')}, not {wanted.get(name, 'none')}",
             "choose another --output, or delete the folder",
         )

@@ -26,13 +26,15 @@ from sait_deploy.bench.stats import WARNING, make_row
 RUNTIME = "ONNX Runtime 1.23.0"
 PATCHES = 196
 BATCHES = (1, 8, 32)
+WEIGHTS = "ab" * 32
 MACS = {"dense": 4_610_000_000, "d0.6": 3_210_000_000, "d0.5": 2_860_000_000}
 MEDIANS_MS = {"dense": (42.0, 283.0, 1237.0), "d0.6": (32.0, 202.0, 862.0), "d0.5": (27.0, 180.0, 760.0)}
 
 
 def make_variant(identity: str, label: str, accuracy: Accuracy | None = None) -> Variant:
     """Makes a variant; the one whose id is "dense" is the baseline."""
-    return Variant(identity, label, RUNTIME, identity == "dense", f"{len(identity):064x}", False, accuracy)
+    model = f"{len(identity):064x}"
+    return Variant(identity, label, RUNTIME, identity == "dense", WEIGHTS, model, False, accuracy)
 
 
 def make_variants() -> tuple[Variant, ...]:

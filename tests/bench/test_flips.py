@@ -17,8 +17,8 @@ from sait_deploy.bench.results import Flips
 from sait_deploy.bench.subjects import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.points import PointChoice
+from sait_deploy.processors import processors
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, Selection, load
-from sait_deploy.runtime.onnxruntime import processors
 from tests.exported import TinyExport, change_weight, copied, graph_of, with_graph
 from tests.tiny import random_batch
 

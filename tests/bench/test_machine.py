@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sait_deploy.bench.machine import environment, load_average, processor_name
-from sait_deploy.runtime.onnxruntime import processors
+from sait_deploy.processors import processors
 
 
 def test_the_environment_names_the_machine() -> None:

@@ -205,7 +205,7 @@ def repeat_row(data: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (set_at("schema_version", to=1), "schema_version 1"),
+        (set_at("schema_version", to=3), "schema_version 3, not 4"),
         (set_at("schema_version", to=True), "schema_version True"),
         (set_at("timing", to="guessed"), "timing is 'guessed'"),
         (set_at("timing", to=["compute"]), "timing is"),
@@ -245,6 +245,9 @@ def repeat_row(data: Any) -> None:
         (set_at("variants", 0, "baseline", to=1), r"variants\[0\].baseline is 1"),
         (set_at("variants", 1, "baseline", to=False), "0 variants are the baseline on 'ONNX"),
         (set_at("variants", 0, "macs", to=1), r"variants\[0\] has the unknown field 'macs'"),
+        (drop_at("variants", 0, "weights_sha256"), r"variants\[0\] lacks field 'weights_sha256'"),
+        (set_at("variants", 1, "weights_sha256", to=None), r"variants\[1\].weights_sha256 is None"),
+        (set_at("variants", 2, "weights_sha256", to="cd"), r"variants\[2\].weights_sha256 'cd'"),
         (set_at("variants", 0, "accuracy", "images", to=0), r"variants\[0\].accuracy.images"),
         (set_at("variants", 0, "accuracy", "top1_percent", to=101), r"variants\[0\].accuracy"),
         (drop_at("flips"), "lacks field 'flips'"),

@@ -107,6 +107,7 @@ def test_variants_say_what_ran(report: Report, demo_workspace: Path) -> None:
         manifest = open_artifact(demo_workspace / name).manifest
         assert (variant.id, variant.label, variant.runtime) == (f"{manifest.id}@onnxruntime", label, "onnxruntime")
         assert variant.baseline == (label == "dense")
+        assert variant.weights_sha256 == manifest.weights.sha256
         assert variant.model_sha256 == manifest.files[MODEL_FILE]
         assert not variant.random_weights
         assert variant.accuracy is not None and variant.accuracy.images == 40

@@ -56,6 +56,12 @@ REFUSED = [
     (["--density-range", "0:1"], 2, "density range 0:1 does not rise within (0, 1]"),
     (["--density-range", "0.5:1.5"], 2, "density range 0.5:1.5 does not rise within (0, 1]"),
     (["--density-range", "0.6:0.4"], 2, "density range 0.6:0.4 does not rise within (0, 1]"),
+    (["--alternation", "never", "--mass-range", "0.7:0.9"], 2, "--mass-range is for sparse steps"),
+    (["--mass-range", "0.9"], 2, "mass range '0.9' is not LOW:HIGH"),
+    (["--mass-range", "0:0.9"], 2, "mass range 0:0.9 does not rise within (0, 1)"),
+    (["--mass-range", "0.7:1.0"], 2, "mass range 0.7:1 does not rise within (0, 1)"),
+    (["--mass-range", "0.9:0.7"], 2, "mass range 0.9:0.7 does not rise within (0, 1)"),
+    (["--mass-range", ""], 2, "mass range '' is not LOW:HIGH"),
     (["--density-range", ""], 2, "density range '' is not LOW:HIGH"),
     (["--epochs", "0"], 2, "number of epochs 0"),
     (["--epochs", "many"], 2, "'many' is not a valid integer"),
@@ -101,7 +107,13 @@ def test_data_that_are_nowhere(sait: Sait) -> None:
     assert "error: there is no folder nowhere to train on" in done.err
 
 
-@pytest.mark.parametrize("arguments", [["--opt", "adamx"], ["--sched", "x"], ["--teacher-model", "x"], ["--data", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--opt", "adamx"], ["--sched", "x"], ["--teacher-model", "x"], ["--data", "x"], ["--mass-range", "x"]),
+        *(["--mass-range", "0.7:1"], ["--mass-range", "0.7:0.9", "--alternation", "never"]),
+    ],
+)
 def test_refusals_say_what_to_do(sait: Sait, arguments: list[str]) -> None:
     last = sait("train", *SHORT, *arguments).err.splitlines()[-1]
     assert re.fullmatch(r"hint: \S.{8,}", last)
@@ -265,5 +277,12 @@ def test_what_only_training_needs_says_how_to_get_it(
 
 def test_help_names_the_choices(sait: Sait) -> None:
     text = sait("train", "--help").out
-    for word in ("--teacher FILE", "--density-range LOW:HIGH", "[batch|epoch|never]", "[no|bf16|fp16]", "accelerate"):
+    for word in (
+        "--teacher FILE",
+        "--density-range LOW:HIGH",
+        "--mass-range LOW:HIGH",
+        "[batch|epoch|never]",
+        "[no|bf16|fp16]",
+        "accelerate",
+    ):
         assert word in text

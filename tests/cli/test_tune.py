@@ -117,7 +117,8 @@ def test_without_an_adaptive_artifact_the_command_to_run_is_said(sait: Sait, tin
     done = sait("tune", "--max-drop", "0.5")
     assert done.code == 5
     assert done.err.splitlines()[-1] == "hint: run: sait-deploy export --mass 0.9"
-    assert sait("tune", "--max-drop", "0.5", "--workspace", "none").code == 5
+    nowhere = sait("tune", "--max-drop", "0.5", "--workspace", "none")
+    assert (nowhere.code, nowhere.err.splitlines()[-1]) == (5, "hint: run: sait-deploy export --mass 0.9")
     fixed = sait("tune", "--max-drop", "0.5", "--artifact", tiny.half.path)
     assert (fixed.code, fixed.err.splitlines()[-1]) == (2, "hint: tune an adaptive one: sait-deploy export --mass 0.9")
 

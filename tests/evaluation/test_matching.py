@@ -35,7 +35,8 @@ from tests.evaluation.sample import DIGITS
 from tests.exported import TinyExport
 from tests.tiny import FAMILIES, family
 
-MEASURED = Measured("digits", DIGITS, Score.MEAN, 1)
+WEIGHTS = "0123456789ab" + "0" * 52
+MEASURED = Measured("digits", WEIGHTS, DIGITS, Score.MEAN, 1)
 N = DIGITS.patch_tokens
 
 
@@ -88,10 +89,13 @@ def test_resolution_of_equal_macs_is_the_smallest_that_has_them(share: float) ->
     assert found == ((enough[0], enough[0]) if enough else None)
 
 
-def report_of(times: Mapping[str, tuple[int, float]], batch: int = 4, runtime: str = "onnxruntime") -> Report:
+def report_of(
+    times: Mapping[str, tuple[int, float]], batch: int = 4, runtime: str = "onnxruntime", weights: str = WEIGHTS
+) -> Report:
     """A benchmark of these labels: tokens kept, and milliseconds."""
     variants = tuple(
-        Variant(f"{label}@{runtime}", label, runtime, label == "dense", "0" * 64, False, None) for label in times
+        Variant(f"{label}@{runtime}", label, runtime, label == "dense", weights, "0" * 64, False, None)
+        for label in times
     )
     dense = None if "dense" not in times else [times["dense"][1] / 1e3] * 6
     rows = tuple(
@@ -238,7 +242,23 @@ def test_a_benchmark_of_another_model_is_refused(tmp_path: Path) -> None:
         read_bench_times(path, MEASURED, None, None)
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", '{"schema_version": 3}'])
+def test_a_benchmark_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """On the runtime and batch asked for or not; by their size first, which tells more of weights that were resized."""
+    times = {"dense": (144, 20.0), "density 0.5": (72, 12.0)}
+    path = written(report_of(times, weights="fedcba987654" + "1" * 52), tmp_path)
+
+    for runtime in (None, "onnxruntime", "tensorrt"):
+        with pytest.raises(InvalidArgument) as refused:
+            read_bench_times(path, MEASURED, runtime, None)
+        wanted = f"{path} is a benchmark of weights fedcba987654… (SHA-256), not of 0123456789ab…"
+        assert refused.value.message == wanted
+        assert refused.value.hint == "measure masses and densities together: sait-deploy bench"
+    path = written(report_of({"dense": (196, 20.0)}, weights="f" * 64), tmp_path)
+    with pytest.raises(InvalidArgument, match="196 patch tokens, not 144"):
+        read_bench_times(path, MEASURED, None, None)
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"schema_version": 3}', '{"schema_version": 4}'])
 def test_what_is_no_benchmark_is_refused(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "bench.json"
     if text is not None:
@@ -263,7 +283,7 @@ def test_labels_are_those_that_a_benchmark_gives(
 
     adaptive, half = changed(tiny_adaptive), changed(tiny.half)
     manifest = adaptive.manifest
-    measured = Measured(manifest.model.name, manifest.model.geometry, score, prune_at)
+    measured = Measured(manifest.model.name, manifest.weights.sha256, manifest.model.geometry, score, prune_at)
     assert manifest.pruning is not None
     named = {info.name: info.point for info in manifest.pruning.points}
 

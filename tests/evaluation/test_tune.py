@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,76 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
-from PIL import Image
 
-from sait_deploy.artifact import MANIFEST_FILE, Artifact, Workspace, open_artifact
-from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.evaluation.search import plan_search
+from sait_deploy.artifact import MANIFEST_FILE, Artifact, open_artifact
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.splits import SplitOptions, make_splits
-from sait_deploy.evaluation.trials import Family, Trial, candidates
+from sait_deploy.evaluation.trials import Trial
 from sait_deploy.evaluation.tune import tune
-from sait_deploy.evaluation.tuning import Outcome, Search, TuneOptions
+from sait_deploy.evaluation.tuning import Outcome, TuneOptions
 from sait_deploy.export_plan import ExportOptions
 from sait_deploy.exporting import export_model
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.points import mass_point
-from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
-from sait_deploy.schedule import OperatingPoint, Score, pruned_macs
+from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.schedule import OperatingPoint, pruned_macs
 from sait_deploy.tuned import Measure, read_points
 from sait_deploy.zoo import WeightsRequest, load_model
-from tests.exported import CLASSES, IMAGE_SIZE, POINTS, TinyExport
+from tests.evaluation.tunings import COUNT, EXPORTED, GRID, LIMIT, answers, draw, options
+from tests.exported import CLASSES, IMAGE_SIZE
 from tests.tiny import randomised, save_weights
-
-GRID = (0.999, 0.99, 0.95, 0.9, 0.8, 0.6)
-COUNT = 260
-LIMIT = 12.0
-EXPORTED = tuple(point.name for point in POINTS)
-
-
-def draw(folder: Path, count: int, seed: int) -> list[Path]:
-    """Writes images of coarse noise."""
-    folder.mkdir(parents=True)
-    generator, places = np.random.default_rng(seed), []
-    for number in range(count):
-        pixels = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        places.append(folder / f"{seed}-{number:03d}.png")
-        Image.fromarray(pixels).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR).save(places[-1])
-    return places
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unlabelled images."""
-    folder = tmp_path_factory.mktemp("tune") / "images"
-    draw(folder, COUNT, 1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runner(tiny_adaptive: Artifact) -> Runner:
-    return load(tiny_adaptive, options=RunOptions(threads=1))
-
-
-@pytest.fixture
-def adaptive(tiny: TinyExport, tiny_adaptive: Artifact, tmp_path: Path) -> Artifact:
-    """The adaptive artifact in a workspace of its own, its baseline beside it."""
-    root = tmp_path / "artifacts"
-    for artifact in (tiny.dense, tiny_adaptive):
-        shutil.copytree(artifact.path, root / artifact.path.name)
-    Workspace(root).record_last_export([root / tiny.dense.path.name, root / tiny_adaptive.path.name])
-    return open_artifact(root / tiny_adaptive.path.name)
-
-
-def options(images: Path, limit: float = LIMIT, check: Path | None = None, **changes: object) -> TuneOptions:
-    made = TuneOptions(max_disagreement=limit, splits=SplitOptions(images, check), grid=GRID, threads=1)
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
-
-
-def answers(runner: Runner, places: Sequence[object], point: OperatingPoint | None) -> tuple[np.ndarray, np.ndarray]:
-    """Top-1 and kept tokens of images, asked all at once."""
-    mass, least, most = (1.0, 1, 36) if point is None else (point.mass, point.min_keep, point.max_keep)
-    found = runner.run(runner.preprocess(list(map(str, places))), mass=mass, min_keep=least, max_keep=most)
-    return found.logits.argmax(axis=1), found.kept
 
 
 def test_the_cheapest_of_the_sequence_that_passes_becomes_a_point(adaptive: Artifact, images: Path) -> None:
@@ -172,12 +119,6 @@ def test_a_drop_is_what_dense_has_right_less_what_the_point_has(
         assert trial.judgement.value_percent == pytest.approx(drop)
 
 
-def test_a_drop_needs_labels(adaptive: Artifact, images: Path) -> None:
-    with pytest.raises(InvalidArgument, match="no labels") as refused:
-        tune(adaptive, TuneOptions(max_drop=1.0, splits=SplitOptions(images)))
-    assert "--max-disagreement" in refused.value.hint
-
-
 def test_too_few_images_are_said_before_anything_runs(adaptive: Artifact, images: Path) -> None:
     said: list[str] = []
     result = tune(adaptive, options(images, limit=0.5), said.append)
@@ -233,64 +174,6 @@ def test_a_choice_that_does_not_hold_on_other_images_is_not_written(
     assert "dense is recommended" in result.message
 
 
-def test_of_two_families_the_cheaper_point_is_taken_at_a_stricter_bound(adaptive: Artifact, images: Path) -> None:
-    alone = tune(adaptive, options(images))
-    both = tune(adaptive, options(images, families=(Family.MASS, Family.DENSITY), name="both"))
-    assert both.sequences == 2
-    assert both.trials[0].judgement.bound_percent > alone.trials[0].judgement.bound_percent
-    assert both.trials[0].judgement.value_percent == alone.trials[0].judgement.value_percent
-    passing = [trial for trial in both.trials if trial.passes]
-    assert {trial.candidate.family for trial in both.trials} == {Family.MASS, Family.DENSITY}
-    assert both.chosen is not None
-    assert both.chosen.macs.per_image == min(trial.macs.per_image for trial in passing)
-
-
-def test_densities_keep_the_same_of_every_image(adaptive: Artifact, images: Path) -> None:
-    result = tune(adaptive, options(images, limit=20.0, families=(Family.DENSITY,), grid=(0.999, 0.98, 0.95, 0.9)))
-    points = [trial.candidate.point for trial in result.trials]
-    assert all(point.min_keep == point.max_keep < 36 for point in points)
-    assert all(trial.kept.sd == 0 and trial.kept.most == trial.candidate.point.max_keep for trial in result.trials)
-
-
-def test_candidates_fall_from_safe_to_cheap(adaptive: Artifact) -> None:
-    geometry = adaptive.manifest.model.geometry
-    grid = tuple(share / 100 for share in range(99, 0, -1))
-    masses = candidates(Family.MASS, grid, geometry)
-    assert [one.point for one in masses] == [OperatingPoint(share, 1, 36) for share in grid]
-    kept = [one.point.max_keep for one in candidates(Family.DENSITY, grid, geometry)]
-    assert kept == list(range(35, 0, -1)), "each number of tokens once, all of them never"
-
-
-def test_a_search_compares_other_artifacts_of_the_same_weights(adaptive: Artifact, images: Path) -> None:
-    workspace = Workspace(adaptive.path.parent)
-    before = workspace.last_export()
-    nothing = tune(adaptive, options(images, grid=(0.3,), search=(Search.SCORE,)))
-    assert nothing.outcome is Outcome.NOTHING_PASSES and len(nothing.trials) == 2
-    assert [workspace.root / name for name in nothing.exported] == [p for p in workspace.artifacts() if "cls" in p.name]
-    assert workspace.last_export() == before, "what was exported last stays where no point is found"
-    result = tune(adaptive, options(images, search=(Search.SCORE,)))
-    assert result.outcome is Outcome.TUNED, result.message
-    assert result.sequences == 2
-    assert {trial.name for trial in result.trials} == {adaptive.path.name, *nothing.exported}
-    best = min((trial for trial in result.trials if trial.passes), key=lambda trial: trial.macs.per_image)
-    assert result.chosen == best and result.artifact == workspace.root / best.name
-    assert workspace.last_export()[-1] == result.artifact
-    opened = open_artifact(result.artifact)
-    assert opened.manifest.pruning is not None
-    assert [info.name for info in opened.manifest.pruning.points] == [*EXPORTED, "tuned"]
-    assert opened.manifest.weights.sha256 == adaptive.manifest.weights.sha256
-
-
-def test_a_search_lists_blocks_and_scores(adaptive: Artifact) -> None:
-    def listed(*search: Search) -> list[tuple[Score, int | None]]:
-        return [(export.score, export.prune_at) for export in plan_search(adaptive, search).exports]
-
-    assert listed(Search.PRUNE_AT) == [(Score.MEAN, 2), (Score.MEAN, 3), (Score.MEAN, 4)]
-    assert listed(Search.SCORE) == [(Score.CLS, 1)]
-    assert len(listed(Search.PRUNE_AT, Search.SCORE)) == 7
-    assert (Score.MEAN, 1) not in listed(Search.PRUNE_AT, Search.SCORE), "the artifact given is one of them already"
-
-
 def test_features_are_held_to_their_cosine(images: Path, tmp_path: Path) -> None:
     vit = randomised(timm.create_model("test_vit", img_size=IMAGE_SIZE, num_classes=0), seed=3)
     weights = save_weights(vit, tmp_path / "headless.safetensors")
@@ -308,53 +191,6 @@ def test_features_are_held_to_their_cosine(images: Path, tmp_path: Path) -> None
     one, other = (runner.run(runner.preprocess(places), mass=mass).logits for mass in (1.0, trial.candidate.share))
     cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     assert trial.judgement.value_percent == pytest.approx(100 * (1 - cosine.mean()), abs=1e-3)
-
-
-def test_a_name_that_is_taken_is_refused_before_anything_runs(
-    adaptive: Artifact, tiny: TinyExport, images: Path
-) -> None:
-    for name in (*EXPORTED, "default"):
-        with pytest.raises(InvalidArgument, match=name):
-            tune(adaptive, options(images, name=name))
-    for fixed in (tiny.dense, tiny.half):
-        with pytest.raises(InvalidArgument, match="operating point is fixed"):
-            tune(fixed, options(images))
-
-
-def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
-    draw(tmp_path / "images", 60, 4)
-    draw(tmp_path / "check", 3, 5)
-    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"broken\.png"):
-        tune(adaptive, options(tmp_path / "images", check=tmp_path / "check"))
-    with pytest.raises(ImageError):
-        tune(adaptive, options(tmp_path / "none"))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"max_drop": 1.0},
-        {"max_disagreement": None},
-        {"max_disagreement": 0.0},
-        {"max_disagreement": 100.0},
-        {"confidence": 1.0},
-        {"confidence": 0.3},
-        {"grid": ()},
-        {"grid": (0.9, 0.95)},
-        {"grid": (0.9, 0.9)},
-        {"grid": (1.0, 0.9)},
-        {"families": ()},
-        {"families": (Family.MASS, Family.MASS)},
-        {"batch": 0},
-        {"search": (Search.SCORE,), "runtime": RuntimeName.TENSORRT},
-    ],
-    ids=str,
-)
-def test_options_that_cannot_be(wrong: dict[str, object]) -> None:
-    with pytest.raises(InvalidArgument) as refused:
-        dataclasses.replace(TuneOptions(max_disagreement=1.0), **wrong)  # type: ignore[arg-type]
-    assert "\n" not in refused.value.message
 
 
 def test_a_trial_says_whether_it_passes(adaptive: Artifact, images: Path) -> None:

@@ -167,3 +167,18 @@ def optimised(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 
 SELECTION: Final = {"importance": onnx.TensorProto.FLOAT, "keep": onnx.TensorProto.INT32}
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type of every tensor, as ONNX infers it from the operators and not as the graph says."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(bare, strict_mode=True).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input, *graph.output]}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def casts(model: onnx.ModelProto) -> Counter[tuple[str, int]]:
+    """How often each tensor is cast to each type."""
+    return Counter((node.input[0], node.attribute[0].i) for node in nodes(model, "Cast"))

@@ -1,4 +1,7 @@
-"""Trainings of a small model on folders of pictures it learns: squares, a colour for each class, on noise."""
+"""Trainings of a small model on folders of pictures it learns: squares, a colour for each class, on noise.
+
+And gradients of the training pass, with those of a plain one to compare with.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sait_deploy.manifest import WeightsSource
@@ -23,13 +27,14 @@ from sait_deploy.training.options import (
     DensityRange,
     Distillation,
     Head,
+    MassRange,
     Recipe,
     TrainOptions,
 )
 from sait_deploy.training.train import TrainResult, train
 from sait_deploy.weights import read_state_dict
 from sait_deploy.zoo import LoadedModel, describe
-from tests.tiny import randomised, small_vit
+from tests.tiny import FAMILIES, family, randomised, small_vit
 
 EPOCHS: Final = 3
 COLOURS: Final = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
@@ -110,6 +115,7 @@ VARIANTS: Final[dict[str, dict[str, Any]]] = {
         "augmentation": Augmentation.STANDARD,
     },
     "teacher": {"distillation": Distillation(temperature=2.0, importance=3.0), "score": Score.CLS},
+    "masses": {"masses": MassRange(0.5, 0.9), "recipe": {"drop_path": 0.3}},
     "epochs": {"alternation": Alternation.EPOCH, "densities": DensityRange(0.3, 0.6)},
     "dense": {"alternation": Alternation.NEVER},
     "bf16": {"recipe": {"amp": Amp.BF16, "ema_decay": 0.9, "optimizer": "momentum", "learning_rate": 1e-2}},
@@ -121,3 +127,64 @@ def run(name: str, folder: Path, output: Path, progress: Callable[[str], None] =
     classes = 7 if name == "new head" else 3
     chosen = options(folder, output, **VARIANTS[name])
     return train(small_model(num_classes=classes), TEACHER if name == "teacher" else None, chosen, progress)
+
+
+EXACT: Final = 1e-10
+"""What gradients in float64 differ by, of the largest."""
+
+FAMILY_SCORES: Final = [
+    (name, score) for name in FAMILIES for score in Score if score is Score.MEAN or family(name).has_class_token
+]
+
+
+def masked(vit: VisionTransformer, images: Tensor, prune_at: int, keep: Tensor) -> Tensor:
+    """The forward pass in which dropped tokens stay, but nobody attends to them and the readout leaves them out.
+
+    Args:
+        vit: any.
+        images: [B, 3, H, W].
+        prune_at: block after whose attention tokens are dropped.
+        keep: bool [B, P+N], of each image its own.
+    """
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+    for index, block in enumerate(vit.blocks):
+        attn, h = block.attn, block.norm1(x)
+        batch, tokens, _ = h.shape
+        qkv = attn.qkv(h).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
+        q, k, v = attn.q_norm(qkv[:, :, 0]), attn.k_norm(qkv[:, :, 1]), qkv[:, :, 2]
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5
+        if index > prune_at:
+            scores = scores.masked_fill(~keep[:, None, None, :], float("-inf"))
+        y = torch.einsum("bhqk,bkhd->bqhd", torch.softmax(scores, dim=-1), v)
+        x = x + block.ls1(attn.proj(attn.norm(y.reshape(batch, tokens, -1))))
+        x = x + block.ls2(block.mlp(block.norm2(x)))
+    read = [vit.forward_head(tokens[kept][None]) for tokens, kept in zip(vit.norm(x), keep, strict=True)]
+    return torch.cat(read)
+
+
+def loss_of(logits: Tensor) -> Tensor:
+    """Something of which every logit's gradient is a value of its own."""
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5), dtype=logits.dtype)
+    return (logits * weights).sum() + torch.logsumexp(logits, dim=1).sum() + logits.square().mean()
+
+
+def gradients(vit: VisionTransformer, images: Tensor, forward: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Gradients of all parameters and of the images; zero where none reaches."""
+    vit.zero_grad(set_to_none=True)
+    images = images.clone().requires_grad_()
+    loss_of(forward(images)).backward()  # type: ignore[no-untyped-call]
+    assert images.grad is not None
+    found = {name: p.grad for name, p in vit.named_parameters()}
+    return {
+        "images": images.grad,
+        **{name: torch.zeros_like(p) if found[name] is None else found[name] for name, p in vit.named_parameters()},
+    }
+
+
+def assert_same_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = EXACT) -> None:
+    """Each within ``tolerance`` of its own largest value; of those next to nothing, as near as that allows."""
+    assert found.keys() == wanted.keys()
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        scale = max(float(gradient.abs().max()), 1e4 * tolerance * largest)
+        assert float((found[name] - gradient).abs().max()) < tolerance * scale, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from sait_deploy.training.options import (
     DataOptions,
     DensityRange,
     Distillation,
+    MassRange,
     Recipe,
     TrainOptions,
     parse_density_range,
+    parse_mass_range,
 )
 
 WRONG: list[tuple[type, dict[str, Any], str]] = [
@@ -66,6 +69,8 @@ def test_defaults_alternate_by_batch_and_can_be_made() -> None:
     options = TrainOptions(Path("out"))
     assert options.alternation is Alternation.BATCH
     assert (options.densities.low, options.densities.high) == (0.3, 1.0)
+    assert options.masses is None
+    assert (MassRange().low, MassRange().high) == (0.7, 0.98)
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.seed = 1  # type: ignore[misc]
 
@@ -75,30 +80,51 @@ def test_what_can_be_left_out(none: str) -> None:
     assert getattr(Recipe(**dict[str, Any]({none: None})), none) is None
 
 
+Parse = Callable[[str], DensityRange | MassRange]
+RANGES = [("density", parse_density_range, "0.3:1.0"), ("mass", parse_mass_range, "0.7:0.98")]
+
+
 @given(st.floats(1e-3, 1.0), st.floats(1e-3, 1.0))
 def test_a_range_that_is_written_is_read(low: float, high: float) -> None:
     low, high = sorted((round(low, 4), round(high, 4)))
     assert parse_density_range(f" {low:f} : {high:f} ") == DensityRange(low, high)
+    if high < 1:
+        assert parse_mass_range(f" {low:f} : {high:f} ") == MassRange(low, high)
 
 
 @pytest.mark.parametrize(
     "text",
     ["", ":", "0.3", "0.3:", ":0.5", "0.3:0.5:0.7", "a:b", "0,3:0.5", "0.3-0.5", "-0.3:0.5", ".:.", "1..2:1", "nan:1"],
 )
-def test_what_is_no_range_is_quoted(text: str) -> None:
+@pytest.mark.parametrize(("what", "parse", "example"), RANGES, ids=["density", "mass"])
+def test_what_is_no_range_is_quoted(what: str, parse: Parse, example: str, text: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        parse_density_range(text)
-    assert refused.value.message == f"density range {text!r} is not LOW:HIGH"
-    assert "0.3:1.0" in refused.value.hint
+        parse(text)
+    assert refused.value.message == f"{what} range {text!r} is not LOW:HIGH"
+    assert refused.value.hint == f"such as {example}"
+    assert parse(example)
 
 
 @pytest.mark.parametrize("text", ["0:0.5", "0.5:0.3", "0.5:1.1", "2:3"])
-def test_a_range_outside_what_densities_are(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="does not rise within"):
-        parse_density_range(text)
+@pytest.mark.parametrize(
+    ("what", "parse", "within"), [("density", parse_density_range, "(0, 1]"), ("mass", parse_mass_range, "(0, 1)")]
+)
+def test_a_range_outside_what_there_is(what: str, parse: Parse, within: str, text: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        parse(text)
+    assert refused.value.message == f"{what} range {text} does not rise within {within}"
+    assert "give LOW:HIGH" in refused.value.hint
 
 
+@pytest.mark.parametrize("text", ["0.5:1", "1:1", "0.7:1.0"])
+def test_a_mass_of_one_is_for_dense_steps(text: str) -> None:
+    assert parse_density_range(text)
+    with pytest.raises(InvalidArgument, match=r"^mass range .*:1 does not rise within \(0, 1\)$"):
+        parse_mass_range(text)
+
+
+@pytest.mark.parametrize("kind", [DensityRange, MassRange])
 @pytest.mark.parametrize(("low", "high"), [(math.nan, 0.5), (0.5, math.nan), (0.1, math.inf)])
-def test_a_range_of_no_numbers(low: float, high: float) -> None:
+def test_a_range_of_no_numbers(kind: type[DensityRange | MassRange], low: float, high: float) -> None:
     with pytest.raises(InvalidArgument):
-        DensityRange(low, high)
+        kind(low, high)

@@ -1,8 +1,10 @@
-"""Which steps are sparse, and at which density: a function of seed, epoch and step alone."""
+"""Which steps are sparse, and what they keep: a function of seed, epoch and step alone."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.training.options import Alternation, DensityRange
-from sait_deploy.training.plan import check_alternates, check_batches, kept_in_step
+from sait_deploy.schedule import OperatingPoint
+from sait_deploy.training.options import Alternation, DensityRange, MassRange, TrainOptions
+from sait_deploy.training.plan import check_alternates, check_batches, point_in_step
 
 SPARSE = [Alternation.BATCH, Alternation.EPOCH]
 PATCHES = 196
 STEPS = 100
+
+
+def plan(**options: Any) -> TrainOptions:
+    return TrainOptions(Path("out"), **options)
 
 
 @st.composite
@@ -24,41 +31,84 @@ def ranges(draw: st.DrawFn) -> DensityRange:
     return DensityRange(*ends)
 
 
+@st.composite
+def mass_ranges(draw: st.DrawFn) -> MassRange:
+    ends = sorted(draw(st.tuples(*[st.floats(1e-3, 1.0, exclude_max=True)] * 2)))
+    return MassRange(*ends)
+
+
 seeds, epochs, steps = st.integers(0, 2**31 - 1), st.integers(0, 500), st.integers(0, 20_000)
+
+
+def turn_of(epoch: int, step: int, of_epoch: int, alternation: Alternation) -> int:
+    """How many steps or epochs came before, whichever alternate."""
+    return {Alternation.BATCH: epoch * of_epoch + step, Alternation.EPOCH: epoch, Alternation.NEVER: 0}[alternation]
 
 
 @given(epochs, steps, st.integers(1, 500), st.integers(1, 4096), st.sampled_from(Alternation), ranges(), seeds)
 def test_alternation_and_range(
     epoch: int, step: int, more: int, patches: int, alternation: Alternation, densities: DensityRange, seed: int
 ) -> None:
-    of_epoch = step + more
-    kept = kept_in_step(epoch, step, of_epoch, patches, alternation, densities, seed)
-    assert kept == kept_in_step(epoch, step, of_epoch, patches, alternation, densities, seed)
-    turn = {Alternation.BATCH: epoch * of_epoch + step, Alternation.EPOCH: epoch, Alternation.NEVER: 0}[alternation]
-    if turn % 2 == 0:
-        assert kept is None
+    of_epoch, options = step + more, plan(alternation=alternation, densities=densities, seed=seed)
+    point = point_in_step(epoch, step, of_epoch, patches, options)
+    assert point == point_in_step(epoch, step, of_epoch, patches, options)
+    if turn_of(epoch, step, of_epoch, alternation) % 2 == 0:
+        assert point is None
         return
-    assert kept is not None
+    assert point is not None
+    kept = point.min_keep
+    assert point == OperatingPoint(1.0, kept, kept)
     assert math.ceil(densities.low * patches * (1 - 1e-12)) <= kept <= math.ceil(densities.high * patches * (1 + 1e-12))
     assert 1 <= kept <= patches
 
 
-@given(st.integers(0, 250).map(lambda half: 2 * half + 1), st.lists(steps, min_size=2, max_size=6), ranges(), seeds)
-def test_an_epoch_has_one_density_where_epochs_alternate(
-    epoch: int, some: list[int], densities: DensityRange, seed: int
+@given(
+    st.tuples(epochs, steps, st.integers(1, 500), st.integers(1, 4096)),
+    st.sampled_from(Alternation),
+    ranges(),
+    mass_ranges(),
+    seeds,
+)
+def test_every_other_sparse_turn_draws_a_mass_and_nothing_else_changes(
+    where: tuple[int, int, int, int], alternation: Alternation, densities: DensityRange, masses: MassRange, seed: int
 ) -> None:
-    kept = {kept_in_step(epoch, step, 20_001, PATCHES, Alternation.EPOCH, densities, seed) for step in some}
-    assert len(kept) == 1
-    assert None not in kept
+    epoch, step, more, patches = where
+    of_epoch = step + more
+    options = {"alternation": alternation, "densities": densities, "seed": seed}
+    without = point_in_step(epoch, step, of_epoch, patches, plan(**options))
+    point = point_in_step(epoch, step, of_epoch, patches, plan(masses=masses, **options))
+    assert point == point_in_step(epoch, step, of_epoch, patches, plan(masses=masses, **options))
+    if turn_of(epoch, step, of_epoch, alternation) % 4 != 3:
+        assert point == without
+        return
+    assert point is not None and without is not None
+    assert (point.min_keep, point.max_keep) == (1, patches)
+    assert masses.low * (1 - 1e-12) <= point.mass <= masses.high * (1 + 1e-12)
+
+
+@given(
+    st.integers(0, 250).map(lambda half: 2 * half + 1),
+    st.lists(steps, min_size=2, max_size=6),
+    ranges(),
+    st.none() | mass_ranges(),
+    seeds,
+)
+def test_an_epoch_has_one_density_or_mass_where_epochs_alternate(
+    epoch: int, some: list[int], densities: DensityRange, masses: MassRange | None, seed: int
+) -> None:
+    options = plan(alternation=Alternation.EPOCH, densities=densities, masses=masses, seed=seed)
+    points = {point_in_step(epoch, step, 20_001, PATCHES, options) for step in some}
+    assert len(points) == 1
+    assert None not in points
 
 
 @pytest.mark.parametrize("alternation", SPARSE)
 def test_half_of_what_alternates_is_sparse_and_densities_fill_the_range(alternation: Alternation) -> None:
-    densities = DensityRange(0.2, 0.7)
+    options = plan(alternation=alternation, densities=DensityRange(0.2, 0.7))
     of_batch = alternation is Alternation.BATCH
     turns = [(0, turn) if of_batch else (turn, 0) for turn in range(2000)]
-    kept = [kept_in_step(*turn, 2000, PATCHES, alternation, densities, 0) for turn in turns]
-    drawn = np.array([count for count in kept if count is not None]) / PATCHES
+    points = [point_in_step(*turn, 2000, PATCHES, options) for turn in turns]
+    drawn = np.array([point.max_keep for point in points if point is not None]) / PATCHES
     assert len(drawn) == 1000
     # A uniform draw's mean is 0.45 with a standard error of 0.0046; rounding up adds half a token of 196.
     assert abs(float(drawn.mean()) - 0.4526) < 0.025
@@ -67,45 +117,77 @@ def test_half_of_what_alternates_is_sparse_and_densities_fill_the_range(alternat
 
 
 @pytest.mark.parametrize("alternation", SPARSE)
-def test_another_seed_draws_other_densities(alternation: Alternation) -> None:
-    def plan(seed: int) -> list[int | None]:
+def test_a_quarter_of_what_alternates_draws_masses_and_they_fill_the_range(alternation: Alternation) -> None:
+    options = plan(alternation=alternation, masses=MassRange(0.6, 0.9))
+    of_batch = alternation is Alternation.BATCH
+    turns = [(0, turn) if of_batch else (turn, 0) for turn in range(2000)]
+    points = [point_in_step(*turn, 2000, PATCHES, options) for turn in turns]
+    drawn = np.array([point.mass for point in points if point is not None and point.min_keep < point.max_keep])
+    assert len(drawn) == 500
+    # A uniform draw's mean is 0.75 with a standard error of 0.0039.
+    assert abs(float(drawn.mean()) - 0.75) < 0.02
+    assert float(drawn.min()) < 0.61
+    assert float(drawn.max()) > 0.89
+
+
+@pytest.mark.parametrize("masses", [None, MassRange()])
+@pytest.mark.parametrize("alternation", SPARSE)
+def test_another_seed_draws_others(alternation: Alternation, masses: MassRange | None) -> None:
+    def points(seed: int) -> list[OperatingPoint | None]:
         turns = [(1, step) if alternation is Alternation.BATCH else (step, 1) for step in range(1, 60, 2)]
-        return [kept_in_step(*turn, STEPS, PATCHES, alternation, DensityRange(), seed) for turn in turns]
+        options = plan(alternation=alternation, masses=masses, seed=seed)
+        found = [point_in_step(*turn, STEPS, PATCHES, options) for turn in turns]
+        return found if masses is None else found[1::2]
 
-    assert plan(0) == plan(0)
-    assert plan(0) != plan(1)
+    assert points(0) == points(0)
+    assert points(0) != points(1)
+    assert len(set(points(0))) > 10
 
 
-def test_every_epoch_draws_anew() -> None:
+@pytest.mark.parametrize("masses", [None, MassRange()])
+def test_every_epoch_draws_anew(masses: MassRange | None) -> None:
+    first = 1 if masses is None else 3
     plans = [
-        tuple(
-            kept_in_step(epoch, step, STEPS, PATCHES, Alternation.BATCH, DensityRange(), 0) for step in range(1, 40, 2)
-        )
+        tuple(point_in_step(epoch, step, STEPS, PATCHES, plan(masses=masses)) for step in range(first, 40, 4))
         for epoch in range(5)
     ]
     assert len(set(plans)) == 5
 
 
-def test_a_range_of_one_density_is_that_density() -> None:
-    kept = {kept_in_step(0, step, STEPS, 100, Alternation.BATCH, DensityRange(0.5, 0.5), 0) for step in range(1, 40, 2)}
-    assert kept == {50}
+def test_a_range_of_one_density_or_mass_is_that() -> None:
+    options = plan(densities=DensityRange(0.5, 0.5), masses=MassRange(0.9, 0.9))
+    points = [point_in_step(0, step, STEPS, 100, options) for step in range(8)]
+    density, mass = OperatingPoint(1.0, 50, 50), OperatingPoint(0.9, 1, 100)
+    assert points == [None, density, None, mass] * 2
 
 
 @pytest.mark.parametrize("of_epoch", [1, 2, 3, 5, 100])
 def test_batches_alternate_over_the_whole_training(of_epoch: int) -> None:
     """An epoch of an odd number of steps begins with what the one before did not end with."""
     turns = [(epoch, step) for epoch in range(6) for step in range(of_epoch)]
-    sparse = [
-        kept_in_step(*turn, of_epoch, PATCHES, Alternation.BATCH, DensityRange(), 0) is not None for turn in turns
-    ]
-    assert sparse == [bool(index % 2) for index in range(len(turns))]
+    points = [point_in_step(*turn, of_epoch, PATCHES, plan(masses=MassRange())) for turn in turns]
+    assert [point is not None for point in points] == [bool(index % 2) for index in range(len(turns))]
+    by_mass = [point is not None and point.mass < 1 for point in points]
+    assert by_mass == [index % 4 == 3 for index in range(len(turns))]
 
 
 @pytest.mark.parametrize(("epoch", "step", "kept"), [(0, 1, 129), (0, 99, 99), (3, 1, 166), (24, 51, 107)])
 def test_the_draws_of_a_seed_stay_what_they_are(epoch: int, step: int, kept: int) -> None:
     """Published figures are those of trainings that drew these; neither the steps of an epoch nor anything else may."""
     for of_epoch in (STEPS, 2 * STEPS):
-        assert kept_in_step(epoch, step, of_epoch, PATCHES, Alternation.BATCH, DensityRange(), 0) == kept
+        assert point_in_step(epoch, step, of_epoch, PATCHES, plan()) == OperatingPoint(1.0, kept, kept)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "mass"),
+    [(0, 3, 0.7104654338852), (0, 99, 0.7802200659221), (3, 7, 0.9034813771487), (24, 51, 0.7983184840192)],
+)
+def test_the_masses_of_a_seed_stay_what_they_are(epoch: int, step: int, mass: float) -> None:
+    for of_epoch in (STEPS, 2 * STEPS):
+        point = point_in_step(epoch, step, of_epoch, PATCHES, plan(masses=MassRange()))
+        assert point is not None
+        assert (point.min_keep, point.max_keep) == (1, PATCHES)
+        assert point.mass == pytest.approx(mass, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +202,30 @@ def test_a_training_without_a_sparse_step_is_refused(
     assert all(word in refused.value.hint for word in ("--epochs", "never", advised))
 
 
+@pytest.mark.parametrize(
+    ("alternation", "epochs", "of_epoch", "what"),
+    [(Alternation.BATCH, 1, 3, "step"), (Alternation.EPOCH, 3, 50, "epoch"), (Alternation.EPOCH, 1, 50, "epoch")],
+)
+def test_a_training_that_ends_before_it_draws_a_mass_is_refused(
+    alternation: Alternation, epochs: int, of_epoch: int, what: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=f"the fourth {what} is the first to draw a mass") as refused:
+        check_alternates(epochs, of_epoch, alternation, MassRange())
+    assert "--mass-range" in refused.value.hint
+
+
+@pytest.mark.parametrize(("alternation", "epochs", "of_epoch"), [(Alternation.BATCH, 2, 2), (Alternation.EPOCH, 4, 1)])
+def test_four_turns_have_a_mass(alternation: Alternation, epochs: int, of_epoch: int) -> None:
+    check_alternates(epochs, of_epoch, alternation, MassRange())
+
+
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(Alternation))
 def test_what_is_refused_is_what_would_have_no_sparse_step(
     epochs: int, of_epoch: int, alternation: Alternation
 ) -> None:
     turns = [(epoch, step) for epoch in range(epochs) for step in range(of_epoch)]
-    kept = [kept_in_step(*turn, of_epoch, PATCHES, alternation, DensityRange(), 0) for turn in turns]
-    if any(count is not None for count in kept) or alternation is Alternation.NEVER:
+    points = [point_in_step(*turn, of_epoch, PATCHES, plan(alternation=alternation)) for turn in turns]
+    if any(point is not None for point in points) or alternation is Alternation.NEVER:
         check_alternates(epochs, of_epoch, alternation)
     else:
         with pytest.raises(InvalidArgument):

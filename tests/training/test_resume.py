@@ -18,6 +18,7 @@ from sait_deploy.training.options import (
     Augmentation,
     DensityRange,
     Head,
+    MassRange,
 )
 from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state, save_state
 from sait_deploy.training.train import train
@@ -91,6 +92,7 @@ def test_what_a_crash_left_undelivered_is_delivered_at_the_next_start(folder: Pa
         ({"recipe": {"learning_rate": 1e-3}}, "its recipe.learning_rate is 0.002, not 0.001"),
         ({"recipe": {"epochs": 4}}, "its recipe.epochs is 3, not 4"),
         ({"densities": DensityRange(0.5, 1.0)}, "its densities.low is 0.3, not 0.5"),
+        ({"masses": MassRange(0.5, 0.9)}, "its masses.low is none, not 0.5"),
         ({"score": Score.CLS}, "its score is mean, not cls"),
         ({"prune_at": 1}, "its prune_at is 0, not 1"),
         ({"alternation": Alternation.EPOCH}, "its alternation is batch, not epoch"),
@@ -105,6 +107,27 @@ def test_another_training_in_the_same_folder_is_refused(
     before = (tmp_path / STATE_FILE).read_bytes()
     with pytest.raises(InvalidArgument) as refused:
         train(small_model(), None, options(folder, tmp_path, **change), quiet)
+    assert refused.value.message == f"{tmp_path} holds another training: {named}"
+    assert "--output" in refused.value.hint
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("masses", "named"),
+    [
+        (None, "its masses.low is 0.5, not none"),
+        (MassRange(0.6, 0.9), "its masses.low is 0.5, not 0.6"),
+        (MassRange(0.5, 0.8), "its masses.high is 0.9, not 0.8"),
+    ],
+    ids=str,
+)
+def test_other_masses_in_the_folder_of_a_training_that_drew_some_are_refused(
+    folder: Path, tmp_path: Path, masses: MassRange | None, named: str
+) -> None:
+    train(small_model(), None, options(folder, tmp_path, masses=MassRange(0.5, 0.9)), quiet)
+    before = (tmp_path / STATE_FILE).read_bytes()
+    with pytest.raises(InvalidArgument) as refused:
+        train(small_model(), None, options(folder, tmp_path, masses=masses), quiet)
     assert refused.value.message == f"{tmp_path} holds another training: {named}"
     assert "--output" in refused.value.hint
     assert (tmp_path / STATE_FILE).read_bytes() == before
@@ -146,7 +169,7 @@ def test_a_state_that_does_not_say_something_is_refused(folder: Path, tmp_path: 
     assert state is not None
     del state.identity[missing]
     save_state(tmp_path, state)
-    with pytest.raises(InvalidArgument, match=f"its {missing} is None, not"):
+    with pytest.raises(InvalidArgument, match=f"its {missing} is none, not"):
         train(small_model(), None, chosen, quiet)
 
 

@@ -1,58 +1,53 @@
-"""The differentiable pass: equal to the deployed one, with the gradients of a model that masks what it drops."""
+"""The differentiable pass with as many tokens of every image: equal to the deployed one, with masking's gradients."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
 from timm.layers import DropPath, PatchDropout
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.models import FixedPruning, PrunableViT
-from sait_deploy.schedule import Score
+from sait_deploy.schedule import OperatingPoint, Score
 from sait_deploy.training.losses import importance_divergence
 from sait_deploy.training.student import Student, unfuse_on_cpu
 from tests.tiny import (
-    FAMILIES,
     attention_weights,
     family,
     images_for,
     importance_of,
+    keep_of,
     kept_tokens,
     relative_difference,
     small_vit,
 )
+from tests.training.small import EXACT, FAMILY_SCORES, assert_same_gradients, gradients, masked
 
 KEPT = 7
+AS_MANY = OperatingPoint(1.0, KEPT, KEPT)
+POINTS = [None, AS_MANY, OperatingPoint(0.5, 1, 16)]
 TOLERANCE = 1e-5
-EXACT = 1e-10
 
 
-def scores_of(vit: VisionTransformer) -> list[Score]:
-    return list(Score) if vit.has_class_token else [Score.MEAN]
-
-
-CASES = [(name, score) for name in FAMILIES for score in scores_of(family(name))]
-
-
-@pytest.mark.parametrize(("name", "score"), CASES)
+@pytest.mark.parametrize(("name", "score"), FAMILY_SCORES)
 @pytest.mark.parametrize("prune_at", [0, 1, 2])
 @torch.no_grad()
 def test_the_pass_equals_the_deployed_model(name: str, score: Score, prune_at: int) -> None:
     vit = family(name)
     images = images_for(vit)
     student = Student(vit, score, prune_at).eval()
-    logits, importance = student(images, KEPT)
+    logits, importance, density = student(images, AS_MANY)
     wanted = PrunableViT(vit, FixedPruning(score, prune_at, KEPT)).trace(images)
     assert wanted.importance is not None
     assert relative_difference(logits, wanted.logits) < TOLERANCE
     assert (importance - wanted.importance).abs().max() < 1e-6
     assert importance.dtype == torch.float32
-    dense, seen = student(images, None)
+    assert density == KEPT / vit.patch_embed.num_patches
+    dense, seen, whole = student(images, None)
+    assert whole is None
     assert relative_difference(dense, vit(images)) < TOLERANCE
     assert torch.equal(seen, importance), "what is dropped afterwards changes nothing in it"
     if prune_at < 2:  # after the last attention a class token no longer meets the others
@@ -63,78 +58,36 @@ def test_the_pass_equals_the_deployed_model(name: str, score: Score, prune_at: i
 def test_attention_as_on_the_cpu_gives_the_same_answers() -> None:
     vit = small_vit(qk_norm=True)
     images = images_for(vit)
-    fused = Student(vit, Score.MEAN, 1)(images, KEPT)
+    fused = Student(vit, Score.MEAN, 1)(images, AS_MANY)
     unfuse_on_cpu(vit)
     assert not any(block.attn.fused_attn for block in vit.blocks)
-    assert relative_difference(Student(vit, Score.MEAN, 1)(images, KEPT).logits, fused.logits) < TOLERANCE
+    assert relative_difference(Student(vit, Score.MEAN, 1)(images, AS_MANY).logits, fused.logits) < TOLERANCE
 
 
-def masked(vit: VisionTransformer, images: Tensor, prune_at: int, keep: Tensor) -> Tensor:
-    """The forward pass in which dropped tokens stay, but nobody attends to them and the readout leaves them out.
-
-    Args:
-        vit: any.
-        images: [B, 3, H, W].
-        prune_at: block after whose attention tokens are dropped.
-        keep: bool [B, P+N], as many in every image.
-    """
-    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-    for index, block in enumerate(vit.blocks):
-        attn, h = block.attn, block.norm1(x)
-        batch, tokens, _ = h.shape
-        qkv = attn.qkv(h).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
-        q, k, v = attn.q_norm(qkv[:, :, 0]), attn.k_norm(qkv[:, :, 1]), qkv[:, :, 2]
-        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5
-        if index > prune_at:
-            scores = scores.masked_fill(~keep[:, None, None, :], float("-inf"))
-        y = torch.einsum("bhqk,bkhd->bqhd", torch.softmax(scores, dim=-1), v)
-        x = x + block.ls1(attn.proj(attn.norm(y.reshape(batch, tokens, -1))))
-        x = x + block.ls2(block.mlp(block.norm2(x)))
-    read = vit.norm(x)[keep].reshape(len(images), int(keep[0].sum()), -1)
-    logits: Tensor = vit.forward_head(read)
-    return logits
+@torch.no_grad()
+def test_a_mass_has_no_say_where_limits_leave_no_choice() -> None:
+    vit = small_vit()
+    images = images_for(vit)
+    found = Student(vit, Score.MEAN, 1)(images, OperatingPoint(0.2, KEPT, KEPT))
+    assert found.density == KEPT / 16
+    assert torch.equal(found.logits, Student(vit, Score.MEAN, 1)(images, AS_MANY).logits)
 
 
-def loss_of(logits: Tensor) -> Tensor:
-    """Something of which every logit's gradient is a value of its own."""
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5), dtype=logits.dtype)
-    return (logits * weights).sum() + torch.logsumexp(logits, dim=1).sum() + logits.square().mean()
-
-
-def gradients(vit: VisionTransformer, images: Tensor, forward: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """Gradients of all parameters and of the images; zero where none reaches."""
-    vit.zero_grad(set_to_none=True)
-    images = images.clone().requires_grad_()
-    loss_of(forward(images)).backward()  # type: ignore[no-untyped-call]
-    assert images.grad is not None
-    found = {name: p.grad for name, p in vit.named_parameters()}
-    return {
-        "images": images.grad,
-        **{name: torch.zeros_like(p) if found[name] is None else found[name] for name, p in vit.named_parameters()},
-    }
-
-
-@pytest.mark.parametrize(("name", "score"), CASES)
+@pytest.mark.parametrize(("name", "score"), FAMILY_SCORES)
 def test_gradients_equal_those_of_a_masked_pass(name: str, score: Score) -> None:
     prune_at = 1
     vit = copy.deepcopy(family(name)).double()
     images = images_for(vit).double()
     with torch.no_grad():
         chosen = kept_tokens(importance_of(vit, prune_at, score, images).float(), KEPT)
-    keep = torch.zeros(len(images), vit.num_prefix_tokens + vit.patch_embed.num_patches, dtype=torch.bool)
-    keep[:, : vit.num_prefix_tokens] = True
-    for row, patches in zip(keep, chosen, strict=True):
-        row[[vit.num_prefix_tokens + i for i in patches]] = True
+    keep = keep_of(vit, chosen).bool()
     assert len({tuple(patches) for patches in chosen}) > 1, "images that all keep the same tokens prove little"
 
     student = Student(vit, score, prune_at)
-    found = gradients(vit, images, lambda batch: student(batch, KEPT).logits)
+    found = gradients(vit, images, lambda batch: student(batch, AS_MANY).logits)
     wanted = gradients(vit, images, lambda batch: masked(vit, batch, prune_at, keep))
     dense = gradients(vit, images, lambda batch: student(batch, None).logits)
-    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
-    for name_, gradient in wanted.items():
-        scale = max(float(gradient.abs().max()), 1e-6 * largest)
-        assert float((found[name_] - gradient).abs().max()) < EXACT * scale, name_
+    assert_same_gradients(found, wanted)
     assert float((dense["images"] - wanted["images"]).abs().max()) > 1e-3 * float(wanted["images"].abs().max())
     last = vit.blocks[-1].mlp.fc1.weight if hasattr(vit.blocks[-1].mlp, "fc1") else vit.blocks[-1].norm1.weight
     assert last.grad is not None and float(last.grad.abs().max()) > 0
@@ -144,22 +97,22 @@ def test_keeping_all_tokens_has_the_gradients_of_a_dense_step() -> None:
     vit = small_vit().double()
     images = images_for(vit).double()
     student = Student(vit, Score.MEAN, 1)
-    whole = gradients(vit, images, lambda batch: student(batch, vit.patch_embed.num_patches).logits)
+    whole = gradients(vit, images, lambda batch: student(batch, OperatingPoint(1.0, 16, 16)).logits)
     dense = gradients(vit, images, lambda batch: student(batch, None).logits)
     for name, gradient in dense.items():
         assert float((whole[name] - gradient).abs().max()) <= EXACT * float(gradient.abs().max()), name
 
 
 @pytest.mark.parametrize("score", Score)
-@pytest.mark.parametrize("kept", [None, KEPT])
+@pytest.mark.parametrize("point", POINTS, ids=["dense", "as many", "mass"])
 def test_the_divergence_of_importance_teaches_queries_and_keys_up_to_the_block_pruned_in(
-    score: Score, kept: int | None
+    score: Score, point: OperatingPoint | None
 ) -> None:
     vit = small_vit(depth=4)
     images = images_for(vit)
     student = Student(vit, score, 2)
     wanted = torch.softmax(torch.randn(len(images), 16, generator=torch.Generator().manual_seed(1)), dim=1)
-    importance_divergence(student(images, kept).importance, wanted).backward()  # type: ignore[no-untyped-call]
+    importance_divergence(student(images, point).importance, wanted).backward()  # type: ignore[no-untyped-call]
     width = vit.embed_dim
     for block in vit.blocks[:3]:
         grad = block.attn.qkv.weight.grad
@@ -177,10 +130,11 @@ def test_the_divergence_of_importance_teaches_queries_and_keys_up_to_the_block_p
 
 
 @pytest.mark.parametrize("score", Score)
-def test_no_gradient_flows_through_the_selection(score: Score) -> None:
+@pytest.mark.parametrize("point", POINTS[1:], ids=["as many", "mass"])
+def test_no_gradient_flows_through_the_selection(score: Score, point: OperatingPoint) -> None:
     """Importance itself hangs on the parameters, and the logits do not hang on it."""
     vit = small_vit()
-    logits, importance = Student(vit, score, 1)(images_for(vit), KEPT)
+    logits, importance, _ = Student(vit, score, 1)(images_for(vit), point)
     assert importance.requires_grad
     (through,) = torch.autograd.grad(logits.sum(), importance, allow_unused=True, retain_graph=True)
     assert through is None
@@ -188,23 +142,23 @@ def test_no_gradient_flows_through_the_selection(score: Score) -> None:
 
 
 @pytest.mark.parametrize("rates", ["path", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate", "drop_rate"])
-@pytest.mark.parametrize("kept", [None, KEPT])
+@pytest.mark.parametrize("point", POINTS, ids=["dense", "as many", "mass"])
 @torch.no_grad()
-def test_what_is_dropped_at_random_is_dropped_in_training_alone(rates: str, kept: int | None) -> None:
+def test_what_is_dropped_at_random_is_dropped_in_training_alone(rates: str, point: OperatingPoint | None) -> None:
     vit = small_vit(depth=1) if rates == "path" else small_vit(depth=1, **{rates: 0.5})
     if rates == "path":
         vit.blocks[0].drop_path1 = vit.blocks[0].drop_path2 = DropPath(0.5)
     images = images_for(vit, 16)
     student = Student(vit, Score.MEAN, 0)
-    still = [student.eval()(images, kept).logits for _ in range(2)]
+    still = [student.eval()(images, point).logits for _ in range(2)]
     assert torch.equal(*still)
-    assert relative_difference(still[0], Student(small_vit(depth=1), Score.MEAN, 0)(images, kept).logits) < TOLERANCE
+    assert relative_difference(still[0], Student(small_vit(depth=1), Score.MEAN, 0)(images, point).logits) < TOLERANCE
     torch.manual_seed(0)
-    moving = [student.train()(images, kept).logits for _ in range(2)]
+    moving = [student.train()(images, point).logits for _ in range(2)]
     assert relative_difference(moving[0], still[0]) > 1e-3
     assert relative_difference(*moving) > 1e-3
     torch.manual_seed(0)
-    assert torch.equal(student(images, kept).logits, moving[0]), "the generator is the only source of chance"
+    assert torch.equal(student(images, point).logits, moving[0]), "the generator is the only source of chance"
 
 
 @torch.no_grad()
@@ -241,7 +195,7 @@ def test_no_parameter_is_added(name: str) -> None:
     vit = copy.deepcopy(family(name))
     before = {key: tensor.clone() for key, tensor in vit.state_dict().items()}
     student = Student(vit, Score.MEAN, 1)
-    student(images_for(vit), KEPT).logits.sum().backward()
+    student(images_for(vit), AS_MANY).logits.sum().backward()
     assert list(vit.state_dict()) == list(before)
     assert {id(p) for p in student.parameters()} == {id(p) for p in vit.parameters()}
     assert list(student.state_dict()) == [f"vit.{key}" for key in before]
@@ -254,7 +208,7 @@ def test_importance_stays_float32_in_mixed_precision() -> None:
     images = images_for(vit)
     full = Student(vit, Score.MEAN, 1)(images, None)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = Student(vit, Score.MEAN, 1)(images, KEPT)
+        mixed = Student(vit, Score.MEAN, 1)(images, AS_MANY)
     assert mixed.importance.dtype == torch.float32
     assert (mixed.importance - full.importance).abs().max() < 0.02
     assert (mixed.importance.sum(dim=1) - 1).abs().max() < 1e-5

@@ -13,7 +13,7 @@ from torch import nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing, normalised
-from sait_deploy.schedule import Score
+from sait_deploy.schedule import OperatingPoint, Score
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation
 from sait_deploy.training.student import Student
@@ -47,7 +47,9 @@ def test_a_teacher_stays_in_inference_mode_and_is_not_trained() -> None:
     assert not any(parameter.requires_grad for parameter in whole.parameters())
     student_vit = small_vit(embed_dim=48, num_heads=3)
     student = Student(student_vit, Score.MEAN, 1).train()
-    losses = losses_of(student(images, 8), torch.tensor([0, 1, 2]), teacher(images), Distillation(), 0.0)
+    losses = losses_of(
+        student(images, OperatingPoint(1.0, 8, 8)), torch.tensor([0, 1, 2]), teacher(images), Distillation(), 0.0
+    )
     losses.total.backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(parameter.grad is not None for parameter in student_vit.parameters())

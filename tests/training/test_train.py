@@ -18,7 +18,7 @@ from sait_deploy.preprocess import list_images, preprocess
 from sait_deploy.schedule import Score
 from sait_deploy.training.data import open_data
 from sait_deploy.training.engine import Engine
-from sait_deploy.training.options import Alternation, DensityRange, Distillation
+from sait_deploy.training.options import Alternation, DensityRange, Distillation, MassRange
 from sait_deploy.training.recipe import make_optimizer, make_schedule
 from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state
 from sait_deploy.training.train import train
@@ -129,6 +129,24 @@ def test_alternation_by_epoch(folder: Path, tmp_path: Path) -> None:
     log = run("epochs", folder, tmp_path).log
     assert [entry.sparse_steps for entry in log] == [0, 6, 0]
     assert log[0].density == 1.0 and log[1].density < 1
+
+
+@pytest.mark.parametrize("alternation", [Alternation.BATCH, Alternation.EPOCH])
+def test_masses_take_turns_with_densities(folder: Path, tmp_path: Path, alternation: Alternation) -> None:
+    """At density 1 nothing is dropped, so that what is missing of it is what masses left out."""
+    kind: dict[str, Any] = {"alternation": alternation, "densities": DensityRange(1.0, 1.0), "recipe": {"epochs": 4}}
+    without = train(small_model(), None, options(folder, tmp_path / "without", **kind), quiet)
+    assert [entry.density for entry in without.log] == [1.0] * 4
+    masses = MassRange(0.5, 0.6)
+    result = train(small_model(), None, options(folder, tmp_path / "with", masses=masses, **kind), quiet)
+    assert [entry.sparse_steps for entry in result.log] == [entry.sparse_steps for entry in without.log]
+    steps = [6 * (1 - entry.density) for entry in result.log]  # as many steps' worth of tokens were dropped
+    turns = [0, 0, 0, 6] if alternation is Alternation.EPOCH else [1, 2, 1, 2]
+    assert all(0.6 * turn <= step <= 0.9 * turn for turn, step in zip(turns, steps, strict=True)), steps
+    assert not torch.equal(weights_of(result)["head.weight"], weights_of(without)["head.weight"])
+    trained = SparseTraining(Score.MEAN, 0, 1.0, 1.0, 0.5, 0.6)
+    assert result.training == read_training(result.weights) == trained
+    assert without.training == read_training(without.weights) == SparseTraining(Score.MEAN, 0, 1.0, 1.0)
 
 
 def test_a_training_that_is_always_dense_says_nothing_of_pruning(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""What a point tuned on the demonstration's light clutter meets when the images shift."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.demo_runs import EVALUATION_SEED, composed, load
+from sait_deploy.artifact import Artifact
+from sait_deploy.cli.render import progress
+from sait_deploy.demo.data import HEAVY_CLUTTER, LIGHT_CLUTTER, TWO_OBJECTS
+from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.results import Row
+from sait_deploy.evaluation.splits import SplitOptions
+from sait_deploy.evaluation.trials import Family
+from sait_deploy.evaluation.tune import tune
+from sait_deploy.evaluation.tuning import TuneOptions
+from sait_deploy.export_plan import ExportOptions
+from sait_deploy.exporting import export_model
+from sait_deploy.manifest import Form
+from sait_deploy.points import PointRequest, mass_point
+from sait_deploy.schedule import Score, default_prune_at
+
+LIMIT: Final = 1.0
+"""Points that may be lost on light clutter, with 95 % confidence."""
+
+CANVASES: Final = (("light", LIGHT_CLUTTER), ("heavy", HEAVY_CLUTTER), ("two objects", TWO_OBJECTS))
+
+
+def shifted(weights: Path, images: int) -> dict[str, Any]:
+    """Tunes a mass and a density on as many images of light clutter, checks on as many, and shows both other images."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_light(folder / "light", 2 * images)
+        artifact = _exported(weights, folder / "artifacts")
+        chosen = {family: _tuned(artifact, folder / "light", family) for family in Family}
+    found: dict[str, Any] = {"limit": LIMIT, "tuned": {family.value: told for family, (_, told) in chosen.items()}}
+    points = [point for point, _ in chosen.values() if point is not None]
+    if len(points) < len(chosen):
+        return found
+    for name, canvas in CANVASES:
+        dataset, _ = composed(canvas, EVALUATION_SEED + 2, images)
+        progress(f"{weights.parent.name}: {name}")
+        model = load(weights)
+        options = EvaluateOptions(points=tuple(points), lower_resolutions=())
+        block = default_prune_at(model.info.geometry.depth)
+        rows = {row.id: row for row in evaluate_model(model, Score.MEAN, block, dataset, options).rows}
+        kinds = {point.name: _told(rows[point.name]) for point in points}
+        found[name] = {"dense_top1_percent": rows["dense"].top1_percent, **kinds}
+    return found
+
+
+def _write_light(folder: Path, count: int) -> None:
+    dataset, _ = composed(LIGHT_CLUTTER, EVALUATION_SEED + 1, count)
+    assert dataset.labels is not None
+    for index, (pixels, label) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
+        path = folder / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels)).save(path, compress_level=1)
+
+
+def _exported(weights: Path, folder: Path) -> Artifact:
+    artifacts = export_model(load(weights), ExportOptions(points=(mass_point(0.9),), output=folder), progress)
+    return next(artifact for artifact in artifacts if artifact.manifest.form is Form.ADAPTIVE)
+
+
+def _tuned(artifact: Artifact, images: Path, family: Family) -> tuple[PointRequest | None, dict[str, Any]]:
+    """Returns the point found, and what tuning said of it."""
+    options = TuneOptions(LIMIT, splits=SplitOptions(images), name=family.value, families=(family,), threads=1)
+    result = tune(artifact, options, progress)
+    told: dict[str, Any] = {"outcome": result.outcome.value, "message": result.message}
+    if result.chosen is None:
+        return None, told
+    point = result.chosen.candidate.point
+    told |= {"share": result.chosen.candidate.share}
+    return PointRequest(family.value, point.mass, point.min_keep, point.max_keep), told
+
+
+def _told(row: Row) -> dict[str, Any]:
+    change = row.top1_change
+    assert change is not None
+    return {
+        "change": {"low": change.low, "value": change.value, "high": change.high},
+        "kept_mean": round(row.kept_mean, 2),
+        "kept_p95": row.kept_p95,
+        "mac_ratio": round(row.mac_ratio, 3),
+    }

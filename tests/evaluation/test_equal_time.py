@@ -1,0 +1,122 @@
+"""Evaluations at the equal time of a benchmark: of the same weights, whatever they run as, and of no others."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sait_deploy import demo
+from sait_deploy.artifact import Artifact
+from sait_deploy.bench.jsonform import to_json
+from sait_deploy.bench.suite import BenchOptions, bench
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
+from sait_deploy.evaluation.matching import Measured, read_bench_times
+from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.results import Basis, Evaluation
+from sait_deploy.manifest import WeightsSource
+from sait_deploy.points import mass_point
+from sait_deploy.schedule import Score
+from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
+from tests.evaluation.blotches import labelled_by, noise, row_of, small
+from tests.evaluation.test_matching import report_of
+from tests.exported import IMAGE_SIZE, TinyExport
+from tests.tiny import HALF, randomised, save_weights
+
+PRUNE_AT = 1
+OPTIONS = EvaluateOptions(points=(mass_point(0.6),), lower_resolutions=())
+
+
+def reopened(weights: Path) -> LoadedModel:
+    """The exported model, read from a weights file again."""
+    return load_model("test_vit", WeightsRequest(WeightsSource.FILE, weights), IMAGE_SIZE)
+
+
+def equal_times(found: Evaluation) -> set[tuple[str, str]]:
+    return {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
+
+
+def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
+    loaded = small()
+    times = {
+        "dense": (16, 16.0),
+        "density 0.5, block 1": (8, 9.0),
+        "density 0.25, block 1": (4, 5.0),
+        "mass 0.6, block 1": (7, 8.0),
+        "density 0.125": (2, 1.0),
+    }
+    path = tmp_path / "bench.json"
+    report = report_of(times, runtime="onnxruntime", weights=loaded.weights.sha256)
+    path.write_text(to_json(dataclasses.replace(report, model="small")))
+    options = EvaluateOptions(points=(mass_point(0.6),), bench_report=path, lower_resolutions=())
+
+    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), options)
+
+    pairs = {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
+    assert pairs == {("mass0.6", "kept7")}
+    assert row_of(found, "kept7").kept_max == 7
+    assert any("bench.json at batch 4 on onnxruntime" in note for note in found.notes)
+    with pytest.raises(InvalidArgument, match=r"has no 'mass0\.7, block 1'"):
+        evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(mass_point(0.7),)))
+    with pytest.raises(InvalidArgument, match="equal time is told of masses"):
+        evaluate_model(
+            loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(), densities=(HALF,))
+        )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_benchmark_of_artifacts_has_the_hash_of_the_file_that_they_were_exported_from(
+    tiny: TinyExport,
+    tiny_fp16: TinyExport,
+    tiny_adaptive: Artifact,
+    tiny_adaptive_fp16: Artifact,
+    tmp_path: Path,
+    precision: str,
+) -> None:
+    whole, adaptive = (tiny, tiny_adaptive) if precision == "fp32" else (tiny_fp16, tiny_adaptive_fp16)
+    options = BenchOptions(batches=(1,), threads=1, images=demo.IMAGES / "3", warmup=0, duration=0.02)
+    report = bench([whole.dense, whole.half, adaptive], options)
+    path = tmp_path / "bench.json"
+    path.write_text(to_json(report))
+
+    # Weights in half precision are made of those in the file, which the hash is of.
+    model, pruning = reopened(tiny.weights), adaptive.manifest.pruning
+    assert pruning is not None
+    measured = Measured(model.info.name, model.weights.sha256, model.info.geometry, pruning.score, pruning.prune_at)
+    times = read_bench_times(path, measured, None, None)
+
+    assert {variant.weights_sha256 for variant in report.variants} == {model.weights.sha256}
+    assert set(times.milliseconds) == {variant.label for variant in report.variants}
+    assert len(times.densities) == 2
+
+
+def test_equal_time_is_told_of_the_same_weights_whatever_runs_them_and_of_no_others(
+    tiny: TinyExport, tiny_adaptive: Artifact, tiny_adaptive_fp16: Artifact, tmp_path: Path
+) -> None:
+    pruning, path = tiny_adaptive.manifest.pruning, tmp_path / "bench.json"
+    assert pruning is not None
+    model, dataset = reopened(tiny.weights), labelled_by(tiny.model, 6)
+    times = {"dense": (36, 36.0), "density 0.25": (9, 9.0), "mass 0.6": (20, 18.0)}
+    options = dataclasses.replace(OPTIONS, bench_report=path)
+
+    def bench_of(weights: str) -> None:
+        path.write_text(to_json(dataclasses.replace(report_of(times, weights=weights), model="test_vit")))
+
+    def evaluations() -> list[Evaluation]:
+        return [
+            evaluate_model(model, pruning.score, pruning.prune_at, dataset, options),
+            *(evaluate_artifact(one, "onnxruntime", dataset, options) for one in (tiny_adaptive, tiny_adaptive_fp16)),
+        ]
+
+    bench_of(tiny.dense.manifest.weights.sha256)
+    assert [equal_times(found) for found in evaluations()] == [{("mass0.6", "kept18")}] * 3
+    other = reopened(save_weights(randomised(reopened(tiny.weights).vit, seed=4), tmp_path / "other.safetensors"))
+    bench_of(other.weights.sha256)
+    said = f"bench.json is a benchmark of weights {other.weights.sha256[:12]}….*, not of {model.weights.sha256[:12]}…"
+    with pytest.raises(InvalidArgument, match=said):
+        evaluate_model(model, pruning.score, pruning.prune_at, dataset, options)
+    for artifact in (tiny_adaptive, tiny_adaptive_fp16):
+        with pytest.raises(InvalidArgument, match=said):
+            evaluate_artifact(artifact, "onnxruntime", dataset, options)

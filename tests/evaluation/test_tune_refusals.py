@@ -1,0 +1,71 @@
+"""What cannot be tuned: images, names, artifacts and options, refused before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sait_deploy.artifact import Artifact
+from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.evaluation.splits import SplitOptions
+from sait_deploy.evaluation.trials import Family
+from sait_deploy.evaluation.tune import tune
+from sait_deploy.evaluation.tuning import Search, TuneOptions
+from sait_deploy.runtime import RuntimeName
+from tests.evaluation.tunings import EXPORTED, draw, options
+from tests.exported import TinyExport
+
+
+def test_a_drop_needs_labels(adaptive: Artifact, images: Path) -> None:
+    with pytest.raises(InvalidArgument, match="no labels") as refused:
+        tune(adaptive, TuneOptions(max_drop=1.0, splits=SplitOptions(images)))
+    assert "--max-disagreement" in refused.value.hint
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_runs(
+    adaptive: Artifact, tiny: TinyExport, images: Path
+) -> None:
+    for name in (*EXPORTED, "default"):
+        with pytest.raises(InvalidArgument, match=name):
+            tune(adaptive, options(images, name=name))
+    for fixed in (tiny.dense, tiny.half):
+        with pytest.raises(InvalidArgument, match="operating point is fixed"):
+            tune(fixed, options(images))
+
+
+def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
+    draw(tmp_path / "images", 60, 4)
+    draw(tmp_path / "check", 3, 5)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        tune(adaptive, options(tmp_path / "images", check=tmp_path / "check"))
+    with pytest.raises(ImageError):
+        tune(adaptive, options(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_drop": 1.0},
+        {"max_disagreement": None},
+        {"max_disagreement": 0.0},
+        {"max_disagreement": 100.0},
+        {"confidence": 1.0},
+        {"confidence": 0.3},
+        {"grid": ()},
+        {"grid": (0.9, 0.95)},
+        {"grid": (0.9, 0.9)},
+        {"grid": (1.0, 0.9)},
+        {"families": ()},
+        {"families": (Family.MASS, Family.MASS)},
+        {"batch": 0},
+        {"search": (Search.SCORE,), "runtime": RuntimeName.TENSORRT},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        dataclasses.replace(TuneOptions(max_disagreement=1.0), **wrong)  # type: ignore[arg-type]
+    assert "\n" not in refused.value.message
