@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
+
+import numpy as np
 
 from benchmarks.common import read_result
 
-_TOLD_MASS: Final = "mass0.9"
-_TOLD_PAIRS: Final = (("mass", "density"), ("density", "lower-resolution"))
+_TOLD_KINDS: Final = ("density", "mass")
+_TOLD_MASSES: Final = ("mass0.9", "mass0.7")
+_RIVALS: Final = (
+    ("mass", "density"),
+    ("density", "lower-resolution"),
+    ("density", "random"),
+    ("density", "least-important"),
+)
+_GROUPINGS: Final = ("digit size", "fragments", "background")
 _PARTS: Final = {
-    "teacher": "plain weights, the teacher's",
+    "teacher-0": "plain weights, the teacher's",
     "dense-0": "plain weights, trained on as long",
     "no-distillation-0": "dense/sparse, labels alone",
-    "student-0": "dense/sparse, logits and importance",
+    "densities-0": "dense/sparse, distilled, no step by mass",
+    "student-0": "dense/sparse, distilled",
     "epoch-0": "the same, alternating epochs",
-    "teacher by cls": "plain weights, the teacher's, `cls`",
-    "cls-0": "dense/sparse, logits and importance, `cls`",
+    "teacher-0 by cls": "plain weights, the teacher's, `cls`",
+    "cls-0": "dense/sparse, distilled, `cls`",
 }
+_PART_ROWS: Final = ("density0.49", "density0.28", "density0.15", "mass0.9", "mass0.7", "mass0.6")
 
 
-def _spread(values: dict[str, float]) -> str:
-    return f"{values['mean']:+.2f} ± {values['sd']:.2f}"
+def _of(values: Iterable[float], form: str = "+.2f") -> str:
+    """Returns mean and standard deviation over seeds."""
+    found = list(values)
+    return f"{np.mean(found):{form}} ± {np.std(found, ddof=1):{form.lstrip('+')}}"
+
+
+def _mean_of(rows: list[dict[str, Any]], field: str) -> float:
+    return float(np.mean([row[field] for row in rows]))
+
+
+def _students(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [evaluation for name, evaluation in found["evaluations"].items() if name.startswith("student")]
+
+
+def _row(evaluation: dict[str, Any], row_id: str) -> dict[str, Any] | None:
+    return next((row for row in evaluation["rows"] if row["id"] == row_id), None)
 
 
 def accuracy() -> list[str]:
@@ -28,112 +54,142 @@ def accuracy() -> list[str]:
     found = read_result("demo_training")
     summary = found["summary"]
     dense = summary["dense_top1_mean"]
-    students, plain = dense["students"], dense["dense-only"]
-    seeds = sum(name.startswith("student") for name in found["evaluations"])
+    told = {group: f"{dense[group]['mean']:.2f} ± {dense[group]['sd']:.2f} %" for group in dense}
+    seeds = len(_students(found))
     lines = [
         "### Accuracy",
         "",
         f"The demonstration model (96 px, 144 patch tokens, pruned inside block 1 of 6) on {found['images']:,}",
-        "held-out compositions: digits of 2 to 6 times their size among clutter, on shades and photographs. One dense",
-        f"teacher; from its weights {seeds} students trained dense/sparse with distillation, and {seeds} plain models",
-        "trained dense for as long.",
-        f"Dense, the students are {students['mean']:.2f} ± {students['sd']:.2f} % right, the plain models "
-        f"{plain['mean']:.2f} ± {plain['sd']:.2f} %",
-        "(mean and standard deviation over seeds; the teacher is the same for all, and so are the 360 digits and the",
-        "4 photographs that the images are composed of).",
-        "Change of top-1 in points against the same weights run dense:",
+        "held-out compositions: digits of 2 to 6 times their size among clutter, on shades and photographs. For each",
+        f"of {seeds} seeds a dense teacher, and from its weights a student trained dense/sparse, distilled, and a",
+        "plain model trained dense for as long. All compose their images of the same 360 digits and 4 photographs.",
+        f"Dense, the teachers are {told['teachers']} right, the plain models {told['dense-only']}, the students",
+        f"{told['students']} (mean and standard deviation over seeds). Change of top-1 in points against the same",
+        "weights run dense:",
         "",
-        "| density | MACs saved | trained dense/sparse | plain weights |",
-        "| ---: | ---: | ---: | ---: |",
+        "| density | MACs saved | dense/sparse | plain weights, trained as long | plain weights, the teacher's |",
+        "| ---: | ---: | ---: | ---: | ---: |",
     ]
     for density, saved in summary["macs_saved_percent"].items():
         change = summary["change_mean"][density]
-        lines.append(f"| {density} | {saved:.0f} % | {_spread(change['students'])} | {_spread(change['dense-only'])} |")
-    return [*lines, "", *_first_student(found), *_ablation(summary), *_shift(found)]
+        told = {group: f"{one['mean']:+.2f} ± {one['sd']:.2f}" for group, one in change.items()}
+        cells = " | ".join(told[group] for group in ("students", "dense-only", "teachers"))
+        lines.append(f"| {density} | {saved:.0f} % | {cells} |")
+    return [*lines, "", *_points(found), *_rivals(found), *_kept_by(found), *_ablation(found), *_shift(found)]
 
 
-def _first_student(found: dict[str, Any]) -> list[str]:
-    evaluation = found["evaluations"]["student-0"]
+def _points(found: dict[str, Any]) -> list[str]:
+    students = _students(found)
     lines = [
-        "The first student, which ships, beside its controls and the dense model on smaller images:",
+        "All points of the students; `most` is a limit to what an image keeps. Means over seeds:",
         "",
-        "| | MAC ratio | kept, mean / p95 / most | change of top-1 [95 %] | answers changed |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| | MAC ratio | kept, mean / p95 | change of top-1 |",
+        "| --- | ---: | ---: | ---: |",
     ]
-    for row in evaluation["rows"]:
-        change = row["top1_change"]
-        if change is None or row["id"].startswith("kept"):
+    for first in students[0]["rows"]:
+        if first["kind"] not in _TOLD_KINDS or first["id"].startswith("kept"):
             continue
-        kept = f"{row['kept_mean']:.1f} / {row['kept_p95']:.0f} / {row['kept_max']}"
-        lines.append(
-            f"| {row['label']} | {row['mac_ratio']:.2f} × | {kept} | {change['value']:+.1f} "
-            f"[{change['low']:+.1f}, {change['high']:+.1f}] | {100 - row['agreement_percent']:.1f} % |"
-        )
-    return [*lines, "", *_rivals(evaluation), *_kept_by(evaluation)]
-
-
-def _rivals(evaluation: dict[str, Any]) -> list[str]:
-    kinds = {row["id"]: row["kind"] for row in evaluation["rows"]}
-    labels = {row["id"]: row["label"] for row in evaluation["rows"]}
-    lines = [
-        "Against what costs the same, or a little more where it cannot be equal; paired by image, points of top-1:",
-        "",
-        "| | rival | equal | difference [95 %] |",
-        "| --- | --- | --- | ---: |",
-    ]
-    for one in evaluation["comparisons"]:
-        if (kinds[one["first"]], kinds[one["second"]]) in _TOLD_PAIRS:
-            difference = one["difference"]
-            lines.append(
-                f"| {labels[one['first']]} | {labels[one['second']]} | {one['basis'].removeprefix('equal ')} "
-                f"| {difference['value']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}] |"
-            )
+        rows = [row for row in (_row(student, first["id"]) for student in students) if row is not None]
+        change = _of(row["top1_change"]["value"] for row in rows)
+        kept = f"{_mean_of(rows, 'kept_mean'):.1f} / {_mean_of(rows, 'kept_p95'):.0f}"
+        lines.append(f"| {first['label']} | {_mean_of(rows, 'mac_ratio'):.2f} × | {kept} | {change} |")
     return [*lines, ""]
 
 
-def _kept_by(evaluation: dict[str, Any]) -> list[str]:
-    lines = []
-    for grouping in ("digit size", "fragments", "background"):
-        groups = [s for s in evaluation["strata"] if s["grouping"] == grouping and s["row"] == _TOLD_MASS]
-        lines.append(f"- by {grouping}: " + ", ".join(f"{s['kept_mean']:.1f} ({s['name']})" for s in groups))
-    return [f"Tokens kept at {_TOLD_MASS.replace('mass', 'mass ')}:", "", *lines, ""]
-
-
-def _ablation(summary: dict[str, Any]) -> list[str]:
-    densities = list(summary["change"])
+def _rivals(found: dict[str, Any]) -> list[str]:
+    """Returns what a point gains on its rivals, a column a seed; the rival's own size may differ by seed."""
+    students = _students(found)
     lines = [
-        "What each part does, one seed, by `mean` where `cls` is not named; top-1, and its change at each density:",
+        "Against what costs the same, or a little more where it cannot be equal: points of top-1 that the first gains",
+        "on its rival, a column a seed, paired by image; bold where the 95 % interval leaves zero out. Equal time is",
+        "that of the first student, which ships, by `results/demo_bench.json`.",
         "",
-        f"| | dense | {' | '.join(densities)} |",
-        f"| --- | ---: | {' | '.join('---:' for _ in densities)} |",
+        f"| | rival | equal | {' | '.join(f'seed {seed}' for seed in range(len(students)))} |",
+        f"| --- | --- | --- | {' | '.join('---:' for _ in students)} |",
+    ]
+    kinds = [{row["id"]: row["kind"] for row in student["rows"]} for student in students]
+    labels = {row["id"]: row["label"] for row in students[0]["rows"]}
+    for one in students[0]["comparisons"]:
+        pair = kinds[0][one["first"]], kinds[0][one["second"]]
+        if pair not in _RIVALS:
+            continue
+        cells = []
+        for student, kind in zip(students, kinds, strict=True):
+            same = (
+                other["difference"]
+                for other in student["comparisons"]
+                if (other["first"], other["basis"]) == (one["first"], one["basis"]) and kind[other["second"]] == pair[1]
+            )
+            cells.append(_gain(next(same, None)))
+        rival = labels[one["second"]] if pair[0] == "density" else pair[1]
+        basis = one["basis"].removeprefix("equal ")
+        lines.append(f"| {labels[one['first']]} | {rival} | {basis} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _gain(difference: dict[str, float] | None) -> str:
+    if difference is None:
+        return "–"
+    clear = difference["low"] > 0 or difference["high"] < 0
+    return f"**{difference['value']:+.2f}**" if clear else f"{difference['value']:+.2f}"
+
+
+def _kept_by(found: dict[str, Any]) -> list[str]:
+    students, lines = _students(found), ["Tokens kept, means over seeds:", ""]
+    for mass in _TOLD_MASSES:
+        for grouping in _GROUPINGS:
+            groups: dict[str, list[float]] = {}
+            for stratum in (s for student in students for s in student["strata"]):
+                if (stratum["grouping"], stratum["row"]) == (grouping, mass):
+                    groups.setdefault(stratum["name"], []).append(stratum["kept_mean"])
+            told = ", ".join(f"{np.mean(kept):.1f} ({name})" for name, kept in groups.items())
+            lines.append(f"- {mass.replace('mass', 'mass ')}, by {grouping}: {told}")
+    return [*lines, ""]
+
+
+def _ablation(found: dict[str, Any]) -> list[str]:
+    headings = [row_id.replace("density", "density ").replace("mass", "mass ") for row_id in _PART_ROWS]
+    lines = [
+        "What each part does, seed 0, by `mean` where `cls` is not named; top-1, and its change at each point:",
+        "",
+        f"| | dense | {' | '.join(headings)} |",
+        f"| --- | ---: | {' | '.join('---:' for _ in headings)} |",
     ]
     for name, words in _PARTS.items():
-        if name in summary["dense_top1_percent"]:
-            changes = " | ".join(f"{summary['change'][density][name]:+.1f}" for density in densities)
-            lines.append(f"| {words} | {summary['dense_top1_percent'][name]:.1f} % | {changes} |")
+        evaluation = found["evaluations"][name]
+        rows = [_row(evaluation, row_id) for row_id in _PART_ROWS]
+        cells = ["–" if row is None else f"{row['top1_change']['value']:+.1f}" for row in rows]
+        dense = found["summary"]["dense_top1_percent"][name]
+        lines.append(f"| {words} | {dense:.1f} % | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def _shift(found: dict[str, Any]) -> list[str]:
-    shift = [one for one in found["shift"].values() if one["mass"] is not None]
-    chosen = ", ".join(one["mass"] for one in shift)
+    shift = list(found["shift"].values())
+    kinds = ("mass", "density")
+    chosen = "; ".join(
+        ", ".join(f"{kind} {one['tuned'][kind].get('share', 'none')}" for kind in kinds) for one in shift
+    )
+    both = [one for one in shift if "light" in one]
     lines = [
-        f"Shift: for each seed the cheapest mass that lost at most half a point on light clutter ({chosen}), and",
-        "the density that cost as much there, meet other images. Change of top-1, and tokens kept, means over seeds:",
+        f"Shift: for each seed `sait-deploy tune --max-drop {shift[0]['limit']:g}` chose a mass and a density on "
+        f"{found['images']:,} images of light",
+        f"clutter and checked them on as many ({chosen}). Both meet other",
+        "images then. Change of top-1, tokens kept and MAC ratio, means over seeds:",
         "",
-        "| images | dense | mass | it keeps | density | it keeps |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| images | dense | mass | it keeps | ratio | density | it keeps | ratio |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name in ("light", "heavy", "two objects"):
-        rows = [one[name] for one in shift]
-
-        def mean(kind: str, field: str, rows: list[dict[str, Any]] = rows) -> float:
-            values = [row[kind]["change"]["value"] if field == "change" else row[kind][field] for row in rows]
-            return float(sum(values)) / len(values)
-
-        dense = sum(row["dense_top1_percent"] for row in rows) / len(rows)
-        lines.append(
-            f"| {name} | {dense:.1f} % | {mean('mass', 'change'):+.2f} | {mean('mass', 'kept_mean'):.1f} "
-            f"| {mean('density', 'change'):+.2f} | {mean('density', 'kept_mean'):.1f} |"
-        )
+    for name in ("light", "heavy", "two objects") if both else ():
+        rows = [one[name] for one in both]
+        cells = [f"{_mean_of(rows, 'dense_top1_percent'):.1f} %"]
+        for kind in kinds:
+            points = [row[kind] for row in rows]
+            change = np.mean([point["change"]["value"] for point in points])
+            cells += [
+                f"{change:+.2f}",
+                f"{_mean_of(points, 'kept_mean'):.1f}",
+                f"{_mean_of(points, 'mac_ratio'):.2f} ×",
+            ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]

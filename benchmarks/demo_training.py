@@ -40,14 +40,14 @@ DENSITIES: Final = tuple(map(Decimal, ("0.7", "0.49", "0.28", "0.15", "0.1", "0.
 """0.49 and 0.28 save 40 % and 55 % of the multiply-accumulates."""
 CONTROLS: Final = tuple(map(Decimal, ("0.49", "0.28", "0.15")))
 MASSES: Final = (
-    *map(mass_point, (0.97, 0.95, 0.9, 0.8, 0.7)),
-    *(PointRequest(f"mass{mass:g}-least8", mass, 8) for mass in (0.9, 0.8, 0.7)),
+    *map(mass_point, (0.97, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)),
+    *(PointRequest(f"mass{mass:g}-most{most}", mass, 1, most) for mass, most in ((0.9, 48), (0.8, 24), (0.7, 16))),
 )
-"""By mass alone, and with at least 8 tokens: what little a peaked importance leaves may be too little."""
+"""By mass alone, and with a limit above: the longest image of a batch is what attention pads the others to."""
 WHOLE: Final = EvaluateOptions(
     densities=DENSITIES, points=MASSES, controls=CONTROLS[:2], lower_resolutions=(88, 80, 72, 64, 56)
 )
-BRIEF: Final = EvaluateOptions(densities=CONTROLS, lower_resolutions=())
+BRIEF: Final = EvaluateOptions(densities=CONTROLS, points=tuple(map(mass_point, (0.9, 0.7, 0.6))), lower_resolutions=())
 BY_CLASS: Final = "teacher-0 by cls"
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.training.options import Alternation, Amp, DataOptions, DensityRange, Recipe, TrainOptions
+from sait_deploy.training.options import Alternation, Amp, DataOptions, DensityRange, MassRange, Recipe, TrainOptions
 
 TEACHER_EPOCHS: Final = 25
 STUDENT_EPOCHS: Final = 6
+DENSITIES: Final = DensityRange(0.03, 0.75)
+MASSES: Final = MassRange(0.4, 0.97)
 _DATA: Final = DataOptions(epoch_images=6400, validation_images=500)
 
 
@@ -33,6 +35,7 @@ def teacher_options(output: Path, seed: int = 0) -> TrainOptions:
 
 def student_options(output: Path, seed: int = 0, alternation: Alternation = Alternation.BATCH) -> TrainOptions:
     """Returns the training of the student, from the teacher's weights; never sparse, it is dense training as long."""
-    densities = DensityRange(0.15, 0.75)
     recipe = _recipe(STUDENT_EPOCHS, 1e-3, 0.99)
-    return TrainOptions(output, _DATA, recipe, alternation=alternation, densities=densities, seed=seed)
+    if alternation is Alternation.NEVER:
+        return TrainOptions(output, _DATA, recipe, alternation=alternation, seed=seed)
+    return TrainOptions(output, _DATA, recipe, alternation=alternation, densities=DENSITIES, masses=MASSES, seed=seed)
