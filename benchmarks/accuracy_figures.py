@@ -11,7 +11,7 @@ from benchmarks.common import read_result
 
 _TOLD_KINDS: Final = ("density", "mass")
 _TOLD_MASSES: Final = ("mass0.9", "mass0.7")
-_RIVALS: Final = (
+_RIVALS: Final[tuple[tuple[str, str], ...]] = (
     ("mass", "density"),
     ("density", "lower-resolution"),
     ("density", "random"),
