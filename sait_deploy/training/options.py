@@ -25,7 +25,7 @@ class Alternation(StrEnum):
     """Every other step, each at a density or mass of its own."""
 
     EPOCH = "epoch"
-    """Every other epoch, each at a density or mass of its own."""
+    """Every other epoch, each of its steps at a density or mass of its own."""
 
     NEVER = "never"
     """Every step is dense: plain training, such as a teacher's."""

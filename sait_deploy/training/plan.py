@@ -14,10 +14,6 @@ from sait_deploy.training.options import Alternation, MassRange, TrainOptions
 _STREAM: Final = 0x5A17
 """Keeps these draws apart from others of the same seed."""
 
-_MASS_TURN: Final = 3
-"""Of four turns the one that draws a mass: dense, density, dense, mass."""
-
-
 def check_batches(images: int, batch: int, processes: int) -> None:
     """Checks that an epoch has a step; one process by itself takes fewer images than a batch as a batch of their own.
 
@@ -46,16 +42,9 @@ def check_alternates(epochs: int, steps: int, alternation: Alternation, masses: 
         masses: to draw from.
 
     Raises:
-        InvalidArgument: its first step, or epoch, which is dense, is its only one; or it ends before the fourth, which
-            is the first to draw a mass.
+        InvalidArgument: its first step, or epoch, which is dense, is its only one; or it ends before its second sparse
+            step, which is the first to draw a mass.
     """
-    turns = {Alternation.BATCH: epochs * steps, Alternation.EPOCH: epochs}
-    if masses is not None and turns.get(alternation, _MASS_TURN + 1) <= _MASS_TURN:
-        what = "step" if alternation is Alternation.BATCH else "epoch"
-        raise InvalidArgument(
-            f"the fourth {what} is the first to draw a mass, and the training has {turns[alternation]}",
-            "give more --epochs, or no --mass-range",
-        )
     if alternation is Alternation.BATCH and epochs * steps < 2:
         raise InvalidArgument(
             "a training of one step has no sparse one",
@@ -66,14 +55,20 @@ def check_alternates(epochs: int, steps: int, alternation: Alternation, masses: 
             "a training of one epoch has no sparse one where epochs alternate",
             "give more --epochs, or --alternation batch or never",
         )
+    sparse = {Alternation.BATCH: epochs * steps // 2, Alternation.EPOCH: min(steps, 2)}.get(alternation)
+    if masses is not None and sparse == 1:
+        raise InvalidArgument(
+            "the second sparse step is the first to draw a mass, and the training has one",
+            "give more epochs, a smaller batch, or no range of masses",
+        )
 
 
 def point_in_step(epoch: int, step: int, steps: int, patch_tokens: int, options: TrainOptions) -> OperatingPoint | None:
     """Returns what the images of a step keep; None in a dense step.
 
-    Steps, counted over the whole training, or epochs alternate, the first dense. Where masses are drawn from, too,
-    sparse ones take turns: the first keeps as many tokens of every image, the second as many as reach its mass. All
-    processes of a training draw the same.
+    Steps, counted over the whole training, or epochs alternate, the first dense. Every sparse step draws anew. Where
+    masses are drawn from, too, sparse steps take turns: the first keeps as many tokens of every image, the second as
+    many as reach its mass. All processes of a training draw the same.
 
     Args:
         epoch: from 0.
@@ -86,8 +81,8 @@ def point_in_step(epoch: int, step: int, steps: int, patch_tokens: int, options:
     turn = epoch if by_epoch else epoch * steps + step
     if options.alternation is Alternation.NEVER or turn % 2 == 0:
         return None
-    draw = np.random.default_rng((_STREAM, options.seed, epoch, 0 if by_epoch else step))
-    if options.masses is not None and turn % 4 == _MASS_TURN:
+    draw = np.random.default_rng((_STREAM, options.seed, epoch, step))
+    if options.masses is not None and (step if by_epoch else turn // 2) % 2 == 1:
         return OperatingPoint(draw.uniform(options.masses.low, options.masses.high), 1, patch_tokens)
     kept = max(1, math.ceil(draw.uniform(options.densities.low, options.densities.high) * patch_tokens))
     return OperatingPoint(1.0, kept, kept)
