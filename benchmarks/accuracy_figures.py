@@ -75,7 +75,23 @@ def accuracy() -> list[str]:
         told = {group: f"{one['mean']:+.2f} ± {one['sd']:.2f}" for group, one in change.items()}
         cells = " | ".join(told[group] for group in ("students", "dense-only", "teachers"))
         lines.append(f"| {density} | {saved:.0f} % | {cells} |")
-    return [*lines, "", *_points(found), *_rivals(found), *_kept_by(found), *_ablation(found), *_shift(found)]
+    return [
+        *lines,
+        "",
+        *_targets(summary),
+        *_points(found),
+        *_rivals(found),
+        *_kept_by(found),
+        *_ablation(found),
+        *_shift(found),
+    ]
+
+
+def _targets(summary: dict[str, Any]) -> list[str]:
+    lines = ["What was to be shown, and what was found:", "", "| target | found | reached |", "| --- | --- | --- |"]
+    for one in summary["targets"]:
+        lines.append(f"| {one['target']} | {one['found']} | {'yes' if one['reached'] else 'no'} |")
+    return [*lines, ""]
 
 
 def _points(found: dict[str, Any]) -> list[str]:
@@ -150,7 +166,8 @@ def _kept_by(found: dict[str, Any]) -> list[str]:
 def _ablation(found: dict[str, Any]) -> list[str]:
     headings = [row_id.replace("density", "density ").replace("mass", "mass ") for row_id in _PART_ROWS]
     lines = [
-        "What each part does, seed 0, by `mean` where `cls` is not named; top-1, and its change at each point:",
+        "What each part does, seed 0 alone, by `mean` where `cls` is not named; top-1, and its change at each point,",
+        "with half the width of its 95 % interval:",
         "",
         f"| | dense | {' | '.join(headings)} |",
         f"| --- | ---: | {' | '.join('---:' for _ in headings)} |",
@@ -158,38 +175,37 @@ def _ablation(found: dict[str, Any]) -> list[str]:
     for name, words in _PARTS.items():
         evaluation = found["evaluations"][name]
         rows = [_row(evaluation, row_id) for row_id in _PART_ROWS]
-        cells = ["–" if row is None else f"{row['top1_change']['value']:+.1f}" for row in rows]
+        cells = ["–" if row is None else _with_width(row["top1_change"]) for row in rows]
         dense = found["summary"]["dense_top1_percent"][name]
         lines.append(f"| {words} | {dense:.1f} % | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
+def _with_width(change: dict[str, float]) -> str:
+    return f"{change['value']:+.1f} ± {(change['high'] - change['low']) / 2:.1f}"
+
+
 def _shift(found: dict[str, Any]) -> list[str]:
     shift = list(found["shift"].values())
-    kinds = ("mass", "density")
-    chosen = "; ".join(
-        ", ".join(f"{kind} {one['tuned'][kind].get('share', 'none')}" for kind in kinds) for one in shift
-    )
-    both = [one for one in shift if "light" in one]
+    chosen = {kind: [one["tuned"][kind].get("share", "none") for one in shift] for kind in _TOLD_KINDS}
+    told = "; ".join(f"{kind} {', '.join(map(str, shares))}" for kind, shares in chosen.items())
     lines = [
-        f"Shift: for each seed `sait-deploy tune --max-drop {shift[0]['limit']:g}` chose a mass and a density on "
-        f"{found['images']:,} images of light",
-        f"clutter and checked them on as many ({chosen}). Both meet other",
-        "images then. Change of top-1, tokens kept and MAC ratio, means over seeds:",
+        f"Shift: for each seed `sait-deploy tune --max-drop {shift[0]['limit']:g}` chose a density and a mass on "
+        f"{found['images']:,} images of",
+        f"light clutter and checked them on as many ({told}). What it chose meets other images here.",
+        "Change of top-1, tokens kept and MAC ratio over the seeds:",
         "",
-        "| images | dense | mass | it keeps | ratio | density | it keeps | ratio |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| images | dense | point | seeds | change | it keeps | MAC ratio |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
-    for name in ("light", "heavy", "two objects") if both else ():
-        rows = [one[name] for one in both]
-        cells = [f"{_mean_of(rows, 'dense_top1_percent'):.1f} %"]
-        for kind in kinds:
-            points = [row[kind] for row in rows]
-            change = np.mean([point["change"]["value"] for point in points])
-            cells += [
-                f"{change:+.2f}",
-                f"{_mean_of(points, 'kept_mean'):.1f}",
-                f"{_mean_of(points, 'mac_ratio'):.2f} ×",
-            ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name in ("light", "heavy", "two objects"):
+        dense = _mean_of([one[name] for one in shift], "dense_top1_percent")
+        for kind in _TOLD_KINDS:
+            points = [one[name][kind] for one in shift if kind in one[name]]
+            if len(points) < 2:
+                lines.append(f"| {name} | {dense:.1f} % | {kind} | {len(points)} | – | – | – |")
+                continue
+            change = _of(point["change"]["value"] for point in points)
+            kept, ratio = _mean_of(points, "kept_mean"), _mean_of(points, "mac_ratio")
+            lines.append(f"| {name} | {dense:.1f} % | {kind} | {len(points)} | {change} | {kept:.1f} | {ratio:.2f} × |")
     return [*lines, ""]

@@ -21,7 +21,8 @@ from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 SEEDS: Final = (0, 1, 2)
 IMAGES: Final = 3000
-EVALUATION_SEED: Final = 11
+EVALUATION_SEED: Final = 31
+"""Of the compositions that figures are of; recipes were chosen by others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,6 @@ def shifted(weights: Path, images: int) -> dict[str, Any]:
         chosen = {family: _tuned(artifact, folder / "light", family) for family in Family}
     found: dict[str, Any] = {"limit": LIMIT, "tuned": {family.value: told for family, (_, told) in chosen.items()}}
     points = [point for point, _ in chosen.values() if point is not None]
-    if len(points) < len(chosen):
-        return found
     for name, canvas in CANVASES:
         dataset, _ = composed(canvas, EVALUATION_SEED + 2, images)
         progress(f"{weights.parent.name}: {name}")

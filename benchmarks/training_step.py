@@ -4,30 +4,35 @@
 
 DeiT-S, 224 px, pruned inside block 3, float32, on the processors that torch takes by itself. A step is a forward and a
 backward pass through the student and the optimiser's update; with a teacher, its forward pass too. Dense and sparse
-steps take turns, and the ratio is that of each pair. "packed" is half of the tokens, as many of every image, by the
-pass that steps by mass take. The last figure is of the demonstration model in bfloat16: forward and backward pass with
-torch's fused attention over those with two matrix products in its place.
+steps take turns, and the ratio is that of each pair.
+
+The demonstration model's steps are forward and backward passes in bfloat16 on its own images: by mass, where images
+keep their own number of tokens, and with as many tokens of each as that keeps in the mean; and dense with torch's fused
+attention in place of the two matrix products.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 import click
 import numpy as np
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from benchmarks.common import THREADS, environment, write
 from sait_deploy import demo
 from sait_deploy.bench.stats import paired_ratio
+from sait_deploy.demo.data import Split, compose_many
 from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.schedule import OperatingPoint, Score, kept_at_density
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation, Recipe
 from sait_deploy.training.recipe import make_optimizer
@@ -37,13 +42,15 @@ from sait_deploy.zoo import WeightsRequest, load_model
 
 NAME: Final = "deit_small_patch16_224"
 PRUNE_AT: Final = 3
-DENSITIES: Final = (0.7, 0.5, 0.3)
+DENSITIES: Final = tuple(map(Decimal, ("0.7", "0.5", "0.3")))
 BATCH: Final = 8
 TARGET: Final = 0.75
 DEMO_BATCH: Final = 64
+DEMO_PRUNE_AT: Final = 1
+DEMO_MASS: Final = 0.9
 
 
-def _steps(teacher: Teacher | None) -> dict[str, Callable[[], None]]:
+def _steps(teacher: Teacher | None) -> dict[str, Callable[[], object]]:
     """Returns a dense step and sparse ones of one model."""
     torch.manual_seed(0)
     vit = timm.create_model(NAME)
@@ -60,33 +67,41 @@ def _steps(teacher: Teacher | None) -> dict[str, Callable[[], None]]:
         optimizer.step()
 
     patches = vit.patch_embed.num_patches
-    found: dict[str, Callable[[], None]] = {"dense": functools.partial(step, None)}
+    found: dict[str, Callable[[], object]] = {"dense": functools.partial(step, None)}
     for density in DENSITIES:
-        kept = round(density * patches)
-        found[f"density {density:g}"] = functools.partial(step, OperatingPoint(1.0, kept, kept))
-    half = round(0.5 * patches)
-    found["packed"] = functools.partial(step, OperatingPoint(0.0, half, half + 1))
+        kept = kept_at_density(density, patches)
+        found[f"density {density}"] = functools.partial(step, OperatingPoint(1.0, kept, kept))
     return found
 
 
-def _attention_steps() -> dict[str, Callable[[], None]]:
-    """Returns forward and backward passes of the demonstration model in bfloat16, its attention fused or not."""
+def _demo_steps() -> dict[str, Callable[[], object]]:
+    """Returns forward and backward passes of the demonstration model on its own images, in bfloat16."""
+    loaded = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+    pixels, _ = compose_many(Split.HELD_OUT, DEMO_BATCH, seed=0)
+    mean, std = (torch.tensor(values) for values in (loaded.preprocessing.mean, loaded.preprocessing.std))
+    images = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+    fused = Student(copy.deepcopy(loaded.vit), Score.MEAN, DEMO_PRUNE_AT)
+    unfuse_on_cpu(loaded.vit)
+    student = Student(loaded.vit, Score.MEAN, DEMO_PRUNE_AT)
+    patches = loaded.vit.patch_embed.num_patches
 
-    def step(vit: VisionTransformer, images: torch.Tensor) -> None:
+    def step(chosen: Student, point: OperatingPoint | None) -> float | None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = vit(images)
-        logits.float().square().sum().backward()  # type: ignore[no-untyped-call]
+            found = chosen.train().requires_grad_(True)(images, point)
+        found.logits.float().square().sum().backward()  # type: ignore[no-untyped-call]
+        density: float | None = found.density
+        return density
 
-    found: dict[str, Callable[[], None]] = {}
-    for name in ("dense", "fused"):
-        vit = load_model(demo.NAME, WeightsRequest(WeightsSource.RANDOM)).vit.train().requires_grad_(True)
-        if name == "dense":
-            unfuse_on_cpu(vit)
-        found[name] = functools.partial(step, vit, torch.randn(DEMO_BATCH, 3, *vit.patch_embed.img_size))
-    return found
+    by_mass = OperatingPoint(DEMO_MASS, 1, patches)
+    density = step(student, by_mass)
+    assert density is not None
+    kept = math.ceil(density * patches)
+    points = {"dense": None, f"mass {DEMO_MASS:g}": by_mass, "as many of each": OperatingPoint(1.0, kept, kept)}
+    found = {name: functools.partial(step, student, point) for name, point in points.items()}
+    return {**found, "fused": functools.partial(step, fused, None)}
 
 
-def _measured(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, Any]:
+def _measured(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for run in steps.values():
         run()
@@ -120,7 +135,7 @@ def main(rounds: int) -> None:
         "target_at_half_density": TARGET,
         "labels alone": _measured(_steps(None), rounds),
         "with a teacher": _measured(_steps(Teacher(teacher_vit, 2, Score.CLS)), rounds),
-        "demonstration, bfloat16": _measured(_attention_steps(), rounds),
+        "demonstration, bfloat16": _measured(_demo_steps(), rounds),
     }
     machine = environment("torch", "timm")
     click.echo(write("training_step", "python -m benchmarks.training_step", found, machine))

@@ -23,6 +23,7 @@ from sait_deploy.training.options import (
     DataOptions,
     DensityRange,
     Head,
+    MassRange,
     Recipe,
     TrainOptions,
 )
@@ -53,7 +54,9 @@ def main(photos: Path, weights: Path | None, output: Path, epochs: int, batch_si
     dense = TrainOptions(output / "teacher", data, recipe, head=Head.NEW, alternation=Alternation.NEVER)
     teacher = train(load(weights), None, dense, progress).weights
 
-    sparse = TrainOptions(output / "student", data, recipe, densities=DensityRange(0.3, 0.9))
+    # Half of the sparse steps by mass, as it is masses that are exported.
+    densities, masses = DensityRange(0.3, 0.9), MassRange(0.6, 0.97)
+    sparse = TrainOptions(output / "student", data, recipe, densities=densities, masses=masses)
     student = train(load(teacher), load(teacher), sparse, progress).weights
 
     # The table that export prints by itself shows what each mass keeps; tune finds the one that loses little enough.
