@@ -52,7 +52,7 @@ MASSES: Final = (
         for mass, least, most in ((0.9, 10, 48), (0.8, 6, 24), (0.7, 4, 16), (0.6, 3, 12))
     ),
 )
-"""By mass alone, and within limits: a peaked importance may leave too little, and attention pads to a batch's longest."""
+"""By mass alone, and within limits: what a peaked importance leaves may be too little, and the longest costs most."""
 WHOLE: Final = EvaluateOptions(
     densities=DENSITIES, points=MASSES, controls=CONTROLS, lower_resolutions=(88, 80, 72, 64, 56)
 )

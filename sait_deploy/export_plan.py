@@ -30,6 +30,7 @@ from sait_deploy.schedule import (
     kept_at_density,
     parse_density,
 )
+from sait_deploy.weights import chosen_pruning
 from sait_deploy.zoo import LoadedModel
 
 OPSETS: Final = range(18, 24)
@@ -44,8 +45,8 @@ class ExportOptions:
         densities: token densities in (0, 1], one artifact each; the dense baseline is always exported too. Text and
             floats are taken as the decimals they show.
         points: operating points of one adaptive artifact, its default first; none for no such artifact.
-        score: how importance is read off the attention.
-        prune_at: block to prune in; None for depth // 4.
+        score: how importance is read off the attention; None for as the weights were trained, else by the mean.
+        prune_at: block to prune in; None for the one that the weights were trained at, else depth // 4.
         precision: element type of the weights.
         opset: version of the standard ONNX operators.
         operators: whether ``ai.sait`` operators stay nodes with functions or are inlined.
@@ -61,7 +62,7 @@ class ExportOptions:
 
     densities: tuple[Decimal, ...] = ()
     points: tuple[PointRequest, ...] = ()
-    score: Score = Score.MEAN
+    score: Score | None = None
     prune_at: int | None = None
     precision: Precision = Precision.FP32
     opset: int = DEFAULT_OPSET
@@ -104,15 +105,15 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
         InvalidArgument: the pruning does not fit the model.
     """
     geometry = model.info.geometry
-    prune_at = default_prune_at(geometry.depth) if options.prune_at is None else options.prune_at
+    score, prune_at = chosen_pruning(model.training, geometry.depth, options.score, options.prune_at)
     drafts = [ExportPlan(Form.DENSE, None, None, (), "", "")]
     for density in dict.fromkeys(options.densities):
-        fixed = FixedPruning(options.score, prune_at, kept_at_density(density, geometry.patch_tokens))
+        fixed = FixedPruning(score, prune_at, kept_at_density(density, geometry.patch_tokens))
         point = density_point(density, geometry.patch_tokens)
         drafts.append(ExportPlan(Form.DENSITY, density, fixed, ((DEFAULT_POINT, point),), "", ""))
     if options.points:
         points = tuple((request.name, request.resolve(geometry.patch_tokens)) for request in options.points)
-        drafts.append(ExportPlan(Form.ADAPTIVE, None, AdaptivePruning(options.score, prune_at), points, "", ""))
+        drafts.append(ExportPlan(Form.ADAPTIVE, None, AdaptivePruning(score, prune_at), points, "", ""))
     for draft in drafts:
         if draft.pruning is not None:
             check_pruning(model.vit, draft.pruning)

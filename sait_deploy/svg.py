@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sait_deploy.bench.markup import escape_html
+from sait_deploy.markup import escape_html
 
 TONES: Final = 6
 """Colours besides tone 0, the neutral one of the baseline; tones above repeat them with another marker."""

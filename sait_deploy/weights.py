@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
-from sait_deploy.schedule import Score
+from sait_deploy.schedule import Score, default_prune_at
 
 _WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module")
 """Keys under which training scripts put a state dict, exponential averages first: they are what is deployed."""
@@ -60,6 +60,21 @@ class SparseTraining:
     high: float
     low_mass: float | None = None
     high_mass: float | None = None
+
+
+def chosen_pruning(
+    training: SparseTraining | None, depth: int, score: Score | None, prune_at: int | None
+) -> tuple[Score, int]:
+    """Returns the score and the block to prune by: what is asked for, else as trained, else mean and depth // 4.
+
+    Args:
+        training: how the weights were trained sparse; None where they were not, or nobody knows.
+        depth: blocks of the model.
+        score: asked for; None to leave it open.
+        prune_at: likewise.
+    """
+    known = (Score.MEAN, default_prune_at(depth)) if training is None else (training.score, training.prune_at)
+    return known[0] if score is None else score, known[1] if prune_at is None else prune_at
 
 
 def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> dict[str, str]:

@@ -20,9 +20,9 @@ from sait_deploy.bench.cells import (
     refusal_rows,
     stage_rows,
 )
-from sait_deploy.bench.markup import escape_html
 from sait_deploy.bench.plot import tone_class
 from sait_deploy.bench.results import Report, Variant, names_of
+from sait_deploy.markup import escape_html
 
 
 class Place(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sait_deploy import svg
-from sait_deploy.bench.markup import shorten
+from sait_deploy.markup import shorten
 from sait_deploy.svg import NO_SPAN, STYLE, Names, nice_ticks, tick_texts, tone_class
 
 __all__ = [

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -33,12 +33,11 @@ from sait_deploy.evaluation.results import Evaluation, to_json
 from sait_deploy.manifest import Form, ModelInfo, WeightsSource
 from sait_deploy.points import mass_point, parse_mass, parse_point
 from sait_deploy.runtime import RuntimeName
-from sait_deploy.schedule import Score, default_prune_at, parse_density
+from sait_deploy.schedule import Score, parse_density
 from sait_deploy.storage import check_writable, write_whole
 
 if TYPE_CHECKING:
     from sait_deploy.artifact import Artifact
-    from sait_deploy.zoo import LoadedModel
 
 DENSITIES: Final = (Decimal("0.7"), Decimal("0.5"), Decimal("0.3"), Decimal("0.2"))
 """What a model is evaluated at where neither densities nor points are named."""
@@ -118,30 +117,12 @@ _DEFAULTS: Final = EvaluateOptions()
 @debug_option
 def command(
     artifact: Path | None,
-    model: str | None,
-    weights: Path | None,
-    pretrained: bool,
-    random_weights: bool,
-    imgsz: int | None,
     images: Path | None,
-    densities: tuple[str, ...],
-    masses: tuple[str, ...],
-    points: tuple[str, ...],
-    controls: tuple[str, ...],
-    sizes: tuple[str, ...],
-    bench: Path | None,
-    bench_runtime: str | None,
-    bench_batch: int | None,
-    score: str | None,
-    prune_at: int | None,
     runtime: str | None,
-    device: str,
-    threads: int | None,
-    batch_size: int,
-    limit: int | None,
     workspace: Path,
     outputs: tuple[Path, ...],
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Measure accuracy over operating points, against controls and rivals.
 
@@ -151,20 +132,7 @@ def command(
     With no --density, --mass and --point an artifact runs at its own points, and a model at densities 0.7, 0.5, 0.3 and
     0.2 and masses 0.9 and 0.8. Without labels, answers are held against dense's.
     """
-    options = EvaluateOptions(
-        densities=tuple(map(parse_density, densities)),
-        points=(*(mass_point(parse_mass(text)) for text in masses), *map(parse_point, points)),
-        controls=tuple(map(parse_density, controls)),
-        lower_resolutions=_sizes(sizes),
-        bench_report=bench,
-        bench_runtime=bench_runtime,
-        bench_batch=bench_batch,
-        batch=batch_size,
-        limit=limit,
-        threads=threads,
-        device=device,
-    )
-    named = _Named(model, weights, weights_source(weights, pretrained, random_weights), imgsz, score, prune_at)
+    options, named = _options(given), _Named.of(given)
     name = None if runtime is None else runtime_name(runtime)
     for output in outputs:
         if output.suffix.lower() not in _WRITERS:
@@ -182,6 +150,22 @@ def command(
         progress(f"wrote {output}")
 
 
+def _options(given: dict[str, Any]) -> EvaluateOptions:
+    return EvaluateOptions(
+        densities=tuple(map(parse_density, given["densities"])),
+        points=(*(mass_point(parse_mass(text)) for text in given["masses"]), *map(parse_point, given["points"])),
+        controls=tuple(map(parse_density, given["controls"])),
+        lower_resolutions=_sizes(given["sizes"]),
+        bench_report=given["bench"],
+        bench_runtime=given["bench_runtime"],
+        bench_batch=given["bench_batch"],
+        batch=given["batch_size"],
+        limit=given["limit"],
+        threads=given["threads"],
+        device=given["device"],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Named:
     """What names a model, and how it is to be pruned."""
@@ -190,8 +174,15 @@ class _Named:
     weights: Path | None
     source: WeightsSource
     image_size: int | None
-    score: str | None
+    score: Score | None
     prune_at: int | None
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> _Named:
+        """Reads it off the options of the command."""
+        source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
+        score = None if given["score"] is None else Score(given["score"])
+        return cls(given["model"], given["weights"], source, given["imgsz"], score, given["prune_at"])
 
     @property
     def model_is_meant(self) -> bool:
@@ -258,21 +249,9 @@ def _of_model(named: _Named, runtime: RuntimeName | None, images: Path | None, o
     from sait_deploy.zoo import WeightsRequest, load_model
 
     loaded = load_model(named.model or demo.NAME, WeightsRequest(named.source, named.weights), named.image_size)
-    score, prune_at = _pruning(loaded, named)
     if not (options.densities or options.points):
         options = dataclasses.replace(options, densities=DENSITIES, points=tuple(map(mass_point, MASSES)))
-    return evaluate_model(loaded, score, prune_at, _dataset(loaded.info, images), options, progress)
-
-
-def _pruning(loaded: LoadedModel, named: _Named) -> tuple[Score, int]:
-    """Returns how the model is pruned: as asked for, else as it was trained, else as export does it."""
-    score, prune_at = Score.MEAN, default_prune_at(loaded.info.geometry.depth)
-    if loaded.training is not None:
-        score, prune_at = loaded.training.score, loaded.training.prune_at
-    return (
-        score if named.score is None else Score(named.score),
-        prune_at if named.prune_at is None else named.prune_at,
-    )
+    return evaluate_model(loaded, named.score, named.prune_at, _dataset(loaded.info, images), options, progress)
 
 
 def _of_artifact(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +15,13 @@ from sait_deploy.cli.options import debug_option, json_option, model_options, we
 from sait_deploy.cli.pruning import kept_text, points_table
 from sait_deploy.cli.render import progress, show, table, warn
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.manifest import AccuracyStatus, Form, Manifest, Outputs, Precision, WeightsSource
+from sait_deploy.manifest import AccuracyStatus, Form, Manifest, Outputs, Precision, PruningInfo, WeightsSource
 from sait_deploy.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.schedule import Score, parse_density
 
 if TYPE_CHECKING:
     from sait_deploy.artifact import Artifact
+    from sait_deploy.weights import SparseTraining
 
 DEFAULT_DENSITY = "0.6"
 
@@ -57,11 +59,11 @@ DEFAULT_DENSITY = "0.6"
 @click.option(
     "--score",
     type=click.Choice([choice.value for choice in Score]),
-    default=Score.MEAN.value,
-    show_default=True,
-    help="How importance is read off the attention.",
+    help="How importance is read off the attention.  [default: as trained, else mean]",
 )
-@click.option("--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: depth // 4]")
+@click.option(
+    "--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: as trained, else depth // 4]"
+)
 @click.option(
     "--dtype",
     type=click.Choice([choice.value for choice in Precision]),
@@ -95,30 +97,7 @@ DEFAULT_DENSITY = "0.6"
 )
 @json_option
 @debug_option
-def command(
-    model: str | None,
-    weights: Path | None,
-    pretrained: bool,
-    random_weights: bool,
-    densities: tuple[str, ...],
-    masses: tuple[str, ...],
-    points: tuple[str, ...],
-    min_keep: int | None,
-    max_keep: int | None,
-    features: bool,
-    dense_only: bool,
-    score: Score,
-    prune_at: int | None,
-    imgsz: int | None,
-    dtype: Precision,
-    opset: int,
-    inline: bool,
-    images: Path | None,
-    labels: Path | None,
-    output: Path,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def command(model: str | None, as_json: bool, **given: Any) -> None:
     """Export a vision transformer to ONNX at token densities, or adaptive, with its dense baseline.
 
     A density keeps the same share of every image's tokens. The adaptive form (--mass, --point) keeps as many as each
@@ -126,14 +105,8 @@ def command(
 
     Each artifact is a folder with model.onnx, manifest.json and golden.npz, checked against torch before it is written.
     """
-    if dense_only and (densities or masses or points):
-        raise InvalidArgument(
-            "--dense asks for the baseline alone, --density, --mass and --point for more", "leave one of them out"
-        )
-    named = dense_only or densities or masses or points
-    parsed = tuple(parse_density(text) for text in (densities if named else (DEFAULT_DENSITY,)))
-    requests = _points(masses, points, min_keep, max_keep)
-    source = weights_source(weights, pretrained, random_weights)
+    densities, requests = _asked(given)
+    source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
     if model is None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that exporting needs, what to name first where none of it is installed
@@ -144,28 +117,29 @@ def command(
     from sait_deploy.zoo import WeightsRequest, load_model
 
     options = ExportOptions(
-        densities=parsed,
+        densities=densities,
         points=requests,
-        score=Score(score),
-        prune_at=prune_at,
-        precision=Precision(dtype),
-        opset=opset,
-        operators=OperatorForm.INLINE if inline else OperatorForm.FUNCTION,
-        outputs=Outputs.LOGITS_AND_FEATURES if features else Outputs.LOGITS,
-        images=images,
-        labels=labels,
-        output=output,
-        overwrite=overwrite,
+        score=None if given["score"] is None else Score(given["score"]),
+        prune_at=given["prune_at"],
+        precision=Precision(given["dtype"]),
+        opset=given["opset"],
+        operators=OperatorForm.INLINE if given["inline"] else OperatorForm.FUNCTION,
+        outputs=Outputs.LOGITS_AND_FEATURES if given["features"] else Outputs.LOGITS,
+        images=given["images"],
+        labels=given["labels"],
+        output=given["output"],
+        overwrite=given["overwrite"],
     )
-    loaded = load_model(model or demo.NAME, WeightsRequest(source, weights), imgsz)
-    _report(export_model(loaded, options, progress), as_json)
+    loaded = load_model(model or demo.NAME, WeightsRequest(source, given["weights"]), given["imgsz"])
+    _report(export_model(loaded, options, progress), loaded.training, as_json)
 
 
-def _report(artifacts: list[Artifact], as_json: bool) -> None:
-    warnings = list(dict.fromkeys(line for artifact in artifacts for line in export_warnings(artifact.manifest)))
+def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json: bool) -> None:
+    manifests = [artifact.manifest for artifact in artifacts]
+    warnings = list(dict.fromkeys(line for manifest in manifests for line in export_warnings(manifest, training)))
     if as_json:
-        manifests = [{"path": str(a.path), **dataclasses.asdict(a.manifest)} for a in artifacts]
-        click.echo(json.dumps({"artifacts": manifests, "warnings": warnings}, indent=2))
+        made = [{"path": str(a.path), **dataclasses.asdict(a.manifest)} for a in artifacts]
+        click.echo(json.dumps({"artifacts": made, "warnings": warnings}, indent=2))
     else:
         show(_summary(artifacts))
         for artifact in artifacts:
@@ -173,6 +147,19 @@ def _report(artifacts: list[Artifact], as_json: bool) -> None:
                 show("", *points_table(artifact.manifest))
     for line in warnings:
         warn(line)
+
+
+def _asked(given: dict[str, Any]) -> tuple[tuple[Decimal, ...], tuple[PointRequest, ...]]:
+    """Returns densities and points to export at."""
+    densities, masses, points = given["densities"], given["masses"], given["points"]
+    named = densities or masses or points
+    if given["dense_only"] and named:
+        raise InvalidArgument(
+            "--dense asks for the baseline alone, --density, --mass and --point for more", "leave one of them out"
+        )
+    if not (named or given["dense_only"]):
+        densities = (DEFAULT_DENSITY,)
+    return tuple(map(parse_density, densities)), _points(masses, points, given["min_keep"], given["max_keep"])
 
 
 def _points(
@@ -185,8 +172,13 @@ def _points(
     return (*by_mass, *(parse_point(text, least, max_keep) for text in points))
 
 
-def export_warnings(manifest: Manifest) -> list[str]:
-    """Returns what a user should know before deploying an artifact."""
+def export_warnings(manifest: Manifest, training: SparseTraining | None) -> list[str]:
+    """Returns what a user should know before deploying an artifact.
+
+    Args:
+        manifest: the artifact's.
+        training: how its weights were trained sparse; None where they were not, or nobody knows.
+    """
     lines = []
     if manifest.weights.source is WeightsSource.RANDOM:
         lines.append("random weights: the answers mean nothing, only the speed does")
@@ -199,7 +191,16 @@ def export_warnings(manifest: Manifest) -> list[str]:
         )
         if not manifest.weights.trained_sparse:
             lines.append(f"{manifest.name}: never trained sparse; {accuracy}")
+        lines += _untrained_pruning(manifest.pruning, training)
     return lines
+
+
+def _untrained_pruning(pruning: PruningInfo, training: SparseTraining | None) -> list[str]:
+    own = pruning.score, pruning.prune_at
+    if training is None or own == (training.score, training.prune_at):
+        return []
+    trained = f"block {training.prune_at} by score {training.score}"
+    return [f"pruned in block {own[1]} by score {own[0]}, but the weights were trained to be in {trained}"]
 
 
 def _summary(artifacts: list[Artifact]) -> object:

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from sait_deploy import demo
 from sait_deploy.cli.options import Decorated, debug_option, json_option, model_options, weights_source
-from sait_deploy.cli.render import progress, show, table, warn
+from sait_deploy.cli.render import progress, show, table
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.schedule import Score
@@ -170,8 +170,6 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
     if given["teacher"] is not None:
         request = WeightsRequest(WeightsSource.FILE, given["teacher"])
         teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
-    if teacher is not None and options.alternation is Alternation.EPOCH and speaks:
-        warn("a patent covers training by a teacher's class token in alternating epochs: see the notice in the README")
     result = train(loaded, teacher, options, progress)
     if result.is_main:
         _report(result, as_json)
@@ -243,17 +241,23 @@ def _report(result: TrainResult, as_json: bool) -> None:
         log = [dataclasses.asdict(entry) for entry in result.log]
         click.echo(json.dumps({"weights": str(result.weights), "log": log}, indent=2))
         return
-    headings = ("epoch", "loss", "dense top-1 %", "sparse top-1 %", "at density", "images/s")
+    by_mass = any(entry.mass is not None for entry in result.log)
+    last = ("top-1 % by mass", "at mass") if by_mass else ()
+    headings = ("epoch", "loss", "dense top-1 %", "sparse top-1 %", "at density", *last, "images/s")
     rows = [
         (
             str(entry.epoch),
             f"{entry.loss:.4f}",
             f"{entry.dense_top1:.1f}",
-            "–" if entry.sparse_top1 is None else f"{entry.sparse_top1:.1f}",
-            "–" if entry.sparse_density is None else f"{entry.sparse_density:g}",
+            *_cells(entry.sparse_top1, entry.sparse_density),
+            *(_cells(entry.mass_top1, entry.mass) if by_mass else ()),
             f"{entry.images_per_second:.0f}",
         )
         for entry in result.log
     ]
     show(table(None, headings, rows))
     progress(f"weights are in {result.weights}; export them with --weights")
+
+
+def _cells(top1: float | None, at: float | None) -> tuple[str, str]:
+    return "–" if top1 is None else f"{top1:.1f}", "–" if at is None else f"{at:g}"

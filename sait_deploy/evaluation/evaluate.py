@@ -25,8 +25,8 @@ __all__ = ["EvaluateOptions", "evaluate_artifact", "evaluate_model"]
 
 def evaluate_model(
     loaded: LoadedModel,
-    score: Score,
-    prune_at: int,
+    score: Score | None,
+    prune_at: int | None,
     dataset: Dataset,
     options: EvaluateOptions = EvaluateOptions(),
     progress: Progress = lambda _: None,
@@ -36,8 +36,8 @@ def evaluate_model(
 
     Args:
         loaded: the model.
-        score: how importance is read off the attention.
-        prune_at: block pruned in.
+        score: how importance is read off the attention; None for as the weights were trained, else by the mean.
+        prune_at: block pruned in; None for the one that the weights were trained at, else depth // 4.
         dataset: images, and labels where they are known.
         options: what to evaluate.
         progress: told what is being done, one line at a time.
@@ -49,7 +49,10 @@ def evaluate_model(
         ModelError: the model cannot be pruned, or its answer is no number.
         ArtifactError: the benchmark's file cannot be read.
     """
-    source = TorchSource(loaded, score, prune_at, options.running(None))
+    from sait_deploy.weights import chosen_pruning
+
+    pruning = chosen_pruning(loaded.training, loaded.info.geometry.depth, score, prune_at)
+    source = TorchSource(loaded, *pruning, options.running(None))
     return Course(source, dataset, options, progress, groupings).report()
 
 

@@ -133,7 +133,7 @@ class Limit:
         if self.measure is Measure.DISAGREEMENT:
             return stats.upper_bound(lost, images, self.confidence)
         gained = int((losses < 0).sum()) * images // len(losses)
-        return stats.drop_upper_bound_of(lost, min(gained, images - lost), images, self.confidence)
+        return stats.drop_upper_bound(lost, min(gained, images - lost), images, self.confidence)
 
 
 def until_failure(tried: Iterable[Tried], passes: Callable[[Tried], bool]) -> Iterator[Tried]:

@@ -14,6 +14,7 @@ from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.sources import Source
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.evaluation.subjects import Identity
+from sait_deploy.evaluation.trained import beyond_training
 from sait_deploy.points import PointRequest
 from sait_deploy.schedule import kept_at_density
 
@@ -70,7 +71,9 @@ def plan_of(source: Source, dataset: Dataset, options: EvaluateOptions, grouping
     points = tuple(of_point(request, patches) for request in requests)
     masses = [pair for pair in zip(requests, points, strict=True) if pair[1].kind is Kind.MASS]
     equal_times = _equal_times(source, options, masses, notes)
-    return Plan(dataset, tuple(groupings), _densities(source, options), points, equal_times, tuple(notes))
+    densities = _densities(source, options)
+    notes += beyond_training(source.training, (*densities, *points), patches)
+    return Plan(dataset, tuple(groupings), densities, points, equal_times, tuple(notes))
 
 
 def _check_images(source: Source, dataset: Dataset, groupings: Sequence[Grouping]) -> None:

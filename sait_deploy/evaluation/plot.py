@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sait_deploy import svg
-from sait_deploy.bench.markup import shorten
 from sait_deploy.evaluation.report import is_match
 from sait_deploy.evaluation.results import Evaluation, Kind, Row
+from sait_deploy.markup import shorten
 from sait_deploy.svg import Frame, Names, nice_ticks
 
 _IDENT: Final = "evaluation"

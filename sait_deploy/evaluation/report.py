@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from sait_deploy.bench.cells import NOTHING, ordered_notes
-from sait_deploy.bench.markup import escape_markdown
 from sait_deploy.evaluation.results import Comparison, Estimate, Evaluation, Kind, Row, Stratum
+from sait_deploy.markup import escape_markdown
 
 _FINE: Final = 10_000
 """Images from which a hundredth of a point is worth showing."""

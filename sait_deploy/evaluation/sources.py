@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
     from sait_deploy.evaluation.torch_subjects import TorchFamily
+    from sait_deploy.weights import SparseTraining
     from sait_deploy.zoo import LoadedModel
 
 DENSE = Identity("dense", "dense", Kind.DENSE, None)
@@ -40,6 +41,8 @@ class Source(ABC):
         self.model = model
         self.weights = weights
         self.density = density
+        self.training: SparseTraining | None = None
+        """How the weights were trained sparse; None where they were not, or nobody knows."""
         self.notes: list[str] = []
 
     @property
@@ -95,6 +98,7 @@ class TorchSource(Source):
 
     def __init__(self, loaded: LoadedModel, score: Score, prune_at: int, options: RunOptions) -> None:
         super().__init__(loaded.info, loaded.weights, None)
+        self.training = loaded.training
         self._pruning = score, prune_at
         self._family = _family(loaded.vit, self._pruning, loaded.preprocessing, options)
 

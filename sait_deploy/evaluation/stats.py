@@ -47,7 +47,7 @@ def paired_difference(first_right: ArrayLike, second_right: ArrayLike) -> Estima
     return Estimate(100 * low, 100 * value, 100 * high)
 
 
-def drop_upper_bound(dense_right: ArrayLike, other_right: ArrayLike, confidence: float) -> float:
+def drop_upper_bound(lost: int, gained: int, images: int, confidence: float) -> float:
     """Returns a bound, in points, that the drop from dense to the other stays below with this confidence.
 
     It is the smaller of two: Tango's one-sided score bound with a continuity correction of half an image, and the
@@ -57,22 +57,17 @@ def drop_upper_bound(dense_right: ArrayLike, other_right: ArrayLike, confidence:
     ``upper_bound`` of no event.
 
     Args:
-        dense_right: bool [n].
-        other_right: bool [n], of the same images.
+        lost: images that dense alone has right.
+        gained: images that the other alone has right.
+        images: all of them, those of both and of neither too.
         confidence: between 0.5 and 1.
 
     Returns:
         Points, up to 100; below 0 where the other is better beyond doubt.
 
     Raises:
-        InvalidArgument: the lengths differ, nothing was given, or a confidence that is none.
+        InvalidArgument: numbers of images that cannot be, or a confidence that is none.
     """
-    lost, gained, images = _discordant(dense_right, other_right)
-    return drop_upper_bound_of(lost, gained, images, confidence)
-
-
-def drop_upper_bound_of(lost: int, gained: int, images: int, confidence: float) -> float:
-    """Does what :func:`drop_upper_bound` does, from how many images dense alone has right and the other alone."""
     _check_confidence(confidence)
     if min(lost, gained) < 0 or lost + gained > images or images < 1:
         raise InvalidArgument(f"{lost} lost and {gained} gained of {images} images cannot be")

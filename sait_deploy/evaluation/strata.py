@@ -42,12 +42,6 @@ class Grouping:
         return Grouping(self.name, self.groups, self.of[chosen])
 
 
-def by_name(name: str, names: Sequence[str]) -> Grouping:
-    """Groups images by a name given for each of them; groups are in the names' sorted order."""
-    groups, of = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)
-    return Grouping(name, tuple(map(str, groups)), of.astype(np.int64))
-
-
 def by_class(labels: NDArray[np.int64], names: Sequence[str] | None) -> Grouping:
     """Groups images by their class.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from sait_deploy import svg
-from sait_deploy.bench.markup import shorten
+from sait_deploy.markup import shorten
 from sait_deploy.svg import Frame, Names, nice_ticks
 
 _IDENT: Final = "training"

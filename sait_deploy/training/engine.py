@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
-from sait_deploy.models import FixedPruning, PrunableViT
-from sait_deploy.schedule import OperatingPoint, kept_at_density, parse_density
+from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.schedule import OperatingPoint
 from sait_deploy.training.data import TrainingData, loader_of
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.losses import Losses, losses_of
@@ -149,20 +149,20 @@ class Engine:
         self._check_weights(epoch)
         return sums
 
-    def accuracies(self, densities: Sequence[float | None]) -> list[float]:
-        """Returns top-1 on the validation images in percent at each density, of the weights that are delivered.
+    def accuracies(self, points: Sequence[OperatingPoint | None]) -> list[float]:
+        """Returns top-1 on the validation images in percent at each point, of the weights that are delivered.
 
         Every image is read once, by one of the processes; all of them return the same.
 
         Args:
-            densities: kept shares of the patch tokens; None for all.
+            points: what every image keeps; None for all.
 
         Raises:
             ImageError: an image cannot be read.
         """
         accelerator, validation = self._accelerator, self._data.validation
         vit = self._vit if self._average is None else self._average.module
-        deployed = [PrunableViT(vit, self._pruning(density)) for density in densities]
+        deployed = [self._deployed(vit, point) for point in points]
         images = len(validation)  # type: ignore[arg-type]
         share = Subset(validation, range(accelerator.process_index, images, self.processes))
         loader = loader_of(share, _VALIDATION_BATCH, self._options.data.workers)
@@ -171,15 +171,26 @@ class Engine:
         with torch.inference_mode():
             for _ in range(len(loader)):
                 seen, labels = (tensor.to(accelerator.device) for tensor in _next(batches))
-                for index, model in enumerate(deployed):
-                    right[index] += (model(seen)[0].argmax(dim=1) == labels).sum()
+                for index, classify in enumerate(deployed):
+                    right[index] += (classify(seen).argmax(dim=1) == labels).sum()
         return [100.0 * count / images for count in accelerator.reduce(right, "sum").tolist()]
 
-    def _pruning(self, density: float | None) -> FixedPruning | None:
-        if density is None:
-            return None
-        kept = kept_at_density(parse_density(str(density)), self._patches)
-        return FixedPruning(self._options.score, self._student.prune_at, kept)
+    def _deployed(self, vit: VisionTransformer, point: OperatingPoint | None) -> Callable[[Tensor], Tensor]:
+        """Returns what takes images [B, 3, H, W] to logits [B, classes] as the model does once it is deployed."""
+        score, prune_at = self._options.score, self._student.prune_at
+        if point is None or point.min_keep == point.max_keep:
+            pruning = None if point is None else FixedPruning(score, prune_at, point.max_keep)
+            alike = PrunableViT(vit, pruning)
+            return lambda images: alike(images)[0]
+        adaptive, limits = PrunableViT(vit, AdaptivePruning(score, prune_at)), [point.min_keep, point.max_keep]
+
+        def classify(images: Tensor) -> Tensor:
+            mass = torch.full((len(images),), point.mass, dtype=torch.float32, device=images.device)
+            keep_limits = torch.tensor([limits] * len(images), dtype=torch.int32, device=images.device)
+            logits: Tensor = adaptive(images, mass, keep_limits)[0]
+            return logits
+
+        return classify
 
     def _begin(self, epoch: int) -> None:
         """Makes all that is drawn from here on a function of seed and epoch: no random state has to be saved."""

@@ -29,6 +29,8 @@ class LogEntry:
         sparse_density: the lowest density trained at.
         seconds: of this epoch, validation left out.
         images_per_second: trained on, over all processes.
+        mass_top1: validation accuracy at ``mass``; None where no step draws one.
+        mass: the lowest mass trained at.
     """
 
     epoch: int
@@ -45,6 +47,8 @@ class LogEntry:
     sparse_density: float | None
     seconds: float
     images_per_second: float
+    mass_top1: float | None = None
+    mass: float | None = None
 
 
 def to_csv(entries: Sequence[LogEntry]) -> str:

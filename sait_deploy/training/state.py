@@ -109,5 +109,7 @@ def deliver(folder: Path, state: State, training: SparseTraining | None, class_n
     accuracies: dict[str, list[float | None]] = {"dense": [entry.dense_top1 for entry in state.log]}
     if training is not None:
         accuracies[f"density {training.low:g}"] = [entry.sparse_top1 for entry in state.log]
+    if training is not None and training.low_mass is not None:
+        accuracies[f"mass {training.low_mass:g}"] = [entry.mass_top1 for entry in state.log]
     curve = training_curve([entry.epoch for entry in state.log], [entry.loss for entry in state.log], accuracies)
     write_whole(folder / CURVE_FILE, curve.encode())

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models import FixedPruning, check_pruning
-from sait_deploy.schedule import default_prune_at
+from sait_deploy.schedule import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.storage import check_writable
 from sait_deploy.training.data import TrainingData, data_classes, open_data
 from sait_deploy.training.engine import Engine
@@ -26,6 +26,10 @@ from sait_deploy.zoo import LoadedModel
 
 _FREE: Final = ("output", "data.workers")
 """Options that may change from one start to the next."""
+
+_PATENT: Final = (
+    "notice: a patent covers training by a teacher's class token in alternating epochs: see the notice in the README"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def train(
     """
     vit = model.vit
     prune_at = default_prune_at(len(vit.blocks)) if options.prune_at is None else options.prune_at
-    check_pruning(vit, FixedPruning(options.score, prune_at, vit.patch_embed.num_patches))
+    patches = vit.patch_embed.num_patches
+    check_pruning(vit, FixedPruning(options.score, prune_at, patches))
     _set_head(model, options)
     teaching = None if teacher is None else _teaching(model, teacher, options)
     data = open_data(options.data, vit, model.preprocessing, options.seed)
@@ -77,6 +82,8 @@ def train(
     progress = progress if engine.is_main else _say_nothing
     if engine.processes > 1:
         progress(f"{engine.processes} processes train together, each on {options.recipe.batch} images a step")
+    if teacher is not None and options.alternation is Alternation.EPOCH:
+        progress(_PATENT)
     identity = _identity(model, teacher, options, prune_at, data) | {"processes": str(engine.processes)}
     state = read_state(options.output)
     if state is not None:
@@ -86,10 +93,11 @@ def train(
         if engine.is_main:
             deliver(options.output, state, training, data.class_names)  # what a crash left half done is made again
     else:
-        progress(f"before training: {_validated(engine, options)[2]}")  # and every validation image can be read
+        begun = _validated(engine, options, patches)  # and every validation image can be read
+        progress(f"before training: {begun.told}")
     done, log = (state.epochs, state.log) if state is not None else (0, ())
     for epoch in range(done, options.recipe.epochs):
-        log = (*log, _epoch(engine, data, epoch, options, progress))
+        log = (*log, _epoch(engine, patches, epoch, options, progress))
         if engine.is_main:
             state = engine.state(identity, epoch + 1, log)
             save_state(options.output, state)
@@ -127,12 +135,12 @@ def _training_of(options: TrainOptions, prune_at: int) -> SparseTraining | None:
 
 
 def _epoch(
-    engine: Engine, data: TrainingData, epoch: int, options: TrainOptions, progress: Callable[[str], None]
+    engine: Engine, patches: int, epoch: int, options: TrainOptions, progress: Callable[[str], None]
 ) -> LogEntry:
     began = time.perf_counter()
     sums = engine.train_epoch(epoch, progress)
     seconds = time.perf_counter() - began
-    dense_top1, sparse_top1, found = _validated(engine, options)
+    found = _validated(engine, options, patches)
     entry = LogEntry(
         epoch=epoch + 1,
         steps=sums.steps,
@@ -143,27 +151,42 @@ def _epoch(
         label_loss=round(sums.label_loss, 5),
         logits_loss=None if sums.logits_loss is None else round(sums.logits_loss, 5),
         importance_loss=None if sums.importance_loss is None else round(sums.importance_loss, 5),
-        dense_top1=round(dense_top1, 3),
-        sparse_top1=None if sparse_top1 is None else round(sparse_top1, 3),
-        sparse_density=None if sparse_top1 is None else options.densities.low,
+        dense_top1=round(found.dense, 3),
+        sparse_top1=None if found.sparse is None else round(found.sparse, 3),
+        sparse_density=None if found.sparse is None else options.densities.low,
         seconds=round(seconds, 2),
         images_per_second=round(sums.images / seconds, 2),
+        mass_top1=None if found.mass is None else round(found.mass, 3),
+        mass=None if found.mass is None or options.masses is None else options.masses.low,
     )
     progress(
-        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {found}, "
+        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {found.told}, "
         f"{entry.images_per_second:.0f} images/s"
     )
     return entry
 
 
-def _validated(engine: Engine, options: TrainOptions) -> tuple[float, float | None, str]:
-    """Returns top-1 in percent, dense and at the lowest density trained at, and both in words."""
+class _Validated(NamedTuple):
+    """Top-1 in percent: dense, at the lowest density and at the lowest mass trained at, and all of them in words."""
+
+    dense: float
+    sparse: float | None
+    mass: float | None
+    told: str
+
+
+def _validated(engine: Engine, options: TrainOptions, patches: int) -> _Validated:
     if options.alternation is Alternation.NEVER:
         (dense,) = engine.accuracies([None])
-        return dense, None, f"{dense:.1f} % right"
-    low = options.densities.low
-    dense, sparse = engine.accuracies([None, low])
-    return dense, sparse, f"{dense:.1f} % right, {sparse:.1f} % at density {low:g}"
+        return _Validated(dense, None, None, f"{dense:.1f} % right")
+    low, masses = options.densities.low, options.masses
+    points = [None, density_point(parse_density(str(low)), patches)]
+    points += [] if masses is None else [OperatingPoint(masses.low, 1, patches)]
+    dense, sparse, *by_mass = engine.accuracies(points)
+    told = f"{dense:.1f} % right, {sparse:.1f} % at density {low:g}"
+    if masses is None:
+        return _Validated(dense, sparse, None, told)
+    return _Validated(dense, sparse, by_mass[0], f"{told}, {by_mass[0]:.1f} % at mass {masses.low:g}")
 
 
 def _say_nothing(_: str) -> None:

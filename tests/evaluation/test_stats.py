@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.stats import (
     drop_upper_bound,
-    drop_upper_bound_of,
+    drop_upper_bound,
     images_needed,
     mean_lower_bound,
     paired_difference,
@@ -178,7 +178,7 @@ def test_without_a_discordant_pair_the_interval_has_a_width_all_the_same(images:
 def test_a_drop_exceeds_its_bound_no_more_often_than_it_may(images: int, most: int, confidence: float) -> None:
     """Of all outcomes, weighed by how likely they are, over drops of up to ten points."""
     cases = outcomes(images, most)
-    bounds = np.array([drop_upper_bound_of(lost, gained, images, confidence) for lost, gained in cases]) / 100
+    bounds = np.array([drop_upper_bound(lost, gained, images, confidence) for lost, gained in cases]) / 100
     drops = np.linspace(0.001, 0.1 if images == most - 1 else 0.02, 25)
     gains = GAINED if images == most - 1 else GAINED[:4]
     missed = [
@@ -203,11 +203,11 @@ def test_drop_bound_grows_with_losses_and_falls_with_gains(
     lost: int, gained: int, rest: int, confidence: float
 ) -> None:
     images = lost + gained + rest
-    bound = drop_upper_bound_of(lost, gained, images, confidence)
+    bound = drop_upper_bound(lost, gained, images, confidence)
 
     assert bound > 100 * (lost - gained) / images
-    assert drop_upper_bound_of(lost + 1, gained, images, confidence) > bound
-    assert drop_upper_bound_of(lost, gained + 1, images, confidence) <= bound
+    assert drop_upper_bound(lost + 1, gained, images, confidence) > bound
+    assert drop_upper_bound(lost, gained + 1, images, confidence) <= bound
     assert bound <= upper_bound(lost, images, confidence)
 
 
@@ -263,7 +263,7 @@ def test_mean_bound_of_equal_values_is_below_them() -> None:
         lambda: paired_difference([True], [True, False]),
         lambda: paired_difference([1.0], [0.0]),
         lambda: drop_upper_bound([True], [True], 1.5),
-        lambda: drop_upper_bound_of(3, 3, 5, 0.95),
+        lambda: drop_upper_bound(3, 3, 5, 0.95),
         lambda: mean_lower_bound([], 0.95),
         lambda: mean_lower_bound([math.nan], 0.95),
         lambda: mean_lower_bound([1.5], 0.95),
