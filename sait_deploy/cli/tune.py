@@ -77,6 +77,8 @@ _LOST: Final = {
 @click.option(
     "--grid", metavar="LIST", help=f"Shares to try, from safe to cheap.  [default: {len(GRID)} from {GRID[0]:g} down]"
 )
+@click.option("--min-keep", type=int, default=1, show_default=True, metavar="N", help="Fewest tokens kept at any mass.")
+@click.option("--max-keep", type=int, metavar="N", help="Most tokens kept at any mass.  [default: all]")
 @click.option(
     "--search",
     metavar="LIST",
@@ -98,6 +100,8 @@ def command(
     confidence: float,
     families: tuple[str, ...],
     grid: str | None,
+    min_keep: int,
+    max_keep: int | None,
     search: str | None,
     name: str,
     runtime: str,
@@ -120,6 +124,8 @@ def command(
         name=name,
         families=tuple(map(Family, families)) or (Family.MASS,),
         grid=GRID if grid is None else _shares(grid),
+        min_keep=min_keep,
+        max_keep=max_keep,
         search=() if search is None else _choices(search, Search, "--search"),
         runtime=_choices(runtime, RuntimeName, "--runtime")[0],
         threads=threads,

@@ -20,7 +20,7 @@ from sait_deploy.evaluation.limits import Judgement, Limit, Losses, Verdict, unt
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.subjects import Identity, RunnerSubject, Subject
 from sait_deploy.manifest import KeptInfo, MacsInfo
-from sait_deploy.points import PointChoice
+from sait_deploy.points import PointChoice, mass_point
 from sait_deploy.runtime.base import Runner
 from sait_deploy.schedule import Geometry, OperatingPoint, dense_macs, density_point
 from sait_deploy.tuned import Measure
@@ -109,11 +109,25 @@ def _listed(grid: Sequence[float]) -> str:
     return ",".join(f"{share:g}" for share in grid) or "''"
 
 
-def candidates(family: Family, grid: Sequence[float], geometry: Geometry) -> list[Candidate]:
-    """Returns a family's candidates from safe to cheap; densities that keep all, or as many as one before, are out."""
+def candidates(
+    family: Family, grid: Sequence[float], geometry: Geometry, min_keep: int = 1, max_keep: int | None = None
+) -> list[Candidate]:
+    """Returns a family's candidates from safe to cheap; densities that keep all, or as many as one before, are out.
+
+    Args:
+        family: masses or densities.
+        grid: shares, from safe to cheap.
+        geometry: of the model.
+        min_keep: patch tokens that an image keeps at least at any mass.
+        max_keep: likewise at most; None for all.
+
+    Raises:
+        InvalidArgument: limits that no image of the model can keep to.
+    """
     patches = geometry.patch_tokens
     if family is Family.MASS:
-        return [Candidate(family, share, OperatingPoint(share, 1, patches)) for share in grid]
+        requests = [mass_point(share, min_keep, max_keep) for share in grid]
+        return [Candidate(family, request.mass, request.resolve(patches)) for request in requests]
     points = {density_point(Decimal(f"{share:.15g}"), patches): share for share in reversed(grid)}
     return [Candidate(family, share, p) for p, share in reversed(points.items()) if p.max_keep < patches]
 

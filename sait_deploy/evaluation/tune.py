@@ -19,7 +19,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation import wording
 from sait_deploy.evaluation.limits import Limit, Verdict
 from sait_deploy.evaluation.splits import Splits, make_splits
-from sait_deploy.evaluation.trials import Judge, Trial, candidates
+from sait_deploy.evaluation.trials import Candidate, Family, Judge, Trial, candidates
 from sait_deploy.evaluation.tuning import ImagesUsed, Outcome, TuneOptions, TuneResult
 from sait_deploy.manifest import PointInfo
 from sait_deploy.runtime import Runner, RunOptions, load
@@ -45,7 +45,8 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = lambda _
         What was found. Recommending dense is a result, not an error: ``outcome`` says which.
 
     Raises:
-        InvalidArgument: the artifact is not adaptive, the name is taken, or labels or a head are missing for a drop.
+        InvalidArgument: the artifact is not adaptive, the name is taken, labels or a head are missing for a drop, or
+            the model cannot keep to limits of what images keep.
         ImageError: there are no images, or one cannot be read.
         ModelError: a search needs weights that cannot be had.
         StorageError: the point cannot be written.
@@ -53,6 +54,10 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = lambda _
     """
     manifest = artifact.manifest
     check_name(artifact.path, manifest, options.name)
+    for family in options.families:
+        _candidates(
+            family, artifact, options
+        )  # limits that the model cannot keep to are refused before images are read
     limit = options.limit(manifest.model.classes)
     splits = make_splits(manifest.model, options.splits)
     _check_labels(limit, splits)
@@ -123,6 +128,11 @@ def _runner(artifact: Artifact, options: TuneOptions) -> Runner:
     return load(artifact, options.runtime, RunOptions(threads=options.threads))
 
 
+def _candidates(family: Family, artifact: Artifact, options: TuneOptions) -> list[Candidate]:
+    geometry = artifact.manifest.model.geometry
+    return candidates(family, options.grid, geometry, options.min_keep, options.max_keep)
+
+
 def _trials(
     artifacts: Sequence[Artifact], limit: Limit, images: Dataset, options: TuneOptions, progress: Progress
 ) -> Iterator[Trial]:
@@ -130,7 +140,7 @@ def _trials(
     for artifact in artifacts:
         judge = Judge(_runner(artifact, options), images, limit, options.batch, progress)
         for family in options.families:
-            for trial in judge.until_failure(candidates(family, options.grid, artifact.manifest.model.geometry)):
+            for trial in judge.until_failure(_candidates(family, artifact, options)):
                 progress(wording.trial_words(trial, limit.measure))
                 yield trial
 

@@ -11,6 +11,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.limits import Limit
 from sait_deploy.evaluation.splits import SplitOptions
 from sait_deploy.evaluation.trials import GRID, Family, Trial, check_grid
+from sait_deploy.points import PointRequest
 from sait_deploy.runtime import RuntimeName
 from sait_deploy.tuned import Measure
 
@@ -56,6 +57,8 @@ class TuneOptions:
         name: what to call the point.
         families: what runs along a sequence: mass, density, or both, of which the cheaper point is taken.
         grid: shares to try, from safe to cheap: of importance, or of tokens.
+        min_keep: patch tokens that an image keeps at least at any mass tried: a peaked importance may leave too little.
+        max_keep: likewise at most; None for all. Attention pads a batch to its longest image.
         search: in what artifacts may differ that are exported and compared; with none only the one given is tuned.
         runtime: what answers.
         threads: threads within one operator; None for all processors.
@@ -72,6 +75,8 @@ class TuneOptions:
     name: str = "tuned"
     families: tuple[Family, ...] = (Family.MASS,)
     grid: tuple[float, ...] = GRID
+    min_keep: int = 1
+    max_keep: int | None = None
     search: tuple[Search, ...] = ()
     runtime: RuntimeName = RuntimeName.ONNXRUNTIME
     threads: int | None = None
@@ -86,6 +91,9 @@ class TuneOptions:
         check_grid(self.grid)
         if not self.families or len(set(self.families)) != len(self.families):
             raise InvalidArgument(f"the families {', '.join(self.families) or 'none'} cannot be", "name each once")
+        limits = PointRequest("tuned", 1.0, self.min_keep, self.max_keep)
+        if Family.MASS not in self.families and (limits.min_keep, limits.max_keep) != (1, None):
+            raise InvalidArgument("limits to what images keep are for masses", "add masses to the families")
         if self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} holds no image", "give a whole number from 1")
         if self.search and self.runtime in _ENGINES:

@@ -35,6 +35,13 @@ def test_a_name_that_is_taken_is_refused_before_anything_runs(
             tune(fixed, options(images))
 
 
+def test_limits_that_the_model_cannot_keep_to(adaptive: Artifact, tmp_path: Path) -> None:
+    """Refused before the images, which are not there, are looked for."""
+    for least, most in ((37, None), (1, 37)):
+        with pytest.raises(InvalidArgument, match="the model has 36"):
+            tune(adaptive, options(tmp_path / "none", min_keep=least, max_keep=most))
+
+
 def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
     draw(tmp_path / "images", 60, 4)
     draw(tmp_path / "check", 3, 5)
@@ -48,6 +55,10 @@ def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"min_keep": 0},
+        {"min_keep": 5, "max_keep": 4},
+        {"min_keep": 5, "families": (Family.DENSITY,)},
+        {"max_keep": 5, "families": (Family.DENSITY,)},
         {"max_drop": 1.0},
         {"max_disagreement": None},
         {"max_disagreement": 0.0},

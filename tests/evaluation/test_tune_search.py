@@ -41,6 +41,17 @@ def test_candidates_fall_from_safe_to_cheap(adaptive: Artifact) -> None:
     assert kept == list(range(35, 0, -1)), "each number of tokens once, all of them never"
 
 
+def test_masses_stay_within_limits(adaptive: Artifact, images: Path) -> None:
+    result = tune(adaptive, options(images, limit=60.0, grid=(0.6, 0.3, 0.1), min_keep=5, max_keep=12))
+    assert result.outcome is Outcome.TUNED and result.file is not None
+    assert [trial.candidate.point for trial in result.trials] == [OperatingPoint(m, 5, 12) for m in (0.6, 0.3, 0.1)]
+    assert all(5 <= trial.kept.mean <= trial.kept.most <= 12 for trial in result.trials)
+    assert result.trials[-1].kept.mean < 12
+    written = open_artifact(result.artifact).manifest.pruning
+    assert written is not None and result.chosen is not None
+    assert written.points[-1].point == result.chosen.candidate.point
+
+
 def test_a_search_compares_other_artifacts_of_the_same_weights(adaptive: Artifact, images: Path) -> None:
     workspace = Workspace(adaptive.path.parent)
     before = workspace.last_export()
