@@ -55,13 +55,13 @@ def accuracy() -> list[str]:
     summary = found["summary"]
     dense = summary["dense_top1_mean"]
     told = {group: f"{dense[group]['mean']:.2f} ± {dense[group]['sd']:.2f} %" for group in dense}
-    seeds = len(_students(found))
+    seeds, teachers = len(_students(found)), sum(name.startswith("teacher") for name in found["logs"])
     lines = [
         "### Accuracy",
         "",
         f"The demonstration model (96 px, 144 patch tokens, pruned inside block 1 of 6) on {found['images']:,}",
-        "held-out compositions: digits of 2 to 6 times their size among clutter, on shades and photographs. For each",
-        f"of {seeds} seeds a dense teacher, and from its weights a student trained dense/sparse, distilled, and a",
+        "held-out compositions: digits of 2 to 6 times their size among clutter, on shades and photographs. From",
+        f"{teachers} dense teachers, for each of {seeds} seeds, a student trained dense/sparse with distillation and a",
         "plain model trained dense for as long. All compose their images of the same 360 digits and 4 photographs.",
         f"Dense, the teachers are {told['teachers']} right, the plain models {told['dense-only']}, the students",
         f"{told['students']} (mean and standard deviation over seeds). Change of top-1 in points against the same",

@@ -1,4 +1,4 @@
-"""Which trainings the demonstration's evaluation compares: a teacher per seed, and what begins at its weights."""
+"""Which trainings the demonstration's evaluation compares: teachers, and what begins at their weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from sait_deploy.training.options import Alternation, TrainOptions
 from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 SEEDS: Final = (0, 1, 2)
+TEACHERS: Final = (0, 1)
+"""Seeds of teachers; those that learn take turns at them."""
+
 IMAGES: Final = 3000
 EVALUATION_SEED: Final = 31
 """Of the compositions that figures are of; recipes were chosen by others."""
@@ -44,12 +47,12 @@ class Run:
 
 def runs(folder: Path) -> list[Run]:
     """Returns all trainings; what others begin at comes first."""
-    found = [Run(f"teacher-{s}", teacher_options(folder / f"teacher-{s}", s), None, taught=False) for s in SEEDS]
+    found = [Run(f"teacher-{s}", teacher_options(folder / f"teacher-{s}", s), None, taught=False) for s in TEACHERS]
     for seed in SEEDS:
-        student, plain = f"student-{seed}", f"dense-{seed}"
-        found.append(Run(student, student_options(folder / student, seed), f"teacher-{seed}", taught=True))
+        student, plain, start = f"student-{seed}", f"dense-{seed}", f"teacher-{TEACHERS[seed % len(TEACHERS)]}"
+        found.append(Run(student, student_options(folder / student, seed), start, taught=True))
         dense = student_options(folder / plain, seed, Alternation.NEVER)
-        found.append(Run(plain, dense, f"teacher-{seed}", taught=False))
+        found.append(Run(plain, dense, start, taught=False))
     whole = student_options(folder, 0)
     parts = {
         "densities-0": dataclasses.replace(whole, masses=None),

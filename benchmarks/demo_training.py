@@ -3,9 +3,9 @@
     python -m benchmarks.demo_training train --folder build/demo-training
     python -m benchmarks.demo_training evaluate --folder build/demo-training
 
-The first trains a teacher for each of three seeds and, from its weights, a student and a plain model that trains dense
-for as long; and of the first seed a student for each part left out or replaced. It goes on where it ended. The second
-answers held-out images with all of them and writes results/demo_training.json.
+The first trains two teachers and from their weights, for each of three seeds, a student and a plain model that trains
+dense for as long; and of the first seed a student for each part left out or replaced. It goes on where it ended. The
+second answers held-out images with all of them and writes results/demo_training.json.
 
 Students learn from their teacher's class token, one of them in alternating epochs: see the patent notice in the README.
 The licence of this project grants nothing there.

@@ -67,6 +67,14 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
 
+@pytest.mark.parametrize("name", ["svg", "markup", "training.curve"])
+def test_what_draws_stands_below_benchmarks(name: str) -> None:
+    report = "print(*(name for name in sys.modules if name.startswith('sait_deploy.bench')))"
+    done = python(f"import sys, sait_deploy.{name}\n{report}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
 NEED_TORCH = {
     "sait_deploy.evaluation.search",
     "sait_deploy.evaluation.torch_subjects",

@@ -14,6 +14,7 @@ from sait_deploy.training.options import Alternation, MassRange, TrainOptions
 _STREAM: Final = 0x5A17
 """Keeps these draws apart from others of the same seed."""
 
+
 def check_batches(images: int, batch: int, processes: int) -> None:
     """Checks that an epoch has a step; one process by itself takes fewer images than a batch as a batch of their own.
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
 from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace
 from sait_deploy.cli.evaluate import DENSITIES, MASSES
 from sait_deploy.evaluation.results import Evaluation, Kind, from_json
+from sait_deploy.schedule import Score
+from sait_deploy.weights import SparseTraining, metadata_of
 from tests.cli.calls import Outcome, Sait
 from tests.exported import TinyExport
 
@@ -94,6 +97,20 @@ def test_a_model_runs_at_what_is_asked_for(brief: Sait, tiny: TinyExport) -> Non
     evaluation = read(brief(*weights, *pruning, "--json", "--control", "0.5"))
     assert ids(evaluation) == ["dense", "density0.5", "random0.5", "least-important0.5"]
     assert (evaluation.model, evaluation.prune_at, evaluation.score) == ("test_vit", 2, "cls")
+
+
+@pytest.mark.parametrize(
+    ("asked", "pruning"), [((), ("cls", 2)), (("--score", "mean"), ("mean", 2)), (("--prune-at", "0"), ("cls", 0))]
+)
+def test_a_model_is_pruned_as_it_was_trained_where_nothing_else_is_asked_for(
+    brief: Sait, tiny: TinyExport, tmp_path: Path, asked: tuple[str, ...], pruning: tuple[str, int]
+) -> None:
+    weights, trained = tmp_path / "trained.safetensors", SparseTraining(Score.CLS, 2, 0.3, 1.0)
+    save_file(load_file(tiny.weights), weights, metadata_of(trained, "abcde"))
+    model = ("--model", "test_vit", "--weights", weights, "--imgsz", "96", "--density", "0.2")
+    evaluation = read(brief(*model, *asked, "--json"))
+    assert (evaluation.score, evaluation.prune_at) == pruning
+    assert "density 0.2 is below density 0.3, the lowest that the weights were trained at" in evaluation.notes
 
 
 def test_rivals_of_the_heights_asked_for(sait: Sait, digits: Path) -> None:

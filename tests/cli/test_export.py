@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
 from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, sha256_of
+from sait_deploy.schedule import Score
+from sait_deploy.weights import SparseTraining, metadata_of
 from tests.cli.calls import Sait, child_environment
 from tests.exported import IMAGE_SIZE, TinyExport
 
@@ -145,7 +148,8 @@ def test_several_densities_share_the_baseline_that_is_there(sait: Sait, workspac
     said = done.err.splitlines()
     assert f"- {DENSE}: already there, kept" in said
     assert f"- {made[0]}: tracing" in said
-    assert not [line for line in said if line.startswith("warning: ")], "its weights were trained sparse"
+    other = "pruned in block 1 by score cls, but the weights were trained to be in block 1 by score mean"
+    assert [line for line in said if line.startswith("warning: ")] == [f"warning: {other}"], "and trained sparse"
     assert (workspace / DENSE / MANIFEST_FILE).read_text() == kept
     assert names(workspace) == sorted(["last-export.json", DENSE, PRUNED, *made])
     assert [path.name for path in (workspace / made[0]).iterdir() if path.name == MODEL_FILE]
@@ -198,6 +202,23 @@ def test_each_pruned_artifact_of_weights_never_trained_sparse_is_warned_of(
     warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
     assert warnings == [f"warning: {name}: never trained sparse; accuracy unmeasured" for name in made]
     assert "warning" not in done.out
+
+
+def test_pruning_otherwise_than_trained_is_warned_of_in_one_line(sait: Sait, tiny: TinyExport, tmp_path: Path) -> None:
+    weights, trained = tmp_path / "trained.safetensors", SparseTraining(Score.CLS, 2, 0.3, 1.0)
+    save_file(load_file(tiny.weights), weights, metadata_of(trained, "abcde"))
+    model = ("--model", "test_vit", "--weights", weights, "--imgsz", IMAGE_SIZE, "--density", "0.5")
+    done = sait("export", *model, "--json", "-o", "made")
+    assert done.code == 0, done.err
+    made = json.loads(done.out)
+    assert made["warnings"] == []
+    (pruned,) = [artifact["pruning"] for artifact in made["artifacts"][1:]]
+    assert (pruned["score"], pruned["prune_at"]) == ("cls", 2)
+    done = sait("export", *model, "--density", "0.25", "--score", "mean", "-o", "made")
+    assert done.code == 0, done.err
+    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    said = "pruned in block 2 by score mean, but the weights were trained to be in block 2 by score cls"
+    assert warnings == [f"warning: {said}"]
 
 
 def test_json_of_an_adaptive_artifact_with_every_option(sait: Sait, tmp_path: Path) -> None:

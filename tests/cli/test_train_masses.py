@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from sait_deploy.schedule import Score
-from sait_deploy.training.state import WEIGHTS_FILE
+from sait_deploy.training.state import CURVE_FILE, WEIGHTS_FILE
 from sait_deploy.weights import SparseTraining, read_training
 from tests.cli.calls import Sait
 from tests.training.small import squares
@@ -29,6 +30,9 @@ def test_masses_from_the_command_line(sait: Sait, tmp_path: Path, pictures: Path
     (entry,) = json.loads(done.out)["log"]
     assert (entry["steps"], entry["sparse_steps"]) == (4, 2)
     assert 0.75 < entry["density"] < 0.99
+    assert (entry["mass"], entry["sparse_density"]) == (0.5, 1.0)
+    assert f"{entry['mass_top1']:.1f} % at mass 0.5," in done.err
+    assert "mass 0.5" in (tmp_path / "out" / CURVE_FILE).read_text()
     trained = SparseTraining(Score.MEAN, 1, 1.0, 1.0, 0.5, 0.8)
     assert read_training(tmp_path / "out" / WEIGHTS_FILE) == trained
     again = sait("train", *MASSES, "--mass-range", "0.5:0.8", "-o", "out")
@@ -40,6 +44,20 @@ def test_masses_from_the_command_line(sait: Sait, tmp_path: Path, pictures: Path
         refused = sait("train", *MASSES, *other, "-o", "out")
         assert (refused.code, refused.out) == (2, "")
         assert f"error: out holds another training: {named}" in refused.err
+
+
+@pytest.mark.parametrize("masses", [(), ("--mass-range", "0.5:0.8")])
+def test_the_table_has_columns_of_masses_where_some_were_drawn(
+    sait: Sait, pictures: Path, masses: tuple[str, ...]
+) -> None:
+    done = sait("train", *MASSES[:-1], *masses)
+    assert done.code == 0, done.err
+    headings, row = [re.split("  +", line.strip()) for line in done.out.splitlines() if line.strip()]
+    found = dict(zip(headings, row, strict=True))
+    assert found["at density"] == "1"
+    assert [name for name in headings if "mass" in name] == (["top-1 % by mass", "at mass"] if masses else [])
+    assert found.get("at mass") == ("0.5" if masses else None)
+    assert not masses or float(found["top-1 % by mass"]) in (0.0, 16.7, 33.3, 50.0, 66.7, 83.3, 100.0), "of six images"
 
 
 def test_masses_from_a_file(sait: Sait, tmp_path: Path, pictures: Path) -> None:

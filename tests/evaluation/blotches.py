@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from sait_deploy.dataset import Dataset
 from sait_deploy.evaluation.results import Evaluation, Row
+from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.preprocess import preprocess
 from sait_deploy.zoo import LoadedModel, describe
@@ -38,6 +40,12 @@ def labelled_by(loaded: LoadedModel, count: int = IMAGES) -> Dataset:
         labels = loaded.vit(images).argmax(dim=1).numpy()
     labels[::4] = (labels[::4] + 1) % loaded.info.classes
     return dataclasses.replace(dataset, labels=labels)
+
+
+def grouped(name: str, names: Sequence[str]) -> Grouping:
+    """Images grouped by a name given for each of them."""
+    groups, of = np.unique(np.asarray(names), return_inverse=True)
+    return Grouping(name, tuple(map(str, groups)), of.astype(np.int64))
 
 
 def row_of(evaluation: Evaluation, name: str) -> Row:

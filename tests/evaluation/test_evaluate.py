@@ -15,13 +15,12 @@ from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Basis, Kind, from_json, to_json
 from sait_deploy.evaluation.stats import paired_difference
-from sait_deploy.evaluation.strata import by_name
 from sait_deploy.manifest import WeightsSource
 from sait_deploy.models import AdaptivePruning, PrunableViT
 from sait_deploy.points import PointRequest, mass_point
 from sait_deploy.preprocess import preprocess
 from sait_deploy.schedule import Score, dense_macs, pruned_macs
-from tests.evaluation.blotches import IMAGES, labelled_by, noise, row_of, small
+from tests.evaluation.blotches import IMAGES, grouped, labelled_by, noise, row_of, small
 from tests.tiny import HALF
 
 PRUNE_AT = 1
@@ -74,7 +73,7 @@ def test_whole_report() -> None:
     options = EvaluateOptions(
         densities=(HALF,), points=(mass_point(0.6), PointRequest("both", 1.0, 3, 5)), controls=(QUARTER,)
     )
-    sizes = by_name("size", ["small", "large"] * (IMAGES // 2))
+    sizes = grouped("size", ["small", "large"] * (IMAGES // 2))
     said: list[str] = []
 
     found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options, said.append, [sizes])
@@ -238,7 +237,7 @@ def test_a_limit_takes_images_labels_and_groups_alike() -> None:
     dataset = labelled_by(loaded)
     assert dataset.labels is not None
     chosen = [round(i * 39 / 9) for i in range(10)]
-    groups = by_name("number", [f"{i:02}" for i in range(IMAGES)])
+    groups = grouped("number", [f"{i:02}" for i in range(IMAGES)])
     options = EvaluateOptions(points=(mass_point(0.6),), limit=10, lower_resolutions=())
 
     found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options, groupings=[groups])

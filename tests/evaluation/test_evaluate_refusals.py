@@ -14,10 +14,9 @@ from sait_deploy.dataset import folder_dataset
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.strata import by_name
 from sait_deploy.points import PointRequest, mass_point
 from sait_deploy.schedule import Score
-from tests.evaluation.blotches import noise, small
+from tests.evaluation.blotches import grouped, noise, small
 from tests.tiny import HALF
 
 PRUNE_AT = 1
@@ -69,7 +68,7 @@ def test_data_that_cannot_be_used_is_refused(change: dict[str, object], said: st
 
 def test_groups_of_other_images_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="by size is of 2 images, not of 3"):
-        evaluate_model(small(), Score.MEAN, PRUNE_AT, noise(3), NO_RIVAL, groupings=[by_name("size", ["a", "b"])])
+        evaluate_model(small(), Score.MEAN, PRUNE_AT, noise(3), NO_RIVAL, groupings=[grouped("size", ["a", "b"])])
 
 
 @pytest.mark.parametrize("height", [12, 32, 40])

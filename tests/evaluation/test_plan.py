@@ -10,10 +10,9 @@ from sait_deploy.dataset import Dataset, evenly_spaced
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.plan import plan_of
 from sait_deploy.evaluation.sources import TorchSource
-from sait_deploy.evaluation.strata import by_name
 from sait_deploy.runtime import RunOptions
 from sait_deploy.schedule import Score
-from tests.evaluation.blotches import small
+from tests.evaluation.blotches import grouped, small
 
 SOURCE = TorchSource(small(), Score.MEAN, 1, RunOptions())
 
@@ -22,7 +21,7 @@ SOURCE = TorchSource(small(), Score.MEAN, 1, RunOptions())
 def test_groups_and_labels_stay_with_the_images_that_are_left(total: int, limit: int) -> None:
     """Of evenly spaced images, whose numbers their pixels and the names of their groups hold."""
     images = [np.full((1, 1, 3), [number // 256, number % 256, 0], dtype=np.uint8) for number in range(total)]
-    numbers = by_name("number", [f"{number:03d}" for number in range(total)])
+    numbers = grouped("number", [f"{number:03d}" for number in range(total)])
     dataset = Dataset(images, np.arange(total) % 10, "numbers")
 
     plan = plan_of(SOURCE, dataset, EvaluateOptions(limit=limit, lower_resolutions=()), [numbers])

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.stats import (
     drop_upper_bound,
-    drop_upper_bound,
     images_needed,
     mean_lower_bound,
     paired_difference,
@@ -191,7 +190,7 @@ def test_a_drop_exceeds_its_bound_no_more_often_than_it_may(images: int, most: i
 
 @pytest.mark.parametrize("images", [30, 100, 598, 20_000])
 def test_without_a_discordant_pair_the_drop_is_bounded_as_a_share_without_events(images: int) -> None:
-    found = drop_upper_bound(*answers(0, 0, images), 0.95)
+    found = drop_upper_bound(0, 0, images, 0.95)
 
     assert found == pytest.approx(100 * (1 - 0.05 ** (1 / images)), rel=1e-6)
     assert found > 0
@@ -212,7 +211,7 @@ def test_drop_bound_grows_with_losses_and_falls_with_gains(
 
 
 def test_a_clear_gain_bounds_the_drop_below_zero() -> None:
-    assert drop_upper_bound(*answers(2, 60, 500), 0.95) < 0
+    assert drop_upper_bound(2, 60, 500, 0.95) < 0
 
 
 @pytest.mark.parametrize(
@@ -262,7 +261,7 @@ def test_mean_bound_of_equal_values_is_below_them() -> None:
         lambda: paired_difference([], []),
         lambda: paired_difference([True], [True, False]),
         lambda: paired_difference([1.0], [0.0]),
-        lambda: drop_upper_bound([True], [True], 1.5),
+        lambda: drop_upper_bound(0, 0, 1, 1.5),
         lambda: drop_upper_bound(3, 3, 5, 0.95),
         lambda: mean_lower_bound([], 0.95),
         lambda: mean_lower_bound([math.nan], 0.95),

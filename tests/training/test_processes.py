@@ -46,13 +46,15 @@ def trained(output: Path, processes: int, *more: str) -> tuple[list[dict[str, fl
 @pytest.mark.slow
 def test_two_processes_share_the_batches_and_one_of_them_writes(tmp_path: Path) -> None:
     """As many images a step as one process with batches of twice the size, and so as many steps."""
-    log, said = trained(tmp_path / "two", 2)
+    masses = ("--mass-range", "0.4:0.9")
+    log, said = trained(tmp_path / "two", 2, *masses)
     assert [entry["steps"] for entry in log] == [4, 4]
     assert [entry["sparse_steps"] for entry in log] == [2, 2]
+    assert [entry["mass"] for entry in log] == [0.4, 0.4]
     for line in ("no --model: ", "2 processes train together, each on 8 images a step", "before training: "):
         assert said.count(line) == 1
     assert load_file(tmp_path / "two" / WEIGHTS_FILE)
-    assert trained(tmp_path / "two", 2)[0] == log, "finished: nothing is left to do"
+    assert trained(tmp_path / "two", 2, *masses)[0] == log, "finished: nothing is left to do"
 
 
 @pytest.mark.slow
@@ -76,7 +78,7 @@ def test_too_few_images_for_a_batch_for_each_process(tmp_path: Path) -> None:
 def ends(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes each end with, of trainings of every kind."""
     output = tmp_path_factory.mktemp("ends")
-    done = started(2, "tests.training.each_process", folder, output, "plain", "chance", "teacher", "bf16")
+    done = started(2, "tests.training.each_process", folder, output, "plain", "chance", "teacher", "masses", "bf16")
     assert done.returncode == 0, done.stderr
     return output
 
@@ -87,7 +89,7 @@ def said(ends: Path, name: str, rank: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain", "chance", "teacher", "bf16"])
+@pytest.mark.parametrize("name", ["plain", "chance", "teacher", "masses", "bf16"])
 def test_processes_end_with_the_same_weights_and_the_same_accuracies(ends: Path, name: str) -> None:
     """Also where each draws of its own: mixup, stochastic depth, augmentation."""
     weights = [load_file(ends / f"{name}.{rank}.safetensors") for rank in (0, 1)]
@@ -101,8 +103,11 @@ def test_processes_end_with_the_same_weights_and_the_same_accuracies(ends: Path,
     assert (first["is_main"], second["is_main"]) == (True, False)
     assert first["lines"][0] == "2 processes train together, each on 8 images a step"
     assert second["lines"] == []
-    for key in ("epoch", "steps", "sparse_steps", "density", "learning_rate", "dense_top1", "sparse_top1"):
+    for key in ("epoch", "steps", "sparse_steps", "learning_rate", "dense_top1", "sparse_top1", "mass_top1", "mass"):
         assert [entry[key] for entry in first["log"]] == [entry[key] for entry in second["log"]]
+    kept, others = ([entry["density"] for entry in one["log"]] for one in (first, second))
+    assert (kept != others) == (name == "masses"), "at a mass each keeps of its own images what they take"
+    assert kept == pytest.approx(others, abs=0.1)
     assert [entry["steps"] for entry in first["log"]] == [3, 3, 3]
     assert [entry["sparse_steps"] for entry in first["log"]] == [1, 2, 1]
 

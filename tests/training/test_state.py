@@ -141,6 +141,21 @@ def test_a_log_of_another_layout_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path)
 
 
+def test_a_state_from_before_logs_told_of_masses_is_read(tmp_path: Path) -> None:
+    save_state(tmp_path, state())
+    data = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    for name in ("mass", "mass_top1"):
+        del data["log"][0][name]
+    torch.save(data, tmp_path / STATE_FILE)
+    found = read_state(tmp_path)
+    assert_same(found, state())
+    assert found is not None
+    masses = dataclasses.replace(TRAINING, low_mass=0.7, high_mass=0.9)
+    known = dataclasses.replace(ENTRY, epoch=2, mass_top1=12.5, mass=0.7)
+    deliver(tmp_path, dataclasses.replace(found, epochs=2, log=(*found.log, known)), masses, NAMES)
+    assert "mass 0.7: 12.5 % at epoch 2." in (tmp_path / CURVE_FILE).read_text()
+
+
 def test_what_is_delivered(tmp_path: Path) -> None:
     whole = state(2)
     deliver(tmp_path, whole, TRAINING, NAMES)
@@ -154,7 +169,7 @@ def test_what_is_delivered(tmp_path: Path) -> None:
     assert [LogEntry(**entry) for entry in json.loads((tmp_path / LOG_JSON).read_text())] == list(whole.log)
     assert len((tmp_path / LOG_CSV).read_text().splitlines()) == 3
     curve = (tmp_path / CURVE_FILE).read_text()
-    assert curve.startswith("<svg") and "density 0.3" in curve and "dense" in curve
+    assert curve.startswith("<svg") and "density 0.3" in curve and "dense" in curve and "mass" not in curve
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for _ in range(8):
         deliver(tmp_path, whole, TRAINING, NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models import FixedPruning, PrunableViT
+from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
 from sait_deploy.preprocess import list_images, preprocess
-from sait_deploy.schedule import Score
+from sait_deploy.schedule import OperatingPoint, Score
 from sait_deploy.training.data import open_data
 from sait_deploy.training.engine import Engine
 from sait_deploy.training.options import Alternation, DensityRange, Distillation, MassRange
@@ -37,14 +38,16 @@ from tests.training.small import (
 )
 
 
-def accuracy(weights: dict[str, Tensor], pruning: FixedPruning | None, folder: Path) -> float:
-    """Per cent right of the validation images, by the deployed model and preprocessing."""
+def accuracy(
+    weights: dict[str, Tensor], pruning: FixedPruning | AdaptivePruning | None, folder: Path, *point: Tensor
+) -> float:
+    """Per cent right of the validation images, by the deployed model and preprocessing; ``point`` as they take it."""
     model = small_model(seed=1)
     load_weights(model.vit, weights, "of a training")
     found = list_images(folder / "val")
     images = torch.from_numpy(preprocess(found.paths, model.preprocessing))
     with torch.no_grad():
-        answers = PrunableViT(model.vit, pruning)(images)[0].argmax(dim=1)
+        answers = PrunableViT(model.vit, pruning)(images, *point)[0].argmax(dim=1)
     return 100 * float((answers == torch.tensor(found.labels)).double().mean())
 
 
@@ -86,6 +89,24 @@ def test_the_log_tells_the_accuracy_of_the_weights_delivered(folder: Path, tmp_p
     assert accuracy(state.model, None, folder) != entry.dense_top1, "weights and their average answer alike"
 
 
+def test_the_log_tells_the_accuracy_at_the_lowest_mass(folder: Path, tmp_path: Path) -> None:
+    """Of a model that learns next to nothing: one that has learnt is as right at any mass."""
+    recipe = {"epochs": 1, "learning_rate": 1e-6, "warmup_epochs": 0.0, "ema_decay": 0.9}
+    chosen = options(folder, tmp_path, recipe=recipe, masses=MassRange(0.3, 0.9))
+    lines: list[str] = []
+    result = train(small_model(seed=8), None, chosen, lines.append)
+    (entry,) = result.log
+    limits, pruning = torch.tensor([[1, 16]] * 30, dtype=torch.int32), AdaptivePruning(Score.MEAN, 0)
+    wanted, highest = (
+        accuracy(weights_of(result), pruning, folder, torch.full((30,), mass), limits) for mass in (0.3, 0.9)
+    )
+    assert len({wanted, highest, entry.dense_top1}) == 3, "otherwise what is told could be any of them"
+    assert entry.mass == 0.3
+    assert entry.mass_top1 == pytest.approx(wanted, abs=1e-3)
+    assert f", {wanted:.1f} % at mass 0.3, " in lines[-1]
+    assert re.search(r"% at density 0.3, \d+\.\d % at mass 0.3$", lines[0])
+
+
 def test_the_schedule_runs_over_all_epochs(folder: Path, tmp_path: Path) -> None:
     chosen = options(folder, tmp_path)
     log = train(small_model(), None, chosen, quiet).log
@@ -125,6 +146,18 @@ def test_distillation_teaches_where_the_teacher_looks(folder: Path, tmp_path: Pa
     assert found[1] < 0.7 * found[0]
 
 
+@pytest.mark.parametrize(
+    ("alternation", "teacher", "times"),
+    [(Alternation.EPOCH, TEACHER, 1), (Alternation.EPOCH, None, 0), (Alternation.BATCH, TEACHER, 0)],
+)
+def test_a_notice_of_the_patent_is_given_where_it_may_apply(
+    folder: Path, tmp_path: Path, alternation: Alternation, teacher: LoadedModel | None, times: int
+) -> None:
+    lines: list[str] = []
+    train(small_model(), teacher, options(folder, tmp_path, alternation=alternation), lines.append)
+    assert len([line for line in lines if "a patent covers training" in line and "README" in line]) == times
+
+
 def test_alternation_by_epoch(folder: Path, tmp_path: Path) -> None:
     log = run("epochs", folder, tmp_path).log
     assert [entry.sparse_steps for entry in log] == [0, 6, 0]
@@ -141,7 +174,7 @@ def test_masses_take_turns_with_densities(folder: Path, tmp_path: Path, alternat
     result = train(small_model(), None, options(folder, tmp_path / "with", masses=masses, **kind), quiet)
     assert [entry.sparse_steps for entry in result.log] == [entry.sparse_steps for entry in without.log]
     steps = [6 * (1 - entry.density) for entry in result.log]  # as many steps' worth of tokens were dropped
-    turns = [0, 0, 0, 6] if alternation is Alternation.EPOCH else [1, 2, 1, 2]
+    turns = [0, 3, 0, 3] if alternation is Alternation.EPOCH else [1, 2, 1, 2]
     assert all(0.6 * turn <= step <= 0.9 * turn for turn, step in zip(turns, steps, strict=True)), steps
     assert not torch.equal(weights_of(result)["head.weight"], weights_of(without)["head.weight"])
     trained = SparseTraining(Score.MEAN, 0, 1.0, 1.0, 0.5, 0.6)
@@ -155,6 +188,7 @@ def test_a_training_that_is_always_dense_says_nothing_of_pruning(folder: Path, t
     assert read_training(result.weights) is None
     assert read_class_names(result.weights) == tuple(COLOURS)
     assert all(entry.sparse_top1 is None and entry.sparse_density is None for entry in result.log)
+    assert all(entry.mass_top1 is None and entry.mass is None for entry in result.log)
     assert all(entry.sparse_steps == 0 and entry.density == 1.0 for entry in result.log)
 
 
@@ -235,14 +269,20 @@ class Counted(Dataset[tuple[Tensor, int]]):
         return image
 
 
-def test_validation_reads_every_image_once_whatever_the_densities(folder: Path, tmp_path: Path) -> None:
+def test_validation_reads_every_image_once_whatever_the_points(folder: Path, tmp_path: Path) -> None:
     chosen, model = options(folder, tmp_path), small_model(seed=8)
     data = open_data(chosen.data, model.vit, model.preprocessing, 0)
     counted = Counted(data.validation)
     engine = Engine(model.vit, None, dataclasses.replace(data, validation=counted), chosen, 0)
-    found = engine.accuracies([None, 0.5, 0.25])
+    own = [OperatingPoint(0.3, 1, 16), OperatingPoint(0.9, 1, 5), OperatingPoint(0.05, 2, 16)]
+    found = engine.accuracies([None, OperatingPoint(1.0, 8, 8), OperatingPoint(1.0, 4, 4), *own])
     assert counted.reads == Counter(range(30))
     weights = {name: tensor.clone() for name, tensor in model.vit.state_dict().items()}
     prunings = [None, *(FixedPruning(Score.MEAN, 0, kept) for kept in (8, 4))]
-    assert found == pytest.approx([accuracy(weights, pruning, folder) for pruning in prunings])
+    wanted = [accuracy(weights, pruning, folder) for pruning in prunings]
+    for point in own:
+        limits = torch.tensor([[point.min_keep, point.max_keep]] * 30, dtype=torch.int32)
+        mass = torch.full((30,), point.mass)
+        wanted.append(accuracy(weights, AdaptivePruning(Score.MEAN, 0), folder, mass, limits))
+    assert found == pytest.approx(wanted)
     assert len(set(found)) > 1, "a model that answers alike at any density shows nothing"
