@@ -34,7 +34,8 @@ _PART_ROWS: Final = ("density0.49", "density0.28", "density0.15", "mass0.9", "ma
 def _of(values: Iterable[float], form: str = "+.2f") -> str:
     """Returns mean and standard deviation over seeds."""
     found = list(values)
-    return f"{np.mean(found):{form}} ± {np.std(found, ddof=1):{form.lstrip('+')}}"
+    spread = f" ± {np.std(found, ddof=1):{form.lstrip('+')}}" if len(found) > 1 else ""
+    return f"{np.mean(found):{form}}{spread}"
 
 
 def _mean_of(rows: list[dict[str, Any]], field: str) -> float:
@@ -159,6 +160,8 @@ def _kept_by(found: dict[str, Any]) -> list[str]:
                 if (stratum["grouping"], stratum["row"]) == (grouping, mass):
                     groups.setdefault(stratum["name"], []).append(stratum["kept_mean"])
             told = ", ".join(f"{np.mean(kept):.1f} ({name})" for name, kept in groups.items())
+            if not groups:
+                continue
             lines.append(f"- {mass.replace('mass', 'mass ')}, by {grouping}: {told}")
     return [*lines, ""]
 

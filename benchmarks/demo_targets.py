@@ -31,11 +31,11 @@ def _of_losses(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
         own, saved = lost["students"], summary["macs_saved_percent"][density]
         yield _target(f"{saved:.0f} % fewer MACs cost at most {most:g} points", f"{own:.2f}", own <= most)
         for group, words in (("teachers", "the teachers'"), ("dense-only", "trained on as long")):
-            share = own / lost[group]
             what = f"at most half of what plain weights lose there, {words}"
-            yield _target(what, f"{own:.2f} of {lost[group]:.2f}: {share:.2f}", share <= 0.5)
+            share = f": {own / lost[group]:.2f}" if lost[group] > 0 else ""
+            yield _target(what, f"{own:.2f} of {lost[group]:.2f}{share}", own <= 0.5 * lost[group])
     dense = {group: one["mean"] for group, one in summary["dense_top1_mean"].items()}
-    ahead = dense["students"] - dense["dense-only"]
+    ahead = round(dense["students"] - dense["dense-only"], 3)
     yield _target(f"dense within {DENSE_GAP:g} points of dense-only training", f"{ahead:+.2f}", ahead >= -DENSE_GAP)
 
 
@@ -45,7 +45,7 @@ def _of_rivals(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
         yield _target(
             f"density {density} ahead of the dense model at the lower resolution of equal MACs",
             _told(found),
-            all(one.difference.value > 0 for one in found),
+            bool(found) and all(one.difference.value > 0 for one in found),
         )
 
 
@@ -60,7 +60,7 @@ def _of_masses(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
         yield _target(f"masses no worse than densities at {basis.value}", told, not worse)
         for mass in HARDEST:
             hardest = [one for one in found if one.first == mass]
-            better = all(one.difference.low > 0 for one in hardest)
+            better = bool(hardest) and all(one.difference.low > 0 for one in hardest)
             yield _target(f"better by a paired interval at {mass}, {basis.value}", _told(hardest), better)
 
 
@@ -69,13 +69,13 @@ def _of_controls(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
     for kind, what in ((Kind.RANDOM, "random ones"), (Kind.LEAST_IMPORTANT, "the least important")):
         found = list(_against(students, kind, Basis.EQUAL_MACS, below_half))
         ahead = min(one.difference.value for one in found)
-        yield _target(f"the most important tokens beat {what} widely", f"by {ahead:.0f} points or more", ahead > 10)
+        yield _target(f"the most important tokens beat {what} widely", f"by {ahead:.1f} points or more", ahead > 10)
     worse = []
     for student in students:
         right = {row.id: row.top1_percent or 0.0 for row in student.rows}
         for density, _ in LOSSES:
             worse.append(right[f"random{density}"] - right[f"least-important{density}"])
-    told = f"by {min(worse):.0f} points or more"
+    told = f"by {min(worse):.1f} points or more"
     yield _target("the least important do worse than random ones", told, min(worse) > 0)
 
 

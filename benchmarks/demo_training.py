@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.common import environment, write
 from benchmarks.demo_runs import EVALUATION_SEED, IMAGES, composed, load, runs
-from benchmarks.demo_shift import LIMIT, shifted
+from benchmarks.demo_shift import CANVASES, LIMIT, shifted
 from benchmarks.demo_targets import targets
 from sait_deploy.cli.render import progress
 from sait_deploy.dataset import Dataset
@@ -134,16 +134,24 @@ def _answered(folder: Path, name: str, score: Score, images: int, bench: Path | 
         return json.loads(to_json(_evaluated(weights, score, asked, dataset, groupings if student else ())))
 
     times = "" if timed is None else timed.read_text(encoding="utf-8")
-    _once(file, (weights.read_bytes(), images, score, options, times), answers)
+    of = (hashlib.sha256(weights.read_bytes()).hexdigest(), images, EVALUATION_SEED)
+    _once(file, (*of, CanvasOptions(), score, options, times), answers)
     if student:
-        _once(file.parent / SHIFT_FILE, (weights.read_bytes(), images, LIMIT), lambda: shifted(weights, images))
+        _once(file.parent / SHIFT_FILE, (*of, CANVASES, LIMIT), lambda: shifted(weights, images))
 
 
 def _once(file: Path, question: tuple[object, ...], answer: Callable[[], Any]) -> None:
     """Writes the answer to a question, unless the file holds it."""
     asked = hashlib.sha256(repr(question).encode()).hexdigest()
-    if not file.is_file() or _read(file)["asked"] != asked:
+    if not file.is_file() or not _answers(file, asked):
         write_whole(file, json.dumps({"asked": asked, "found": answer()}).encode())
+
+
+def _answers(file: Path, asked: str) -> bool:
+    try:
+        return bool(_read(file)["asked"] == asked)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _read(file: Path) -> Any:

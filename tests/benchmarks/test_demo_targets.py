@@ -47,9 +47,9 @@ REACHED = [
     ("masses no worse than densities at equal time", "0 of 3 clearly worse"),
     ("better by a paired interval at mass0.6, equal time", "+0.70 (+0.70), 1 of 1 clear"),
     ("better by a paired interval at mass0.5, equal time", "+0.80 (+0.80), 1 of 1 clear"),
-    ("the most important tokens beat random ones widely", "by 20 points or more"),
-    ("the most important tokens beat the least important widely", "by 50 points or more"),
-    ("the least important do worse than random ones", "by 30 points or more"),
+    ("the most important tokens beat random ones widely", "by 20.0 points or more"),
+    ("the most important tokens beat the least important widely", "by 50.0 points or more"),
+    ("the least important do worse than random ones", "by 30.0 points or more"),
 ]
 
 MISSED = [
@@ -68,9 +68,9 @@ MISSED = [
     (12, Case(gains={(0, ("mass0.9", "kept50", TIME)): (-0.9, -0.5, -0.1)}), "1 of 3 clearly worse (mass0.9)"),
     (13, Case(gains={(0, TIME_HARD["0.6"]): (-0.1, 0.4, 0.9)}), "+0.40 (+0.40), 0 of 1 clear"),
     (14, Case(gains={(0, TIME_HARD["0.5"]): (-0.1, 0.4, 0.9)}), "+0.40 (+0.40), 0 of 1 clear"),
-    (15, Case(gains={(1, ("density0.49", "random0.49", MACS)): (7, 9, 11)}), "by 9 points or more"),
-    (16, Case(gains={(2, ("density0.28", "least-important0.28", MACS)): (2, 4, 6)}), "by 4 points or more"),
-    (17, Case(rows={(1, "least-important0.28"): -35.0}), "by -5 points or more"),
+    (15, Case(gains={(1, ("density0.49", "random0.49", MACS)): (7, 9, 11)}), "by 9.0 points or more"),
+    (16, Case(gains={(2, ("density0.28", "least-important0.28", MACS)): (2, 4, 6)}), "by 4.0 points or more"),
+    (17, Case(rows={(1, "least-important0.28"): -35.0}), "by -5.0 points or more"),
 ]
 
 

@@ -26,7 +26,7 @@ from sait_deploy.training.options import TrainOptions
 from sait_deploy.training.state import WEIGHTS_FILE
 from sait_deploy.zoo import LoadedModel
 from tests.benchmarks.documents import make_found, make_shift
-from tests.tiny import assert_same, save_weights
+from tests.tiny import assert_same, randomised, save_weights
 
 FOUND = make_found()
 composed_once = functools.cache(composed)
@@ -284,7 +284,7 @@ def test_trainings_begin_at_the_weights_of_their_teacher(folder: Path, monkeypat
     monkeypatch.setattr(demo_training, "train", train)
     for seed in (0, 1):
         (folder / f"teacher-{seed}").mkdir(parents=True)
-        save_weights(load(None).vit, folder / f"teacher-{seed}" / WEIGHTS_FILE)
+        save_weights(randomised(load(None).vit, seed), folder / f"teacher-{seed}" / WEIGHTS_FILE)
     names = ["teacher-1", "student-0", "student-1", "dense-1", "no-distillation-0"]
     chosen = [part for name in names for part in ("--only", name)]
     result = CliRunner().invoke(demo_training.main, ["train", "--folder", str(folder), *chosen])
