@@ -26,6 +26,7 @@ from sait_deploy.export_plan import ExportOptions
 from sait_deploy.exporting import export_model
 
 BATCH: Final = 32
+SECONDS: Final = 90
 LOWEST: Final = (Decimal("0.03"), Decimal("0.015"))
 """Below what the least mass takes, so that a density of equal time lies between two that were measured."""
 
@@ -37,7 +38,17 @@ def main(weights: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = ExportOptions(densities=(*DENSITIES, *LOWEST), points=MASSES, output=Path(folder))
         export_model(load(weights), options, progress)
-        arguments = ("bench", "--workspace", folder, "--batch", str(BATCH), "--threads", str(THREADS))
+        arguments = (
+            "bench",
+            "--workspace",
+            folder,
+            "--batch",
+            str(BATCH),
+            "--threads",
+            str(THREADS),
+            "--duration",
+            str(SECONDS),
+        )
         command = [sys.executable, "-m", "sait_deploy", *arguments, "-o", str(RESULTS / "demo_bench.json")]
         subprocess.run(command, check=True)
 
