@@ -98,19 +98,30 @@ def _targets(summary: dict[str, Any]) -> list[str]:
 def _points(found: dict[str, Any]) -> list[str]:
     students = _students(found)
     lines = [
-        "All points of the students; `most` is a limit to what an image keeps. Means over seeds:",
+        "All points of the students, over the seeds. Beside a mass stands what a density would change top-1 by at",
+        "exactly its multiply-accumulates, on the line between the densities next to it:",
         "",
-        "| | MAC ratio | kept, mean / p95 | change of top-1 |",
-        "| --- | ---: | ---: | ---: |",
+        "| | MAC ratio | kept, mean / p95 | change of top-1 | densities there |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for first in students[0]["rows"]:
         if first["kind"] not in _TOLD_KINDS or first["id"].startswith("kept"):
             continue
-        rows = [row for row in (_row(student, first["id"]) for student in students) if row is not None]
+        having = [student for student in students if _row(student, first["id"]) is not None]
+        rows = [row for row in (_row(student, first["id"]) for student in having) if row is not None]
         change = _of(row["top1_change"]["value"] for row in rows)
         kept = f"{_mean_of(rows, 'kept_mean'):.1f} / {_mean_of(rows, 'kept_p95'):.0f}"
-        lines.append(f"| {first['label']} | {_mean_of(rows, 'mac_ratio'):.2f} × | {kept} | {change} |")
+        there = _of(map(_density_change_at, having, (row["macs"] for row in rows))) if first["kind"] == "mass" else ""
+        lines.append(f"| {first['label']} | {_mean_of(rows, 'mac_ratio'):.2f} × | {kept} | {change} | {there} |")
     return [*lines, ""]
+
+
+def _density_change_at(evaluation: dict[str, Any], macs: float) -> float:
+    """Returns the change of top-1 of densities at so many multiply-accumulates, straight between those evaluated."""
+    rows = [row for row in evaluation["rows"] if row["kind"] in ("density", "dense")]
+    known = sorted((row["macs"], (row["top1_change"] or {"value": 0.0})["value"]) for row in rows)
+    at, changes = (np.array(values, dtype=np.float64) for values in zip(*known, strict=True))
+    return float(np.interp(macs, at, changes))
 
 
 def _rivals(found: dict[str, Any]) -> list[str]:

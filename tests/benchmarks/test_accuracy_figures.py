@@ -16,7 +16,7 @@ from tests.benchmarks.documents import CANVASES, make_document, row_of, write_do
 
 Document = dict[str, Any]
 RIVALS = "| | rival | equal | seed 0 | seed 1 | seed 2 |"
-POINTS = "| | MAC ratio | kept, mean / p95 | change of top-1 |"
+POINTS = "| | MAC ratio | kept, mean / p95 | change of top-1 | densities there |"
 ABLATION = "| | dense | density 0.49 | density 0.28 | density 0.15 | mass 0.9 | mass 0.7 | mass 0.6 |"
 SHIFT = "| images | dense | point | seeds | change | it keeps | MAC ratio |"
 
@@ -111,7 +111,21 @@ def test_points_are_densities_and_masses_that_were_asked_for(results: Path, docu
         *("density 0.49", "density 0.28", "density 0.15"),
         *("mass 0.97", "mass 0.9", "mass 0.7", "mass 0.6", "mass 0.5"),
     ]
-    assert rows[1] == "| density 0.28 | 2.22 × | 41.0 / 41 | -0.70 ± 0.20 |"
+    assert rows[1] == "| density 0.28 | 2.22 × | 41.0 / 41 | -0.70 ± 0.20 |  |"
+
+
+def test_beside_a_mass_stands_the_line_between_densities(results: Path, document: Document) -> None:
+    for seed in range(3):
+        evaluation = document["evaluations"][f"student-{seed}"]
+        dear, cheap = row_of(evaluation, "density0.28"), row_of(evaluation, "density0.15")
+        row_of(evaluation, "mass0.6")["macs"] = (cheap["macs"] + dear["macs"]) / 2
+        row_of(evaluation, "mass0.9")["macs"] = dear["macs"]
+        row_of(evaluation, "mass0.97")["macs"] = row_of(evaluation, "dense")["macs"]
+    lines = section(results, document)
+    # Half of the way from -2.0, -2.5, -3.0 to -0.5, -0.7, -0.9.
+    assert line_of(lines, POINTS, "| mass 0.6 ").endswith("| -1.60 ± 0.35 |")
+    assert line_of(lines, POINTS, "| mass 0.9 ").endswith("| -0.70 ± 0.20 |")
+    assert line_of(lines, POINTS, "| mass 0.97 ").endswith("| +0.00 ± 0.00 |")
 
 
 def test_a_point_is_the_mean_over_the_seeds(results: Path, document: Document) -> None:
@@ -120,7 +134,7 @@ def test_a_point_is_the_mean_over_the_seeds(results: Path, document: Document) -
         row |= {"kept_mean": kept, "kept_p95": 2 * kept, "mac_ratio": ratio}
         row["top1_change"]["value"] = change
     found = line_of(section(results, document), POINTS, "| mass 0.9 ")
-    assert found == "| mass 0.9 | 2.50 × | 41.0 / 82 | -0.30 ± 0.26 |"
+    assert found.startswith("| mass 0.9 | 2.50 × | 41.0 / 82 | -0.30 ± 0.26 |")
 
 
 def test_a_point_that_another_seed_lacks_is_told_of_the_others(results: Path, document: Document) -> None:
@@ -129,7 +143,7 @@ def test_a_point_that_another_seed_lacks_is_told_of_the_others(results: Path, do
     rows = document["evaluations"]["student-1"]["rows"]
     drop(rows, row_of(document["evaluations"]["student-1"], "mass0.97"))
     whole = section(results, document)
-    assert line_of(whole, POINTS, "| mass 0.97 ").endswith("| -0.30 ± 0.14 |")
+    assert line_of(whole, POINTS, "| mass 0.97 ").split(" | ")[3] == "-0.30 ± 0.14"
 
 
 def test_a_point_against_each_rival_has_a_column_a_seed(results: Path, document: Document) -> None:
