@@ -29,6 +29,12 @@ from sait_deploy.schedule import Score, default_prune_at
 LIMIT: Final = 1.0
 """Points that may be lost on light clutter, with 95 % confidence."""
 
+GRIDS: Final = {
+    Family.MASS: (0.95, 0.9, 0.87, 0.84, 0.81, 0.78, 0.75),
+    Family.DENSITY: (0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06),
+}
+"""Shares to try of each, from safe to cheap."""
+
 CANVASES: Final = (("light", LIGHT_CLUTTER), ("heavy", HEAVY_CLUTTER), ("two objects", TWO_OBJECTS))
 
 
@@ -69,7 +75,9 @@ def _exported(weights: Path, folder: Path) -> Artifact:
 
 def _tuned(artifact: Artifact, images: Path, family: Family) -> tuple[PointRequest | None, dict[str, Any]]:
     """Returns the point found, and what tuning said of it."""
-    options = TuneOptions(LIMIT, splits=SplitOptions(images), name=family.value, families=(family,), threads=1)
+    options = TuneOptions(
+        LIMIT, splits=SplitOptions(images), name=family.value, families=(family,), grid=GRIDS[family], threads=1
+    )
     result = tune(artifact, options, progress)
     told: dict[str, Any] = {"outcome": result.outcome.value, "message": result.message}
     if result.chosen is None:

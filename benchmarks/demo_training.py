@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.common import environment, write
 from benchmarks.demo_runs import EVALUATION_SEED, IMAGES, composed, load, runs
-from benchmarks.demo_shift import CANVASES, LIMIT, shifted
+from benchmarks.demo_shift import CANVASES, GRIDS, LIMIT, shifted
 from benchmarks.demo_targets import targets
 from sait_deploy.cli.render import progress
 from sait_deploy.dataset import Dataset
@@ -137,7 +137,7 @@ def _answered(folder: Path, name: str, score: Score, images: int, bench: Path | 
     of = (hashlib.sha256(weights.read_bytes()).hexdigest(), images, EVALUATION_SEED)
     _once(file, (*of, CanvasOptions(), score, options, times), answers)
     if student:
-        _once(file.parent / SHIFT_FILE, (*of, CANVASES, LIMIT), lambda: shifted(weights, images))
+        _once(file.parent / SHIFT_FILE, (*of, CANVASES, LIMIT, GRIDS), lambda: shifted(weights, images))
 
 
 def _once(file: Path, question: tuple[object, ...], answer: Callable[[], Any]) -> None:
