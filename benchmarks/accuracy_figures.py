@@ -99,7 +99,7 @@ def _points(found: dict[str, Any]) -> list[str]:
     students = _students(found)
     lines = [
         "All points of the students, over the seeds. Beside a mass stands what a density would change top-1 by at",
-        "exactly its multiply-accumulates, on the line between the densities next to it:",
+        "exactly its multiply-accumulates, on the line between the densities next to it; – below the cheapest one:",
         "",
         "| | MAC ratio | kept, mean / p95 | change of top-1 | densities there |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -111,17 +111,24 @@ def _points(found: dict[str, Any]) -> list[str]:
         rows = [row for row in (_row(student, first["id"]) for student in having) if row is not None]
         change = _of(row["top1_change"]["value"] for row in rows)
         kept = f"{_mean_of(rows, 'kept_mean'):.1f} / {_mean_of(rows, 'kept_p95'):.0f}"
-        there = _of(map(_density_change_at, having, (row["macs"] for row in rows))) if first["kind"] == "mass" else ""
+        there = ""
+        if first["kind"] == "mass":
+            changes = [_density_change_at(student, row["macs"]) for student, row in zip(having, rows, strict=True)]
+            known = [change for change in changes if change is not None]
+            there = _of(known) if len(known) == len(changes) else "–"
         lines.append(f"| {first['label']} | {_mean_of(rows, 'mac_ratio'):.2f} × | {kept} | {change} | {there} |")
     return [*lines, ""]
 
 
-def _density_change_at(evaluation: dict[str, Any], macs: float) -> float:
-    """Returns the change of top-1 of densities at so many multiply-accumulates, straight between those evaluated."""
+def _density_change_at(evaluation: dict[str, Any], macs: float) -> float | None:
+    """Returns the change of top-1 of densities at so many multiply-accumulates, straight between those evaluated.
+
+    None where the cheapest of them has more.
+    """
     rows = [row for row in evaluation["rows"] if row["kind"] in ("density", "dense")]
     known = sorted((row["macs"], (row["top1_change"] or {"value": 0.0})["value"]) for row in rows)
     at, changes = (np.array(values, dtype=np.float64) for values in zip(*known, strict=True))
-    return float(np.interp(macs, at, changes))
+    return float(np.interp(macs, at, changes)) if macs >= at[0] else None
 
 
 def _rivals(found: dict[str, Any]) -> list[str]:

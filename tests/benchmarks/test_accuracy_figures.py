@@ -121,11 +121,13 @@ def test_beside_a_mass_stands_the_line_between_densities(results: Path, document
         row_of(evaluation, "mass0.6")["macs"] = (cheap["macs"] + dear["macs"]) / 2
         row_of(evaluation, "mass0.9")["macs"] = dear["macs"]
         row_of(evaluation, "mass0.97")["macs"] = row_of(evaluation, "dense")["macs"]
+    row_of(document["evaluations"]["student-1"], "mass0.5")["macs"] = 1
     lines = section(results, document)
     # Half of the way from -2.0, -2.5, -3.0 to -0.5, -0.7, -0.9.
     assert line_of(lines, POINTS, "| mass 0.6 ").endswith("| -1.60 ± 0.35 |")
     assert line_of(lines, POINTS, "| mass 0.9 ").endswith("| -0.70 ± 0.20 |")
     assert line_of(lines, POINTS, "| mass 0.97 ").endswith("| +0.00 ± 0.00 |")
+    assert line_of(lines, POINTS, "| mass 0.5 ").endswith("| – |"), "no density is as cheap"
 
 
 def test_a_point_is_the_mean_over_the_seeds(results: Path, document: Document) -> None:
