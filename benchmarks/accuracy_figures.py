@@ -188,8 +188,8 @@ def _ablation(found: dict[str, Any]) -> list[str]:
     headings = [row_id.replace("density", "density ").replace("mass", "mass ") for row_id in _PART_ROWS]
     lines = [
         "What each part does, seed 0 alone, by `mean` where `cls` is not named; top-1, and its change at each point,",
-        "with half the width of its 95 % interval. At one mass they keep differently many tokens: importance that was not",
-        "distilled is less peaked, so that more add up to it:",
+        "with half the width of its 95 % interval. At one mass they keep differently many tokens: importance that was",
+        "not distilled is less peaked, so that more add up to it:",
         "",
         f"| | dense | {' | '.join(headings)} |",
         f"| --- | ---: | {' | '.join('---:' for _ in headings)} |",
