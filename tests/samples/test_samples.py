@@ -78,7 +78,7 @@ def test_fine_tuning_trains_exports_and_says_what_next(tmp_path: Path) -> None:
     weights = save_weights(timm.create_model("deit_small_patch16_224"), tmp_path / "deit.safetensors")
     printed = run(
         *("samples/finetune_deit_s.py", tmp_path / "photos", "--weights", weights, "--output", tmp_path / "out"),
-        *("--epochs", "1", "--batch-size", "2"),
+        *("--epochs", "1", "--batch-size", "1"),
     )
     assert "deit_small_patch16_224-adaptive" in printed
     assert "sait-deploy tune --max-drop 0.5" in printed.splitlines()[-1]
