@@ -114,7 +114,8 @@ def evaluate_command(folder: Path, images: int, bench: Path | None, only: tuple[
         "logs": logs,
     }
     machine = environment("torch", "timm", "accelerate", "scikit-learn", "scikit-image")
-    click.echo(write("demo_training", "python -m benchmarks.demo_training evaluate", document, machine))
+    times = "" if bench is None else f" --bench {bench}"
+    click.echo(write("demo_training", f"python -m benchmarks.demo_training evaluate{times}", document, machine))
 
 
 def _kept_file(folder: Path, name: str) -> Path:

@@ -57,7 +57,8 @@ class PointRequest:
                 raise InvalidArgument(f"point {self.name!r} has limit {limit!r}, which is no whole number")
         if self.min_keep < 1 or (self.max_keep is not None and self.max_keep < self.min_keep):
             raise InvalidArgument(
-                f"point {self.name!r} keeps {self.min_keep} to {self.max_keep} patch tokens, which cannot be",
+                f"point {self.name!r} keeps {self.min_keep} to {'all' if self.max_keep is None else self.max_keep} "
+                "patch tokens, which cannot be",
                 "give 1 <= min <= max",
             )
 

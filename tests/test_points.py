@@ -44,7 +44,8 @@ def test_masses_that_points_may_not_have(make: Callable[[float], PointRequest], 
 def test_limits_that_points_may_not_have(least: int, most: int | None) -> None:
     with pytest.raises(InvalidArgument, match="which cannot be") as caught:
         PointRequest("a", 0.5, least, most)
-    assert f"'a' keeps {least} to {most}" in caught.value.message
+    told = "all" if most is None else most
+    assert f"'a' keeps {least} to {told} patch tokens" in caught.value.message
 
 
 @given(MASSES, st.integers(1, PATCHES), st.none() | st.integers(1, PATCHES), st.integers(1, 2 * PATCHES))

@@ -54,10 +54,8 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = lambda _
     """
     manifest = artifact.manifest
     check_name(artifact.path, manifest, options.name)
-    for family in options.families:
-        _candidates(
-            family, artifact, options
-        )  # limits that the model cannot keep to are refused before images are read
+    for family in options.families:  # limits that the model cannot keep to are refused before images are read
+        _candidates(family, artifact, options)
     limit = options.limit(manifest.model.classes)
     splits = make_splits(manifest.model, options.splits)
     _check_labels(limit, splits)
