@@ -128,7 +128,7 @@ def test_points_are_read_with_the_limits_given_where_they_name_none(text: str, p
         ("fast=0.8,,9", "no whole number"),
         ("fast=0.8,1.5", "no whole number"),
         ("fast=0.8,1,all", "no whole number"),
-        ("fast=0.8,0", "'fast' keeps 0 to None"),
+        ("fast=0.8,0", "'fast' keeps 0 to all"),
         ("fast=0.8,9,8", "'fast' keeps 9 to 8"),
     ],
 )
