@@ -43,7 +43,7 @@ REFUSED = [
     (["--mass", "0.5", "--point", "mass0.5=0.6"], 2, "two points are called 'mass0.5'"),
     (["--min-keep", "4"], 2, "--min-keep and --max-keep limit what --mass and --point keep"),
     (["--density", "0.5", "--max-keep", "4"], 2, "--min-keep and --max-keep limit what --mass and --point keep"),
-    (["--mass", "0.5", "--min-keep", "0"], 2, "'mass0.5' keeps 0 to None"),
+    (["--mass", "0.5", "--min-keep", "0"], 2, "'mass0.5' keeps 0 to all"),
     (["--mass", "0.5", "--min-keep", "9", "--max-keep", "8"], 2, "'mass0.5' keeps 9 to 8"),
     (["--mass", "0.5", "--max-keep", "145"], 2, "'mass0.5' keeps 1 to 145 patch tokens; the model has 144"),
     (["--mass", "0.5", "--point", "a=0.5,145"], 2, "'a' keeps 145 to 144 patch tokens; the model has 144"),
