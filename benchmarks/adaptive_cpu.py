@@ -23,22 +23,22 @@ import numpy as np
 import onnx
 
 from benchmarks.common import THREADS, environment, peak_kib, write
-from sait_deploy.artifact import MODEL_FILE, Artifact
-from sait_deploy.bench.measure import MeasureOptions, call_for, measure
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import PointChoice, mass_point
+from sait_deploy.bench.clock import MeasureOptions, call_for, measure
 from sait_deploy.bench.report import to_json
 from sait_deploy.bench.results import Report, Row, Timing
+from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.bench.subjects import KeptDistribution, Sweep
-from sait_deploy.bench.suite import BenchOptions, bench
-from sait_deploy.dataset import shipped_dataset
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
+from sait_deploy.bench.variants import KeptDistribution, Sweep
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.images.dataset import shipped_dataset
+from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.plugins.onnx_form import operator_function
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
-from sait_deploy.points import PointChoice, mass_point
 from sait_deploy.runtime import RunOptions, RuntimeName, load
-from sait_deploy.zoo import WeightsRequest, load_model
 
 MODEL: Final = "deit_small_patch16_224"
 BATCHES: Final = (1, 8, 32)

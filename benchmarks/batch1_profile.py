@@ -21,13 +21,13 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.common import THREADS, environment, write
-from sait_deploy.artifact import Artifact
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import Form, WeightsSource
-from sait_deploy.points import mass_point
-from sait_deploy.schedule import default_prune_at, dense_macs, kept_at_density, pruned_macs
-from sait_deploy.zoo import WeightsRequest, load_model
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Form, WeightsSource
+from sait_deploy.artifacts.points import mass_point
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.registry import WeightsRequest, load_model
+from sait_deploy.tokens import default_prune_at, dense_macs, kept_at_density, pruned_macs
 
 MODEL: Final = "deit_small_patch16_224"
 RUNS: Final = 60

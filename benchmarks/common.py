@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from sait_deploy.bench.machine import load_average, processor_name
-from sait_deploy.processors import processors
+from sait_deploy.system.machine import load_average, processor_name
+from sait_deploy.system.processors import processors
 
 RESULTS: Final = Path(__file__).parent / "results"
 THREADS: Final = 2

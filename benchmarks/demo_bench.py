@@ -21,9 +21,9 @@ from benchmarks.common import RESULTS, THREADS
 from benchmarks.demo_runs import load
 from benchmarks.demo_training import DENSITIES, MASSES
 from sait_deploy import demo
-from sait_deploy.cli.render import progress
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
+from sait_deploy.cli._render import progress
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
 
 BATCH: Final = 32
 SECONDS: Final = 90

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 
 from sait_deploy import demo
-from sait_deploy.dataset import Dataset
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.demo.data import CanvasOptions, Scene, Split, compose_scenes, stacked
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import Score
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+from sait_deploy.tokens import Score
 from sait_deploy.training.demonstration import student_options, teacher_options
 from sait_deploy.training.options import Alternation, TrainOptions
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 SEEDS: Final = (0, 1, 2)
 TEACHERS: Final = (0, 1)

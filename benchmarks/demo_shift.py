@@ -10,21 +10,21 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.demo_runs import EVALUATION_SEED, composed, load
-from sait_deploy.artifact import Artifact
-from sait_deploy.cli.render import progress
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Form
+from sait_deploy.artifacts.points import PointRequest, mass_point
+from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import HEAVY_CLUTTER, LIGHT_CLUTTER, TWO_OBJECTS
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Row
-from sait_deploy.evaluation.splits import SplitOptions
-from sait_deploy.evaluation.trials import Family
 from sait_deploy.evaluation.tune import tune
-from sait_deploy.evaluation.tuning import TuneOptions
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import Form
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.schedule import Score, default_prune_at
+from sait_deploy.evaluation.tune_results import TuneOptions
+from sait_deploy.evaluation.tune_splits import SplitOptions
+from sait_deploy.evaluation.tune_trials import Family
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.tokens import Score, default_prune_at
 
 LIMIT: Final = 1.0
 """Points that may be lost on light clutter, with 95 % confidence."""

@@ -29,16 +29,16 @@ from benchmarks.common import environment, write
 from benchmarks.demo_runs import EVALUATION_SEED, IMAGES, composed, load, runs
 from benchmarks.demo_shift import CANVASES, GRIDS, LIMIT, shifted
 from benchmarks.demo_targets import targets
-from sait_deploy.cli.render import progress
-from sait_deploy.dataset import Dataset
+from sait_deploy.artifacts.files import write_whole
+from sait_deploy.artifacts.points import PointRequest, mass_point
+from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation, Row, from_json, to_json
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.schedule import Score, default_prune_at
-from sait_deploy.storage import write_whole
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.tokens import Score, default_prune_at
 from sait_deploy.training.state import WEIGHTS_FILE
 from sait_deploy.training.train import train
 

@@ -18,18 +18,18 @@ import click
 import torch
 
 from benchmarks.common import THREADS, environment, write
-from sait_deploy.bench.measure import MeasureOptions, call_for, measure
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.bench.clock import MeasureOptions, call_for, measure
 from sait_deploy.bench.report import to_json
 from sait_deploy.bench.results import Timing
+from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.bench.suite import BenchOptions, bench
-from sait_deploy.dataset import shipped_dataset
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.images.dataset import shipped_dataset
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.runtime import RunOptions, RuntimeName, load
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 MODEL: Final = "deit_small_patch16_224"
 DENSITIES: Final = (Decimal("0.6"), Decimal("0.5"))

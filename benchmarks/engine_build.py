@@ -38,11 +38,11 @@ TARGETS: Final = {
 
 
 def _export(folder: Path, name: str) -> None:
-    from sait_deploy.export_plan import ExportOptions
-    from sait_deploy.exporting import export_model
-    from sait_deploy.manifest import WeightsSource
-    from sait_deploy.points import mass_point
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.artifacts.manifest import WeightsSource
+    from sait_deploy.artifacts.points import mass_point
+    from sait_deploy.exporting.plan import ExportOptions
+    from sait_deploy.exporting.stage import export_model
+    from sait_deploy.models.registry import WeightsRequest, load_model
 
     model = load_model(name, WeightsRequest(WeightsSource.RANDOM))
     export_model(model, ExportOptions(densities=(Decimal("0.6"),), points=(mass_point(0.95),), output=folder))
@@ -50,7 +50,7 @@ def _export(folder: Path, name: str) -> None:
 
 def _lower(artifact: Path) -> dict[str, float]:
     """Cuts and lowers once and returns seconds and peak resident KiB of this process."""
-    from sait_deploy.artifact import open_artifact
+    from sait_deploy.artifacts.folder import open_artifact
     from sait_deploy.engine.lowering import lower_parts
     from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 
@@ -78,7 +78,7 @@ def _run(task: str, name: str, path: Path) -> Any:
 
 
 def _builds(folder: Path) -> dict[str, Any]:
-    from sait_deploy.artifact import open_artifact
+    from sait_deploy.artifacts.folder import open_artifact
     from sait_deploy.engine.build import build_engine
     from sait_deploy.engine.options import BuilderChoice, EngineOptions
 

@@ -18,18 +18,18 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import THREADS, environment, write
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, mass_point
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.dataset import PHOTOGRAPHS, Dataset
 from sait_deploy.evaluation.answers import collect
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.subjects import Identity, RunnerSubject
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.points import DEFAULT_CHOICE, mass_point
-from sait_deploy.preprocess import list_images
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.images.dataset import PHOTOGRAPHS, Dataset
+from sait_deploy.images.preprocess import list_images
+from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.runtime import RunOptions, load
-from sait_deploy.zoo import WeightsRequest, load_model
 
 MODEL: Final = "deit_small_patch16_224"
 FILES: Final = 128

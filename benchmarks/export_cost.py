@@ -32,14 +32,14 @@ def _child(kind: str, path: Path) -> dict[str, float]:
     """Exports once and returns seconds and peak resident KiB of this process."""
     import torch
 
-    from sait_deploy.artifact import sha256_of
+    from sait_deploy.artifacts.folder import sha256_of
+    from sait_deploy.artifacts.manifest import WeightsSource
     from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
     from sait_deploy.exporters.trace import trace
-    from sait_deploy.manifest import WeightsSource
-    from sait_deploy.models import FixedPruning, PrunableViT
-    from sait_deploy.schedule import Score
-    from sait_deploy.weights import sha256_of_weights
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+    from sait_deploy.models.registry import WeightsRequest, load_model
+    from sait_deploy.models.weights import sha256_of_weights
+    from sait_deploy.tokens import Score
 
     model = load_model(MODEL, WeightsRequest(WeightsSource.RANDOM))
     started = time.perf_counter()

@@ -29,16 +29,16 @@ import torch
 
 from benchmarks.common import THREADS, environment, write
 from sait_deploy import demo
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.stats import paired_ratio
 from sait_deploy.demo.data import Split, compose_many
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import OperatingPoint, Score, kept_at_density
+from sait_deploy.models.registry import WeightsRequest, load_model
+from sait_deploy.tokens import OperatingPoint, Score, kept_at_density
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation, Recipe
 from sait_deploy.training.recipe import make_optimizer
 from sait_deploy.training.student import Student, unfuse_on_cpu
 from sait_deploy.training.teacher import Teacher
-from sait_deploy.zoo import WeightsRequest, load_model
 
 NAME: Final = "deit_small_patch16_224"
 PRUNE_AT: Final = 3

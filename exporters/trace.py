@@ -28,7 +28,7 @@ from sait_deploy.plugins.read_extents.torch_op import read_extents
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, OperatorSpec
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention
-from sait_deploy.quiet import errors_only
+from sait_deploy.system.loggers import errors_only
 
 TRACED_BATCH: Final = 2
 """Batch size of the example input: torch.export would specialise on 0 and 1."""

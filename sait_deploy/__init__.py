@@ -14,11 +14,11 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sait_deploy.artifacts.points import PointRequest, mass_point
     from sait_deploy.engine.build import build_engine
     from sait_deploy.engine.options import EngineOptions
-    from sait_deploy.export_plan import ExportOptions
-    from sait_deploy.exporting import export
-    from sait_deploy.points import PointRequest, mass_point
+    from sait_deploy.exporting.plan import ExportOptions
+    from sait_deploy.exporting.stage import export
     from sait_deploy.runtime import RunOptions, load
 
 __all__ = [
@@ -42,12 +42,12 @@ if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py"
 _HOMES = {
     "build_engine": "sait_deploy.engine.build",
     "EngineOptions": "sait_deploy.engine.options",
-    "export": "sait_deploy.exporting",
-    "ExportOptions": "sait_deploy.export_plan",
+    "export": "sait_deploy.exporting.stage",
+    "ExportOptions": "sait_deploy.exporting.plan",
     "load": "sait_deploy.runtime",
     "RunOptions": "sait_deploy.runtime",
-    "PointRequest": "sait_deploy.points",
-    "mass_point": "sait_deploy.points",
+    "PointRequest": "sait_deploy.artifacts.points",
+    "mass_point": "sait_deploy.artifacts.points",
 }
 
 

@@ -86,14 +86,14 @@ def _export() -> str:
     import onnxscript
     import timm
 
-    from sait_deploy.zoo import supported_names
+    from sait_deploy.models.registry import supported_names
 
     return f"timm {timm.__version__}, onnxscript {onnxscript.__version__}, {len(supported_names())} models"
 
 
 def _demonstration() -> str:
     from sait_deploy import demo
-    from sait_deploy.dataset import shipped_dataset
+    from sait_deploy.images.dataset import shipped_dataset
 
     if not demo.WEIGHTS.is_file():
         raise RuntimeError(f"{demo.WEIGHTS.name} is not there")
@@ -116,8 +116,8 @@ def _builds(name: str) -> str:
 
     import onnx
 
-    from sait_deploy.engine.builders import choose_builder
-    from sait_deploy.engine.native import import_builder
+    from sait_deploy.engine.builder import import_builder
+    from sait_deploy.engine.choose import choose_builder
     from sait_deploy.engine.options import BuilderChoice, BuilderName, EngineOptions
     from sait_deploy.engine.process import run_builder
     from sait_deploy.engine.profiles import PartName, Profile, Range
@@ -164,7 +164,7 @@ def _tensorrt_rtx() -> str:
 
 
 def _gpu() -> str:
-    from sait_deploy.cuda import DeviceBuffer, Stream, device
+    from sait_deploy.engine.cuda import DeviceBuffer, Stream, device
 
     found, stream = device(), Stream()
     sent, back = np.arange(16, dtype=np.int32), np.zeros(16, dtype=np.int32)

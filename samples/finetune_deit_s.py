@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 
 from sait_deploy import ExportOptions, mass_point
-from sait_deploy.cli.render import progress
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.cli._render import progress
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.training.options import (
     Alternation,
     Augmentation,
@@ -28,7 +29,6 @@ from sait_deploy.training.options import (
     TrainOptions,
 )
 from sait_deploy.training.train import train
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 NAME = "deit_small_patch16_224"
 

@@ -23,18 +23,18 @@ import click
 import torch
 
 from sait_deploy import demo
-from sait_deploy.bench.machine import environment
-from sait_deploy.cli.render import progress
-from sait_deploy.dataset import evaluation_dataset
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.manifest import WeightsSource
+from sait_deploy.images.dataset import evaluation_dataset
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+from sait_deploy.system.machine import environment
 from sait_deploy.training.demonstration import student_options, teacher_options
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.options import TrainOptions
 from sait_deploy.training.train import TrainResult, train
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 
 DENSITIES = (Decimal("0.5"), Decimal("0.3"), Decimal("0.2"))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from sait_deploy.artifact import Artifact
+    from sait_deploy.artifacts.folder import Artifact
     from tests.exported import TinyExport
 
 ROOT = Path(__file__).parent.parent
@@ -24,10 +24,10 @@ ROOT = Path(__file__).parent.parent
 def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the demonstration model, dense and at density 0.6. Read it only: copy it to change it."""
     from sait_deploy import demo
-    from sait_deploy.export_plan import ExportOptions
-    from sait_deploy.exporting import export_model
-    from sait_deploy.manifest import WeightsSource
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.artifacts.manifest import WeightsSource
+    from sait_deploy.exporting.plan import ExportOptions
+    from sait_deploy.exporting.stage import export_model
+    from sait_deploy.models.registry import WeightsRequest, load_model
 
     place = tmp_path_factory.mktemp("demo") / "artifacts"
     model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
@@ -61,8 +61,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
 @pytest.fixture(scope="session")
 def tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
     """The same in half precision."""
-    from sait_deploy.export_plan import ExportOptions
-    from sait_deploy.manifest import Precision
+    from sait_deploy.artifacts.manifest import Precision
+    from sait_deploy.exporting.plan import ExportOptions
     from tests.exported import export_tiny
 
     return export_tiny(tmp_path_factory.mktemp("tiny-fp16"), ExportOptions(precision=Precision.FP16))

@@ -13,15 +13,15 @@ import numpy as np
 import onnx
 import timm
 
-from sait_deploy.artifact import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_manifest
-from sait_deploy.export_manifest import draft_manifest, measured_points
-from sait_deploy.export_plan import ExportOptions, plan_exports
-from sait_deploy.exporting import export_model
-from sait_deploy.golden import Golden, write_golden
-from sait_deploy.manifest import FEATURES, Form, Manifest, Outputs, WeightsSource
-from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.zoo import LoadedModel, WeightsRequest, describe, load_model
+from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_manifest
+from sait_deploy.artifacts.golden import Golden, write_golden
+from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, Outputs, WeightsSource
+from sait_deploy.artifacts.points import PointRequest, mass_point
+from sait_deploy.exporting.manifest import draft_manifest, measured_points
+from sait_deploy.exporting.plan import ExportOptions, plan_exports
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, describe, load_model
 from tests.tiny import HALF, randomised, save_weights, small_vit
 
 IMAGE_SIZE: Final = 96

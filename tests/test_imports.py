@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy import demo
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 
 ROOT = Path(__file__).parent.parent
 PRUNED = "sait_demo_digits-density0.6"
@@ -52,7 +52,7 @@ def python(code: str, *arguments: object, cwd: Path | None = None) -> subprocess
     [
         "import sait_deploy",
         "import sait_deploy.cli",
-        "import sait_deploy.errors, sait_deploy.schedule",
+        "import sait_deploy.errors, sait_deploy.tokens",
         "from sait_deploy.cli import run\ntry: run(['--help'])\nexcept SystemExit: pass",
         "from sait_deploy.cli import run\ntry: run(['--version'])\nexcept SystemExit: pass",
         "from sait_deploy.cli import run\ntry: run(['exprot'])\nexcept SystemExit: pass",
@@ -67,7 +67,7 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize("name", ["svg", "markup", "training.curve"])
+@pytest.mark.parametrize("name", ["reports.svg", "reports.escape", "training.curve"])
 def test_what_draws_stands_below_benchmarks(name: str) -> None:
     report = "print(*(name for name in sys.modules if name.startswith('sait_deploy.bench')))"
     done = python(f"import sys, sait_deploy.{name}\n{report}")
@@ -76,18 +76,18 @@ def test_what_draws_stands_below_benchmarks(name: str) -> None:
 
 
 NEED_TORCH = {
-    "sait_deploy.evaluation.search",
-    "sait_deploy.evaluation.torch_subjects",
-    "sait_deploy.export_manifest",
-    "sait_deploy.export_plan",
-    "sait_deploy.exporting",
+    "sait_deploy.evaluation.tune_search",
+    "sait_deploy.evaluation.controls",
+    "sait_deploy.exporting.manifest",
+    "sait_deploy.exporting.plan",
+    "sait_deploy.exporting.stage",
     "sait_deploy.exporters.finish",
     "sait_deploy.exporters.trace",
-    "sait_deploy.layers",
-    "sait_deploy.models",
+    "sait_deploy.models.layers",
+    "sait_deploy.models.prunable_vit",
     "sait_deploy.runtime.torch",
     "sait_deploy.training.data",
-    "sait_deploy.training.engine",
+    "sait_deploy.training.loop",
     "sait_deploy.training.losses",
     "sait_deploy.training.meter",
     "sait_deploy.training.recipe",
@@ -95,8 +95,8 @@ NEED_TORCH = {
     "sait_deploy.training.student",
     "sait_deploy.training.teacher",
     "sait_deploy.training.train",
-    "sait_deploy.weights",
-    "sait_deploy.zoo",
+    "sait_deploy.models.weights",
+    "sait_deploy.models.registry",
 }
 """What export and training are made of, and what runs in torch; the operators' ``torch_op`` modules too."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
 from sait_deploy.plugins.mass_token_select.spec import RESOLUTION
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 
 # On matrices this small, waiting for a second thread takes longer than the work.
 torch.set_num_threads(1)

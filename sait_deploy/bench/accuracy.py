@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.bench.groups import Group, Why, portions
+from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.results import Accuracy
-from sait_deploy.dataset import Dataset
+from sait_deploy.bench.runtimes import Group, Why, portions
 from sait_deploy.errors import SaitError
-from sait_deploy.points import PointChoice
-from sait_deploy.preprocess import preprocess
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import preprocess
 from sait_deploy.runtime import Runner
 
 _BATCH: Final = 32

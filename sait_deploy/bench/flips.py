@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
-from sait_deploy.bench.groups import portions
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.results import Flips
-from sait_deploy.bench.subjects import Subject
+from sait_deploy.bench.runtimes import portions
+from sait_deploy.bench.variants import Subject
 from sait_deploy.errors import SaitError
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.processors import processors
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
+from sait_deploy.system.processors import processors
 
 IMAGES: Final = 48
 _LARGE: Final = 8

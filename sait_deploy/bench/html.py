@@ -28,7 +28,7 @@ from sait_deploy.bench.htmltables import (
 )
 from sait_deploy.bench.plot import STYLE, Point, Series, Strip, StripGroup, ratio_plot, strip_plot
 from sait_deploy.bench.results import Report
-from sait_deploy.markup import escape_html, shorten
+from sait_deploy.reports.escape import escape_html, shorten
 
 _PAGE_STYLE: Final = """
 :root{color-scheme:light dark;--amber:#8a5a00;--amber-paper:#fff6e0;--shade:#f5f7f9}

@@ -22,7 +22,7 @@ from sait_deploy.bench.cells import (
 )
 from sait_deploy.bench.plot import tone_class
 from sait_deploy.bench.results import Report, Variant, names_of
-from sait_deploy.markup import escape_html
+from sait_deploy.reports.escape import escape_html
 
 
 class Place(NamedTuple):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sait_deploy.artifacts.codec import Codec, shown
 from sait_deploy.bench.results import SCHEMA_VERSION, Flips, Report, Row, Variant
 from sait_deploy.errors import ArtifactError
-from sait_deploy.jsoncodec import Codec, shown
 
 _DECIMALS = 7
 _HINT = "measure again, or take the file as the benchmark wrote it"

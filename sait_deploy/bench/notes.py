@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sait_deploy.artifacts.manifest import Manifest, WeightsSource
 from sait_deploy.bench.results import Row, Variant, names_of
 from sait_deploy.bench.stats import WARNING, break_even_batch, row_notes
-from sait_deploy.manifest import Manifest, WeightsSource
 
 
 def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Row]) -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sait_deploy import svg
-from sait_deploy.markup import shorten
-from sait_deploy.svg import NO_SPAN, STYLE, Names, nice_ticks, tick_texts, tone_class
+from sait_deploy.reports import svg
+from sait_deploy.reports.escape import shorten
+from sait_deploy.reports.svg import NO_SPAN, STYLE, Names, nice_ticks, tick_texts, tone_class
 
 __all__ = [
     "STYLE",
@@ -46,7 +46,7 @@ class Series:
 
     Attributes:
         legend: its text below the plot.
-        tone: its colour, see ``sait_deploy.svg.TONES``.
+        tone: its colour, see ``sait_deploy.reports.svg.TONES``.
         points: at least one.
         reference: (x, y) of a dashed line of the same colour.
     """

@@ -28,7 +28,7 @@ from sait_deploy.bench.cells import (
 )
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import Interval, Report, names_of
-from sait_deploy.markup import escape_markdown, plain
+from sait_deploy.reports.escape import escape_markdown, plain
 
 if TYPE_CHECKING:
     from rich.table import Table

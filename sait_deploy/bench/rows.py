@@ -9,19 +9,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.bench.groups import Group, Why
-from sait_deploy.bench.measure import MeasureOptions, call_for, measure
+from sait_deploy.artifacts.manifest import Manifest
+from sait_deploy.artifacts.points import PointChoice
+from sait_deploy.bench.clock import MeasureOptions, call_for, measure
 from sait_deploy.bench.results import Row, Stages, Timing
+from sait_deploy.bench.runtimes import Group, Why
 from sait_deploy.bench.stats import make_row
-from sait_deploy.bench.subjects import Subject
-from sait_deploy.dataset import Dataset
+from sait_deploy.bench.variants import Subject
 from sait_deploy.errors import SaitError
-from sait_deploy.manifest import Manifest
-from sait_deploy.points import PointChoice
-from sait_deploy.preprocess import preprocess
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import preprocess
 from sait_deploy.runtime import Runner
 from sait_deploy.runtime.base import StageTimes
-from sait_deploy.schedule import pruned_macs
+from sait_deploy.tokens import pruned_macs
 
 _MOST_BATCHES: Final = 8
 _TIMED_IMAGES: Final = 32

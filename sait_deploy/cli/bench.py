@@ -7,17 +7,17 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifact import Workspace
+from sait_deploy.artifacts.files import check_writable, write_whole
+from sait_deploy.artifacts.folder import Workspace
+from sait_deploy.artifacts.points import parse_mass
 from sait_deploy.bench import report as rendering
 from sait_deploy.bench.results import Report, Timing, names_of
-from sait_deploy.bench.subjects import KeptDistribution, Sweep
-from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
-from sait_deploy.cli.options import debug_option, runtime_name, threads_option, workspace_option
-from sait_deploy.cli.render import columns, progress, show, warn
+from sait_deploy.bench.run import BenchOptions, bench, with_baseline
+from sait_deploy.bench.variants import KeptDistribution, Sweep
+from sait_deploy.cli._options import debug_option, runtime_name, threads_option, workspace_option
+from sait_deploy.cli._render import columns, progress, show, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
-from sait_deploy.points import parse_mass
 from sait_deploy.runtime import RuntimeName
-from sait_deploy.storage import check_writable, write_whole
 
 
 @click.command()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifact import Workspace, open_artifact
-from sait_deploy.cli.options import debug_option, json_option
-from sait_deploy.cli.render import live_progress, progress, show, table, warn
+from sait_deploy.artifacts.folder import Workspace, open_artifact
+from sait_deploy.cli._options import debug_option, json_option
+from sait_deploy.cli._render import live_progress, progress, show, table, warn
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.options import (

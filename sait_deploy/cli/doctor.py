@@ -9,8 +9,8 @@ import sys
 
 import click
 
-from sait_deploy.cli.options import debug_option, json_option
-from sait_deploy.cli.render import show, table
+from sait_deploy.cli._options import debug_option, json_option
+from sait_deploy.cli._render import show, table
 from sait_deploy.doctor import examine
 
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifact import Workspace, open_artifact
+from sait_deploy.artifacts.files import check_writable, write_whole
+from sait_deploy.artifacts.folder import Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Form, ModelInfo, WeightsSource
+from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
 from sait_deploy.bench.cells import ordered_notes
-from sait_deploy.cli.options import (
+from sait_deploy.cli._options import (
     debug_option,
     json_option,
     model_options,
@@ -22,22 +25,19 @@ from sait_deploy.cli.options import (
     weights_source,
     workspace_option,
 )
-from sait_deploy.cli.render import columns, progress, show, table, warn
-from sait_deploy.dataset import Dataset, evaluation_dataset, folder_dataset
+from sait_deploy.cli._render import columns, progress, show, table, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Evaluation, to_json
-from sait_deploy.manifest import Form, ModelInfo, WeightsSource
-from sait_deploy.points import mass_point, parse_mass, parse_point
+from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.runtime import RuntimeName
-from sait_deploy.schedule import Score, parse_density
-from sait_deploy.storage import check_writable, write_whole
+from sait_deploy.tokens import Score, parse_density
 
 if TYPE_CHECKING:
-    from sait_deploy.artifact import Artifact
+    from sait_deploy.artifacts.folder import Artifact
 
 DENSITIES: Final = (Decimal("0.7"), Decimal("0.5"), Decimal("0.3"), Decimal("0.2"))
 """What a model is evaluated at where neither densities nor points are named."""
@@ -246,7 +246,7 @@ def _of_model(named: _Named, runtime: RuntimeName | None, images: Path | None, o
         progress(f"no --model or --artifact: evaluating the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that models need, what to name first where none of it is installed
 
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.models.registry import WeightsRequest, load_model
 
     loaded = load_model(named.model or demo.NAME, WeightsRequest(named.source, named.weights), named.image_size)
     if not (options.densities or options.points):

@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli.options import debug_option, json_option, model_options, weights_source
-from sait_deploy.cli.pruning import kept_text, points_table
-from sait_deploy.cli.render import progress, show, table, warn
+from sait_deploy.artifacts.manifest import (
+    AccuracyStatus,
+    Form,
+    Manifest,
+    Outputs,
+    Precision,
+    PruningInfo,
+    WeightsSource,
+)
+from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
+from sait_deploy.cli._options import debug_option, json_option, model_options, weights_source
+from sait_deploy.cli._pruning import kept_text, points_table
+from sait_deploy.cli._render import progress, show, table, warn
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.manifest import AccuracyStatus, Form, Manifest, Outputs, Precision, PruningInfo, WeightsSource
-from sait_deploy.points import PointRequest, mass_point, parse_mass, parse_point
-from sait_deploy.schedule import Score, parse_density
+from sait_deploy.tokens import Score, parse_density
 
 if TYPE_CHECKING:
-    from sait_deploy.artifact import Artifact
-    from sait_deploy.weights import SparseTraining
+    from sait_deploy.artifacts.folder import Artifact
+    from sait_deploy.models.weights import SparseTraining
 
 DEFAULT_DENSITY = "0.6"
 
@@ -111,10 +119,10 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that exporting needs, what to name first where none of it is installed
 
-    from sait_deploy.export_plan import ExportOptions
     from sait_deploy.exporters.finish import OperatorForm
-    from sait_deploy.exporting import export_model
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.exporting.plan import ExportOptions
+    from sait_deploy.exporting.stage import export_model
+    from sait_deploy.models.registry import WeightsRequest, load_model
 
     options = ExportOptions(
         densities=densities,

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
-from sait_deploy.cli.engines import ShownEngine, engine_as_dict, engines_table, shown_engines
-from sait_deploy.cli.options import debug_option, json_option, workspace_option
-from sait_deploy.cli.pruning import kept_text, points_table
-from sait_deploy.cli.render import progress, show, table
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Form, ParityInfo
+from sait_deploy.cli._engines import ShownEngine, engine_as_dict, engines_table, shown_engines
+from sait_deploy.cli._options import debug_option, json_option, workspace_option
+from sait_deploy.cli._pruning import kept_text, points_table
+from sait_deploy.cli._render import progress, show, table
 from sait_deploy.errors import InvalidArgument, MissingDependency, RuntimeUnavailable
-from sait_deploy.inspection import AttentionInfo, GraphInfo, check, inspect_attention, inspect_graph
-from sait_deploy.manifest import Form, ParityInfo
+from sait_deploy.exporting.inspect import AttentionInfo, GraphInfo, check, inspect_attention, inspect_graph
 
 
 @click.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli.options import debug_option
-from sait_deploy.cli.render import counted, show, table
+from sait_deploy.cli._options import debug_option
+from sait_deploy.cli._render import counted, show, table
 from sait_deploy.errors import ModelError
 
 
@@ -15,7 +15,7 @@ from sait_deploy.errors import ModelError
 @debug_option
 def command(pattern: str) -> None:
     """List the models that can be exported, by part of the name or a wildcard such as 'deit*'."""
-    from sait_deploy.zoo import model_entry, supported_names
+    from sait_deploy.models.registry import model_entry, supported_names
 
     names = supported_names(pattern.lower())
     if not names:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifact import Workspace, open_artifact
-from sait_deploy.cli.options import (
+from sait_deploy.artifacts.folder import Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Form, WeightsSource
+from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
+from sait_deploy.cli._options import (
     debug_option,
     json_option,
     point_options,
@@ -17,10 +19,8 @@ from sait_deploy.cli.options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli.render import counted, progress, show, table, warn
-from sait_deploy.manifest import Form, WeightsSource
-from sait_deploy.points import PointChoice, parse_mass, resolve
-from sait_deploy.predict import CONTACT_SHEET, Answer, collect, predict
+from sait_deploy.cli._render import counted, progress, show, table, warn
+from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.runtime import RunOptions, load
 
 _PROGRESS_EVERY = 160

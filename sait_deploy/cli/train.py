@@ -15,11 +15,11 @@ import click
 from click.core import ParameterSource
 
 from sait_deploy import demo
-from sait_deploy.cli.options import Decorated, debug_option, json_option, model_options, weights_source
-from sait_deploy.cli.render import progress, show, table
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.cli._options import Decorated, debug_option, json_option, model_options, weights_source
+from sait_deploy.cli._render import progress, show, table
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 from sait_deploy.training.options import (
     DEMO_DATA,
     Alternation,
@@ -35,8 +35,8 @@ from sait_deploy.training.options import (
 )
 
 if TYPE_CHECKING:
+    from sait_deploy.models.registry import LoadedModel
     from sait_deploy.training.train import TrainResult
-    from sait_deploy.zoo import LoadedModel
 
 _OF_TEACHERS: Final = (
     *("teacher_model", "teacher_blocks", "teacher_score"),
@@ -161,8 +161,8 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
         progress(f"no --model: training the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that training needs, what to name first where none of it is installed
 
+    from sait_deploy.models.registry import WeightsRequest, load_model
     from sait_deploy.training.train import train
-    from sait_deploy.zoo import WeightsRequest, load_model
 
     name = model or demo.NAME
     loaded = load_model(name, WeightsRequest(source, given["weights"]), given["imgsz"])

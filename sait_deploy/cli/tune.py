@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
-from sait_deploy.cli.options import debug_option, json_option, runtime_option, threads_option, workspace_option
-from sait_deploy.cli.render import progress, show, table, warn
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Form
+from sait_deploy.artifacts.tuned_points import Measure
+from sait_deploy.cli._options import debug_option, json_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli._render import progress, show, table, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument, TargetMissed
-from sait_deploy.evaluation.splits import SplitOptions
-from sait_deploy.evaluation.trials import GRID, Family, Trial
 from sait_deploy.evaluation.tune import tune
-from sait_deploy.evaluation.tuning import Outcome, Search, TuneOptions, TuneResult
-from sait_deploy.manifest import Form
+from sait_deploy.evaluation.tune_results import Outcome, Search, TuneOptions, TuneResult
+from sait_deploy.evaluation.tune_splits import SplitOptions
+from sait_deploy.evaluation.tune_trials import GRID, Family, Trial
 from sait_deploy.runtime import RuntimeName
-from sait_deploy.tuned import Measure
 
 if TYPE_CHECKING:
     from enum import StrEnum

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of
-from sait_deploy.engine.builders import Builder, choose_builder
+from sait_deploy.artifacts.files import check_writable
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.artifacts.manifest import Form, Precision
+from sait_deploy.engine.choose import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
 from sait_deploy.engine.options import (
@@ -29,9 +31,7 @@ from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.engine.trtexec import write_inputs
 from sait_deploy.errors import EngineError, InvalidArgument, MissingDependency
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
-from sait_deploy.manifest import Form, Precision
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
-from sait_deploy.storage import check_writable
 
 if TYPE_CHECKING:
     from sait_deploy.engine.lowering import LoweredPart

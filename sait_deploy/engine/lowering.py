@@ -11,14 +11,14 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.engine.manifest import EngineManifest
 from sait_deploy.engine.profiles import PartName, parts_of
 from sait_deploy.exporters.cut import cut
 from sait_deploy.exporters.lower_tensorrt import fused_attention, lower_tensorrt
 from sait_deploy.exporters.names import LowerOptions, SelectionForm
 from sait_deploy.exporters.tensorrt_limits import check_static
-from sait_deploy.manifest import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from sait_deploy.artifacts.codec import Codec
+from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.engine.options import BatchRange, BuilderName, Portability
 from sait_deploy.engine.profiles import PartName, Profile
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
-from sait_deploy.jsoncodec import Codec
-from sait_deploy.manifest import TensorInfo
 
 SCHEMA_VERSION: Final = 1
 

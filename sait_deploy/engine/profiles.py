@@ -8,11 +8,11 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
+from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.engine.options import BatchRange, BuilderName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, TOKENS
-from sait_deploy.manifest import Form, Manifest
-from sait_deploy.schedule import most_images
+from sait_deploy.tokens import most_images
 
 _APART: Final = 1.25
 """Numbers of kept tokens nearer than this share a profile: kernels tuned for one suit the other."""

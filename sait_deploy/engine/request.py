@@ -7,10 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from sait_deploy.artifacts.codec import Codec
 from sait_deploy.engine.manifest import NetworkInfo
 from sait_deploy.engine.options import BuilderName, Portability
 from sait_deploy.engine.profiles import PartName, Profile
-from sait_deploy.jsoncodec import Codec
 
 _VERSION: Final = 1
 _CODEC: Final = Codec("the build request", "report this", _VERSION)

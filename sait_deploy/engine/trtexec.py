@@ -19,7 +19,7 @@ from sait_deploy.engine.manifest import PartInfo
 from sait_deploy.engine.options import BuilderName
 from sait_deploy.engine.profiles import Profile, Shape
 from sait_deploy.exporters.names import CU_SEQLENS, KEEP_LIMITS, KEPT, LANES
-from sait_deploy.schedule import Geometry
+from sait_deploy.tokens import Geometry
 
 INPUTS_FOLDER: Final = "trtexec"
 

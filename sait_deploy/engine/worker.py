@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from sait_deploy.engine.native import BuildFailed, Cancelled, Talk, build
+from sait_deploy.engine.builder import BuildFailed, Cancelled, Talk, build
 from sait_deploy.engine.request import BuildRequest, Event
 from sait_deploy.errors import SaitError
 

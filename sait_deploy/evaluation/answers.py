@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.dataset import Dataset
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
 from sait_deploy.evaluation.subjects import Subject
-from sait_deploy.preprocess import ImageLike, Preprocessing, open_image, preprocess
-from sait_deploy.processors import processors
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import ImageLike, Preprocessing, open_image, preprocess
+from sait_deploy.system.processors import processors
 
 TOP: Final = 5
 """Classes kept of each answer."""

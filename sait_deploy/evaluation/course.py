@@ -6,29 +6,29 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sait_deploy.bench.machine import environment
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.stats import WARNING
-from sait_deploy.dataset import Dataset
 from sait_deploy.errors import SaitError
 from sait_deploy.evaluation.answers import Answers, Collector, Progress
-from sait_deploy.evaluation.matching import (
+from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.request import plan_of
+from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
+from sait_deploy.evaluation.rivals import (
     density_of_equal_macs,
     resized_geometry,
     resolution_of_equal_macs,
     smaller_sizes,
 )
-from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.plan import plan_of
-from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
 from sait_deploy.evaluation.rows import Asked, Truth, of_count, of_density, of_size, ordered
 from sait_deploy.evaluation.sources import DENSE, Source
 from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
 from sait_deploy.evaluation.subjects import Identity, Subject
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import dense_macs, kept_at_density, pruned_macs
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.system.machine import environment
+from sait_deploy.tokens import dense_macs, kept_at_density, pruned_macs
 
 if TYPE_CHECKING:
-    from sait_deploy.evaluation.torch_subjects import TorchFamily
+    from sait_deploy.evaluation.controls import TorchFamily
 
 _MOST_CLASSES: Final = 100
 """Classes up to which each is a group of images by itself."""
@@ -112,7 +112,7 @@ class Course:
             self._ask_rival(family, identity, self._macs_at(kept))
 
     def _ask_controls(self, family: TorchFamily) -> None:
-        from sait_deploy.evaluation.torch_subjects import Control
+        from sait_deploy.evaluation.controls import Control
 
         for density in self._options.controls:
             for kind in (Kind.RANDOM, Kind.LEAST_IMPORTANT):
@@ -149,7 +149,7 @@ class Course:
 
     def _ask_size(self, family: TorchFamily, size: tuple[int, int]) -> str:
         """Returns the id of the dense model on images of that size, put down if it was not."""
-        from sait_deploy.evaluation.torch_subjects import LowerResolution
+        from sait_deploy.evaluation.controls import LowerResolution
 
         identity = of_size(size)
         if identity.id not in self._subjects:

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sait_deploy.artifact import Artifact
-from sait_deploy.dataset import Dataset
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.evaluation.answers import Progress
 from sait_deploy.evaluation.course import Course
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation
 from sait_deploy.evaluation.sources import ArtifactSource, TorchSource
 from sait_deploy.evaluation.strata import Grouping
+from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime import RuntimeName
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 
 if TYPE_CHECKING:
-    from sait_deploy.zoo import LoadedModel
+    from sait_deploy.models.registry import LoadedModel
 
 __all__ = ["EvaluateOptions", "evaluate_artifact", "evaluate_model"]
 
@@ -49,7 +49,7 @@ def evaluate_model(
         ModelError: the model cannot be pruned, or its answer is no number.
         ArtifactError: the benchmark's file cannot be read.
     """
-    from sait_deploy.weights import chosen_pruning
+    from sait_deploy.models.weights import chosen_pruning
 
     pruning = chosen_pruning(loaded.training, loaded.info.geometry.depth, score, prune_at)
     source = TorchSource(loaded, *pruning, options.running(None))

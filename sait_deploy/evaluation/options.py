@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.points import PointRequest
 from sait_deploy.runtime.base import RunOptions
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sait_deploy import svg
 from sait_deploy.evaluation.report import is_match
 from sait_deploy.evaluation.results import Evaluation, Kind, Row
-from sait_deploy.markup import shorten
-from sait_deploy.svg import Frame, Names, nice_ticks
+from sait_deploy.reports import svg
+from sait_deploy.reports.escape import shorten
+from sait_deploy.reports.svg import Frame, Names, nice_ticks
 
 _IDENT: Final = "evaluation"
 _WIDTH: Final = 640.0

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from sait_deploy.bench.cells import NOTHING, ordered_notes
 from sait_deploy.evaluation.results import Comparison, Estimate, Evaluation, Kind, Row, Stratum
-from sait_deploy.markup import escape_markdown
+from sait_deploy.reports.escape import escape_markdown
 
 _FINE: Final = 10_000
 """Images from which a hundredth of a point is worth showing."""

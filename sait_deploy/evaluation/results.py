@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sait_deploy.jsoncodec import Codec
-from sait_deploy.schedule import OperatingPoint
+from sait_deploy.artifacts.codec import Codec
+from sait_deploy.tokens import OperatingPoint
 
 SCHEMA_VERSION: Final = 1
 _CODEC: Final = Codec("the evaluation report", "evaluate again, or take the file as it was written", SCHEMA_VERSION)

@@ -11,13 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.evaluation.answers import TOP, Answers
 from sait_deploy.evaluation.results import Basis, Comparison, Kind, Row, Stratum
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.evaluation.strata import Grouping, strata_of
 from sait_deploy.evaluation.subjects import Identity, Subject
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.schedule import OperatingPoint, density_point
+from sait_deploy.tokens import OperatingPoint, density_point
 
 _GIVEN: Final = re.compile(r"dense|(density|kept|random|least-important)[0-9.]+")
 """Names that rows have here: a point of such a name is told from them."""

@@ -7,22 +7,22 @@ from abc import ABC, abstractmethod
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Form, Manifest, ModelInfo, Precision, WeightsInfo
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, PointRequest
 from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable, SaitError
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.subjects import Identity, RunnerSubject, Subject
-from sait_deploy.manifest import Form, Manifest, ModelInfo, Precision, WeightsInfo
-from sait_deploy.points import DEFAULT_CHOICE, PointChoice, PointRequest
-from sait_deploy.preprocess import Preprocessing
+from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
-from sait_deploy.schedule import Score, default_prune_at
+from sait_deploy.tokens import Score, default_prune_at
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
-    from sait_deploy.evaluation.torch_subjects import TorchFamily
-    from sait_deploy.weights import SparseTraining
-    from sait_deploy.zoo import LoadedModel
+    from sait_deploy.evaluation.controls import TorchFamily
+    from sait_deploy.models.registry import LoadedModel
+    from sait_deploy.models.weights import SparseTraining
 
 DENSE = Identity("dense", "dense", Kind.DENSE, None)
 """What all others are compared with."""
@@ -119,13 +119,13 @@ class TorchSource(Source):
 
     def dense(self) -> Subject:
         """Returns the dense model."""
-        from sait_deploy.evaluation.torch_subjects import DenseTorch
+        from sait_deploy.evaluation.controls import DenseTorch
 
         return DenseTorch(DENSE, self._family)
 
     def at(self, identity: Identity) -> Subject:
         """Returns the model at the identity's point."""
-        from sait_deploy.evaluation.torch_subjects import TorchSubject
+        from sait_deploy.evaluation.controls import TorchSubject
 
         return TorchSubject(identity, self._family)
 
@@ -253,7 +253,7 @@ def _family(
 ) -> TorchFamily:
     import torch
 
-    from sait_deploy.evaluation.torch_subjects import TorchFamily
+    from sait_deploy.evaluation.controls import TorchFamily
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.bench.groups import portions
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
+from sait_deploy.bench.runtimes import portions
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.points import DEFAULT_CHOICE, PointChoice
-from sait_deploy.preprocess import Preprocessing
+from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime.base import Runner
-from sait_deploy.schedule import Geometry, OperatingPoint, dense_macs, pruned_macs
+from sait_deploy.tokens import Geometry, OperatingPoint, dense_macs, pruned_macs
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.subjects import Identity
-from sait_deploy.schedule import kept_at_density, parse_density
+from sait_deploy.tokens import kept_at_density, parse_density
 
 if TYPE_CHECKING:
-    from sait_deploy.weights import SparseTraining
+    from sait_deploy.models.weights import SparseTraining
 
 
 def beyond_training(training: SparseTraining | None, asked: Sequence[Identity], patch_tokens: int) -> list[str]:

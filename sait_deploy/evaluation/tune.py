@@ -13,20 +13,28 @@ import datetime
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sait_deploy.artifact import Artifact
-from sait_deploy.dataset import Dataset
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import PointInfo
+from sait_deploy.artifacts.tuned_points import (
+    SCHEMA_VERSION,
+    Evidence,
+    Measure,
+    SplitEvidence,
+    TunedPoint,
+    check_name,
+    write_point,
+)
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation import wording
-from sait_deploy.evaluation.limits import Limit, Verdict
-from sait_deploy.evaluation.splits import Splits, make_splits
-from sait_deploy.evaluation.trials import Candidate, Family, Judge, Trial, candidates
-from sait_deploy.evaluation.tuning import ImagesUsed, Outcome, TuneOptions, TuneResult
-from sait_deploy.manifest import PointInfo
+from sait_deploy.evaluation import tune_wording as wording
+from sait_deploy.evaluation.tune_limits import Limit, Verdict
+from sait_deploy.evaluation.tune_results import ImagesUsed, Outcome, TuneOptions, TuneResult
+from sait_deploy.evaluation.tune_splits import Splits, make_splits
+from sait_deploy.evaluation.tune_trials import Candidate, Family, Judge, Trial, candidates
+from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime import Runner, RunOptions, load
-from sait_deploy.tuned import SCHEMA_VERSION, Evidence, Measure, SplitEvidence, TunedPoint, check_name, write_point
 
 if TYPE_CHECKING:
-    from sait_deploy.evaluation.search import SearchPlan
+    from sait_deploy.evaluation.tune_search import SearchPlan
 
 __all__ = ["TuneOptions", "TuneResult", "tune"]
 
@@ -101,20 +109,20 @@ def _used(dataset: Dataset) -> ImagesUsed:
 def _plan(artifact: Artifact, options: TuneOptions) -> SearchPlan | None:
     if not options.search:
         return None
-    from sait_deploy.evaluation.search import plan_search
+    from sait_deploy.evaluation.tune_search import plan_search
 
     return plan_search(artifact, options.search)
 
 
 def _made(plan: SearchPlan, progress: Progress) -> list[Artifact]:
-    from sait_deploy.evaluation.search import make_candidates
+    from sait_deploy.evaluation.tune_search import make_candidates
 
     return make_candidates(plan, progress)
 
 
 def _searched(result: TuneResult, artifacts: Sequence[Artifact]) -> TuneResult:
     """Makes the artifact with the point the default of commands, and names the others."""
-    from sait_deploy.evaluation.search import make_last_export
+    from sait_deploy.evaluation.tune_search import make_last_export
 
     if result.outcome is Outcome.TUNED:
         make_last_export(next(artifact for artifact in artifacts if artifact.path == result.artifact))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import Output, Prediction, Runner, RunOptions, RuntimeName, Selection
 

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, PerImage, PointChoice, resolve
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.points import DEFAULT_CHOICE, BatchPoint, PerImage, PointChoice, resolve
-from sait_deploy.preprocess import ImageLike, preprocess
-from sait_deploy.schedule import most_images
+from sait_deploy.images.preprocess import ImageLike, preprocess
+from sait_deploy.tokens import most_images
 
 _MOST_THREADS: Final = 1024
 

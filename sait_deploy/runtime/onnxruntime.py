@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
-from sait_deploy.manifest import COUNTS, FEATURES
-from sait_deploy.points import BatchPoint
-from sait_deploy.processors import processors
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
+from sait_deploy.system.processors import processors
 
 _PROVIDERS: Final = {
     RuntimeName.ONNXRUNTIME: "CPUExecutionProvider",

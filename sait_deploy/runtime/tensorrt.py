@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
-from sait_deploy.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
-from sait_deploy.engine.builders import load_package
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES
+from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.engine.choose import load_package
+from sait_deploy.engine.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
 from sait_deploy.engine.folder import choose_engine
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.manifest import EngineManifest, PartInfo
@@ -21,10 +23,8 @@ from sait_deploy.engine.options import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
-from sait_deploy.manifest import COUNTS, FEATURES
-from sait_deploy.points import BatchPoint
 from sait_deploy.runtime.base import RawOutput, Runner, RuntimeName, Selection, StageTimes
-from sait_deploy.runtime.engine_plan import EnginePlan, Extents, engine_parts
+from sait_deploy.runtime.engine_buffers import EnginePlan, Extents, engine_parts
 
 _BUILDERS = {RuntimeName.TENSORRT: BuilderName.TENSORRT, RuntimeName.TENSORRT_RTX: BuilderName.TENSORRT_RTX}
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs, WeightsSource
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable
-from sait_deploy.manifest import FEATURES, Manifest, Outputs, WeightsSource
-from sait_deploy.points import BatchPoint
-from sait_deploy.processors import processors
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
+from sait_deploy.system.processors import processors
 
 try:
     import torch
@@ -22,7 +22,7 @@ except ImportError:
     raise MissingDependency("torch", "the torch runtime", extra="export") from None
 
 if TYPE_CHECKING:
-    from sait_deploy.models import PrunableViT, Pruning
+    from sait_deploy.models.prunable_vit import PrunableViT, Pruning
 
 
 def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
@@ -36,8 +36,8 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
         ModelError: the weights cannot be had.
         ArtifactError: they are not those of the artifact.
     """
-    from sait_deploy.models import PrunableViT
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.models.prunable_vit import PrunableViT
+    from sait_deploy.models.registry import WeightsRequest, load_model
 
     info = manifest.weights
     if weights is not None:
@@ -58,7 +58,7 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
 
 
 def _pruning(manifest: Manifest) -> Pruning | None:
-    from sait_deploy.models import AdaptivePruning, FixedPruning
+    from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning
 
     info = manifest.pruning
     if info is None:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from sait_deploy import svg
-from sait_deploy.markup import shorten
-from sait_deploy.svg import Frame, Names, nice_ticks
+from sait_deploy.reports import svg
+from sait_deploy.reports.escape import shorten
+from sait_deploy.reports.svg import Frame, Names, nice_ticks
 
 _IDENT: Final = "training"
 _WIDTH: Final = 640.0

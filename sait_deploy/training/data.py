@@ -16,13 +16,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sait_deploy import demo
-from sait_deploy.dataset import evenly_spaced
 from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
 from sait_deploy.demo.data import Split, compose, compose_many, load_sources
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.preprocess import ImageLike, ImageSet, Preprocessing, list_images, normalised, open_image, preprocess
+from sait_deploy.images.dataset import evenly_spaced
+from sait_deploy.images.preprocess import (
+    ImageLike,
+    ImageSet,
+    Preprocessing,
+    list_images,
+    normalised,
+    open_image,
+    preprocess,
+)
+from sait_deploy.models.weights import is_class_name
 from sait_deploy.training.options import DEMO_DATA, Augmentation, DataOptions
-from sait_deploy.weights import is_class_name
 
 VALIDATION_SEED: Final = 3
 """Of the demonstration's validation images: neither those of evaluations nor those of tuning."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 
 DEMO_DATA: Final = "demo"
 """What stands for the demonstration's composed digits in place of a folder."""

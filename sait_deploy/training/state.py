@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import TrainingError
-from sait_deploy.storage import write_whole
+from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.training.curve import training_curve
 from sait_deploy.training.log import LogEntry, to_csv, to_json
-from sait_deploy.weights import SparseTraining, metadata_of
 
 WEIGHTS_FILE: Final = "model.safetensors"
 STATE_FILE: Final = "state.pt"

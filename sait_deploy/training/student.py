@@ -11,13 +11,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
-from sait_deploy.layers import Packed, projected, token_importance
-from sait_deploy.models import FixedPruning, check_pruning, check_supported
+from sait_deploy.models.layers import Packed, projected, token_importance
+from sait_deploy.models.prunable_vit import FixedPruning, check_pruning, check_supported
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.plugins.pack_plan.torch_op import pack_plan
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
 from sait_deploy.plugins.read_extents.torch_op import read_extents
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.tokens import OperatingPoint, Score
 
 
 class Pass(NamedTuple):

@@ -9,10 +9,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.layers import token_importance
-from sait_deploy.models import check_supported
-from sait_deploy.preprocess import Preprocessing
-from sait_deploy.schedule import Score
+from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.models.layers import token_importance
+from sait_deploy.models.prunable_vit import check_supported
+from sait_deploy.tokens import Score
 from sait_deploy.training.student import Pass, attend
 
 

@@ -11,18 +11,18 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
+from sait_deploy.artifacts.files import check_writable
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models import FixedPruning, check_pruning
-from sait_deploy.schedule import OperatingPoint, default_prune_at, density_point, parse_density
-from sait_deploy.storage import check_writable
+from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.models.weights import SparseTraining
+from sait_deploy.tokens import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.training.data import TrainingData, data_classes, open_data
-from sait_deploy.training.engine import Engine
 from sait_deploy.training.log import LogEntry
+from sait_deploy.training.loop import Engine
 from sait_deploy.training.options import Alternation, Head, TrainOptions
 from sait_deploy.training.state import STATE_FILE, WEIGHTS_FILE, deliver, read_state, save_state
 from sait_deploy.training.teacher import Renormalisation, Teacher, check_pair
-from sait_deploy.weights import SparseTraining
-from sait_deploy.zoo import LoadedModel
 
 _FREE: Final = ("output", "data.workers")
 """Options that may change from one start to the next."""

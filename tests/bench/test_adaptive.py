@@ -13,18 +13,19 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
 
-from sait_deploy import dataset, demo
-from sait_deploy.artifact import Artifact
-from sait_deploy.bench.measure import FEWEST_ROUNDS
+from sait_deploy import demo
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import PointChoice
+from sait_deploy.bench.clock import FEWEST_ROUNDS
 from sait_deploy.bench.report import from_json, to_json
 from sait_deploy.bench.results import Report, Row, Timing
-from sait_deploy.bench.subjects import NO_SWEEP, KeptDistribution, Sweep
-from sait_deploy.bench.suite import BenchOptions, bench, with_baseline
-from sait_deploy.dataset import PHOTOGRAPHS, folder_dataset
+from sait_deploy.bench.run import BenchOptions, bench, with_baseline
+from sait_deploy.bench.variants import NO_SWEEP, KeptDistribution, Sweep
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.points import PointChoice
+from sait_deploy.images import dataset
+from sait_deploy.images.dataset import PHOTOGRAPHS, folder_dataset
 from sait_deploy.runtime import Runner, RuntimeName, load
-from sait_deploy.schedule import pruned_macs
+from sait_deploy.tokens import pruned_macs
 from tests.exported import CLASSES, TinyExport
 
 PATCHES, DENSE_LABEL = 36, "dense"

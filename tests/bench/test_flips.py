@@ -11,14 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.artifacts.folder import Artifact, open_artifact
+from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.flips import Setting, count_flips, flip_notes
 from sait_deploy.bench.results import Flips
-from sait_deploy.bench.subjects import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
+from sait_deploy.bench.variants import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.points import PointChoice
-from sait_deploy.processors import processors
 from sait_deploy.runtime import Runner, RunOptions, RuntimeName, Selection, load
+from sait_deploy.system.processors import processors
 from tests.exported import TinyExport, change_weight, copied, graph_of, with_graph
 from tests.tiny import random_batch
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.bench.rows import measure_stages
-from sait_deploy.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.runtime import Runner, load
 from sait_deploy.runtime.base import StageTimes
 from tests.tiny import random_batch

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import accuracy_figures, common, demo_training
 from sait_deploy import demo
 from sait_deploy.demo.data import CANVAS, CanvasOptions, Split, load_sources
-from sait_deploy.schedule import default_prune_at
+from sait_deploy.tokens import default_prune_at
 from tests.benchmarks.documents import CANVASES, make_document, row_of, write_document
 
 Document = dict[str, Any]

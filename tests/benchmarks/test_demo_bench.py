@@ -15,8 +15,8 @@ from benchmarks.demo_runs import load
 from benchmarks.demo_training import DENSITIES, MASSES
 from sait_deploy import demo
 from sait_deploy.cli.bench import command
-from sait_deploy.export_plan import ExportOptions, plan_exports
-from sait_deploy.zoo import LoadedModel
+from sait_deploy.exporting.plan import ExportOptions, plan_exports
+from sait_deploy.models.registry import LoadedModel
 from tests.tiny import save_weights
 
 Begun = tuple[list[tuple[LoadedModel, ExportOptions]], list[list[str]]]

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.demo_runs import SEEDS, TEACHERS, Run, composed, runs
 from sait_deploy.demo.data import HEAVY_CLUTTER, LIGHT_CLUTTER, TWO_OBJECTS, CanvasOptions, Split, compose_scenes
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 from sait_deploy.training.options import Alternation
 
 FOLDER = Path("somewhere")

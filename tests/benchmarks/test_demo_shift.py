@@ -11,7 +11,7 @@ from benchmarks.demo_runs import composed
 from benchmarks.demo_shift import CANVASES, shifted
 from sait_deploy import demo
 from sait_deploy.demo.data import LIGHT_CLUTTER, CanvasOptions
-from sait_deploy.schedule import dense_macs, density_point, parse_density, pruned_macs
+from sait_deploy.tokens import dense_macs, density_point, parse_density, pruned_macs
 from tests.evaluation.sample import DIGITS, PRUNE_AT
 
 NAMES = [name for name, _ in CANVASES]

@@ -18,13 +18,13 @@ from click.testing import CliRunner, Result
 from benchmarks import accuracy_figures, common, demo_training
 from benchmarks.demo_runs import composed, load, runs
 from sait_deploy import demo
-from sait_deploy.dataset import Dataset
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Estimate, Evaluation, Stratum
-from sait_deploy.schedule import Score
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.tokens import Score
 from sait_deploy.training.options import TrainOptions
 from sait_deploy.training.state import WEIGHTS_FILE
-from sait_deploy.zoo import LoadedModel
 from tests.benchmarks.documents import make_found, make_shift
 from tests.tiny import assert_same, randomised, save_weights
 

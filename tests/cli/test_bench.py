@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact
+from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact
 from sait_deploy.bench.report import from_json
 from sait_deploy.bench.results import Timing
 from sait_deploy.runtime import RuntimeName

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import open_artifact
+from sait_deploy.artifacts.folder import open_artifact
 from sait_deploy.bench.report import from_json
-from sait_deploy.cuda import find_device
 from sait_deploy.engine.build import build_engine
+from sait_deploy.engine.cuda import find_device
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import MissingDependency
 from tests.cli.calls import Outcome, Sait

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import MANIFEST_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, Workspace, open_artifact
 from sait_deploy.engine.folder import engine_folders, open_engine
 from sait_deploy.engine.options import TARGETS
 from tests.cli.calls import Outcome, Sait, child_environment

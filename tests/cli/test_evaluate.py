@@ -12,11 +12,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
-from sait_deploy.artifact import MODEL_FILE, Artifact, Workspace
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace
 from sait_deploy.cli.evaluate import DENSITIES, MASSES
 from sait_deploy.evaluation.results import Evaluation, Kind, from_json
-from sait_deploy.schedule import Score
-from sait_deploy.weights import SparseTraining, metadata_of
+from sait_deploy.models.weights import SparseTraining, metadata_of
+from sait_deploy.tokens import Score
 from tests.cli.calls import Outcome, Sait
 from tests.exported import TinyExport
 

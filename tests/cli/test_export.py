@@ -14,9 +14,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
-from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, sha256_of
-from sait_deploy.schedule import Score
-from sait_deploy.weights import SparseTraining, metadata_of
+from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, sha256_of
+from sait_deploy.models.weights import SparseTraining, metadata_of
+from sait_deploy.tokens import Score
 from tests.cli.calls import Sait, child_environment
 from tests.exported import IMAGE_SIZE, TinyExport
 

@@ -90,7 +90,7 @@ def test_debug_shows_the_traceback_and_keeps_line_and_code(sait: Sait) -> None:
     plain, debug = sait("export", "--density", "2"), sait("export", "--density", "2", "--debug")
     assert debug.code == plain.code == 2
     assert "Traceback (most recent call last)" in debug.err
-    assert "schedule.py" in debug.err
+    assert "tokens.py" in debug.err
     assert debug.err.endswith(plain.err)
     assert "Traceback" not in plain.err
 
@@ -114,7 +114,7 @@ def test_an_unexpected_error_is_one_line_and_exits_70(sait: Sait, monkeypatch: p
 
 def test_a_missing_package_is_named_with_the_extra_that_has_it(sait: Sait, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.delitem(sys.modules, "sait_deploy.zoo", raising=False)
+    monkeypatch.delitem(sys.modules, "sait_deploy.models.registry", raising=False)
     done = sait("models")
     assert (done.code, done.out) == (3, "")
     assert lines(done.err) == [

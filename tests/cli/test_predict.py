@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from sait_deploy import demo
-from sait_deploy.artifact import MANIFEST_FILE
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.predict import CONTACT_SHEET
+from sait_deploy.artifacts.folder import MANIFEST_FILE
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import PointRequest, mass_point
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.registry import WeightsRequest, load_model
+from sait_deploy.prediction import CONTACT_SHEET
 from sait_deploy.runtime import Runner, RunOptions, load
-from sait_deploy.zoo import WeightsRequest, load_model
 from tests.cli.calls import Outcome, Sait
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"

@@ -13,8 +13,8 @@ import torch
 
 from sait_deploy import demo
 from sait_deploy.demo.data import load_sources
+from sait_deploy.models.weights import read_class_names
 from sait_deploy.training.state import LOG_JSON, WEIGHTS_FILE
-from sait_deploy.weights import read_class_names
 from tests.cli.calls import Sait
 from tests.tiny import save_weights
 from tests.training.small import COLOURS, squares

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.schedule import Score
+from sait_deploy.models.weights import SparseTraining, read_training
+from sait_deploy.tokens import Score
 from sait_deploy.training.state import CURVE_FILE, WEIGHTS_FILE
-from sait_deploy.weights import SparseTraining, read_training
 from tests.cli.calls import Sait
 from tests.training.small import squares
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from tests.cli.calls import Sait
 from tests.exported import IMAGE_SIZE, POINTS, TinyExport
 

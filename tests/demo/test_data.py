@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from sait_deploy import demo
-from sait_deploy.dataset import evaluation_dataset, shipped_dataset
 from sait_deploy.demo.data import (
     CANVAS,
     CLASSES,
@@ -26,6 +25,7 @@ from sait_deploy.demo.data import (
     load_sources,
     stacked,
 )
+from sait_deploy.images.dataset import evaluation_dataset, shipped_dataset
 
 
 def test_splits_share_no_source_digit() -> None:
@@ -159,10 +159,10 @@ def test_other_models_get_photographs_without_labels() -> None:
 @pytest.mark.slow
 def test_the_shipped_model_is_as_right_as_its_report_says() -> None:
     """Dense and pruned, on the report's own images: answers differ where processors round otherwise, no more."""
+    from sait_deploy.artifacts.manifest import WeightsSource
     from sait_deploy.evaluation.evaluate import evaluate_model
     from sait_deploy.evaluation.options import EvaluateOptions
-    from sait_deploy.manifest import WeightsSource
-    from sait_deploy.zoo import WeightsRequest, load_model
+    from sait_deploy.models.registry import WeightsRequest, load_model
 
     said = json.loads(demo.REPORT.read_text(encoding="utf-8"))["held_out"]
     model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine
 from tests.engine.cases import ONE_TARGET, builder_version

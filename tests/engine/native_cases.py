@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sait_deploy.engine.native import Talk, build
+from sait_deploy.engine.builder import Talk, build
 from sait_deploy.engine.request import BuildRequest, Event, PartAnswer
 from tests.engine.cases import TRT, attention_graph, request_for
 

@@ -12,17 +12,17 @@ import onnx.inliner
 import pytest
 from onnx import numpy_helper
 
-from sait_deploy.artifact import MODEL_FILE, Artifact, open_artifact, sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, open_artifact, sha256_of
+from sait_deploy.artifacts.manifest import FEATURES, Form, Outputs, Precision
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, engine_folders, open_engine
 from sait_deploy.engine.options import BatchRange, EngineOptions, FusionChoice, PluginChoice, Portability
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trtexec import INPUTS_FOLDER
 from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, SaitError
-from sait_deploy.export_plan import ExportOptions
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
-from sait_deploy.exporting import export
-from sait_deploy.manifest import FEATURES, Form, Outputs, Precision
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export
 from tests.engine.cases import ONE_TARGET, RTX, TARGET, builder_version, copied_engine, files_of
 from tests.exported import POINTS, TinyExport, copied, graph_of, with_graph
 from tests.tiny import small_vit

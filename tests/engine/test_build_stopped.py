@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, engine_folders, open_engine
 from sait_deploy.engine.options import EngineOptions
 from sait_deploy.errors import EngineError, StorageError
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export
 from tests.engine.cases import ONE_TARGET, builder_version, files_of, workers
 from tests.exported import TinyExport, copied
 from tests.tiny import small_vit

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sait_deploy.artifact import MANIFEST_FILE, MODEL_FILE, Artifact, open_artifact
-from sait_deploy.cuda import Device
+from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact, open_artifact
+from sait_deploy.engine.cuda import Device
 from sait_deploy.engine.folder import (
     ENGINES_FOLDER,
     Engine,

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.engine.options import BatchRange, BuilderName
 from sait_deploy.engine.profiles import PartName, Profile, Range, Shape, choose_profile, parts_of, profiles
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, TOKENS
-from sait_deploy.manifest import Manifest
-from sait_deploy.schedule import most_images
+from sait_deploy.tokens import most_images
 from tests.engine.cases import RTX, TRT, adaptive_manifest
 from tests.exported import draft
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.options import BatchRange, BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trtexec import trtexec_commands, write_inputs
-from sait_deploy.manifest import Manifest
-from sait_deploy.runtime.engine_plan import EnginePlan
+from sait_deploy.runtime.engine_buffers import EnginePlan
 from tests.engine.cases import RTX, TRT, adaptive_manifest, engine_manifest
 from tests.exported import draft
 

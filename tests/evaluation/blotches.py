@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sait_deploy.dataset import Dataset
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.evaluation.results import Evaluation, Row
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.preprocess import preprocess
-from sait_deploy.zoo import LoadedModel, describe
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import preprocess
+from sait_deploy.models.registry import LoadedModel, describe
 from tests.tiny import small_vit
 
 IMAGES = 40

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.runtime import Runner, RunOptions, load
 from tests.evaluation.tunings import COUNT, draw
 from tests.exported import TinyExport

@@ -16,7 +16,7 @@ from sait_deploy.evaluation.results import (
     Row,
     Stratum,
 )
-from sait_deploy.schedule import Geometry, OperatingPoint, dense_macs, pruned_macs
+from sait_deploy.tokens import Geometry, OperatingPoint, dense_macs, pruned_macs
 
 IMAGES: Final = 2000
 DENSE_TOP1: Final = 97.25

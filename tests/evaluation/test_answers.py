@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from sait_deploy.dataset import Dataset
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
 from sait_deploy.evaluation import answers as answers_module
 from sait_deploy.evaluation.answers import Answers, Collector, collect
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.subjects import Identity, Subject
-from sait_deploy.preprocess import CropMode, ImageLike, Interpolation, Preprocessing, open_image, preprocess
-from sait_deploy.schedule import Geometry, OperatingPoint, pruned_macs
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import CropMode, ImageLike, Interpolation, Preprocessing, open_image, preprocess
+from sait_deploy.tokens import Geometry, OperatingPoint, pruned_macs
 
 GEOMETRY = Geometry(
     depth=2,

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from sait_deploy import demo
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import mass_point
 from sait_deploy.bench.jsonform import to_json
-from sait_deploy.bench.suite import BenchOptions, bench
+from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
-from sait_deploy.evaluation.matching import Measured, read_bench_times
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Basis, Evaluation
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.points import mass_point
-from sait_deploy.schedule import Score
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
+from sait_deploy.evaluation.rivals import Measured, read_bench_times
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+from sait_deploy.tokens import Score
 from tests.evaluation.blotches import labelled_by, noise, row_of, small
-from tests.evaluation.test_matching import report_of
+from tests.evaluation.test_rivals import report_of
 from tests.exported import IMAGE_SIZE, TinyExport
 from tests.tiny import HALF, randomised, save_weights
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.bench.stats import WARNING
-from sait_deploy.dataset import Dataset
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Basis, Kind, from_json, to_json
 from sait_deploy.evaluation.stats import paired_difference
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.models import AdaptivePruning, PrunableViT
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.preprocess import preprocess
-from sait_deploy.schedule import Score, dense_macs, pruned_macs
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import preprocess
+from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.tokens import Score, dense_macs, pruned_macs
 from tests.evaluation.blotches import IMAGES, grouped, labelled_by, noise, row_of, small
 from tests.tiny import HALF
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.artifacts.folder import Artifact, open_artifact
+from sait_deploy.artifacts.points import mass_point
 from sait_deploy.bench.stats import WARNING
-from sait_deploy.dataset import Dataset
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.models import AdaptivePruning, PrunableViT
-from sait_deploy.points import mass_point
-from sait_deploy.preprocess import preprocess
+from sait_deploy.images.dataset import Dataset
+from sait_deploy.images.preprocess import preprocess
+from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
 from sait_deploy.runtime import RuntimeName, load
 from tests.evaluation.blotches import labelled_by, noise, row_of
 from tests.exported import TinyExport
@@ -149,10 +149,10 @@ def test_an_artifact_is_evaluated_without_torch(tiny_adaptive: Artifact) -> None
     code = f"""{BLOCKED}
 from decimal import Decimal
 import numpy as np
-from sait_deploy.artifact import open_artifact
-from sait_deploy.dataset import Dataset
+from sait_deploy.artifacts.folder import open_artifact
+from sait_deploy.images.dataset import Dataset
 from sait_deploy.evaluation.evaluate import EvaluateOptions, evaluate_artifact
-from sait_deploy.points import mass_point
+from sait_deploy.artifacts.points import mass_point
 
 images = list(np.random.default_rng(0).integers(0, 255, (6, 96, 96, 3), np.uint8))
 options = EvaluateOptions(points=(mass_point(0.6),), densities=(Decimal("0.5"),), controls=(Decimal("0.5"),))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sait_deploy.dataset import folder_dataset
+from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.schedule import Score
+from sait_deploy.images.dataset import folder_dataset
+from sait_deploy.tokens import Score
 from tests.evaluation.blotches import grouped, noise, small
 from tests.tiny import HALF
 

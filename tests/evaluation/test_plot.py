@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Estimate, Evaluation, Kind, Row
-from sait_deploy.schedule import dense_macs
+from sait_deploy.tokens import dense_macs
 from tests.evaluation.sample import (
     DENSE_TOP1,
     DIGITS,

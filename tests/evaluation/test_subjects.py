@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import PointChoice, PointRequest, mass_point
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.rows import of_density, of_point, of_size
-from sait_deploy.evaluation.sources import DENSE
-from sait_deploy.evaluation.subjects import RunnerSubject
-from sait_deploy.evaluation.torch_subjects import (
+from sait_deploy.evaluation.controls import (
     Control,
     DenseTorch,
     LowerResolution,
@@ -25,12 +23,14 @@ from sait_deploy.evaluation.torch_subjects import (
     resized,
     resized_preprocessing,
 )
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.models import PrunableViT, Traced, geometry_of
-from sait_deploy.points import PointChoice, PointRequest, mass_point
+from sait_deploy.evaluation.results import Kind
+from sait_deploy.evaluation.rows import of_density, of_point, of_size
+from sait_deploy.evaluation.sources import DENSE
+from sait_deploy.evaluation.subjects import RunnerSubject
+from sait_deploy.models.prunable_vit import PrunableViT, Traced, geometry_of
+from sait_deploy.models.registry import describe
 from sait_deploy.runtime import RuntimeName, load
-from sait_deploy.schedule import Score, dense_macs, pruned_macs
-from sait_deploy.zoo import describe
+from sait_deploy.tokens import Score, dense_macs, pruned_macs
 from tests.exported import TinyExport
 from tests.tiny import (
     FAMILIES,

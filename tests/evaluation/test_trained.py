@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.trained import beyond_training
-from sait_deploy.points import PointRequest, mass_point
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.models.weights import SparseTraining
+from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.options import DensityRange, MassRange, TrainOptions
-from sait_deploy.training.plan import point_in_step
-from sait_deploy.weights import SparseTraining
+from sait_deploy.training.steps import point_in_step
 from tests.evaluation.blotches import noise, small
 from tests.tiny import HALF
 

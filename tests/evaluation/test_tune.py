@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import timm
 
-from sait_deploy.artifact import MANIFEST_FILE, Artifact, open_artifact
+from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, open_artifact
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import mass_point
+from sait_deploy.artifacts.tuned_points import Measure, read_points
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.splits import SplitOptions, make_splits
-from sait_deploy.evaluation.trials import Trial
 from sait_deploy.evaluation.tune import tune
-from sait_deploy.evaluation.tuning import Outcome, TuneOptions
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.points import mass_point
+from sait_deploy.evaluation.tune_results import Outcome, TuneOptions
+from sait_deploy.evaluation.tune_splits import SplitOptions, make_splits
+from sait_deploy.evaluation.tune_trials import Trial
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.runtime import Runner, RunOptions, load
-from sait_deploy.schedule import OperatingPoint, pruned_macs
-from sait_deploy.tuned import Measure, read_points
-from sait_deploy.zoo import WeightsRequest, load_model
+from sait_deploy.tokens import OperatingPoint, pruned_macs
 from tests.evaluation.tunings import COUNT, EXPORTED, GRID, LIMIT, answers, draw, options
 from tests.exported import CLASSES, IMAGE_SIZE
 from tests.tiny import randomised, save_weights

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.evaluation.splits import SplitOptions
-from sait_deploy.evaluation.trials import Family
 from sait_deploy.evaluation.tune import tune
-from sait_deploy.evaluation.tuning import Search, TuneOptions
+from sait_deploy.evaluation.tune_results import Search, TuneOptions
+from sait_deploy.evaluation.tune_splits import SplitOptions
+from sait_deploy.evaluation.tune_trials import Family
 from sait_deploy.runtime import RuntimeName
 from tests.evaluation.tunings import EXPORTED, draw, options
 from tests.exported import TinyExport

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
-from sait_deploy.evaluation.search import plan_search
-from sait_deploy.evaluation.trials import Family, candidates
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.evaluation.tune import tune
-from sait_deploy.evaluation.tuning import Outcome, Search
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.evaluation.tune_results import Outcome, Search
+from sait_deploy.evaluation.tune_search import plan_search
+from sait_deploy.evaluation.tune_trials import Family, candidates
+from sait_deploy.tokens import OperatingPoint, Score
 from tests.evaluation.tunings import EXPORTED, options
 
 

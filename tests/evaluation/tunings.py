@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sait_deploy.evaluation.splits import SplitOptions
-from sait_deploy.evaluation.tuning import TuneOptions
+from sait_deploy.evaluation.tune_results import TuneOptions
+from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.runtime import Runner
-from sait_deploy.schedule import OperatingPoint
+from sait_deploy.tokens import OperatingPoint
 from tests.exported import IMAGE_SIZE, POINTS
 
 GRID = (0.999, 0.99, 0.95, 0.9, 0.8, 0.6)

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES, Outputs, Precision
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish
 from sait_deploy.exporters.names import KEEP_LIMITS, MASS
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
-from sait_deploy.manifest import COUNTS, FEATURES, Outputs, Precision
-from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT, Pruning
-from sait_deploy.points import BatchPoint
-from sait_deploy.schedule import Score
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
+from sait_deploy.tokens import Score
 from tests.tiny import family, small_vit
 
 OPSET: Final = 20

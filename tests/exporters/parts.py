@@ -11,6 +11,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sait_deploy.artifacts.manifest import Outputs, Precision
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.cut import Parts, cut
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.lower_tensorrt import lower_tensorrt
@@ -26,9 +28,7 @@ from sait_deploy.exporters.names import (
     LowerOptions,
     SelectionForm,
 )
-from sait_deploy.manifest import Outputs, Precision
-from sait_deploy.models import AdaptivePruning, Pruning
-from sait_deploy.points import BatchPoint
+from sait_deploy.models.prunable_vit import AdaptivePruning, Pruning
 from tests.exporters.graphs import ADAPTIVE, OPSET, Opened, finished
 
 SEAM = (TOKENS, ROWS, CU_SEQLENS, GUARD, KEPT, LANES)

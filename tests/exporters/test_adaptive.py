@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from sait_deploy.artifacts.manifest import Outputs, Precision
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.manifest import Outputs, Precision
-from sait_deploy.models import AdaptivePruning, PrunableViT, Traced
+from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Traced
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.points import BatchPoint
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 from tests.exporters.graphs import OPSET, SELECTION, Opened, before_last, feeds, finished, vit_named, with_outputs
 from tests.tiny import FAMILIES, images_for, relative_difference
 

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from timm.models.vision_transformer import VisionTransformer
 
+from sait_deploy.artifacts.manifest import Precision
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.manifest import Precision
-from sait_deploy.models import AdaptivePruning
-from sait_deploy.points import BatchPoint
-from sait_deploy.schedule import Score
+from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.tokens import Score
 from tests.exporters.graphs import (
     ADAPTIVE,
     OPSET,

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from sait_deploy.artifacts.manifest import FEATURES, Outputs, Precision
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.cut import Parts, cut
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMPORTANCE, KEPT, LANES, ROWS, TOKENS
-from sait_deploy.manifest import FEATURES, Outputs, Precision
-from sait_deploy.models import AdaptivePruning
+from sait_deploy.models.prunable_vit import AdaptivePruning
 from sait_deploy.plugins.spec import DOMAIN
-from sait_deploy.points import BatchPoint
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 from tests.exporters.graphs import (
     ADAPTIVE,
     PRUNING,

@@ -14,10 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
-from sait_deploy.manifest import Precision
-from sait_deploy.models import FixedPruning, Pruning
+from sait_deploy.models.prunable_vit import FixedPruning, Pruning
 from tests.exporters.graphs import (
     ADAPTIVE,
     METADATA,

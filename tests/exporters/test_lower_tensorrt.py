@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from sait_deploy.artifacts.manifest import COUNTS, Precision
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.lower_tensorrt import OPSET, fused_attention, lower_tensorrt
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
-from sait_deploy.manifest import COUNTS, Precision
-from sait_deploy.models import Pruning
+from sait_deploy.models.prunable_vit import Pruning
 from sait_deploy.plugins.spec import DOMAIN, TENSORRT_NAMESPACE
 from tests.exporters.graphs import PRUNING, Opened, copied, finished, kinds, nodes, vit_named
 from tests.exporters.lowerings import CASES, batch, made, original

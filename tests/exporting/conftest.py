@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 
 import sait_deploy
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Outputs, WeightsSource
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import Outputs, WeightsSource
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from tests.exported import POINTS
 from tests.exporting.exports import SMALL, smallest, to
 from tests.tiny import HALF, small_vit

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from sait_deploy.artifact import GOLDEN_FILE, Artifact
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.manifest import Precision, WeightsSource
-from sait_deploy.preprocess import normalised
+from sait_deploy.artifacts.folder import GOLDEN_FILE, Artifact
+from sait_deploy.artifacts.manifest import Precision, WeightsSource
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.images.preprocess import normalised
+from sait_deploy.models.registry import LoadedModel, describe
 from sait_deploy.runtime import RunOptions
-from sait_deploy.schedule import Score
-from sait_deploy.zoo import LoadedModel, describe
+from sait_deploy.tokens import Score
 from tests.tiny import HALF, randomised, small_vit
 
 ONE_THREAD = RunOptions(threads=1)

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sait_deploy.artifact import Artifact, Workspace, open_artifact
-from sait_deploy.dataset import shipped_dataset
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Form, Outputs, Precision, TensorInfo
+from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.errors import InvalidArgument, ModelError, StorageError
-from sait_deploy.export_plan import ExportOptions, plan_exports
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.exporting import export, export_model
-from sait_deploy.manifest import Form, Outputs, Precision, TensorInfo
-from sait_deploy.models import AdaptivePruning
-from sait_deploy.parity import batches_of
-from sait_deploy.points import PointRequest, mass_point
+from sait_deploy.exporting.parity import batches_of
+from sait_deploy.exporting.plan import ExportOptions, plan_exports
+from sait_deploy.exporting.stage import export, export_model
+from sait_deploy.images.dataset import shipped_dataset
+from sait_deploy.models.prunable_vit import AdaptivePruning
 from sait_deploy.runtime import load
-from sait_deploy.schedule import OperatingPoint, Score, dense_macs, pruned_macs
+from sait_deploy.tokens import OperatingPoint, Score, dense_macs, pruned_macs
 from tests.exported import POINTS, TinyExport, copied, graph_of
 from tests.exporting.exports import ONE_THREAD, check_golden, described, names, smallest, to
 from tests.tiny import HALF, random_batch, small_vit

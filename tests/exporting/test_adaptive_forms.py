@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.exporters import finish as finish_module
-from sait_deploy.exporting import export
+from sait_deploy.exporting.stage import export
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.runtime import load
 from tests.exported import POINTS, graph_of

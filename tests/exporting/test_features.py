@@ -11,12 +11,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import FEATURES
 from sait_deploy.errors import ParityError
-from sait_deploy.manifest import FEATURES
-from sait_deploy.parity import ParityImages, check_parity
+from sait_deploy.exporting.parity import ParityImages, check_parity
+from sait_deploy.models.registry import LoadedModel
 from sait_deploy.runtime import load
-from sait_deploy.zoo import LoadedModel
 from tests.exported import copied, graph_of, reference, with_graph
 from tests.exporting.exports import ONE_THREAD, check_golden
 from tests.tiny import random_batch

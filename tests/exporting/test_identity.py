@@ -13,14 +13,14 @@ import pytest
 from timm.layers import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 
-from sait_deploy.artifact import LAST_EXPORT_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import ArtifactError, StorageError
-from sait_deploy.export_plan import ExportOptions, plan_exports
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.exporting import export
-from sait_deploy.manifest import Precision
-from sait_deploy.schedule import Score
-from sait_deploy.zoo import LoadedModel
+from sait_deploy.exporting.plan import ExportOptions, plan_exports
+from sait_deploy.exporting.stage import export
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.tokens import Score
 from tests.exported import TinyExport, fill
 from tests.exporting.exports import HALVES, described, names, smallest, to
 from tests.tiny import HALF, randomised, small_vit

@@ -12,10 +12,10 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from sait_deploy.artifact import LAST_EXPORT_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import ModelError, StorageError
-from sait_deploy.exporting import export
-from sait_deploy.manifest import Precision
+from sait_deploy.exporting.stage import export
 from tests.exported import TinyExport, copied
 from tests.exporting.exports import SMALL, names, smallest, to
 from tests.tiny import HALF

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sait_deploy.artifacts.manifest import AccuracyStatus
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import PARITY_IMAGES, export
-from sait_deploy.manifest import AccuracyStatus
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import PARITY_IMAGES, export
 from sait_deploy.runtime import load
 from tests.exporting.exports import ONE_THREAD, kept_at_default, names, smallest, to
 from tests.tiny import HALF, random_batch

@@ -11,15 +11,15 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from sait_deploy.export_plan import ExportOptions, plan_exports
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
-from sait_deploy.points import mass_point
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.points import mass_point
+from sait_deploy.exporting.plan import ExportOptions, plan_exports
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.runtime import load
-from sait_deploy.schedule import Score
-from sait_deploy.weights import SparseTraining, metadata_of
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
+from sait_deploy.tokens import Score
 from tests.exporting.exports import ONE_THREAD
 from tests.tiny import HALF, random_batch, randomised
 

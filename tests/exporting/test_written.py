@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from sait_deploy import demo
-from sait_deploy.artifact import LAST_EXPORT_FILE, MODEL_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, MODEL_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import AccuracyStatus, Form, KeptInfo, Precision, WeightsSource
 from sait_deploy.errors import ArtifactError
-from sait_deploy.export_plan import DEFAULT_OPTIONS, ExportOptions, plan_exports
 from sait_deploy.exporters import finish as finish_module
-from sait_deploy.exporting import PARITY_IMAGES, export, export_model
-from sait_deploy.manifest import AccuracyStatus, Form, KeptInfo, Precision, WeightsSource
-from sait_deploy.models import FixedPruning
-from sait_deploy.preprocess import normalised
+from sait_deploy.exporting.plan import DEFAULT_OPTIONS, ExportOptions, plan_exports
+from sait_deploy.exporting.stage import PARITY_IMAGES, export, export_model
+from sait_deploy.images.preprocess import normalised
+from sait_deploy.models.prunable_vit import FixedPruning
+from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.runtime import load
-from sait_deploy.schedule import dense_macs, pruned_macs
-from sait_deploy.zoo import WeightsRequest, load_model
+from sait_deploy.tokens import dense_macs, pruned_macs
 from tests.exported import IMAGE_SIZE, TinyExport, graph_of
 from tests.exporting.exports import HALVES, ONE_THREAD, described, kept_at_default, names, smallest, to
 from tests.tiny import HALF, random_batch

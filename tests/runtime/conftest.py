@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.folder import Engine
 from sait_deploy.runtime import Runner, RuntimeName, load
 from tests.exported import TinyExport

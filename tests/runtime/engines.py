@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from sait_deploy import cuda
+from sait_deploy.engine import cuda
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine, write_engine_manifest
 from sait_deploy.engine.lowering import lower_parts, lowering_of

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.points import PointChoice
 from sait_deploy.runtime import Runner, load
 from tests.exported import CLASSES, POINTS, TinyExport
 from tests.runtime.cases import ONE_THREAD, PATCHES, SHAPE

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.points import PointChoice
 from sait_deploy.runtime import Runner, load
 from tests.exported import IMAGE_SIZE, TinyExport, change_weight, copied, graph_of, with_graph
 from tests.runtime.cases import GOOD, ONE_THREAD, RUNTIMES, SHAPE

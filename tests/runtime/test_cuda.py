@@ -12,12 +12,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from sait_deploy.artifact import MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.manifest import Form, Precision
+from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, fused_attention
-from sait_deploy.manifest import Form, Precision
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.points import PointChoice, resolve
 from sait_deploy.runtime import Runner, RuntimeName, load
 from sait_deploy.runtime.onnxruntime import model_for, model_with_selection, open_session
 from tests.exported import TinyExport, copied, graph_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.errors import MissingDependency
 from tests.exported import TinyExport
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.runtime import Output, Runner
 from sait_deploy.runtime.base import predictions

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import Artifact
-from sait_deploy.cuda import device, find_device
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Form
+from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.engine.build import build_engine
+from sait_deploy.engine.cuda import device, find_device
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable, SaitError
-from sait_deploy.manifest import Form
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.points import PointChoice, resolve
 from sait_deploy.runtime import Runner, RuntimeName, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE

@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.engine.options import BuilderName
 from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import InvalidArgument, ModelError, RuntimeUnavailable
 from sait_deploy.exporters.names import KEPT
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.points import PointChoice, resolve
 from sait_deploy.runtime import RuntimeName, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.runtime import Runner, RuntimeName, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE

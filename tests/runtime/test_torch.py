@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sait_deploy.artifact import Artifact
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import ArtifactError, ModelError, RuntimeUnavailable
-from sait_deploy.manifest import WeightsSource
 from sait_deploy.runtime import RunOptions, load
 from tests.exported import TinyExport
 from tests.runtime.cases import GOOD, ONE_THREAD

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifact import GOLDEN_FILE
-from sait_deploy.golden import Golden, write_golden
+from sait_deploy.artifacts.folder import GOLDEN_FILE
+from sait_deploy.artifacts.golden import Golden, write_golden
 
 SAMPLE: Final = Path(__file__).parent.parent.parent / "samples" / "cpp_engine"
 DOUBLE: Final = Path(__file__).parent / "tensorrt_double"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sait_deploy.artifact import GOLDEN_FILE
-from sait_deploy.golden import write_golden
+from sait_deploy.artifacts.folder import GOLDEN_FILE
+from sait_deploy.artifacts.golden import write_golden
 from tests.exported import TinyExport
 from tests.samples.cpp_parts import (
     COMPILE,

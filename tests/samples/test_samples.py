@@ -16,12 +16,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from sait_deploy import demo
-from sait_deploy.artifact import Artifact, open_artifact
+from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.cli.train import command as train_command
-from sait_deploy.dataset import PHOTOGRAPHS
-from sait_deploy.preprocess import list_images
-from sait_deploy.schedule import Score
-from sait_deploy.weights import SparseTraining, read_training
+from sait_deploy.images.dataset import PHOTOGRAPHS
+from sait_deploy.images.preprocess import list_images
+from sait_deploy.models.weights import SparseTraining, read_training
+from sait_deploy.tokens import Score
 from tests.exported import TinyExport
 from tests.tiny import save_weights
 

@@ -16,8 +16,10 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.schedule import Score
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.models.registry import LoadedModel, describe
+from sait_deploy.models.weights import read_state_dict
+from sait_deploy.tokens import Score
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.options import (
     Alternation,
@@ -32,8 +34,6 @@ from sait_deploy.training.options import (
     TrainOptions,
 )
 from sait_deploy.training.train import TrainResult, train
-from sait_deploy.weights import read_state_dict
-from sait_deploy.zoo import LoadedModel, describe
 from tests.tiny import FAMILIES, family, randomised, small_vit
 
 EPOCHS: Final = 3

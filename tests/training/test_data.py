@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from sait_deploy import demo
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.demo.data import Split, compose_many
 from sait_deploy.errors import ImageError, InvalidArgument, SaitError
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.preprocess import normalised, preprocess
+from sait_deploy.images.preprocess import normalised, preprocess
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.training.data import (
     VALIDATION_SEED,
     EpochSampler,
@@ -26,7 +27,6 @@ from sait_deploy.training.data import (
     open_data,
 )
 from sait_deploy.training.options import Augmentation, DataOptions
-from sait_deploy.zoo import LoadedModel, WeightsRequest, load_model
 from tests.training.small import COLOURS, small_model, square_folder, squares
 
 

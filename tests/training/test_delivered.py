@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from sait_deploy import runtime
-from sait_deploy.export_plan import ExportOptions
-from sait_deploy.exporting import export_model
-from sait_deploy.manifest import WeightsSource
-from sait_deploy.models import FixedPruning, PrunableViT
-from sait_deploy.preprocess import list_images, preprocess
-from sait_deploy.schedule import Score
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.exporting.plan import ExportOptions
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.images.preprocess import list_images, preprocess
+from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.registry import WeightsRequest, load_model
+from sait_deploy.models.weights import SparseTraining
+from sait_deploy.tokens import Score
 from sait_deploy.training.options import DensityRange, Head
 from sait_deploy.training.train import train
-from sait_deploy.weights import SparseTraining
-from sait_deploy.zoo import WeightsRequest, load_model
 from tests.tiny import HALF
 from tests.training.small import COLOURS, options, quiet
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sait_deploy.models.weights import read_state_dict
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.state import CURVE_FILE, LOG_JSON, WEIGHTS_FILE, read_state
-from sait_deploy.weights import read_state_dict
 from tests.cli.calls import child_environment
 from tests.training.small import assert_same_weights, untimed
 

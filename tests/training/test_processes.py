@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sait_deploy.models import FixedPruning, PrunableViT
-from sait_deploy.preprocess import list_images, preprocess
+from sait_deploy.images.preprocess import list_images, preprocess
+from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.weights import load_weights
 from sait_deploy.training.state import WEIGHTS_FILE, read_state
-from sait_deploy.weights import load_weights
 from tests.cli.calls import child_environment
 from tests.training.each_process import VALIDATION_IMAGES
 from tests.training.small import VARIANTS, assert_same_weights, small_model

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sait_deploy.errors import InvalidArgument, TrainingError
-from sait_deploy.schedule import Score
+from sait_deploy.tokens import Score
 from sait_deploy.training.options import (
     Alternation,
     Augmentation,

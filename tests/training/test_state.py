@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from sait_deploy.errors import StorageError, TrainingError
-from sait_deploy.schedule import Score
+from sait_deploy.models.weights import SparseTraining, read_class_names, read_state_dict, read_training
+from sait_deploy.tokens import Score
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.state import (
     CURVE_FILE,
@@ -27,7 +28,6 @@ from sait_deploy.training.state import (
     read_state,
     save_state,
 )
-from sait_deploy.weights import SparseTraining, read_class_names, read_state_dict, read_training
 
 ENTRY = LogEntry(1, 10, 5, 0.7, 5e-5, 2.0, 1.5, 0.25, 0.25, 20.0, 17.5, 0.3, 3.0, 53.3)
 TRAINING = SparseTraining(Score.MEAN, 1, 0.3, 1.0)

@@ -13,12 +13,12 @@ from accelerate import DistributedType
 from torch import Tensor
 
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError, StorageError, TrainingError
-from sait_deploy.training.engine import check_parallelism
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.models.weights import read_state_dict
+from sait_deploy.training.loop import check_parallelism
 from sait_deploy.training.options import Amp, Distillation
 from sait_deploy.training.state import LOG_JSON, WEIGHTS_FILE, read_state
 from sait_deploy.training.train import train
-from sait_deploy.weights import read_state_dict
-from sait_deploy.zoo import LoadedModel
 from tests.training.small import (
     EPOCHS,
     TEACHER,

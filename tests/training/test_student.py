@@ -10,8 +10,8 @@ from timm.layers import DropPath, PatchDropout
 from torch import Tensor
 
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.models import FixedPruning, PrunableViT
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.losses import importance_divergence
 from sait_deploy.training.student import Student, unfuse_on_cpu
 from tests.tiny import (

@@ -14,9 +14,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sait_deploy.models import AdaptivePruning, PrunableViT, Traced
+from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Traced
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.student import Student, unfuse_on_cpu
 from tests.tiny import family, images_for, importance_of, relative_difference, small_vit
 from tests.training.small import EXACT, FAMILY_SCORES, assert_same_gradients, gradients, masked

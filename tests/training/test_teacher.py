@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.preprocess import CropMode, Interpolation, Preprocessing, normalised
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing, normalised
+from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation
 from sait_deploy.training.student import Student

@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models import AdaptivePruning, FixedPruning, PrunableViT
-from sait_deploy.preprocess import list_images, preprocess
-from sait_deploy.schedule import OperatingPoint, Score
+from sait_deploy.images.preprocess import list_images, preprocess
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.models.weights import SparseTraining, load_weights, read_class_names, read_training, sha256_of_weights
+from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.data import open_data
-from sait_deploy.training.engine import Engine
+from sait_deploy.training.loop import Engine
 from sait_deploy.training.options import Alternation, DensityRange, Distillation, MassRange
 from sait_deploy.training.recipe import make_optimizer, make_schedule
 from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state
 from sait_deploy.training.train import train
-from sait_deploy.weights import SparseTraining, load_weights, read_class_names, read_training, sha256_of_weights
-from sait_deploy.zoo import LoadedModel
 from tests.training.small import (
     COLOURS,
     TEACHER,

@@ -1,0 +1,285 @@
+"""Artifact folders: written whole or not at all, and checked before anything in them is used.
+
+An artifact is written beside its place, hashed, and put there by rename; an older one is renamed aside first. What a
+crash leaves behind is put right at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.errors import ArtifactError, SaitError, StorageError
+from sait_deploy.artifacts.golden import Golden, read_golden
+from sait_deploy.artifacts.manifest import Manifest, from_json, to_json
+from sait_deploy.artifacts.tuned_points import with_points
+
+MODEL_FILE: Final = "model.onnx"
+MANIFEST_FILE: Final = "manifest.json"
+GOLDEN_FILE: Final = "golden.npz"
+LAST_EXPORT_FILE: Final = "last-export.json"
+_PARTIAL, _ASIDE = ".partial-", ".aside-"
+_WRITING: Final[set[Path]] = set()
+"""What this process is writing: anything else of its number is left from an earlier process that had the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An artifact folder whose manifest has been read and whose files match it."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.path / MODEL_FILE
+
+    def golden(self) -> Golden:
+        """Reads the golden file.
+
+        Raises:
+            ArtifactError: it lacks an array, or is damaged.
+        """
+        return read_golden(self.path / GOLDEN_FILE)
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Opens an artifact folder after checking its files against its manifest.
+
+    Returns:
+        The artifact; its manifest also has the points that were tuned after the export, behind those of the export.
+
+    Raises:
+        ArtifactError: the folder, its manifest or a file is missing, a file is not what the manifest says, or a tuned
+            point beside it cannot be one of this artifact.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST_FILE).is_file():
+        what = "has no manifest.json" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
+        raise ArtifactError(f"artifact {folder} {what}", "make one with: sait-deploy export")
+    try:
+        manifest = from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{folder / MANIFEST_FILE} cannot be read ({error})", "export again") from None
+    for required in (MODEL_FILE, GOLDEN_FILE):
+        if required not in manifest.files:
+            raise ArtifactError(f"the manifest of {folder} does not list {required}", "export again")
+    for name, expected in manifest.files.items():
+        check_file(folder, name, expected, "export again")
+    artifact = Artifact(folder, with_points(folder, manifest))
+    _check_external_data(artifact)
+    return artifact
+
+
+def check_file(folder: Path, name: str, expected: str, again: str) -> None:
+    """Checks a file against what a manifest says of it.
+
+    Args:
+        folder: where the manifest lies.
+        name: the file's name in it.
+        expected: SHA-256 of its bytes.
+        again: how such files are made anew.
+
+    Raises:
+        ArtifactError: it is missing, a link, empty or another file.
+    """
+    file = folder / name
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ArtifactError(f"the manifest of {folder} lists {name!r}, which is not a plain file name", again)
+    if not file.is_file():
+        raise ArtifactError(f"{file} is missing", again)
+    status = file.lstat()
+    if file.is_symlink() or status.st_nlink > 1:
+        raise ArtifactError(f"{file} is a link", "copy the artifact's files as files")
+    if status.st_size == 0:
+        raise ArtifactError(f"{file} is empty", again)
+    found = sha256_of(file)
+    if found != expected:
+        raise ArtifactError(
+            f"{file} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…",
+            f"it was changed or cut short since: {again}",
+        )
+
+
+def _check_external_data(artifact: Artifact) -> None:
+    """Refuses weights in a file that the manifest does not list: only those listed have been checked."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    try:
+        model = onnx.load(str(artifact.model_path), load_external_data=False)
+    except Exception as error:  # protobuf's own kinds of error
+        raise ArtifactError(f"{artifact.model_path} is no ONNX model ({error})", "export again") from None
+    for tensor in _get_all_tensors(model):
+        if uses_external_data(tensor) and (place := ExternalDataInfo(tensor).location) not in artifact.manifest.files:
+            raise ArtifactError(
+                f"{artifact.model_path} keeps weights in {place!r}, which its manifest does not list", "export again"
+            )
+
+
+@contextlib.contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turns the operating system's refusals to write under ``place`` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left to write under {place}", "free some, or write elsewhere") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StorageError(f"cannot write under {place}: {reason}", "allow it, or write elsewhere") from error
+
+
+class Workspace:
+    """A folder of artifacts.
+
+    Args:
+        root: the folder; made when the first artifact is written.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def prepare(self) -> None:
+        """Makes the folder, checks that it can be written to, and puts right what a crash left.
+
+        Raises:
+            StorageError: it cannot be made or written to.
+        """
+        with storage_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f"{_PARTIAL}probe@{os.getpid()}"
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
+            self.recover()
+
+    def recover(self) -> None:
+        """Restores artifacts that a crash left renamed aside, and removes partial ones of processes that ended."""
+        if not self.root.is_dir():
+            return
+        for aside in filter(_left_over, self.root.glob(f"{_ASIDE}*")):
+            place = self.root / aside.name.removeprefix(_ASIDE).rpartition("@")[0]
+            if place.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(place)
+        for partial in filter(_left_over, self.root.glob(f"{_PARTIAL}*")):
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+
+    def artifacts(self) -> list[Path]:
+        """Returns the folders that hold a manifest, by name."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p for p in self.root.iterdir() if not p.name.startswith(".") and (p / MANIFEST_FILE).is_file())
+
+    def find(self, artifact_id: str) -> Path | None:
+        """Returns the folder of the artifact with this id; manifests that cannot be read are passed over."""
+        for folder in self.artifacts():
+            with contextlib.suppress(SaitError, OSError, UnicodeDecodeError):
+                if from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8")).id == artifact_id:
+                    return folder
+        return None
+
+    def place_for(self, name: str, artifact_id: str) -> Path:
+        """Returns the folder for an artifact: its readable name, made unique where another export has that name."""
+        existing = self.find(artifact_id)
+        if existing is not None:
+            return existing
+        place = self.root / name
+        return place if not place.exists() else self.root / artifact_id
+
+    @contextlib.contextmanager
+    def writing(self, place: Path) -> Iterator[Path]:
+        """Yields an empty folder beside ``place``; when the block ends without an error, it takes that place.
+
+        Raises:
+            StorageError: something could not be written.
+        """
+        partial = self.root / f"{_PARTIAL}{place.name}@{os.getpid()}"
+        aside = self.root / f"{_ASIDE}{place.name}@{os.getpid()}"
+        mine = {partial.resolve(), aside.resolve()}
+        _WRITING.update(mine)
+        try:
+            with storage_errors(self.root):
+                partial.mkdir(parents=True)
+                yield partial
+                if place.exists():
+                    place.rename(aside)
+                partial.rename(place)
+        except BaseException:
+            with storage_errors(self.root):
+                if aside.exists() and not place.exists():
+                    aside.rename(place)
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if place.exists():
+                    shutil.rmtree(aside, ignore_errors=True)
+            _WRITING.difference_update(mine)
+
+    def record_last_export(self, places: Iterable[Path]) -> None:
+        """Remembers what was exported last, the baseline first."""
+        text = json.dumps([place.name for place in places]) + "\n"
+        with storage_errors(self.root):
+            temporary = self.root / f"{_PARTIAL}{LAST_EXPORT_FILE}@{os.getpid()}"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.root / LAST_EXPORT_FILE)
+
+    def last_export(self, make: str = "sait-deploy export") -> list[Path]:
+        """Returns the folders of the last export, the baseline first.
+
+        Args:
+            make: command to advise where there is none.
+
+        Raises:
+            ArtifactError: nothing was exported here.
+        """
+        try:
+            names = json.loads((self.root / LAST_EXPORT_FILE).read_text(encoding="utf-8"))
+            places = [self.root / str(name) for name in names]
+        except (OSError, ValueError, TypeError, RecursionError):
+            raise ArtifactError(f"nothing was exported to {self.root} yet", f"run: {make}") from None
+        return places
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes a manifest, flushed to disk: the last file of an artifact."""
+    with (folder / MANIFEST_FILE).open("w", encoding="utf-8") as file:
+        file.write(to_json(manifest))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _left_over(path: Path) -> bool:
+    process = path.name.rpartition("@")[2]
+    return path.resolve() not in _WRITING if process == str(os.getpid()) else not _alive(process)
+
+
+def _alive(process: str) -> bool:
+    if not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

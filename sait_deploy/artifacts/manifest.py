@@ -1,0 +1,268 @@
+"""What an artifact says of itself: the manifest's fields, and their JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sait_deploy.errors import ArtifactError
+from sait_deploy.artifacts.codec import Codec
+from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.tokens import Geometry, OperatingPoint, Score
+
+SCHEMA_VERSION: Final = 2
+FEATURES: Final = "token_features"
+"""Name of the output that holds the last block's tokens at full resolution."""
+
+COUNTS: Final = "counts"
+"""Name of the output that holds the tokens kept per image, prefix included."""
+
+_CODEC: Final = Codec("the manifest", "export again", SCHEMA_VERSION)
+
+
+class Form(StrEnum):
+    """Graph form of an artifact."""
+
+    DENSE = "dense"
+    """Nothing is pruned."""
+
+    DENSITY = "density"
+    """Every image keeps the same number of tokens."""
+
+    ADAPTIVE = "adaptive"
+    """Every image keeps its own number of tokens; the operating point is an input."""
+
+
+class Precision(StrEnum):
+    """Element type of the weights and of most activations."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    """LayerNorm, softmax and importance stay in fp32."""
+
+
+class Outputs(StrEnum):
+    """What a graph returns beside the token counts."""
+
+    LOGITS = "logits"
+    LOGITS_AND_FEATURES = "logits-and-features"
+    """Also the last block's tokens at full resolution, for dense tasks."""
+
+
+class WeightsSource(StrEnum):
+    """Where weights came from. None of these ever stands in for another."""
+
+    DEMO = "demo"
+    FILE = "file"
+    PRETRAINED = "pretrained"
+    RANDOM = "random"
+    MEMORY = "memory"
+
+
+class AccuracyStatus(StrEnum):
+    """What is known of an artifact's accuracy."""
+
+    MEASURED = "measured"
+    UNMEASURED = "unmeasured"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The model. ``labels`` holds one name per class where they are known; ``image_size`` is height, width."""
+
+    name: str
+    timm_class: str
+    parameters: int
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    classes: int
+    labels: tuple[str, ...] | None
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """The weights: their source, the file or hub name they came from, and SHA-256 over names, shapes, dtypes, bytes."""
+
+    source: WeightsSource
+    origin: str | None
+    sha256: str
+    trained_sparse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MacsInfo:
+    """Multiply-accumulates per image, those of the dense baseline, and dense over this."""
+
+    per_image: int
+    dense: int
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInfo:
+    """Patch tokens kept per image, over ``images`` images: mean, standard deviation, percentiles and the most."""
+
+    images: int
+    mean: float
+    sd: float
+    p5: float
+    p95: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointInfo:
+    """A named operating point: what it keeps, and its mean multiply-accumulates over the same images."""
+
+    name: str
+    point: OperatingPoint
+    kept: KeptInfo
+    macs: MacsInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PruningInfo:
+    """How tokens are chosen.
+
+    Attributes:
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+        density: the kept share of a density artifact, as a decimal; None for an adaptive one.
+        points: named points, the default first; of a density artifact, its only one.
+        importance: name of the graph's tensor that selection reads.
+        keep: name of the graph's tensor that selection writes.
+    """
+
+    score: Score
+    prune_at: int
+    density: str | None
+    points: tuple[PointInfo, ...]
+    importance: str
+    keep: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A graph input or output; a dimension is a number or a name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParityInfo:
+    """How the exported graph compares with its references.
+
+    Attributes:
+        runtime: what ran the graph.
+        images: images compared.
+        image_source: where they came from.
+        batches: batch sizes run.
+        tolerance: largest difference allowed, relative to the largest reference logit or 1.
+        largest_difference: the largest found, on the same scale.
+        top1_agreement: share of images whose top-1 equals the reference's; None for a headless model.
+        cosine: least cosine similarity of any image's outputs.
+        kept_sets_equal_torch: share of images whose kept set equals torch's own; None for dense.
+        points: the operating points run, of an adaptive artifact also mass 1, against the dense model, and mixed
+            points; empty for dense. Agreement with torch is counted at named points alone.
+    """
+
+    runtime: str
+    images: int
+    image_source: str
+    batches: tuple[int, ...]
+    tolerance: float
+    largest_difference: float
+    top1_agreement: float | None
+    cosine: float
+    kept_sets_equal_torch: float | None
+    points: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyInfo:
+    """Accuracy known at export time, on ``images`` labelled images."""
+
+    status: AccuracyStatus
+    images: int
+    top1_percent: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything an artifact says of itself.
+
+    Attributes:
+        id: unique among exports that differ in anything that changes the graph, its weights or its named points.
+        macs: multiply-accumulates of the default point.
+        baseline: id of the dense artifact of the same weights; None in that artifact itself.
+        files: SHA-256 of every other file in the folder.
+    """
+
+    schema_version: int
+    id: str
+    name: str
+    created: str
+    form: Form
+    model: ModelInfo
+    weights: WeightsInfo
+    pruning: PruningInfo | None
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    preprocessing: Preprocessing
+    dtype: Precision
+    fp32_operators: tuple[str, ...]
+    opset: int
+    inlined: bool
+    parity: ParityInfo
+    accuracy: AccuracyInfo
+    macs: MacsInfo
+    baseline: str | None
+    tools: dict[str, str]
+    files: dict[str, str]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return tuple(output.name for output in self.outputs)
+
+    @property
+    def default_point(self) -> PointInfo | None:
+        """The operating point where none is named; None of a dense artifact."""
+        return None if self.pruning is None else self.pruning.points[0]
+
+
+def to_json(manifest: Manifest) -> str:
+    """Returns the manifest as indented JSON."""
+    return json.dumps(dataclasses.asdict(manifest), indent=2) + "\n"
+
+
+def from_json(text: str) -> Manifest:
+    """Reads a manifest, checking every field's presence and type.
+
+    Raises:
+        ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
+    """
+    manifest = _CODEC.read(Manifest, text)
+    pruning = manifest.pruning
+    fits = {
+        Form.DENSE: pruning is None,
+        Form.DENSITY: pruning is not None and pruning.density is not None and len(pruning.points) == 1,
+        Form.ADAPTIVE: pruning is not None and pruning.density is None and len(pruning.points) > 0,
+    }
+    if not fits[manifest.form]:
+        raise ArtifactError(
+            f"the manifest of {manifest.name} is not that of a {manifest.form} artifact", "export again"
+        )
+    return manifest
+
+
+def fingerprint(*parts: object) -> str:
+    """Returns a 12-digit hexadecimal digest of parts that tell two exports apart."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]

@@ -1,0 +1,136 @@
+"""What is measured where: the runtimes, and of each what it can run and why it cannot run the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.bench.results import RuntimeInfo
+from sait_deploy.bench.variants import Subject
+from sait_deploy.engine.folder import builder_of, engine_folders
+from sait_deploy.errors import InvalidArgument, SaitError
+from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why something cannot run: an error without the frames that it came through, which would hold on to memory."""
+
+    reason: str
+    hint: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, error: SaitError) -> Why:
+        """Takes what a user is to know of an error."""
+        return cls(error.message, error.hint, error.exit_code)
+
+
+@dataclass(slots=True)
+class Group:
+    """What one runtime is to run. It is measured by itself: threads and caches of two would be in each other's way.
+
+    Attributes:
+        runtime: which.
+        subjects: what to measure, dense first; their ids name the runtime too.
+        runners: artifact id to its runner, of those that could be loaded.
+        refused: subject id to why it cannot run at all.
+    """
+
+    runtime: RuntimeName
+    subjects: tuple[Subject, ...]
+    runners: dict[str, Runner] = field(default_factory=dict)
+    refused: dict[str, Why] = field(default_factory=dict)
+
+    @property
+    def running(self) -> list[Subject]:
+        """The subjects that can run, as far as is known yet."""
+        return [subject for subject in self.subjects if subject.id not in self.refused]
+
+    @property
+    def dense(self) -> Subject:
+        """The baseline, whether or not it can run."""
+        return self.subjects[0]
+
+    def runner(self, subject: Subject) -> Runner:
+        """Returns what runs a subject."""
+        return self.runners[subject.artifact.manifest.id]
+
+    def info(self) -> RuntimeInfo:
+        """Says what is behind the runners; where they differ, of which subjects it is said."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for subject in self.running:
+            for name, value in self.runner(subject).environment.items():
+                found.setdefault(name, {}).setdefault(value, []).append(subject.label)
+        found.pop("runtime", None)
+        return RuntimeInfo(self.runtime.value, {name: _joined(values) for name, values in found.items()})
+
+
+def _joined(values: dict[str, list[str]]) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    return "; ".join(f"{value} ({', '.join(labels)})" for value, labels in values.items())
+
+
+def runtimes_for(artifacts: Sequence[Artifact], asked: Sequence[RuntimeName]) -> tuple[RuntimeName, ...]:
+    """Returns the runtimes asked for, or else ONNX Runtime and those that artifacts have engines of."""
+    if asked:
+        return tuple(dict.fromkeys(asked))
+    folders = [folder for artifact in artifacts for folder in engine_folders(artifact)]
+    built = {RuntimeName(builder_of(folder).value) for folder in folders}
+    return (RuntimeName.ONNXRUNTIME, *(name for name in RuntimeName if name in built))
+
+
+def load_group(
+    artifacts: Sequence[Artifact], subjects: Sequence[Subject], runtime: RuntimeName, options: RunOptions
+) -> Group:
+    """Loads what of the artifacts a runtime can run.
+
+    Args:
+        artifacts: the dense baseline first.
+        subjects: of these artifacts, in the same order.
+        runtime: which.
+        options: threads.
+    """
+    group = Group(runtime, tuple(dataclasses.replace(s, id=f"{s.id}@{runtime}") for s in subjects))
+    for artifact in artifacts:
+        name = artifact.manifest.id
+        try:
+            runner = load(artifact, runtime, options)
+            _check_kind(runner, group.runners.get(artifacts[0].manifest.id, runner))
+            group.runners[name] = runner
+        except SaitError as error:
+            own = [subject.id for subject in group.subjects if subject.artifact.manifest.id == name]
+            group.refused |= dict.fromkeys(own, Why.of(error))
+    return group
+
+
+def _check_kind(runner: Runner, dense: Runner) -> None:
+    """Refuses an engine that has another precision, say, than its baseline: their times would not compare."""
+    if runner.kind != dense.kind:
+        raise InvalidArgument(
+            f"it is {runner.kind}, and dense is {dense.kind}: no speed-up can be told from that",
+            "build both with the same options: sait-deploy build-engine",
+        )
+
+
+def portions(images: int, wanted: int, batch_range: tuple[int, int]) -> list[NDArray[np.intp]]:
+    """Splits images into batches that a runner takes.
+
+    Args:
+        images: how many.
+        wanted: batch size, as far as the runner takes it.
+        batch_range: the fewest and the most that it takes.
+
+    Returns:
+        The numbers of the images of each batch, from 0; where the last would be too small, it begins again at 0.
+    """
+    fewest, most = batch_range
+    size = min(max(wanted, fewest), most)
+    ends = [(start, max(min(start + size, images), start + fewest)) for start in range(0, images, size)]
+    return [np.arange(start, end) % images for start, end in ends]

@@ -1,0 +1,199 @@
+"""What a benchmark measures: an artifact at an operating point, each a row of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Form, Manifest
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, check_mass, mass_point, named_point
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
+
+_ORDER_SEED: Final = 0
+_SMALLEST: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDistribution:
+    """Numbers of kept patch tokens to force: a normal distribution.
+
+    Raises:
+        InvalidArgument: a mean or spread that no images have.
+    """
+
+    mean: float
+    sd: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and math.isfinite(self.sd) and self.mean >= 1 and self.sd >= 0):
+            raise InvalidArgument(
+                f"kept tokens {self.mean:g}:{self.sd:g} cannot be", "give MEAN:SD, such as 105:25, with MEAN from 1"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> KeptDistribution:
+        """Reads ``MEAN:SD``.
+
+        Raises:
+            InvalidArgument: it is not of that form.
+        """
+        mean, colon, sd = text.partition(":")
+        try:
+            if not colon:
+                raise ValueError
+            return cls(float(mean), float(sd))
+        except ValueError:
+            raise InvalidArgument(f"kept tokens {text!r} are not MEAN:SD", "such as 105:25") from None
+
+    def counts(self, images: int, patch_tokens: int) -> NDArray[np.int64]:
+        """Returns kept tokens for that many images, int64 [n], the distribution's quantiles in shuffled order.
+
+        Quantiles, and not draws, so that few images have the distribution's mean and spread too.
+        """
+        quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / images) for i in range(images)])
+        spread = quantiles / max(float(quantiles.std()), _SMALLEST)  # few quantiles spread less than the distribution
+        counts = np.rint(self.mean + self.sd * spread).clip(1, patch_tokens).astype(np.int64)
+        shuffled: NDArray[np.int64] = np.random.default_rng(_ORDER_SEED).permutation(counts)
+        return shuffled
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An artifact at an operating point.
+
+    Attributes:
+        id: unique in a report.
+        label: its short name in tables.
+        artifact: what runs.
+        choice: what the runner is asked for.
+        point: the same resolved; None of a dense artifact and where tokens are forced.
+        kept: kept tokens to force.
+    """
+
+    id: str
+    label: str
+    artifact: Artifact
+    choice: PointChoice = DEFAULT_CHOICE
+    point: OperatingPoint | None = None
+    kept: KeptDistribution | None = None
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether how many tokens are kept follows from the images."""
+        return self.point is not None and self.point.mass < 1 and self.point.min_keep < self.point.max_keep
+
+    def choices(self, images: int) -> _Choices:
+        """Returns the operating points of that many images."""
+        patches = self.artifact.manifest.model.geometry.patch_tokens
+        return _Choices(self.choice, None if self.kept is None else self.kept.counts(images, patches))
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    choice: PointChoice
+    counts: NDArray[np.int64] | None
+
+    def of(self, part: slice | NDArray[np.intp]) -> PointChoice:
+        """Returns the operating points of some of the images, by their place or their numbers."""
+        if self.counts is None:
+            return self.choice
+        return PointChoice(None, 1.0, self.counts[part], self.counts[part])
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Operating points to measure of adaptive artifacts; with none asked for, their named points.
+
+    A mass takes the place of the default point's, whose limits stay.
+    """
+
+    masses: tuple[float, ...] = ()
+    points: tuple[str, ...] = ()
+    kept: tuple[KeptDistribution, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.masses or self.points or self.kept)
+
+
+NO_SWEEP: Final = Sweep()
+
+
+def make_subjects(artifacts: Sequence[Artifact], sweep: Sweep) -> list[Subject]:
+    """Returns what to measure, in the artifacts' order.
+
+    Raises:
+        InvalidArgument: a point that an artifact has not, or a sweep where no artifact is adaptive.
+    """
+    if sweep and not any(artifact.manifest.form is Form.ADAPTIVE for artifact in artifacts):
+        raise InvalidArgument(
+            "--mass, --point and --kept are for adaptive artifacts, and none of these is", "export one with --mass"
+        )
+    subjects: list[Subject] = []
+    for artifact in artifacts:
+        if artifact.manifest.form is Form.ADAPTIVE:
+            subjects += _of_adaptive(artifact, sweep)
+        else:
+            subjects.append(Subject(artifact.manifest.id, _fixed_label(artifact.manifest), artifact))
+    return subjects
+
+
+def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[Subject]:
+    manifest, patches = artifact.manifest, artifact.manifest.model.geometry.patch_tokens
+    assert manifest.pruning is not None
+    names = sweep.points or (() if sweep else tuple(info.name for info in manifest.pruning.points))
+    chosen = {_point_label(manifest, name): (PointChoice(point=name), named_point(manifest, name)) for name in names}
+    for mass in sweep.masses:
+        point = dataclasses.replace(named_point(manifest, None), mass=check_mass(mass))
+        # A label says the whole point, so one that is there already is the same point.
+        chosen.setdefault(_mass_label(point, patches), (PointChoice(None, mass), point))
+    further = _further_label(manifest)
+    subjects = [
+        Subject(f"{manifest.id}@{label}", label + further, artifact, choice, point)
+        for label, (choice, point) in chosen.items()
+    ]
+    for kept in dict.fromkeys(sweep.kept):
+        if kept.mean > patches:
+            raise InvalidArgument(
+                f"--kept {kept.mean:g}:{kept.sd:g} is for more than the {patches} patch tokens that an image has",
+                f"give a mean of at most {patches}",
+            )
+        label = f"kept {kept.mean:.12g} ± {kept.sd:.12g}"
+        subjects.append(Subject(f"{manifest.id}@{label}", label + further, artifact, kept=kept))
+    return subjects
+
+
+def _point_label(manifest: Manifest, name: str) -> str:
+    """Returns a point's name, spelt out where export made it from the mass."""
+    point = named_point(manifest, name)
+    if name == mass_point(point.mass).name:
+        return _mass_label(point, manifest.model.geometry.patch_tokens)
+    return name
+
+
+def _mass_label(point: OperatingPoint, patches: int) -> str:
+    limits = "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
+    return f"mass {point.mass:.12g}{limits}"
+
+
+def _fixed_label(manifest: Manifest) -> str:
+    return "dense" if manifest.pruning is None else f"density {manifest.pruning.density}{_further_label(manifest)}"
+
+
+def _further_label(manifest: Manifest) -> str:
+    """Returns what of an artifact's pruning is not the default."""
+    pruning, further = manifest.pruning, ""
+    assert pruning is not None
+    if pruning.prune_at != default_prune_at(manifest.model.geometry.depth):
+        further += f", block {pruning.prune_at}"
+    if pruning.score is not Score.MEAN:
+        further += f", {pruning.score} score"
+    return further

@@ -1,0 +1,221 @@
+"""The builders themselves: one lowered graph in, one serialised engine out. Runs in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sait_deploy.engine.callbacks import message_collector, progress_monitor
+from sait_deploy.engine.manifest import NetworkInfo
+from sait_deploy.engine.options import AMPERE, BuilderName, Portability
+from sait_deploy.engine.profiles import Profile
+from sait_deploy.engine.request import BuildRequest, Event, PartAnswer, PartRequest
+
+_PRODUCTS: Final = ("MATRIX_MULTIPLY", "CONVOLUTION", "ATTENTION_OUTPUT")
+"""Layers whose element type is what precision means."""
+
+_NAMES: Final = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+
+
+class BuildFailed(Exception):
+    """The builder gave no engine; its messages say why."""
+
+
+class Cancelled(Exception):
+    """The build was stopped from outside."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """What goes on between a build and the process that waits for it.
+
+    Attributes:
+        say: tells that process something.
+        stopped: whether it wants the build to stop.
+        errors: what the builder complained of so far.
+    """
+
+    say: Callable[[Event], None]
+    stopped: Callable[[], bool]
+    errors: list[str] = field(default_factory=list)
+
+
+def import_builder(builder: BuilderName) -> Any:
+    """Imports a builder's package. Raises ImportError where it is not installed."""
+    if builder is BuilderName.TENSORRT:
+        import tensorrt
+
+        return tensorrt
+    import tensorrt_rtx
+
+    return tensorrt_rtx
+
+
+def build(request: BuildRequest, talk: Talk) -> None:
+    """Builds every part of a request and tells of each.
+
+    Raises:
+        BuildFailed: the builder gave no engine.
+        Cancelled: the build was stopped.
+    """
+    trt = import_builder(request.builder)
+    logger = message_collector(trt, talk.errors.append, lambda message: talk.say(Event(warning=message)))
+    _prepare_for_device(request, talk)
+    for part in request.parts:
+        _build_part(trt, logger, request, part, talk)
+
+
+def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
+    """Says which GPU engines are tuned on, and compiles the plugins for it; TensorRT for RTX tunes where they run.
+
+    Raises:
+        BuildFailed: the GPU cannot build what is asked.
+    """
+    if request.builder is BuilderName.TENSORRT_RTX:
+        return
+    from sait_deploy.engine.cuda import device
+
+    found = device()
+    talk.say(Event(gpu=found.name))
+    architecture = found.architecture
+    if Portability.HARDWARE in request.portability:
+        if architecture < AMPERE:
+            raise BuildFailed(f"hardware-compatible engines begin with sm{AMPERE}, and this GPU is {found.target}")
+        # PTX for one architecture runs on that and all later ones.
+        architecture = AMPERE
+    if request.plugins:
+        from sait_deploy.plugins.mass_token_select import tensorrt_plugin as mass_token_select
+        from sait_deploy.plugins.pack_rows import tensorrt_plugin as pack_rows
+
+        mass_token_select.register(architecture)
+        pack_rows.register(architecture)
+
+
+def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest, talk: Talk) -> None:
+    started = time.perf_counter()
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(trt, request))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(part.onnx):
+        talk.errors.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
+        raise BuildFailed(f"the parser refused the {part.name}")
+    config = _config(trt, builder, network, request, part)
+    if request.timing_cache is not None:
+        _use_timing_cache(config, Path(request.timing_cache), talk)
+    name = part.name.value
+    # Kept by name: the configuration does not keep it alive.
+    monitor = progress_monitor(trt, lambda share: talk.say(Event(progress=(name, share))), talk.stopped)
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if talk.stopped():
+        raise Cancelled
+    if plan is None:
+        raise BuildFailed(f"the builder returned no engine for the {part.name}")
+    talk.say(Event(progress=(part.name.value, 1.0)))
+    with Path(part.plan).open("wb") as file:
+        file.write(memoryview(plan))
+        file.flush()
+        os.fsync(file.fileno())
+    if request.timing_cache is not None:
+        _store_timing_cache(config, Path(request.timing_cache))
+    answer = PartAnswer(
+        name=part.name,
+        network=_network_info(trt, network),
+        product_types=_product_types(network),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    talk.say(Event(answer=answer))
+
+
+def _network_flags(trt: Any, request: BuildRequest) -> int:
+    flags = trt.NetworkDefinitionCreationFlag
+    chosen = 1 << int(flags.STRONGLY_TYPED)
+    if request.plugins:
+        chosen |= 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+    return chosen
+
+
+def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: PartRequest) -> Any:
+    config = builder.create_builder_config()
+    if request.targets:
+        config.num_compute_capabilities = len(request.targets)
+        for index, target in enumerate(request.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+    for profile in part.profiles:
+        if config.add_optimization_profile(_native_profile(builder, network, profile)) < 0:
+            raise BuildFailed(f"a profile does not fit the {part.name}")
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # On by default: products in fp32 would keep 10 bits of the mantissa.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # 0 times NaN stays NaN, which is how the logits of an image without importance say so.
+    config.set_flag(trt.BuilderFlag.STRICT_NANS)
+    if request.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
+    if request.opt_level is not None:
+        config.builder_optimization_level = request.opt_level
+    if Portability.VERSIONS in request.portability:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if Portability.HARDWARE in request.portability:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if request.strip_weights:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+    return config
+
+
+def _use_timing_cache(config: Any, place: Path, talk: Talk) -> None:
+    stored = place.read_bytes() if place.is_file() else b""
+    cache, empty = config.create_timing_cache(stored), bytes(config.create_timing_cache(b"").serialize())
+    # A file that cannot be read becomes an empty cache, which would be written over it.
+    unread = stored not in (b"", empty) and bytes(cache.serialize()) == empty
+    if unread or config.set_timing_cache(cache, False) is False:
+        talk.errors.append(f"the timing cache {place} is none, or is of another GPU or TensorRT")
+        raise BuildFailed(talk.errors[-1])
+
+
+def _native_profile(builder: Any, network: Any, profile: Profile) -> Any:
+    native = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        name = network.get_input(index).name
+        span = profile.ranges[name]
+        native.set_shape(name, span.smallest, span.optimum, span.largest)
+    return native
+
+
+def _store_timing_cache(config: Any, place: Path) -> None:
+    from sait_deploy.artifacts.files import write_whole
+
+    write_whole(place, bytes(config.get_timing_cache().serialize()))
+
+
+def _type_name(dtype: Any) -> str:
+    name: str = dtype.name
+    return _NAMES.get(name, name.lower())
+
+
+def _network_info(trt: Any, network: Any) -> NetworkInfo:
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    kinds = Counter(layer.type.name.lower() for layer in layers)
+    types = Counter(_type_name(layer.get_output(0).dtype) for layer in layers if layer.num_outputs)
+    fused = 0
+    for layer in layers:
+        if layer.type.name == "ATTENTION_INPUT":
+            layer.__class__ = trt.IAttentionInputLayer  # the bindings hand out the base class
+            fused += not layer.attention.decomposable
+    return NetworkInfo(len(layers), dict(kinds.most_common()), dict(types.most_common()), fused)
+
+
+def _product_types(network: Any) -> tuple[str, ...]:
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return tuple(sorted({_type_name(x.get_output(0).dtype) for x in layers if x.type.name in _PRODUCTS}))

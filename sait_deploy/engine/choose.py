@@ -1,0 +1,99 @@
+"""Which builder there is, and what it builds for."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sait_deploy.engine.builder import import_builder
+from sait_deploy.engine.cuda import find_device
+from sait_deploy.engine.options import (
+    DEFAULT_TARGETS,
+    BuilderChoice,
+    BuilderName,
+    EngineOptions,
+    check_for_builder,
+    check_precision,
+)
+from sait_deploy.errors import BuilderUnavailable
+
+_PACKAGES = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "tensorrt_rtx"}
+_OLDEST: Final = {BuilderName.TENSORRT: (10, 16), BuilderName.TENSORRT_RTX: (1, 7)}
+_EXTRAS = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "rtx"}
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """A builder that can work here: its version, and the GPU architectures it will build for."""
+
+    name: BuilderName
+    version: str
+    targets: tuple[str, ...]
+
+
+def installed(name: BuilderName) -> bool:
+    """Whether a builder's package is there."""
+    return importlib.util.find_spec(_PACKAGES[name]) is not None
+
+
+def choose_builder(options: EngineOptions) -> Builder:
+    """Returns the builder to use.
+
+    Raises:
+        BuilderUnavailable: none is installed, or it needs a GPU that is not there.
+        InvalidArgument: it cannot do what is asked.
+    """
+    device = find_device()
+    if options.builder is not BuilderChoice.AUTO:
+        name = BuilderName(options.builder.value)
+    elif installed(BuilderName.TENSORRT) and device is not None and not options.targets:
+        name = BuilderName.TENSORRT
+    else:
+        name = BuilderName.TENSORRT_RTX
+    check_for_builder(options, name)
+    version = str(load_package(name).__version__)
+    _check_version(name, version)
+    if name is BuilderName.TENSORRT:
+        if device is None:
+            raise BuilderUnavailable(
+                "TensorRT builds on the GPU that an engine is for, and no GPU can be used here",
+                "use --builder tensorrt-rtx, which builds without one",
+            )
+        targets: tuple[str, ...] = (device.target,)
+    elif options.targets:
+        targets = options.targets
+    else:
+        targets = DEFAULT_TARGETS if device is None else (device.target,)
+    if name is BuilderName.TENSORRT_RTX:
+        check_precision(options.precision, targets)
+    return Builder(name, version, targets)
+
+
+def _check_version(name: BuilderName, version: str) -> None:
+    oldest = _OLDEST[name]
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < oldest:
+        raise BuilderUnavailable(
+            f"{name} {version} is too old, {'.'.join(map(str, oldest))} is needed",
+            f"pip install --upgrade 'sait-deploy[{_EXTRAS[name]}]'",
+        )
+
+
+def load_package(name: BuilderName) -> Any:
+    """Returns a builder's package, which is its runtime's too.
+
+    Raises:
+        BuilderUnavailable: it is not installed, or cannot be loaded.
+    """
+    try:
+        return import_builder(name)
+    except ModuleNotFoundError:
+        raise BuilderUnavailable(
+            f"{_PACKAGES[name]} is not installed", f"pip install 'sait-deploy[{_EXTRAS[name]}]'"
+        ) from None
+    except (ImportError, OSError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BuilderUnavailable(
+            f"{_PACKAGES[name]} is installed but cannot be loaded ({first})", "reinstall it, and see sait-deploy doctor"
+        ) from None

@@ -1,0 +1,152 @@
+"""What an evaluation is going to ask, checked against what can be asked before any image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sait_deploy.artifacts.points import PointRequest
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.results import Kind
+from sait_deploy.evaluation.rivals import Measured, read_bench_times, smaller_sizes
+from sait_deploy.evaluation.rows import of_density, of_point
+from sait_deploy.evaluation.sources import Source
+from sait_deploy.evaluation.strata import Grouping
+from sait_deploy.evaluation.subjects import Identity
+from sait_deploy.evaluation.trained import beyond_training
+from sait_deploy.images.dataset import Dataset, evenly_spaced
+from sait_deploy.tokens import kept_at_density
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to ask about which images.
+
+    Attributes:
+        dataset: the images.
+        groupings: of these images.
+        densities: to ask, those of controls among them.
+        points: to ask.
+        equal_times: id of a mass to the patch tokens of the density that takes as long.
+        notes: what a reader must know.
+    """
+
+    dataset: Dataset
+    groupings: tuple[Grouping, ...]
+    densities: tuple[Identity, ...]
+    points: tuple[Identity, ...]
+    equal_times: dict[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def fixed(self) -> list[tuple[int, Identity]]:
+        """What keeps as many patch tokens of every image, with how many."""
+        every = [(identity.point, identity) for identity in (*self.densities, *self.points)]
+        return [(point.max_keep, one) for point, one in every if point is not None and one.kind is Kind.DENSITY]
+
+    @property
+    def masses(self) -> list[Identity]:
+        """Points at which every image keeps its own number."""
+        return [identity for identity in self.points if identity.kind is Kind.MASS]
+
+
+def plan_of(source: Source, dataset: Dataset, options: EvaluateOptions, groupings: Sequence[Grouping]) -> Plan:
+    """Plans an evaluation.
+
+    Raises:
+        InvalidArgument: the source cannot be asked that, a label is none of the model's, a grouping is of other
+            images, or there are none.
+        ArtifactError: the benchmark's file cannot be read.
+    """
+    _check_images(source, dataset, groupings)
+    _check_sizes(source, options.lower_resolutions or ())
+    notes: list[str] = []
+    patches, total, limit = source.model.geometry.patch_tokens, len(dataset.images), options.limit
+    if limit is not None and limit < total:
+        notes.append(f"these are {limit} of {total} images, evenly spaced")
+        chosen = evenly_spaced(total, limit)
+        dataset, groupings = dataset.sample(limit), [grouping.part(chosen) for grouping in groupings]
+    requests = _requests(source, options)
+    points = tuple(of_point(request, patches) for request in requests)
+    masses = [pair for pair in zip(requests, points, strict=True) if pair[1].kind is Kind.MASS]
+    equal_times = _equal_times(source, options, masses, notes)
+    densities = _densities(source, options)
+    notes += beyond_training(source.training, (*densities, *points), patches)
+    return Plan(dataset, tuple(groupings), densities, points, equal_times, tuple(notes))
+
+
+def _check_images(source: Source, dataset: Dataset, groupings: Sequence[Grouping]) -> None:
+    total, labels, classes = len(dataset.images), dataset.labels, source.model.classes
+    if not total:
+        raise InvalidArgument("there are no images to evaluate on", "name a folder with images")
+    for grouping in groupings:
+        if len(grouping.of) != total:
+            raise InvalidArgument(f"the grouping by {grouping.name} is of {len(grouping.of)} images, not of {total}")
+    wrong = [] if labels is None or not classes else [int(one) for one in labels if not 0 <= one < classes]
+    if wrong:
+        raise InvalidArgument(
+            f"label {wrong[0]} is not among the model's {classes} classes", "check the images' folder"
+        )
+
+
+def _check_sizes(source: Source, heights: Sequence[int]) -> None:
+    model = source.model
+    known = [size[0] for size in smaller_sizes(model.image_size, model.patch_size)]
+    for height in heights:
+        if height not in known:
+            below = f"no multiple of {model.patch_size[0]} below {model.image_size[0]} pixels"
+            raise InvalidArgument(
+                f"lower resolution {height} is {below}", f"it can be {', '.join(map(str, known)) or 'none'}"
+            )
+
+
+def _requests(source: Source, options: EvaluateOptions) -> tuple[PointRequest, ...]:
+    """Returns the points to ask for."""
+    if not options.points:
+        return () if options.densities else source.named_points
+    if source.pruning is None or source.density is not None:
+        raise InvalidArgument(
+            f"point {options.points[0].name!r} cannot be asked of an artifact whose operating point is fixed",
+            "evaluate an adaptive one, exported with --mass",
+        )
+    return options.points
+
+
+def _densities(source: Source, options: EvaluateOptions) -> tuple[Identity, ...]:
+    """Returns the densities to ask for."""
+    asked, patches, own = dict.fromkeys((*options.densities, *options.controls)), _patches(source), source.density
+    if asked and source.pruning is None:
+        raise InvalidArgument("a dense artifact has no densities", "evaluate one exported with --density or --mass")
+    if own is None:
+        return tuple(of_density(density, patches) for density in asked)
+    for density in asked:
+        if kept_at_density(density, patches) != kept_at_density(own, patches):
+            raise InvalidArgument(
+                f"density {density} cannot be asked of an artifact of density {own}",
+                "leave it out, or evaluate an adaptive one, exported with --mass",
+            )
+    return (of_density(own, patches),)
+
+
+def _equal_times(
+    source: Source, options: EvaluateOptions, masses: Sequence[tuple[PointRequest, Identity]], notes: list[str]
+) -> dict[str, int]:
+    """Returns for each mass the tokens of the density that takes as long, by the benchmark named."""
+    path, pruning = options.bench_report, source.pruning
+    if path is None:
+        return {}
+    if pruning is None or not masses:
+        raise InvalidArgument("equal time is told of masses, and none is evaluated", "leave the benchmark out")
+    measured = Measured(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
+    times = read_bench_times(path, measured, options.bench_runtime, options.bench_batch, source.runtime)
+    notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.runtime}")
+    found = {}
+    for request, identity in masses:
+        assert identity.point is not None
+        found[identity.id] = times.density_of_equal_time(measured.labels(request, identity.point))
+    return found
+
+
+def _patches(source: Source) -> int:
+    return source.model.geometry.patch_tokens

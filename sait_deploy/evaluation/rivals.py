@@ -1,0 +1,219 @@
+"""What costs the same: the density or the smaller image of equal multiply-accumulates, the density of equal time."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.artifacts.points import PointRequest
+from sait_deploy.bench.jsonform import from_json
+from sait_deploy.bench.results import Report
+from sait_deploy.errors import ArtifactError, InvalidArgument
+from sait_deploy.tokens import Geometry, OperatingPoint, Score, default_prune_at, dense_macs, pruned_macs
+
+_AGAIN: Final = "measure masses and densities together: sait-deploy bench"
+
+
+def density_of_equal_macs(geometry: Geometry, prune_at: int, macs: float) -> int:
+    """Returns the fewest patch tokens per image, from 1, at which a density has at least so many multiply-accumulates.
+
+    Where no density has as many, it is all of the patch tokens.
+    """
+    low, high = 1, geometry.patch_tokens
+    while low < high:
+        middle = (low + high) // 2
+        if pruned_macs(geometry, prune_at, middle) >= macs:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def resized_geometry(geometry: Geometry, patch_tokens: int) -> Geometry:
+    """Returns the sizes of the same model on images of another number of patches."""
+    embed = geometry.embed_macs // geometry.patch_tokens * patch_tokens
+    return dataclasses.replace(geometry, patch_tokens=patch_tokens, embed_macs=embed)
+
+
+def smaller_sizes(image_size: tuple[int, int], patch_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Returns image sizes below a model's own, as near to its shape as whole patches allow, ascending.
+
+    Args:
+        image_size: height and width, pixels.
+        patch_size: height and width of a patch, pixels.
+    """
+    rows, columns = (pixels // patch for pixels, patch in zip(image_size, patch_size, strict=True))
+    grids = [(number, max(1, round(columns * number / rows))) for number in range(1, rows)]
+    return [(high * patch_size[0], wide * patch_size[1]) for high, wide in grids]
+
+
+def resolution_of_equal_macs(
+    geometry: Geometry, image_size: tuple[int, int], patch_size: tuple[int, int], macs: float
+) -> tuple[int, int] | None:
+    """Returns the smallest image size at which the dense model has at least so many multiply-accumulates.
+
+    Args:
+        geometry: of the model at its own size.
+        image_size: its own height and width, pixels.
+        patch_size: height and width of a patch, pixels.
+        macs: to reach.
+
+    Returns:
+        Height and width, multiples of the patch size; None where no smaller size than the model's own has as many.
+    """
+    for height, width in smaller_sizes(image_size, patch_size):
+        patches = (height // patch_size[0]) * (width // patch_size[1])
+        if dense_macs(resized_geometry(geometry, patches)) >= macs:
+            return height, width
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What identifies a model's rows in a benchmark.
+
+    Attributes:
+        model: its name.
+        weights_sha256: hash of its weights, as an artifact's manifest has it.
+        geometry: its sizes.
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+    """
+
+    model: str
+    weights_sha256: str
+    geometry: Geometry
+    score: Score
+    prune_at: int
+
+    @property
+    def suffix(self) -> str:
+        """What the benchmark's labels say of pruning that is not the default."""
+        block = "" if self.prune_at == default_prune_at(self.geometry.depth) else f", block {self.prune_at}"
+        return block + ("" if self.score is Score.MEAN else f", {self.score} score")
+
+    def labels(self, request: PointRequest, point: OperatingPoint) -> tuple[str, str]:
+        """Returns the labels that a point has in a benchmark: by its name, or by what it is."""
+        whole = (point.min_keep, point.max_keep) == (1, self.geometry.patch_tokens)
+        limits = "" if whole else f", {point.min_keep} to {point.max_keep}"
+        return f"{request.name}{self.suffix}", f"mass {point.mass:.12g}{limits}{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchTimes:
+    """The times of one batch size on one runtime, of a benchmark that measured masses and densities together.
+
+    Attributes:
+        runtime: which.
+        batch: images per request.
+        milliseconds: variant's label to its time per request, the mean over batches of their medians.
+        densities: (patch tokens kept, the same time) by tokens ascending, dense last.
+    """
+
+    runtime: str
+    batch: int
+    milliseconds: dict[str, float]
+    densities: tuple[tuple[int, float], ...]
+
+    def density_of_equal_time(self, labels: Sequence[str]) -> int:
+        """Returns the fewest patch tokens at which a density takes as long as what has one of these labels.
+
+        Between the densities measured, time is taken to run straight; where even dense takes less, it is all tokens.
+
+        Raises:
+            InvalidArgument: nothing of these labels was measured, no density was, or all of them took longer.
+        """
+        found = next((self.milliseconds[label] for label in labels if label in self.milliseconds), None)
+        where = f"the benchmark at batch {self.batch} on {self.runtime}"
+        if found is None:
+            raise InvalidArgument(f"{where} has no {' or '.join(map(repr, dict.fromkeys(labels)))}", _AGAIN)
+        if len(self.densities) < 2:
+            raise InvalidArgument(f"{where} has no density beside dense", _AGAIN)
+        fewest, shortest = self.densities[0]
+        if found < shortest:
+            raise InvalidArgument(
+                f"{labels[-1]} took {found:.3g} ms in {where}, less than the {shortest:.3g} ms of {fewest} tokens",
+                "measure a lower density beside it",
+            )
+        if found == shortest:
+            return fewest
+        for (kept, time), (more, longer) in itertools.pairwise(self.densities):
+            if found <= longer:
+                return math.ceil(round(kept + (more - kept) * (found - time) / (longer - time), 9))
+        return self.densities[-1][0]
+
+
+def read_bench_times(
+    path: Path, measured: Measured, runtime: str | None, batch: int | None, preferred: str | None = None
+) -> BenchTimes:
+    """Reads the times of a model from a benchmark's JSON file.
+
+    Args:
+        path: the file.
+        measured: the model.
+        runtime: whose times; None for the preferred one's, or those of the only one in the file.
+        batch: images per request; None for the largest batch measured there.
+        preferred: a runtime that the file may have.
+
+    Raises:
+        ArtifactError: the file cannot be read or is no benchmark's.
+        InvalidArgument: it is of another model or of other weights, or has no times of that runtime and batch size.
+    """
+    try:
+        report = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})", "give the JSON file of a benchmark") from None
+    _check_same(report, path, measured)
+    runtimes = [info.name for info in report.runtimes]
+    chosen = runtime or (preferred if preferred in runtimes else None) or (runtimes[0] if len(runtimes) == 1 else None)
+    if chosen is None:
+        raise InvalidArgument(f"{path} has times of {', '.join(runtimes)}", "say of which runtime they shall be")
+    return _times(report, path, measured, chosen, batch)
+
+
+def _check_same(report: Report, path: Path, measured: Measured) -> None:
+    """Checks that a benchmark is of the model. Its size is told before the weights, which are resized along with it."""
+    if report.model != measured.model:
+        raise InvalidArgument(f"{path} is a benchmark of {report.model}, not of {measured.model}", _AGAIN)
+    dense = {variant.id: variant for variant in report.variants if variant.baseline}
+    patches, wanted = measured.geometry.patch_tokens, measured.weights_sha256
+    for row in report.rows:
+        if row.variant in dense and row.kept_max != patches:
+            raise InvalidArgument(f"{path} is of a model of {row.kept_max} patch tokens, not {patches}", _AGAIN)
+    found = next((one.weights_sha256 for one in dense.values() if one.weights_sha256 != wanted), None)
+    if found is not None:
+        raise InvalidArgument(
+            f"{path} is a benchmark of weights {found[:12]}… (SHA-256), not of {wanted[:12]}…", _AGAIN
+        )
+
+
+def _times(report: Report, path: Path, measured: Measured, runtime: str, batch: int | None) -> BenchTimes:
+    variants = {variant.id: variant for variant in report.variants if variant.runtime == runtime}
+    rows = [row for row in report.rows if row.variant in variants]
+    sizes = sorted({row.batch for row in rows})
+    if not sizes or (batch is not None and batch not in sizes):
+        at = "" if batch is None else f" at batch {batch}"
+        known = ", ".join(map(str, sizes))
+        raise InvalidArgument(f"{path} has no times on {runtime}{at}", f"it has batches {known}" if known else _AGAIN)
+    chosen = sizes[-1] if batch is None else batch
+    patches, density = measured.geometry.patch_tokens, re.compile("density [^,]+" + re.escape(measured.suffix))
+    milliseconds: dict[str, float] = {}
+    densities: dict[int, float] = {}
+    for row in rows:
+        if row.batch != chosen:
+            continue
+        variant = variants[row.variant]
+        # By throughput: where batches differ in what they keep, their median alone would be one batch's time.
+        time = 1e3 * row.batch / row.images_per_second
+        milliseconds.setdefault(variant.label, time)
+        if variant.baseline or density.fullmatch(variant.label):
+            densities[row.kept_max] = time
+    if patches not in densities:
+        raise InvalidArgument(f"dense did not run in {path} at batch {chosen} on {runtime}", _AGAIN)
+    return BenchTimes(runtime, chosen, milliseconds, tuple(sorted(densities.items())))

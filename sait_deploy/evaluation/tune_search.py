@@ -1,0 +1,127 @@
+"""Other adaptive artifacts of the same weights, to find out whether another block or score suits them better."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs, Precision
+from sait_deploy.artifacts.points import PointRequest
+from sait_deploy.artifacts.tuned_points import points_path
+from sait_deploy.errors import ArtifactError
+from sait_deploy.evaluation.tune_results import Search
+from sait_deploy.exporters.finish import OperatorForm
+from sait_deploy.exporting.plan import ExportOptions, plan_exports
+from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.registry import LoadedModel, describe
+from sait_deploy.runtime.torch import rebuild
+from sait_deploy.tokens import Score
+
+Progress = Callable[[str], None]
+
+_DEPTHS: Final = ((1, 4), (1, 3), (1, 2), (2, 3))
+"""Shares of the depth to prune at: a later block saves less, and needs less of weights never trained sparse."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """Artifacts to compare, the one given left out: their model, and what each is exported with."""
+
+    given: Artifact
+    model: LoadedModel
+    exports: tuple[ExportOptions, ...]
+
+
+def plan_search(given: Artifact, search: Sequence[Search]) -> SearchPlan:
+    """Loads the weights that an artifact names and lists the artifacts to compare it with.
+
+    Args:
+        given: an adaptive artifact.
+        search: what may differ from it, one or both.
+
+    Raises:
+        ModelError: its weights cannot be had.
+        ArtifactError: they are others now.
+    """
+    manifest, pruning = given.manifest, given.manifest.pruning
+    assert pruning is not None
+    model = _model_of(manifest)
+    depth = manifest.model.geometry.depth
+    blocks = {depth * part // whole for part, whole in _DEPTHS} if Search.PRUNE_AT in search else set()
+    scores = tuple(Score) if Search.SCORE in search else (pruning.score,)
+    known = [score for score in scores if score is not Score.CLS or model.vit.has_class_token]
+    own = pruning.score, pruning.prune_at
+    pairs = [pair for pair in itertools.product(known, sorted(blocks | {pruning.prune_at})) if pair != own]
+    return SearchPlan(given, model, tuple(_options(given, score, block) for score, block in pairs))
+
+
+def make_candidates(plan: SearchPlan, progress: Progress) -> list[Artifact]:
+    """Exports the artifacts of a plan beside the one given; one that is there already is opened.
+
+    What was exported last stays what it was.
+
+    Returns:
+        The one given, then the others.
+
+    Raises:
+        ParityError, StorageError: as exporting does.
+    """
+    workspace = Workspace(plan.given.path.parent)
+    before = _last_export(workspace) or [plan.given.path]
+    made = [plan.given]
+    try:
+        for options in plan.exports:
+            planned = plan_exports(plan.model, options)[-1]
+            place = workspace.find(planned.id)
+            if place is not None:
+                progress(f"{planned.name}: already there")
+                made.append(open_artifact(place))
+            else:
+                made.append(export_model(plan.model, options, progress)[-1])
+    finally:
+        workspace.record_last_export(before)
+    return made
+
+
+def make_last_export(artifact: Artifact) -> None:
+    """Makes an artifact and its baseline, where that is beside it, what was exported last: the default of commands."""
+    workspace = Workspace(artifact.path.parent)
+    baseline = workspace.find(artifact.manifest.baseline or artifact.manifest.id)
+    workspace.record_last_export([place for place in (baseline, artifact.path) if place is not None])
+
+
+def _last_export(workspace: Workspace) -> list[Path]:
+    try:
+        return workspace.last_export()
+    except ArtifactError:
+        return []
+
+
+def _model_of(manifest: Manifest) -> LoadedModel:
+    vit = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32)).vit
+    described = describe(vit, manifest.model.name, manifest.weights.source, manifest.weights.origin)
+    return dataclasses.replace(
+        described, info=manifest.model, weights=manifest.weights, preprocessing=manifest.preprocessing
+    )
+
+
+def _options(given: Artifact, score: Score, prune_at: int) -> ExportOptions:
+    """Returns what exports an artifact like the one given, but for score and block."""
+    manifest, pruning = given.manifest, given.manifest.pruning
+    assert pruning is not None
+    exported = [info for info in pruning.points if not points_path(given.path, info.name).is_file()]
+    return ExportOptions(
+        points=tuple(PointRequest(i.name, i.point.mass, i.point.min_keep, i.point.max_keep) for i in exported),
+        score=score,
+        prune_at=prune_at,
+        precision=manifest.dtype,
+        opset=manifest.opset,
+        operators=OperatorForm.INLINE if manifest.inlined else OperatorForm.FUNCTION,
+        outputs=Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS,
+        output=given.path.parent,
+    )

@@ -1,0 +1,127 @@
+"""The inspect stage: what an artifact's graph is made of, and whether it still agrees with torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import ParityInfo, Precision
+from sait_deploy.errors import ArtifactError
+from sait_deploy.exporting.parity import ParityImages, check_parity
+from sait_deploy.images.dataset import folder_dataset, shipped_dataset
+from sait_deploy.images.preprocess import preprocess
+from sait_deploy.runtime import RuntimeName, load
+from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.onnxruntime import optimised
+
+CHECK_IMAGES: Final = 24
+_FUSED_ATTENTION: Final = ("Attention", "MultiHeadAttention", "PackedMultiHeadAttention", "GroupQueryAttention")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """A graph's contents.
+
+    Attributes:
+        opsets: domain to version.
+        operators: operator to number of nodes, most frequent first.
+        functions: model-local functions.
+        weight_bytes: bytes of initialisers.
+    """
+
+    opsets: dict[str, int]
+    operators: dict[str, int]
+    functions: tuple[str, ...]
+    weight_bytes: int
+
+
+def inspect_graph(artifact: Artifact) -> GraphInfo:
+    """Reads the graph of an artifact.
+
+    Raises:
+        ArtifactError: the file is no ONNX model.
+    """
+    try:
+        model = onnx.load(str(artifact.model_path), load_external_data=False)
+        if not model.graph.node:
+            raise ValueError("it has no nodes")
+    except Exception as error:  # protobuf's decode error is not public
+        raise ArtifactError(f"{artifact.model_path} is no ONNX model ({error})", "export again") from None
+    operators = Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in model.graph.node)
+    return GraphInfo(
+        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        operators=dict(operators.most_common()),
+        functions=tuple(f"{f.domain}::{f.name}" for f in model.functions),
+        weight_bytes=sum(_bytes(tensor) for tensor in model.graph.initializer),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionInfo:
+    """What ONNX Runtime on CPU makes of the blocks' attention.
+
+    Attributes:
+        blocks: attentions in the model, one a block.
+        fused: of them, those that became one operator.
+        products: their first products that took scale and transpose in.
+    """
+
+    blocks: int
+    fused: int
+    products: int
+
+
+def inspect_attention(artifact: Artifact) -> AttentionInfo:
+    """Lets ONNX Runtime optimise an artifact's graph for CPU and counts what became of attention.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+        RuntimeUnavailable: it cannot load the graph.
+    """
+    operators = Counter(node.op_type for node in optimised(artifact).graph.node)
+    return AttentionInfo(
+        blocks=artifact.manifest.model.geometry.depth,
+        fused=sum(operators[name] for name in _FUSED_ATTENTION),
+        products=operators["FusedMatMul"],
+    )
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    itemsize: int = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
+    size: int = math.prod(tensor.dims) * itemsize
+    return size
+
+
+def check(artifact: Artifact, images: Path | None, weights: Path | None) -> ParityInfo:
+    """Compares an artifact with the torch model of its weights again.
+
+    Args:
+        artifact: what to check.
+        images: an image or a folder; None for the shipped ones.
+        weights: the weights file, where the one the manifest names is not there any more.
+
+    Raises:
+        ParityError: they do not agree.
+        MissingDependency: torch or onnxruntime is not installed.
+        ModelError, ArtifactError: the weights cannot be had, or are others.
+    """
+    from sait_deploy.runtime.torch import rebuild
+
+    manifest = artifact.manifest
+    if images is None:
+        dataset = shipped_dataset(manifest.model.name)
+    else:
+        dataset = folder_dataset(images, manifest.model.labels, manifest.model.classes)
+    chosen = dataset.sample(CHECK_IMAGES)
+    pixels = preprocess(list(chosen.images), manifest.preprocessing)
+    reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights)
+    runner = load(artifact, RuntimeName.ONNXRUNTIME, RunOptions())
+    return check_parity(runner, reference, ParityImages(pixels, chosen.source)).info

@@ -1,0 +1,161 @@
+"""The plan of an export: its options, what each artifact is called, and what its manifest says before it is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from sait_deploy.artifacts.manifest import (
+    Form,
+    Outputs,
+    Precision,
+    WeightsSource,
+    fingerprint,
+)
+from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.exporters.finish import OperatorForm
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_pruning
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.models.weights import chosen_pruning
+from sait_deploy.tokens import (
+    OperatingPoint,
+    Score,
+    default_prune_at,
+    density_point,
+    kept_at_density,
+    parse_density,
+)
+
+OPSETS: Final = range(18, 24)
+DEFAULT_OPSET: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to export and where to.
+
+    Attributes:
+        densities: token densities in (0, 1], one artifact each; the dense baseline is always exported too. Text and
+            floats are taken as the decimals they show.
+        points: operating points of one adaptive artifact, its default first; none for no such artifact.
+        score: how importance is read off the attention; None for as the weights were trained, else by the mean.
+        prune_at: block to prune in; None for the one that the weights were trained at, else depth // 4.
+        precision: element type of the weights.
+        opset: version of the standard ONNX operators.
+        operators: whether ``ai.sait`` operators stay nodes with functions or are inlined.
+        outputs: whether the last block's tokens are an output too.
+        images: images for the parity check; None for the shipped ones.
+        labels: file of class names, one a line.
+        output: folder for the artifacts.
+        overwrite: whether an artifact of the same identity may be replaced.
+
+    Raises:
+        InvalidArgument: a density is no number in (0, 1], or two points have the same name.
+    """
+
+    densities: tuple[Decimal, ...] = ()
+    points: tuple[PointRequest, ...] = ()
+    score: Score | None = None
+    prune_at: int | None = None
+    precision: Precision = Precision.FP32
+    opset: int = DEFAULT_OPSET
+    operators: OperatorForm = OperatorForm.FUNCTION
+    outputs: Outputs = Outputs.LOGITS
+    images: Path | None = None
+    labels: Path | None = None
+    output: Path = field(default_factory=lambda: Path("artifacts"))
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "densities", tuple(parse_density(str(density)) for density in self.densities))
+        points = tuple(dict.fromkeys(self.points))
+        names = [point.name for point in points]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise InvalidArgument(f"two points are called {repeated!r}", "give each a name of its own")
+        object.__setattr__(self, "points", tuple(sorted(points, key=lambda point: point.name != DEFAULT_POINT)))
+
+
+DEFAULT_OPTIONS: Final = ExportOptions(densities=(Decimal("0.6"),))
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """One artifact to make: its form, and of a pruned one the named points with what each of them is."""
+
+    form: Form
+    density: Decimal | None
+    pruning: Pruning | None
+    points: tuple[tuple[str, OperatingPoint], ...]
+    name: str
+    id: str
+
+
+def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]:
+    """Returns what to make, the dense baseline first.
+
+    Raises:
+        InvalidArgument: the pruning does not fit the model.
+    """
+    geometry = model.info.geometry
+    score, prune_at = chosen_pruning(model.training, geometry.depth, options.score, options.prune_at)
+    drafts = [ExportPlan(Form.DENSE, None, None, (), "", "")]
+    for density in dict.fromkeys(options.densities):
+        fixed = FixedPruning(score, prune_at, kept_at_density(density, geometry.patch_tokens))
+        point = density_point(density, geometry.patch_tokens)
+        drafts.append(ExportPlan(Form.DENSITY, density, fixed, ((DEFAULT_POINT, point),), "", ""))
+    if options.points:
+        points = tuple((request.name, request.resolve(geometry.patch_tokens)) for request in options.points)
+        drafts.append(ExportPlan(Form.ADAPTIVE, None, AdaptivePruning(score, prune_at), points, "", ""))
+    for draft in drafts:
+        if draft.pruning is not None:
+            check_pruning(model.vit, draft.pruning)
+    return [_named(model, options, draft) for draft in drafts]
+
+
+def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> ExportPlan:
+    """Names an artifact: readable by what is not the default, and an id by all that tells it from others."""
+    pruning = plan.pruning
+    info, parts = model.info, [re.sub(r"[^A-Za-z0-9_.]+", "_", model.info.name)]
+    if info.image_size != model.default_image_size:
+        parts.append("x".join(str(side) for side in dict.fromkeys(info.image_size)) + "px")
+    if pruning is not None and pruning.prune_at != default_prune_at(info.geometry.depth):
+        parts.append(f"block{pruning.prune_at}")
+    if pruning is not None and pruning.score is not Score.MEAN:
+        parts.append(pruning.score)
+    if options.precision is not Precision.FP32:
+        parts.append(options.precision)
+    if options.opset != DEFAULT_OPSET:
+        parts.append(f"opset{options.opset}")
+    if options.operators is not OperatorForm.FUNCTION:
+        parts.append(options.operators)
+    if options.outputs is Outputs.LOGITS_AND_FEATURES:
+        parts.append("features")
+    parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
+    name = "-".join(parts)
+    # A timm name says what is computed with the weights; of a model in memory only its modules do.
+    structure = _structure(model.vit) if model.weights.source is WeightsSource.MEMORY else ""
+    identity = (info.name, info.image_size, model.weights.sha256, structure, plan.form, plan.density, pruning)
+    further = (plan.points, options.precision, options.opset, options.operators, options.outputs)
+    return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
+
+
+def _structure(vit: nn.Module) -> str:
+    """Returns what weights do not say of a model: classes of its modules, and their settings, such as heads."""
+    passing = ("training", "fused_attn", "grad_checkpointing")
+    lines = []
+    for name, module in vit.named_modules():
+        settings = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if not key.startswith("_") and key not in passing and isinstance(value, (int, float, str, tuple))
+        }
+        lines.append(f"{name} {type(module).__name__} {settings}")
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""The export stage: a model and options in, checked artifact folders out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sait_deploy.artifacts.folder import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    Artifact,
+    Workspace,
+    open_artifact,
+    sha256_of,
+    write_manifest,
+)
+from sait_deploy.artifacts.golden import Golden, write_golden
+from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, WeightsSource
+from sait_deploy.artifacts.points import PointChoice, resolve
+from sait_deploy.errors import InvalidArgument, StorageError
+from sait_deploy.exporters.finish import FinishOptions, finish, save
+from sait_deploy.exporters.names import KEEP_LIMITS, MASS
+from sait_deploy.exporters.trace import TRACED_BATCH, trace
+from sait_deploy.exporting.manifest import draft_manifest, measured_points, onnx_metadata
+from sait_deploy.exporting.parity import ParityImages, ParityResult, check_parity
+from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
+from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
+from sait_deploy.images.preprocess import cropped, normalised, open_image
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.registry import LoadedModel, describe
+from sait_deploy.runtime.base import Runner, RunOptions, RuntimeName
+from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
+
+PARITY_IMAGES: Final = 24
+
+Progress = Callable[[str], None]
+
+
+def export_model(model: LoadedModel, options: ExportOptions, progress: Progress = lambda _: None) -> list[Artifact]:
+    """Exports a model at the densities and points asked for, and its dense baseline.
+
+    Each graph is compared with the torch model on real images before it takes its place. A baseline that is already
+    there, whole, is kept.
+
+    Args:
+        model: the model, as ``sait_deploy.models.registry`` loads it.
+        options: what to export.
+        progress: told what is being done, one line at a time.
+
+    Returns:
+        The artifacts, the dense baseline first.
+
+    Raises:
+        InvalidArgument: options that do not fit each other or the model.
+        ParityError: a graph does not agree with its references.
+        StorageError: an artifact is there already, or cannot be written.
+        ImageError: a parity image cannot be read.
+    """
+    require_onnxruntime()
+    if options.opset not in OPSETS:
+        raise InvalidArgument(f"opset {options.opset} is not supported", f"use {OPSETS[0]} to {OPSETS[-1]}")
+    model = _with_labels(model, options.labels)
+    plans = plan_exports(model, options)
+    workspace = Workspace(options.output)
+    workspace.prepare()
+    existing = {plan.id: place for plan in plans if (place := workspace.find(plan.id)) is not None}
+    for plan in plans[1:] if len(plans) > 1 else plans:
+        if plan.id in existing and not options.overwrite:
+            raise StorageError(f"{existing[plan.id]} is already there", "give --overwrite, or another --output")
+    data = _parity_data(model, options)
+    artifacts = []
+    for plan in plans:
+        if plan.id in existing and not options.overwrite:
+            progress(f"{plan.name}: already there, kept")
+            artifacts.append(open_artifact(existing[plan.id]))
+        else:
+            artifacts.append(_export_one(model, options, plan, plans[0], workspace, data, progress))
+    workspace.record_last_export([artifact.path for artifact in artifacts])
+    return artifacts
+
+
+def _with_labels(model: LoadedModel, labels: Path | None) -> LoadedModel:
+    if labels is None:
+        return model
+    try:
+        names = tuple(line.strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(
+            f"labels file {labels} cannot be read ({error})", "one class name a line, UTF-8"
+        ) from None
+    if len(names) != model.info.classes:
+        raise InvalidArgument(
+            f"{labels} names {len(names)} classes, the model has {model.info.classes}", "one class name a line"
+        )
+    return dataclasses.replace(model, info=dataclasses.replace(model.info, labels=names))
+
+
+@dataclass(frozen=True, slots=True)
+class _ParityData:
+    """What every graph of an export is compared on: images uint8 [n, H, W, 3] and as the model takes them."""
+
+    dataset: Dataset
+    pixels: NDArray[np.uint8]
+    images: NDArray[np.float32]
+
+
+def _parity_data(model: LoadedModel, options: ExportOptions) -> _ParityData:
+    if options.images is None:
+        dataset = shipped_dataset(model.info.name)
+    else:
+        dataset = folder_dataset(options.images, model.info.labels, model.info.classes)
+    dataset = dataset.sample(PARITY_IMAGES)
+    pixels = np.stack([np.asarray(cropped(open_image(i), model.preprocessing)) for i in dataset.images])
+    return _ParityData(dataset, pixels, normalised(pixels, model.preprocessing))
+
+
+def _export_one(
+    model: LoadedModel,
+    options: ExportOptions,
+    plan: ExportPlan,
+    baseline: ExportPlan,
+    workspace: Workspace,
+    data: _ParityData,
+    progress: Progress,
+) -> Artifact:
+    images = data.images
+    manifest = draft_manifest(model, options, plan, baseline)
+    place = workspace.place_for(plan.name, plan.id)
+    with workspace.writing(place) as folder:
+        progress(f"{plan.name}: tracing")
+        module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs)
+        graph = trace(module, model.info.image_size, manifest.output_names, options.opset, _point_inputs(plan))
+        metadata = {f"sait.{key}": value for key, value in onnx_metadata(manifest).items()}
+        files = save(finish(graph, FinishOptions(options.opset, options.operators, metadata)), folder / MODEL_FILE)
+        del graph, module
+        progress(f"{plan.name}: comparing with torch on {len(images)} images")
+        draft = Artifact(folder, manifest)
+        runner = OnnxRuntimeRunner(draft, RuntimeName.ONNXRUNTIME, RunOptions())
+        reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs)
+        parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
+        write_golden(folder / GOLDEN_FILE, _golden(runner, data.pixels[0], images[:1]))
+        manifest = dataclasses.replace(
+            measured_points(manifest, parity.kept),
+            parity=parity.info,
+            accuracy=_accuracy(parity, data.dataset),
+            files={file: sha256_of(folder / file) for file in [*files, GOLDEN_FILE]},
+        )
+        write_manifest(folder, manifest)
+    return Artifact(place, manifest)
+
+
+def _point_inputs(plan: ExportPlan) -> dict[str, Tensor]:
+    """Returns example inputs for an adaptive graph's operating points."""
+    if plan.form is not Form.ADAPTIVE:
+        return {}
+    limits = torch.tensor([[1, 1]] * TRACED_BATCH, dtype=torch.int32)
+    return {MASS: torch.ones(TRACED_BATCH), KEEP_LIMITS: limits}
+
+
+def _golden(runner: Runner, pixels: NDArray[np.uint8], images: NDArray[np.float32]) -> Golden:
+    """Runs one image at the default point."""
+    manifest = runner.artifact.manifest
+    answer, point = runner.run(images), resolve(manifest, len(images), PointChoice())
+    counts = answer.kept + np.int32(manifest.model.geometry.prefix_tokens)
+    if point is None:
+        return Golden(pixels, images, answer.logits, counts, token_features=answer.features)
+    return Golden(pixels, images, answer.logits, counts, point.mass, point.keep_limits, answer.features)
+
+
+def _accuracy(parity: ParityResult, dataset: Dataset) -> AccuracyInfo:
+    if dataset.labels is None:
+        return AccuracyInfo(AccuracyStatus.UNMEASURED, 0, None)
+    right = float((parity.logits.argmax(axis=1) == dataset.labels).mean())
+    return AccuracyInfo(AccuracyStatus.MEASURED, len(dataset.labels), round(100.0 * right, 2))
+
+
+def export(
+    module: nn.Module,
+    options: ExportOptions = DEFAULT_OPTIONS,
+    name: str | None = None,
+    progress: Progress = lambda _: None,
+) -> list[Artifact]:
+    """Exports a timm model that exists in memory. Raises what :func:`export_model` raises.
+
+    Args:
+        module: a supported timm model.
+        options: what to export; density 0.6 where left out.
+        name: what to call it; None for its timm name.
+        progress: told what is being done, one line at a time.
+    """
+    known = getattr(module, "pretrained_cfg", None) or {}
+    called = name or known.get("architecture") or type(module).__name__
+    return export_model(describe(module, called, WeightsSource.MEMORY, None), options, progress)

@@ -1,0 +1,100 @@
+"""Images to check, measure and classify with: a folder of the user's, the demonstration's, or shipped photographs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy import demo
+from sait_deploy.images.preprocess import ImageLike, list_images
+
+PHOTOGRAPHS: Final = demo.FOLDER / "photographs"
+GENERATED_SEED: Final = 1
+GENERATED_COUNT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Images and, where they are known, labels.
+
+    Attributes:
+        images: paths or uint8 [H, W, 3] arrays.
+        labels: int64 [n], class indices of the model; None where unknown.
+        source: where the images came from, in words.
+    """
+
+    images: Sequence[ImageLike]
+    labels: NDArray[np.int64] | None
+    source: str
+
+    def sample(self, count: int) -> Dataset:
+        """Returns at most ``count`` images, evenly spaced."""
+        if len(self.images) <= count:
+            return self
+        chosen = evenly_spaced(len(self.images), count)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Dataset([self.images[i] for i in chosen], labels, self.source)
+
+
+def evenly_spaced(length: int, most: int) -> NDArray[np.int64]:
+    """Returns the places of at most ``most`` of so many items, the first and the last among them, int64 ascending."""
+    places: NDArray[np.int64] = np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)
+    return places
+
+
+def folder_dataset(path: Path, class_names: Sequence[str] | None, classes: int) -> Dataset:
+    """Lists a folder of images; subfolders are taken as classes where they match the model's.
+
+    Args:
+        path: an image or a folder.
+        class_names: the model's labels, where known; subfolders of those names are theirs. Where they are not known,
+            the classes' numbers from 0 are their names.
+        classes: the model's number of classes; as many subfolders of other names are taken as them in sorted order.
+
+    Returns:
+        The images; the source says so where there are subfolders that are not taken as classes.
+
+    Raises:
+        ImageError: there is no image.
+    """
+    found = list_images(path)
+    if found.classes is None or found.labels is None or not classes:
+        return Dataset(found.paths, None, str(path))
+    index = {name: i for i, name in reversed(list(enumerate(class_names or map(str, range(classes)))))}
+    if set(found.classes) <= index.keys():
+        labels = np.array([index[found.classes[i]] for i in found.labels], dtype=np.int64)
+    elif len(found.classes) == classes:
+        labels = np.array(found.labels, dtype=np.int64)
+    else:
+        source = f"{path} (unlabelled: its {len(found.classes)} subfolders are not the model's {classes} classes)"
+        return Dataset(found.paths, None, source)
+    return Dataset(found.paths, labels, str(path))
+
+
+def shipped_dataset(model_name: str) -> Dataset:
+    """Returns the images that come with the toolkit for a model: digits for the demonstration's, else photographs."""
+    if model_name != demo.NAME:
+        return Dataset(list_images(PHOTOGRAPHS).paths, None, "shipped photographs")
+    digits = folder_dataset(demo.IMAGES, demo.LABELS, len(demo.LABELS))
+    return Dataset(digits.images, digits.labels, "shipped held-out digits")
+
+
+def evaluation_dataset(model_name: str) -> Dataset:
+    """Returns what accuracy is measured on where the user names no images.
+
+    For the demonstration model these are a thousand images composed of held-out digits, or the shipped ones where
+    scikit-learn or scikit-image is not installed; the source says which.
+    """
+    composable = all(importlib.util.find_spec(package) is not None for package in ("sklearn", "skimage"))
+    if model_name != demo.NAME or not composable:
+        return shipped_dataset(model_name)
+    from sait_deploy.demo.data import Split, compose_many
+
+    images, labels = compose_many(Split.HELD_OUT, GENERATED_COUNT, GENERATED_SEED)
+    return Dataset(list(images), labels, f"{GENERATED_COUNT} composed held-out digits")

@@ -1,0 +1,1 @@
+"""Prunable vision transformers: the model table, weights from files, and the arithmetic of each family."""

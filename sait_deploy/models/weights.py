@@ -1,0 +1,263 @@
+"""Reading weights from files that may be hostile, and telling one set of weights from another."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sait_deploy.errors import ModelError
+from sait_deploy.tokens import Score, default_prune_at
+
+_WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module")
+"""Keys under which training scripts put a state dict, exponential averages first: they are what is deployed."""
+
+_PREFIXES: Final = ("module.", "_orig_mod.", "model.")
+"""What data parallelism, torch.compile and training wrappers put before every name."""
+
+_MOST_WRAPPERS: Final = 8
+"""Dictionaries inside each other that are taken off: a hostile one may hold itself."""
+
+_NAMED: Final = 3
+"""How many mismatching tensors an error names."""
+
+
+TRAINING_KEY: Final = "sait_deploy.training"
+"""Under which a safetensors file says, as one JSON object, how its weights were trained."""
+
+CLASSES_KEY: Final = "classes"
+"""Member of that object: the names of the classes. Its others are all fields of ``SparseTraining``, or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseTraining:
+    """How weights were trained to be pruned.
+
+    Attributes:
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+        low: lowest density drawn from.
+        high: highest density drawn from.
+        low_mass: lowest probability mass drawn from; None where no step drew one.
+        high_mass: highest likewise.
+    """
+
+    score: Score
+    prune_at: int
+    low: float
+    high: float
+    low_mass: float | None = None
+    high_mass: float | None = None
+
+
+def chosen_pruning(
+    training: SparseTraining | None, depth: int, score: Score | None, prune_at: int | None
+) -> tuple[Score, int]:
+    """Returns the score and the block to prune by: what is asked for, else as trained, else mean and depth // 4.
+
+    Args:
+        training: how the weights were trained sparse; None where they were not, or nobody knows.
+        depth: blocks of the model.
+        score: asked for; None to leave it open.
+        prune_at: likewise.
+    """
+    known = (Score.MEAN, default_prune_at(depth)) if training is None else (training.score, training.prune_at)
+    return known[0] if score is None else score, known[1] if prune_at is None else prune_at
+
+
+def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> dict[str, str]:
+    """Returns the metadata of a safetensors file by which ``read_training`` and ``read_class_names`` know its weights.
+
+    It is one key alone: safetensors writes several in an order that changes from run to run.
+
+    Args:
+        training: how they were trained sparse; None where every step was dense.
+        class_names: a name for each class of the head.
+    """
+    said = {} if training is None else {name: value for name, value in asdict(training).items() if value is not None}
+    return {TRAINING_KEY: json.dumps({**said, CLASSES_KEY: list(class_names)})}
+
+
+def is_class_name(name: str) -> bool:
+    """Returns whether a class can be called so: not empty, and of no control characters or halves of characters."""
+    return bool(name) and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+
+
+def read_training(path: Path) -> SparseTraining | None:
+    """Returns how a file's weights were trained sparse; None where it does not say.
+
+    Raises:
+        ModelError: what it says of its training cannot be understood.
+    """
+    said = _read_said(path)
+    return None if said is None else said.training
+
+
+def read_class_names(path: Path) -> tuple[str, ...] | None:
+    """Returns the names of a file's classes, in the order of its head's; None where it does not say.
+
+    Raises:
+        ModelError: what it says of its training cannot be understood.
+    """
+    said = _read_said(path)
+    return None if said is None else said.class_names
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a file says of its training."""
+
+    training: SparseTraining | None
+    class_names: tuple[str, ...] | None
+
+
+def _read_said(path: Path) -> _Said | None:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(TRAINING_KEY)
+    except (SafetensorError, OSError):
+        return None  # whoever reads the weights names what is wrong with the file
+    if text is None:
+        return None
+    try:
+        said = json.loads(text)
+        if not isinstance(said, dict):
+            raise TypeError
+        return _Said(_said_training(said), _said_class_names(said))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise ModelError(
+            f"weights file {path} says of its training what cannot be understood", "save it again without metadata"
+        ) from None
+
+
+def _said_training(said: dict[str, Any]) -> SparseTraining | None:
+    if CLASSES_KEY in said and said.keys().isdisjoint(field.name for field in fields(SparseTraining)):
+        return None
+    found = SparseTraining(Score(said["score"]), int(said["prune_at"]), float(said["low"]), float(said["high"]))
+    if not (found.prune_at >= 0 and 0 < found.low <= found.high <= 1):
+        raise ValueError
+    if said.get("low_mass") is None and said.get("high_mass") is None:
+        return found
+    low, high = float(said["low_mass"]), float(said["high_mass"])
+    if not 0 < low <= high < 1:
+        raise ValueError
+    return replace(found, low_mass=low, high_mass=high)
+
+
+def _said_class_names(said: dict[str, Any]) -> tuple[str, ...] | None:
+    if CLASSES_KEY not in said:
+        return None
+    names = said[CLASSES_KEY]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) and is_class_name(name) for name in names)):
+        raise ValueError
+    return tuple(names)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict from a safetensors file or a torch checkpoint, without running code from it.
+
+    Wrapping dictionaries and name prefixes are taken off; of several state dicts the averaged one is used.
+
+    Raises:
+        ModelError: the file is missing, cannot be read, wants to run code, or holds no tensors.
+    """
+    if not path.is_file():
+        raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
+    loaded: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(loaded, Mapping):
+            break
+        wrapper = next((key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise ModelError(
+            f"weights file {path} holds a {type(loaded).__name__}, not a state dict", "save model.state_dict()"
+        )
+    tensors = {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+    if not tensors:
+        raise ModelError(f"weights file {path} holds no tensors", "save model.state_dict()")
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if all(name.startswith(prefix) for name in tensors):
+                tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+                stripped = True
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"weights file {path} is no whole safetensors file ({error})", "save or download it again"
+        ) from None
+    return tensors
+
+
+def _read_checkpoint(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the weights
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "allowed" in str(error):
+            raise ModelError(
+                f"weights file {path} holds more than tensors and was not loaded: unpickling it could run code",
+                "if you trust it, load it yourself and save its state dict with safetensors.torch.save_file",
+            ) from None
+        raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
+    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"
+        ) from None
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copies a state dict into a model that it must fit exactly.
+
+    Raises:
+        ModelError: names or shapes differ; the first few are named.
+    """
+    own = model.state_dict()
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, the model's {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    wrong += [f"{name} is missing" for name in own if name not in tensors]
+    wrong += [f"{name} is not the model's" for name in tensors if name not in own]
+    if wrong:
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise ModelError(
+            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(wrong[:_NAMED])}{more}",
+            "give the --model they were trained as, and --imgsz if their image size is not its default",
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def sha256_of_weights(model: nn.Module) -> str:
+    """Returns SHA-256 over a model's tensors, sorted by name: names, shapes, dtypes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

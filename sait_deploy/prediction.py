@@ -1,0 +1,122 @@
+"""The predict stage: images in, likeliest classes and kept tokens out, a batch at a time."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sait_deploy.artifacts.files import write_whole
+from sait_deploy.artifacts.manifest import Form, Manifest
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
+from sait_deploy.images.contact_sheet import Tile, contact_sheet, tile
+from sait_deploy.images.kept_tokens import draw_kept
+from sait_deploy.images.preprocess import cropped, list_images, normalised, open_image
+from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
+
+BATCH: Final = 16
+CONTACT_SHEET: Final = "contact-sheet.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One image's answer."""
+
+    path: Path
+    prediction: Prediction
+
+
+def collect(paths: Sequence[Path]) -> list[Path]:
+    """Returns the image files that paths and folders name, in order, each once.
+
+    Raises:
+        ImageError: a path does not exist, or a folder holds no image.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        for image in list_images(path).paths:
+            found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
+    return list(found.values())
+
+
+def predict(
+    runner: Runner,
+    paths: Sequence[Path],
+    top: int = 5,
+    visualize: Path | None = None,
+    choice: PointChoice = DEFAULT_CHOICE,
+) -> Iterator[Answer]:
+    """Classifies image files, yielding each answer as its batch is done.
+
+    Args:
+        runner: an artifact ready to run.
+        paths: image files.
+        top: classes per image.
+        visualize: folder for a picture of each image with its kept tokens, made where it is missing, and of an
+            adaptive artifact a contact sheet, from easy to difficult; None for none.
+        choice: operating point of an adaptive artifact.
+
+    Raises:
+        ImageError: an image cannot be read.
+        StorageError: a picture cannot be written.
+        InvalidArgument: the model has no head to classify with, or the point cannot be.
+    """
+    manifest = runner.artifact.manifest
+    tiles: list[Tile] = []
+    for start in range(0, len(paths), BATCH):
+        chunk = list(paths[start : start + BATCH])
+        pixels = np.stack([np.asarray(cropped(open_image(path), manifest.preprocessing)) for path in chunk])
+        images = normalised(pixels, manifest.preprocessing)
+        if visualize is None or manifest.pruning is None:
+            output, keep, importance = runner.run_at(images, choice), None, None
+        else:
+            selection = runner.select_at(images, choice)
+            keep, importance = selection.keep[:, manifest.model.geometry.prefix_tokens :], selection.importance
+            output = Output(selection.logits, keep.sum(axis=1, dtype=np.int32))
+        found = predictions(runner.artifact, output, top)
+        for index, (path, prediction) in enumerate(zip(chunk, found, strict=True)):
+            if visualize is not None:
+                kept = None if keep is None else keep[index]
+                seen = None if importance is None else importance[index]
+                target = visualize / f"{start + index:04d}-{path.stem}.png"
+                _draw(manifest, pixels[index], prediction, kept, seen, target)
+                if manifest.form is Form.ADAPTIVE and kept is not None:
+                    label = prediction.labels[0]
+                    tiles.append(tile(pixels[index], kept, _grid(manifest), kept=prediction.kept, label=label))
+            yield Answer(path, prediction)
+    if visualize is not None and tiles:
+        sheet = contact_sheet(tiles, manifest.model.geometry.patch_tokens, title=manifest.name)
+        _write_picture(sheet, visualize / CONTACT_SHEET)
+
+
+def _grid(manifest: Manifest) -> tuple[int, int]:
+    """Returns rows and columns of patches."""
+    height, width = (s // p for s, p in zip(manifest.model.image_size, manifest.model.patch_size, strict=True))
+    return height, width
+
+
+def _draw(
+    manifest: Manifest,
+    image: NDArray[np.uint8],
+    prediction: Prediction,
+    keep: NDArray[np.int32] | None,
+    importance: NDArray[np.float32] | None,
+    target: Path,
+) -> None:
+    tokens = manifest.model.geometry.patch_tokens
+    caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), {prediction.kept} of {tokens} tokens kept"
+    mask = np.ones(tokens, dtype=np.int32) if keep is None else keep
+    _write_picture(draw_kept(image, mask, _grid(manifest), caption=caption, importance=importance), target)
+
+
+def _write_picture(picture: Image.Image, target: Path) -> None:
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    write_whole(target, data.getvalue())

@@ -1,0 +1,1 @@
+"""Reports: tables and plots, and the writers that turn them into terminal text, Markdown, HTML and JSON."""

@@ -1,0 +1,128 @@
+"""What running an engine takes, as far as no GPU is needed to know it: buffers, shapes, profiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifacts.manifest import TensorInfo
+from sait_deploy.engine.manifest import EngineManifest, PartInfo
+from sait_deploy.engine.profiles import PartName, Shape, choose_profile
+from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, ROWS, TOKENS
+from sait_deploy.tokens import Geometry
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "bool": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Device memory for one tensor at the largest batch.
+
+    Attributes:
+        name: of the tensor; stem and trunk share the buffers of the seam.
+        dtype: element type.
+        size: bytes.
+    """
+
+    name: str
+    dtype: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """What the host reads at the seam: rows kept by the whole batch, and by its longest image."""
+
+    rows: int
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """Sizes and shapes of an engine's tensors for any batch that it takes."""
+
+    manifest: EngineManifest
+    geometry: Geometry
+
+    def check_batch(self, images: int) -> None:
+        """Checks a batch size.
+
+        Raises:
+            InvalidArgument: the engine was built for others.
+        """
+        batch = self.manifest.batch
+        if not batch.smallest <= images <= batch.largest:
+            raise InvalidArgument(
+                f"engine {self.manifest.name} takes {batch.smallest} to {batch.largest} images, not {images}",
+                f"build it with --batch MIN:OPT:MAX that holds {images}, or give another batch",
+            )
+
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Lists device buffers, one for each tensor, inputs and outputs of every part.
+
+        ``kept`` has none, as it is the front of ``rows``.
+        """
+        largest = self.manifest.batch.largest
+        whole = Extents(largest * self.geometry.tokens, self.geometry.tokens)
+        found: dict[str, Buffer] = {}
+        for part in self.manifest.parts:
+            for tensor in (*part.inputs, *part.outputs):
+                size = _BYTES[tensor.dtype] * int(np.prod(self.shape(tensor, largest, whole)))
+                if tensor.name != KEPT:
+                    found[tensor.name] = Buffer(tensor.name, tensor.dtype, size)
+        return tuple(found.values())
+
+    def shape(self, tensor: TensorInfo, images: int, extents: Extents | None = None) -> Shape:
+        """Returns a tensor's shape for a batch; extents are needed for what comes after the seam."""
+        seam: dict[str, int] = {TOKENS: images * self.geometry.tokens, CU_SEQLENS: images + 1, GUARD: images}
+        seam[ROWS] = images * self.geometry.tokens
+        if extents is not None:
+            seam |= {KEPT: extents.rows, LANES: extents.longest}
+        first = seam.get(tensor.name, images)
+        rest = tuple(size for size in tensor.shape[1:] if isinstance(size, int))
+        if len(rest) != len(tensor.shape) - 1:
+            raise ModelError(f"{tensor.name} of engine {self.manifest.name} has shape {tensor.shape}", "build it again")
+        return first, *rest
+
+    def input_shapes(self, part: PartInfo, images: int, extents: Extents | None = None) -> dict[str, Shape]:
+        """Returns the shapes of a part's inputs."""
+        return {tensor.name: self.shape(tensor, images, extents) for tensor in part.inputs}
+
+    def profile(self, part: PartInfo, images: int, extents: Extents | None = None) -> int:
+        """Returns the index of the profile to run a batch with.
+
+        Raises:
+            InvalidArgument: none of them takes it.
+        """
+        shapes = self.input_shapes(part, images, extents)
+        index = choose_profile(part.profiles, shapes)
+        if index is None:
+            raise InvalidArgument(
+                f"no profile of engine {self.manifest.name}'s {part.name} takes {shapes}",
+                "build it with a wider --batch",
+            )
+        return index
+
+    def extents(self, cu_seqlens: NDArray[np.int32]) -> Extents:
+        """Reads the extents off the offsets of a batch, int32 [B+1].
+
+        Raises:
+            ModelError: they are no offsets of images that keep at least one token and at most all.
+        """
+        lengths = np.diff(cu_seqlens)
+        if cu_seqlens[0] != 0 or lengths.min() < 1 or lengths.max() > self.geometry.tokens:
+            raise ModelError(
+                f"engine {self.manifest.name} counted {lengths.tolist()} kept tokens, which cannot be",
+                "check its selection: sait-deploy inspect --check",
+            )
+        return Extents(int(cu_seqlens[-1]), int(lengths.max()))
+
+
+def engine_parts(manifest: EngineManifest) -> tuple[PartInfo, PartInfo | None]:
+    """Returns what runs first, and what runs after the host has read the extents, if there is such a part."""
+    if len(manifest.parts) == 1:
+        return manifest.parts[0], None
+    return manifest.part(PartName.STEM), manifest.part(PartName.TRUNK)
