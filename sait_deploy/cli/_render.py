@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
+
+from sait_deploy.reports.table import Note, Severity, Table, warnings_first
 
 _PIPED_WIDTH: Final = 200
 """Columns when the output is no terminal: a table cut at 80 would lose figures."""
@@ -18,9 +20,9 @@ _PIPED_WIDTH: Final = 200
 
 def table(
     title: str | None, headings: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[str] = ()
-) -> Table:
+) -> RichTable:
     """Builds a table; columns after the first are figures, aligned to the right, unless named in ``words``."""
-    made = Table(
+    made = RichTable(
         title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(headings)
     )
     for index, column in enumerate(headings):
@@ -45,6 +47,24 @@ def show(*renderables: Any) -> None:
     console = _console()
     for renderable in renderables:
         console.print(renderable, markup=False)
+
+
+def show_tables(*tables: Table) -> None:
+    """Prints tables, each with an empty line below it, then their notes: warnings on stderr, the others on stdout."""
+    from sait_deploy.reports.text import render
+
+    for one in tables:
+        show(*render(one, columns()), "")
+    show_notes([note for one in tables for note in one.notes])
+
+
+def show_notes(notes: Iterable[Note]) -> None:
+    """Prints notes, warnings first and on stderr."""
+    for note in warnings_first(notes):
+        if note.severity is Severity.WARNING:
+            warn(note.text)
+        else:
+            show(note.text)
 
 
 def counted(number: int, noun: str) -> str:
