@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.common import read_result
 
-_TOLD_KINDS: Final = ("density", "mass")
-_TOLD_MASSES: Final = ("mass0.9", "mass0.7")
+_PRUNED_KINDS: Final = ("density", "mass")
+_SHOWN_MASSES: Final = ("mass0.9", "mass0.7")
 _RIVALS: Final[tuple[tuple[str, str], ...]] = (
     ("mass", "density"),
     ("density", "lower-resolution"),
@@ -55,7 +55,7 @@ def accuracy() -> list[str]:
     found = read_result("demo_training")
     summary = found["summary"]
     dense = summary["dense_top1_mean"]
-    told = {group: f"{dense[group]['mean']:.2f} ± {dense[group]['sd']:.2f} %" for group in dense}
+    top1 = {group: f"{dense[group]['mean']:.2f} ± {dense[group]['sd']:.2f} %" for group in dense}
     seeds, teachers = len(_students(found)), sum(name.startswith("teacher") for name in found["logs"])
     lines = [
         "### Accuracy",
@@ -64,8 +64,8 @@ def accuracy() -> list[str]:
         "held-out compositions: digits of 2 to 6 times their size among clutter, on shades and photographs. From",
         f"{teachers} dense teachers, for each of {seeds} seeds, a student trained dense/sparse with distillation and a",
         "plain model trained dense for as long. All compose their images of the same 360 digits and 4 photographs.",
-        f"Dense, the teachers are {told['teachers']} right, the plain models {told['dense-only']}, the students",
-        f"{told['students']} (mean and standard deviation over seeds). Change of top-1 in points against the same",
+        f"Dense, the teachers are {top1['teachers']} right, the plain models {top1['dense-only']}, the students",
+        f"{top1['students']} (mean and standard deviation over seeds). Change of top-1 in points against the same",
         "weights run dense:",
         "",
         "| density | MACs saved | dense/sparse | plain weights, trained as long | plain weights, the teacher's |",
@@ -73,8 +73,8 @@ def accuracy() -> list[str]:
     ]
     for density, saved in summary["macs_saved_percent"].items():
         change = summary["change_mean"][density]
-        told = {group: f"{one['mean']:+.2f} ± {one['sd']:.2f}" for group, one in change.items()}
-        cells = " | ".join(told[group] for group in ("students", "dense-only", "teachers"))
+        texts = {group: f"{one['mean']:+.2f} ± {one['sd']:.2f}" for group, one in change.items()}
+        cells = " | ".join(texts[group] for group in ("students", "dense-only", "teachers"))
         lines.append(f"| {density} | {saved:.0f} % | {cells} |")
     return [
         *lines,
@@ -105,7 +105,7 @@ def _points(found: dict[str, Any]) -> list[str]:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for first in students[0]["rows"]:
-        if first["kind"] not in _TOLD_KINDS or first["id"].startswith("kept"):
+        if first["kind"] not in _PRUNED_KINDS or first["id"].startswith("kept"):
             continue
         having = [student for student in students if _row(student, first["id"]) is not None]
         rows = [row for row in (_row(student, first["id"]) for student in having) if row is not None]
@@ -171,16 +171,16 @@ def _gain(difference: dict[str, float] | None) -> str:
 
 def _kept_by(found: dict[str, Any]) -> list[str]:
     students, lines = _students(found), ["Tokens kept, means over seeds:", ""]
-    for mass in _TOLD_MASSES:
+    for mass in _SHOWN_MASSES:
         for grouping in _GROUPINGS:
             groups: dict[str, list[float]] = {}
             for stratum in (s for student in students for s in student["strata"]):
                 if (stratum["grouping"], stratum["row"]) == (grouping, mass):
                     groups.setdefault(stratum["name"], []).append(stratum["kept_mean"])
-            told = ", ".join(f"{np.mean(kept):.1f} ({name})" for name, kept in groups.items())
+            means = ", ".join(f"{np.mean(kept):.1f} ({name})" for name, kept in groups.items())
             if not groups:
                 continue
-            lines.append(f"- {mass.replace('mass', 'mass ')}, by {grouping}: {told}")
+            lines.append(f"- {mass.replace('mass', 'mass ')}, by {grouping}: {means}")
     return [*lines, ""]
 
 
@@ -209,12 +209,12 @@ def _with_width(change: dict[str, float]) -> str:
 
 def _shift(found: dict[str, Any]) -> list[str]:
     shift = list(found["shift"].values())
-    chosen = {kind: [one["tuned"][kind].get("share", "none") for one in shift] for kind in _TOLD_KINDS}
-    told = "; ".join(f"{kind} {', '.join(map(str, shares))}" for kind, shares in chosen.items())
+    chosen = {kind: [one["tuned"][kind].get("share", "none") for one in shift] for kind in _PRUNED_KINDS}
+    choices = "; ".join(f"{kind} {', '.join(map(str, shares))}" for kind, shares in chosen.items())
     lines = [
         f"Shift: for each seed `sait-deploy tune --max-drop {shift[0]['limit']:g}` chose a density and a mass on "
         f"{found['images']:,} images of",
-        f"light clutter and checked them on as many ({told}). What it chose meets other images here.",
+        f"light clutter and checked them on as many ({choices}). What it chose meets other images here.",
         "Change of top-1, tokens kept and MAC ratio over the seeds:",
         "",
         "| images | dense | point | seeds | change | it keeps | MAC ratio |",
@@ -222,7 +222,7 @@ def _shift(found: dict[str, Any]) -> list[str]:
     ]
     for name in ("light", "heavy", "two objects"):
         dense = _mean_of([one[name] for one in shift], "dense_top1_percent")
-        for kind in _TOLD_KINDS:
+        for kind in _PRUNED_KINDS:
             points = [one[name][kind] for one in shift if kind in one[name]]
             if len(points) < 2:
                 lines.append(f"| {name} | {dense:.1f} % | {kind} | {len(points)} | – | – | – |")

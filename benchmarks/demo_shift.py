@@ -45,7 +45,10 @@ def shifted(weights: Path, images: int) -> dict[str, Any]:
         _write_light(folder / "light", 2 * images)
         artifact = _exported(weights, folder / "artifacts")
         chosen = {family: _tuned(artifact, folder / "light", family) for family in Family}
-    found: dict[str, Any] = {"limit": LIMIT, "tuned": {family.value: told for family, (_, told) in chosen.items()}}
+    found: dict[str, Any] = {
+        "limit": LIMIT,
+        "tuned": {family.value: outcome for family, (_, outcome) in chosen.items()},
+    }
     points = [point for point, _ in chosen.values() if point is not None]
     for name, canvas in CANVASES:
         dataset, _ = composed(canvas, EVALUATION_SEED + 2, images)
@@ -54,7 +57,7 @@ def shifted(weights: Path, images: int) -> dict[str, Any]:
         options = EvaluateOptions(points=tuple(points), lower_resolutions=())
         block = default_prune_at(model.info.geometry.depth)
         rows = {row.id: row for row in evaluate_model(model, Score.MEAN, block, dataset, options).rows}
-        kinds = {point.name: _told(rows[point.name]) for point in points}
+        kinds = {point.name: _figures(rows[point.name]) for point in points}
         found[name] = {"dense_top1_percent": rows["dense"].top1_percent, **kinds}
     return found
 
@@ -79,15 +82,15 @@ def _tuned(artifact: Artifact, images: Path, family: Family) -> tuple[PointReque
         LIMIT, splits=SplitOptions(images), name=family.value, families=(family,), grid=GRIDS[family], threads=1
     )
     result = tune(artifact, options, progress)
-    told: dict[str, Any] = {"outcome": result.outcome.value, "message": result.message}
+    outcome: dict[str, Any] = {"outcome": result.outcome.value, "message": result.message}
     if result.chosen is None:
-        return None, told
+        return None, outcome
     point = result.chosen.candidate.point
-    told |= {"share": result.chosen.candidate.share}
-    return PointRequest(family.value, point.mass, point.min_keep, point.max_keep), told
+    outcome |= {"share": result.chosen.candidate.share}
+    return PointRequest(family.value, point.mass, point.min_keep, point.max_keep), outcome
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _figures(row: Row) -> dict[str, Any]:
     change = row.top1_change
     assert change is not None
     return {

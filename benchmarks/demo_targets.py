@@ -44,7 +44,7 @@ def _of_rivals(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
         found = list(_against(students, Kind.LOWER_RESOLUTION, Basis.EQUAL_MACS, (f"density{density}",)))
         yield _target(
             f"density {density} ahead of the dense model at the lower resolution of equal MACs",
-            _told(found),
+            _in_words(found),
             bool(found) and all(one.difference.value > 0 for one in found),
         )
 
@@ -55,13 +55,13 @@ def _of_masses(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
         if not found:
             continue
         worse = sorted({one.first for one in found if one.difference.high < 0})
-        told = f"{sum(one.difference.high < 0 for one in found)} of {len(found)} clearly worse"
-        told += f" ({', '.join(worse)})" if worse else ""
-        yield _target(f"masses no worse than densities at {basis.value}", told, not worse)
+        found_text = f"{sum(one.difference.high < 0 for one in found)} of {len(found)} clearly worse"
+        found_text += f" ({', '.join(worse)})" if worse else ""
+        yield _target(f"masses no worse than densities at {basis.value}", found_text, not worse)
         for mass in HARDEST:
             hardest = [one for one in found if one.first == mass]
             better = bool(hardest) and all(one.difference.low > 0 for one in hardest)
-            yield _target(f"better by a paired interval at {mass}, {basis.value}", _told(hardest), better)
+            yield _target(f"better by a paired interval at {mass}, {basis.value}", _in_words(hardest), better)
 
 
 def _of_controls(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
@@ -75,8 +75,8 @@ def _of_controls(students: list[Evaluation]) -> Iterator[dict[str, Any]]:
         right = {row.id: row.top1_percent or 0.0 for row in student.rows}
         for density, _ in LOSSES:
             worse.append(right[f"random{density}"] - right[f"least-important{density}"])
-    told = f"by {min(worse):.1f} points or more"
-    yield _target("the least important do worse than random ones", told, min(worse) > 0)
+    found_text = f"by {min(worse):.1f} points or more"
+    yield _target("the least important do worse than random ones", found_text, min(worse) > 0)
 
 
 def _against(
@@ -90,7 +90,7 @@ def _against(
                 yield one
 
 
-def _told(found: list[Comparison]) -> str:
+def _in_words(found: list[Comparison]) -> str:
     """Returns gains by seed, and how many are clear."""
     values = [one.difference.value for one in found]
     clear = sum(one.difference.low > 0 for one in found)

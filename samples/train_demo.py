@@ -53,7 +53,7 @@ def shortened(options: TrainOptions, epochs: int | None, images: int | None) -> 
     return dataclasses.replace(options, recipe=recipe, data=data)
 
 
-def told(options: TrainOptions, log: tuple[LogEntry, ...]) -> dict[str, Any]:
+def training_record(options: TrainOptions, log: tuple[LogEntry, ...]) -> dict[str, Any]:
     """Returns what a report says of a training."""
     return {
         "options": {**dataclasses.asdict(options), "output": None},
@@ -82,8 +82,8 @@ def main(output: Path, seed: int, epochs: int | None, epoch_images: int | None) 
     report = {
         "architecture": demo.ARCHITECTURE,
         "canvas": dataclasses.asdict(CanvasOptions()),
-        "teacher": told(first, taught.log),
-        "student": told(second, done.log),
+        "teacher": training_record(first, taught.log),
+        "student": training_record(second, done.log),
         "held_out": {
             "images": held_out.images,
             "source": held_out.image_source,

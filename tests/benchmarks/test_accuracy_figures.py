@@ -246,7 +246,7 @@ def test_what_figures_are_of_is_evaluated() -> None:
     densities = [f"density{density}" for density in demo_training.TOLD]
     brief = {*densities, *(point.name for point in demo_training.BRIEF.points)}
     assert set(accuracy_figures._PART_ROWS) <= brief
-    assert set(accuracy_figures._TOLD_MASSES) <= {point.name for point in demo_training.MASSES}
+    assert set(accuracy_figures._SHOWN_MASSES) <= {point.name for point in demo_training.MASSES}
     assert set(demo_training.BRIEF.points) <= set(demo_training.MASSES)
     assert set(demo_training.TOLD) <= set(demo_training.DENSITIES)
 
@@ -278,7 +278,7 @@ def test_shift_is_mean_and_deviation_over_seeds(results: Path, document: Documen
         ((0, 1, 2), "mass none, none, none", "| mass | 0 | – | – | – |"),
     ],
 )
-def test_seeds_without_a_tuned_point_are_told(
+def test_seeds_without_a_tuned_point_are_named(
     results: Path, document: Document, untuned: tuple[int, ...], shares: str, ending: str
 ) -> None:
     for seed in untuned:

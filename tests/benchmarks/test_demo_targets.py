@@ -20,7 +20,7 @@ MACS_HARD = {mass: ("mass" + mass, "density0.15", MACS) for mass in ("0.6", "0.5
 TIME_HARD = {mass: ("mass" + mass, "density0.15", TIME) for mass in ("0.6", "0.5")}
 
 
-def told(case: Case = Case()) -> list[dict[str, Any]]:
+def targets_of(case: Case = Case()) -> list[dict[str, Any]]:
     found = make_found(case)
     return targets(summarise(found), [found[f"student-{seed}"] for seed in range(3)])
 
@@ -75,7 +75,7 @@ MISSED = [
 
 
 def test_all_are_reached_and_say_what_was_found() -> None:
-    found = told()
+    found = targets_of()
     assert [(one["target"], one["found"]) for one in found] == REACHED
     assert [one["reached"] for one in found] == [True] * len(REACHED)
 
@@ -86,7 +86,7 @@ def test_every_target_is_missed_in_some_case() -> None:
 
 @pytest.mark.parametrize(("index", "case", "found"), MISSED, ids=[str(index) for index, _, _ in MISSED])
 def test_a_target_is_missed_alone(index: int, case: Case, found: str) -> None:
-    after = told(case)
+    after = targets_of(case)
     assert after[index]["found"] == found
     assert [number for number, one in enumerate(after) if not one["reached"]] == [index]
     assert [one["target"] for one in after] == [target for target, _ in REACHED]
@@ -101,11 +101,11 @@ def test_a_target_is_missed_alone(index: int, case: Case, found: str) -> None:
     ],
 )
 def test_at_most_reaches_the_limit_itself(index: int, case: Case) -> None:
-    assert told(case)[index]["reached"] is True
+    assert targets_of(case)[index]["reached"] is True
 
 
 def test_at_equal_time_nothing_is_asked_without_times() -> None:
-    with_times, without = told(), told(Case(timed=False))
+    with_times, without = targets_of(), targets_of(Case(timed=False))
     assert [one for one in with_times if "equal time" not in one["target"]] == without
     assert len(with_times) == len(without) + 1 + len(HARDEST)
 
@@ -113,18 +113,18 @@ def test_at_equal_time_nothing_is_asked_without_times() -> None:
 def test_each_clearly_worse_mass_is_named_once() -> None:
     worse = (-0.9, -0.5, -0.1)
     case = Case(gains={(seed, ("mass0.9", "kept50", MACS)): worse for seed in (0, 2)} | {(1, MACS_HARD["0.6"]): worse})
-    assert told(case)[9]["found"] == "3 of 9 clearly worse (mass0.6, mass0.9)"
+    assert targets_of(case)[9]["found"] == "3 of 9 clearly worse (mass0.6, mass0.9)"
 
 
 def test_a_mass_that_touches_no_difference_is_not_clearly_worse() -> None:
     case = Case(gains={(0, ("mass0.9", "kept50", MACS)): (-0.6, -0.3, 0.0)})
-    assert told(case)[9] == {"target": REACHED[9][0], "found": "0 of 9 clearly worse", "reached": True}
+    assert targets_of(case)[9] == {"target": REACHED[9][0], "found": "0 of 9 clearly worse", "reached": True}
 
 
 def test_other_rivals_of_a_mass_do_not_matter() -> None:
     """A mass is clearly worse than a lower resolution in every hand-made student: that is no target."""
     assert GAINS["mass0.9", "72px", MACS][2] < 0
-    assert told()[9]["reached"] is True
+    assert targets_of()[9]["reached"] is True
     assert all(pair[0].startswith("mass") for pair in TIMED)
 
 
