@@ -23,7 +23,7 @@ class SaitError(Exception):
         self.hint = hint
 
 
-class InvalidArgument(SaitError):
+class InvalidArgument(SaitError, ValueError):
     """An option or argument has a value that cannot be used."""
 
     exit_code = 2

@@ -15,7 +15,19 @@ from sait_deploy.artifacts.folder import Artifact
 
 ROOT = Path(__file__).parent.parent
 PRUNED = "sait_demo_digits-density0.6"
-HEAVY = ("torch", "timm", "onnx", "onnxruntime", "onnxscript", "numpy", "PIL", "rich")
+HEAVY = (
+    "torch",
+    "timm",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "numpy",
+    "PIL",
+    "rich",
+    "pydantic",
+    "jinja2",
+    "matplotlib",
+)
 QUICK = ("--batch", "1", "--duration", "0.01", "--warmup", "0")
 
 BLOCKED = """

@@ -1,20 +1,19 @@
-"""JSON to annotated dataclasses: every field's presence and type is checked, and an error names the field."""
+"""JSON documents to annotated dataclasses, checked by pydantic: an error names the document, the field and its value."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
-import math
-import types
-import typing
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sait_deploy.errors import ArtifactError, InvalidArgument
+from sait_deploy.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN: Final = 60
-_WANTED: Final = {float: "a finite number", int: "an integer", bool: "true or false", str: "text"}
 
 Decoded = TypeVar("Decoded")
 
@@ -39,8 +38,12 @@ class Codec:
         Raises:
             ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
         """
+        from pydantic import ValidationError
+
         try:
             data = json.loads(text, parse_constant=_no_constant)
+            # pydantic reads UTF-8; half a surrogate pair, which JSON can escape, has no UTF-8.
+            encoded = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
         except (ValueError, RecursionError) as error:
             raise ArtifactError(f"{self.subject} is not JSON: {error}", self.hint) from None
         version = data.get("schema_version") if isinstance(data, dict) else None
@@ -49,80 +52,39 @@ class Codec:
                 f"{self.subject} has schema_version {shown(version)}, not {self.schema_version}",
                 "read it with the version of sait-deploy that wrote it",
             )
-        decoded: Decoded = self._fields(kind, data, "")
+        try:
+            decoded: Decoded = adapter(kind).validate_json(encoded)  # type: ignore[arg-type]  # a class is hashable
+        except ValidationError as error:
+            raise ArtifactError(f"{self.subject}{_problem(data, error.errors()[0])}", self.hint) from None
         return decoded
 
-    def _value(self, kind: Any, value: Any, where: str) -> Any:
-        if isinstance(kind, types.UnionType):
-            return self._union(typing.get_args(kind), value, where)
-        if dataclasses.is_dataclass(kind):
-            return self._fields(kind, value, where)
-        origin, parts = typing.get_origin(kind), typing.get_args(kind)
-        if origin is tuple:
-            return self._tuple(parts, value, where)
-        if origin is dict:
-            if type(value) is not dict:
-                raise self._wrong(where, value, "an object")
-            return {key: self._value(parts[1], item, f"{where}[{shown(key)}]") for key, item in value.items()}
-        return self._scalar(kind, value, where)
 
-    def _union(self, parts: tuple[Any, ...], value: Any, where: str) -> Any:
-        if value is None and types.NoneType in parts:
-            return None
-        kinds = [part for part in parts if part is not types.NoneType]
-        if len(kinds) == 1:
-            return self._value(kinds[0], value, where)
-        for kind in kinds:
-            if type(value) is kind:
-                return value
-        raise self._wrong(where, value, " or ".join(_WANTED[kind] for kind in kinds))
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Returns what checks JSON against a type: values strictly of it, no unknown fields, finite numbers."""
+    from pydantic import ConfigDict, TypeAdapter
 
-    def _tuple(self, parts: tuple[Any, ...], value: Any, where: str) -> Any:
-        if type(value) is not list:
-            raise self._wrong(where, value, "a list")
-        kinds = (parts[0],) * len(value) if parts[-1] is Ellipsis else parts
-        if len(kinds) != len(value):
-            raise self._wrong(where, value, f"a list of {len(kinds)}")
-        pairs = enumerate(zip(kinds, value, strict=True))
-        return tuple(self._value(kind, item, f"{where}[{index}]") for index, (kind, item) in pairs)
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    # pydantic takes a configuration for a union, and not for a dataclass itself.
+    return TypeAdapter(kind | None, config=config)
 
-    def _scalar(self, kind: Any, value: Any, where: str) -> Any:
-        if issubclass(kind, StrEnum):
-            if value not in tuple(kind):
-                raise self._wrong(where, value, "one of " + ", ".join(kind))
-            return kind(value)
-        if kind is float and type(value) in (int, float):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if math.isfinite(number):
-                return number
-        elif type(value) is kind:
-            return value
-        raise self._wrong(where, value, _WANTED.get(kind, str(kind)))
 
-    def _fields(self, kind: Any, value: Any, where: str) -> Any:
-        if type(value) is not dict:
-            raise self._wrong(where, value, "an object")
-        hints = typing.get_type_hints(kind)
-        place = f"{self.subject}'s {where}" if where else self.subject
-        for problem, names in (
-            ("lacks", hints.keys() - value.keys()),
-            ("has the unknown", value.keys() - hints.keys()),
-        ):
-            if names:
-                raise ArtifactError(f"{place} {problem} field {min(names)!r}", self.hint)
-        prefix = f"{where}." if where else ""
-        fields = {name: self._value(hint, value[name], prefix + name) for name, hint in hints.items()}
-        try:
-            return kind(**fields)
-        except InvalidArgument as error:
-            raise ArtifactError(f"{place} cannot be meant: {error.message}", self.hint) from None
-
-    def _wrong(self, where: str, value: object, wanted: str) -> ArtifactError:
-        place = f"{self.subject}'s {where}" if where else self.subject
-        return ArtifactError(f"{place} is {shown(value)}, not {wanted}", self.hint)
+def _problem(data: Any, error: ErrorDetails) -> str:
+    """Returns what is wrong in a document, as the end of a sentence that begins with the document's name."""
+    where, value = "", data
+    for key in error["loc"]:
+        if isinstance(value, dict if isinstance(key, str) else list):
+            where += f"[{key!r}]" if not str(key).isidentifier() else f".{key}" if where else f"'s {key}"
+            value = dict(enumerate(value) if isinstance(value, list) else value).get(key)
+    match error["type"]:
+        case "missing":
+            return f"{where} is missing"
+        case "unexpected_keyword_argument":
+            return f"{where} is an unknown field"
+        case "value_error":
+            return f"{where} cannot be meant: {error['ctx']['error']}"
+        case _:
+            return f"{where} is {shown(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def shown(value: object) -> str:

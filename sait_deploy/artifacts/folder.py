@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.errors import ArtifactError, SaitError, StorageError
+from sait_deploy.artifacts.codec import adapter
 from sait_deploy.artifacts.golden import Golden, read_golden
 from sait_deploy.artifacts.manifest import Manifest, from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
@@ -253,11 +254,12 @@ class Workspace:
             ArtifactError: nothing was exported here.
         """
         try:
-            names = json.loads((self.root / LAST_EXPORT_FILE).read_text(encoding="utf-8"))
-            places = [self.root / str(name) for name in names]
-        except (OSError, ValueError, TypeError, RecursionError):
-            raise ArtifactError(f"nothing was exported to {self.root} yet", f"run: {make}") from None
-        return places
+            names = adapter(tuple[str, ...]).validate_json((self.root / LAST_EXPORT_FILE).read_bytes())
+        except (OSError, ValueError):
+            names = ()
+        if not names:
+            raise ArtifactError(f"nothing was exported to {self.root} yet", f"run: {make}")
+        return [self.root / name for name in names]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

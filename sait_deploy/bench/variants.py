@@ -46,13 +46,12 @@ class KeptDistribution:
         Raises:
             InvalidArgument: it is not of that form.
         """
-        mean, colon, sd = text.partition(":")
+        mean, _, sd = text.partition(":")
         try:
-            if not colon:
-                raise ValueError
-            return cls(float(mean), float(sd))
+            numbers = float(mean), float(sd)
         except ValueError:
             raise InvalidArgument(f"kept tokens {text!r} are not MEAN:SD", "such as 105:25") from None
+        return cls(*numbers)
 
     def counts(self, images: int, patch_tokens: int) -> NDArray[np.int64]:
         """Returns kept tokens for that many images, int64 [n], the distribution's quantiles in shuffled order.

@@ -9,7 +9,7 @@ import pickle
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sait_deploy.errors import ModelError
+from sait_deploy.artifacts.codec import adapter
+from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.tokens import Score, default_prune_at
 
 _WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module")
@@ -52,6 +53,9 @@ class SparseTraining:
         high: highest density drawn from.
         low_mass: lowest probability mass drawn from; None where no step drew one.
         high_mass: highest likewise.
+
+    Raises:
+        InvalidArgument: not 0 <= prune_at, 0 < low <= high <= 1, and 0 < low_mass <= high_mass < 1 or neither mass.
     """
 
     score: Score
@@ -60,6 +64,13 @@ class SparseTraining:
     high: float
     low_mass: float | None = None
     high_mass: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.low_mass is None) != (self.high_mass is None):
+            raise InvalidArgument("one of low_mass and high_mass is missing", "give both or neither")
+        masses = self.low_mass is None or self.high_mass is None or 0 < self.low_mass <= self.high_mass < 1
+        if not (self.prune_at >= 0 and 0 < self.low <= self.high <= 1 and masses):
+            raise InvalidArgument(f"no training can be {self}", "give 0 < low <= high <= 1, and masses below 1")
 
 
 def chosen_pruning(
@@ -134,37 +145,23 @@ def _read_said(path: Path) -> _Said | None:
     if text is None:
         return None
     try:
-        said = json.loads(text)
-        if not isinstance(said, dict):
-            raise TypeError
-        return _Said(_said_training(said), _said_class_names(said))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return _understood(text)
+    except (ValueError, RecursionError):
         raise ModelError(
             f"weights file {path} says of its training what cannot be understood", "save it again without metadata"
         ) from None
 
 
-def _said_training(said: dict[str, Any]) -> SparseTraining | None:
-    if CLASSES_KEY in said and said.keys().isdisjoint(field.name for field in fields(SparseTraining)):
-        return None
-    found = SparseTraining(Score(said["score"]), int(said["prune_at"]), float(said["low"]), float(said["high"]))
-    if not (found.prune_at >= 0 and 0 < found.low <= found.high <= 1):
+def _understood(text: str) -> _Said:
+    said = json.loads(text)
+    if not isinstance(said, dict):
         raise ValueError
-    if said.get("low_mass") is None and said.get("high_mass") is None:
-        return found
-    low, high = float(said["low_mass"]), float(said["high_mass"])
-    if not 0 < low <= high < 1:
+    named = CLASSES_KEY in said
+    names = adapter(tuple[str, ...]).validate_json(json.dumps(said.pop(CLASSES_KEY, [])))
+    if named and not (names and all(map(is_class_name, names))):
         raise ValueError
-    return replace(found, low_mass=low, high_mass=high)
-
-
-def _said_class_names(said: dict[str, Any]) -> tuple[str, ...] | None:
-    if CLASSES_KEY not in said:
-        return None
-    names = said[CLASSES_KEY]
-    if not (isinstance(names, list) and names and all(isinstance(name, str) and is_class_name(name) for name in names)):
-        raise ValueError
-    return tuple(names)
+    training = None if named and not said else adapter(SparseTraining).validate_json(json.dumps(said))
+    return _Said(training, names or None)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def shown(path: Path) -> str:
     for key in path:
         if isinstance(key, int):
             text += f"[{key}]"
-        elif text in FREE_KEYS:
+        elif not key.isidentifier():
             text += f"[{key!r}]"
         else:
             text += f".{key}" if text else key

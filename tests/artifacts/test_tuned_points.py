@@ -158,9 +158,9 @@ def test_an_artifact_of_a_fixed_point_has_none(tmp_path: Path) -> None:
 
 CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("another artifact", lambda d: d.update(artifact="other-123"), "belongs to artifact other-123"),
-    ("an unknown field", lambda d: d.update(more=1), "unknown field 'more'"),
-    ("an unknown field inside", lambda d: d["evidence"]["check"].update(more=1), "unknown field 'more'"),
-    ("a missing field", lambda d: d["point"].pop("kept"), "lacks field 'kept'"),
+    ("an unknown field", lambda d: d.update(more=1), "more is an unknown field"),
+    ("an unknown field inside", lambda d: d["evidence"]["check"].update(more=1), "evidence.check.more is an unknown field"),
+    ("a missing field", lambda d: d["point"].pop("kept"), "point.kept is missing"),
     ("another version's", lambda d: d.update(schema_version=2), "schema_version 2"),
     ("another name", lambda d: d["point"].update(name="other"), "holds the point 'other'"),
     ("no mass", lambda d: d["point"]["point"].update(mass=-1), "no number from 0 on"),
@@ -173,7 +173,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("another model's dense", lambda d: d["point"]["macs"].update(dense=1, ratio=1e-6), "MACs"),
     ("another ratio", lambda d: d["point"]["macs"].update(ratio=9.0), "MACs"),
     ("no confidence", lambda d: d["evidence"].update(confidence=1.0), "cannot be"),
-    ("a measure unknown", lambda d: d["evidence"].update(measure="luck"), "'luck', not one of"),
+    ("a measure unknown", lambda d: d["evidence"].update(measure="luck"), "'luck': input should be"),
     ("a bound below the value", lambda d: d["evidence"]["check"].update(bound_percent=0.05), "below the value"),
     ("a bound beyond the limit", lambda d: d["evidence"]["calibration"].update(bound_percent=0.6), "beyond the limit"),
     ("a check that did not pass", lambda d: d["evidence"]["check"].update(value_percent=0.6), "do not say passed"),

@@ -1,0 +1,32 @@
+"""Documents that earlier versions wrote are read, and written again as the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sait_deploy.artifacts import manifest as artifact_manifest
+from sait_deploy.bench import jsonform as bench_report
+from sait_deploy.engine import manifest as engine_manifest
+from sait_deploy.evaluation import results as evaluation_report
+
+OLD = Path(__file__).parent / "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "write"),
+    [
+        ("artifact-manifest", artifact_manifest.from_json, artifact_manifest.to_json),
+        ("engine-manifest", engine_manifest.from_json, engine_manifest.to_json),
+        ("bench-report", bench_report.from_json, bench_report.to_json),
+        ("evaluation-report", evaluation_report.from_json, evaluation_report.to_json),
+    ],
+)
+def test_what_was_written_before_is_read_and_written_the_same(
+    name: str, read: Callable[[str], Any], write: Callable[[Any], str]
+) -> None:
+    text = (OLD / f"{name}.json").read_text(encoding="utf-8")
+    assert write(read(text)) == text
