@@ -22,7 +22,7 @@ demo: $(VENV)/.demo
 	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,15 +14,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.shared import FOLDER, made_once
+
 if TYPE_CHECKING:
     from sait_deploy.artifacts.folder import Artifact
     from tests.exported import TinyExport
 
 ROOT = Path(__file__).parent.parent
 
+# Each worker process has one processor's share, and on matrices this small a second thread costs more than it saves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder that the workers of a run share; they inherit its name."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="sait-deploy-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
 
 @pytest.fixture(scope="session")
-def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_workspace() -> Path:
     """A workspace with the demonstration model, dense and at density 0.6. Read it only: copy it to change it."""
     from sait_deploy import demo
     from sait_deploy.artifacts.manifest import WeightsSource
@@ -29,43 +42,49 @@ def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sait_deploy.exporting.stage import export_model
     from sait_deploy.models.registry import WeightsRequest, load_model
 
-    place = tmp_path_factory.mktemp("demo") / "artifacts"
-    model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
-    export_model(model, ExportOptions(densities=(Decimal("0.6"),), output=place))
-    return place
+    def export(folder: Path) -> Path:
+        model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+        export_model(model, ExportOptions(densities=(Decimal("0.6"),), output=folder / "artifacts"))
+        return folder / "artifacts"
+
+    return made_once("demo", export)
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel() -> Path:
     """The wheel, built from a copy of the sources, as building leaves its own folders beside them."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("sait_deploy", "exporters", "plugins"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(target), str(source)]
-    done = subprocess.run(command, cwd=target, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = target.glob("*.whl")
-    return built
+
+    def build(folder: Path) -> Path:
+        source, target = folder / "source", folder / "wheel"
+        for name in ("sait_deploy", "exporters", "plugins"):
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, source / name)
+        command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(target), str(source)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (built,) = target.glob("*.whl")
+        return built
+
+    return made_once("wheel", build)
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
+def tiny() -> TinyExport:
     """A small timm model from a weights file, dense and at density 0.5. Read it only: copy it to change it."""
     from tests.exported import export_tiny
 
-    return export_tiny(tmp_path_factory.mktemp("tiny"))
+    return made_once("tiny", export_tiny)
 
 
 @pytest.fixture(scope="session")
-def tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> TinyExport:
+def tiny_fp16() -> TinyExport:
     """The same in half precision."""
     from sait_deploy.artifacts.manifest import Precision
     from sait_deploy.exporting.plan import ExportOptions
     from tests.exported import export_tiny
 
-    return export_tiny(tmp_path_factory.mktemp("tiny-fp16"), ExportOptions(precision=Precision.FP16))
+    return made_once("tiny-fp16", lambda folder: export_tiny(folder, ExportOptions(precision=Precision.FP16)))
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +92,7 @@ def tiny_adaptive(tiny: TinyExport) -> Artifact:
     """The adaptive form of the small model from a weights file. Read it only: copy it to change it."""
     from tests.exported import export_adaptive
 
-    return export_adaptive(tiny)
+    return made_once("tiny-adaptive", lambda _: export_adaptive(tiny))
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +100,7 @@ def tiny_adaptive_fp16(tiny_fp16: TinyExport) -> Artifact:
     """The same in half precision."""
     from tests.exported import export_adaptive
 
-    return export_adaptive(tiny_fp16)
+    return made_once("tiny-adaptive-fp16", lambda _: export_adaptive(tiny_fp16))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine
 from tests.engine.cases import ONE_TARGET, builder_version
 from tests.exported import TinyExport
+from tests.shared import made_once
 
 
 def built(artifact: Artifact, folder: Path) -> Engine:
@@ -22,15 +23,15 @@ def built(artifact: Artifact, folder: Path) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def dense_engine(tiny: TinyExport, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return built(tiny.dense, tmp_path_factory.mktemp("dense-engine"))
+def dense_engine(tiny: TinyExport) -> Engine:
+    return made_once("dense-engine", lambda folder: built(tiny.dense, folder))
 
 
 @pytest.fixture(scope="session")
-def half_engine(tiny: TinyExport, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return built(tiny.half, tmp_path_factory.mktemp("half-engine"))
+def half_engine(tiny: TinyExport) -> Engine:
+    return made_once("half-engine", lambda folder: built(tiny.half, folder))
 
 
 @pytest.fixture(scope="session")
-def adaptive_engine(tiny_adaptive: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return built(tiny_adaptive, tmp_path_factory.mktemp("adaptive-engine"))
+def adaptive_engine(tiny_adaptive: Artifact) -> Engine:
+    return made_once("adaptive-engine", lambda folder: built(tiny_adaptive, folder))

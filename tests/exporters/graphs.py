@@ -24,6 +24,7 @@ from sait_deploy.exporters.names import KEEP_LIMITS, MASS
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
 from sait_deploy.tokens import Score
+from tests.shared import once_in_a_run
 from tests.tiny import family, small_vit
 
 OPSET: Final = 20
@@ -51,7 +52,7 @@ def before_last(name: str) -> AdaptivePruning:
     return AdaptivePruning(Score.MEAN, len(vit_named(name).blocks) - 2)
 
 
-@functools.cache
+@once_in_a_run
 def _traced(name: str, pruning: Pruning | None, opset: int, precision: Precision, outputs: Outputs) -> onnx.ModelProto:
     vit, further = vit_named(name), {}
     names = ["logits"] if outputs is Outputs.LOGITS else ["logits", FEATURES]
@@ -75,7 +76,7 @@ def unfinished(
     return ir.serde.deserialize_model(copied(_traced(name, pruning, opset, precision, outputs)))
 
 
-@functools.cache
+@once_in_a_run
 def finished(
     name: str = "plain",
     pruning: Pruning | None = PRUNING,

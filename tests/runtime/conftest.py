@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from sait_deploy.runtime import Runner, RuntimeName, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, RUNTIMES
 from tests.runtime.engines import Opened, Opener, built, opened_on_host
+from tests.shared import made_once
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)
@@ -42,15 +42,15 @@ def adaptive_runners(tiny_adaptive: Artifact) -> list[Runner]:
 
 
 @pytest.fixture(scope="session")
-def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Artifact], Engine]:
+def engine_of() -> Callable[[Artifact], Engine]:
     """Builds an artifact's engine, in a copy, once."""
     pytest.importorskip("tensorrt_rtx", reason="engines are built by TensorRT for RTX")
 
-    @functools.cache
-    def build(path: Path) -> Engine:
-        return built(Path(shutil.copytree(path, tmp_path_factory.mktemp("engine") / path.name)))
+    def build(artifact: Artifact) -> Engine:
+        path = artifact.path
+        return made_once(f"engine of {path}", lambda folder: built(Path(shutil.copytree(path, folder / path.name))))
 
-    return lambda artifact: build(artifact.path)
+    return build
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared import made_once
+
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Path:
     """Squares of three colours: 48 to train on, 30 held out. Read it only."""
     from tests.training.small import squares
 
-    return squares(tmp_path_factory.mktemp("squares"))
+    return made_once("squares", squares)
