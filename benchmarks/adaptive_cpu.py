@@ -38,7 +38,7 @@ from sait_deploy.images.dataset import shipped_dataset
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.plugins.onnx_form import operator_function
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
-from sait_deploy.runtime import RunOptions, RuntimeName, load
+from sait_deploy.runtime import RunOptions, load
 
 MODEL: Final = "deit_small_patch16_224"
 BATCHES: Final = (1, 8, 32)
@@ -92,7 +92,7 @@ def _transposing(dense: Artifact, folder: Path) -> Artifact:
 def _against_transposes(dense: Artifact, folder: Path, seconds: float) -> list[dict[str, Any]]:
     other = _transposing(dense, folder)
     runners = {
-        name: load(artifact, RuntimeName.ONNXRUNTIME, RunOptions(threads=THREADS))
+        name: load(artifact, "onnxruntime", RunOptions(threads=THREADS))
         for name, artifact in (("dense", dense), ("transposes", other))
     }
     found, photographs = [], shipped_dataset(MODEL).images
@@ -110,7 +110,7 @@ def _against_transposes(dense: Artifact, folder: Path, seconds: float) -> list[d
 
 def _peak_child(path: Path, batch: int, point: str) -> int:
     """Runs an artifact three times in this process and returns its peak resident KiB."""
-    runner = load(path, RuntimeName.ONNXRUNTIME, RunOptions(threads=THREADS))
+    runner = load(path, "onnxruntime", RunOptions(threads=THREADS))
     images = np.zeros((batch, 3, 224, 224), dtype=np.float32)
     counts = SPREAD.counts(batch, runner.artifact.manifest.model.geometry.patch_tokens)
     choices = {

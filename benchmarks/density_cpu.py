@@ -28,7 +28,7 @@ from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.images.dataset import shipped_dataset
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
-from sait_deploy.runtime import RunOptions, RuntimeName, load
+from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 
 MODEL: Final = "deit_small_patch16_224"
@@ -54,9 +54,7 @@ def _plain_export(model: LoadedModel, folder: Path) -> Path:
 
 def _against_plain(model: LoadedModel, dense: OnnxRuntimeRunner, folder: Path, seconds: float) -> list[dict[str, Any]]:
     _plain_export(model, folder)
-    plain = OnnxRuntimeRunner(
-        dataclasses.replace(dense.artifact, path=folder), RuntimeName.ONNXRUNTIME, RunOptions(threads=THREADS)
-    )
+    plain = OnnxRuntimeRunner(dataclasses.replace(dense.artifact, path=folder), RunOptions(threads=THREADS))
     found = []
     photographs = shipped_dataset(MODEL).images
     for batch in BATCHES:
@@ -86,7 +84,7 @@ def main(seconds: float) -> None:
             BenchOptions(batches=BATCHES, threads=THREADS, duration=seconds),
             lambda line: click.echo(line, err=True),
         )
-        dense = load(artifacts[0], RuntimeName.ONNXRUNTIME, RunOptions(threads=THREADS))
+        dense = load(artifacts[0], "onnxruntime", RunOptions(threads=THREADS))
         assert isinstance(dense, OnnxRuntimeRunner)
         plain_folder = Path(folder) / "plain"
         plain_folder.mkdir()

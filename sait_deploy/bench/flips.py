@@ -15,7 +15,8 @@ from sait_deploy.bench.results import Flips
 from sait_deploy.bench.runtimes import portions
 from sait_deploy.bench.variants import Subject
 from sait_deploy.errors import SaitError
-from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
+from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.processors import processors
 
 IMAGES: Final = 48
@@ -42,10 +43,10 @@ class Setting:
         before: runtimes that flips were counted of already, not to say the same thing twice.
     """
 
-    runtime: RuntimeName
+    runtime: str
     threads: int | None
     batch: int
-    before: tuple[RuntimeName, ...] = ()
+    before: tuple[str, ...] = ()
 
 
 def count_flips(
@@ -99,24 +100,19 @@ def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[
     """Yields the artifact on one thread, and on another runtime where there is one."""
     threads = processors() if setting.threads is None else setting.threads
     attempts: list[tuple[str, Callable[[], Runner]]] = []
-    if threads > 1 and setting.runtime is RuntimeName.ONNXRUNTIME:
+    if threads > 1 and find_runtime(setting.runtime).own_threads:
         attempts.append((f"1 and {threads} threads", lambda: load(artifact, setting.runtime, RunOptions(threads=1))))
-    rival = _rival(setting.runtime)
+    rival = find_runtime(setting.runtime).compared_with
     words = f"{setting.runtime} and {rival}"
-    if rival is RuntimeName.TORCH and artifact.manifest.weights.source is WeightsSource.PRETRAINED:
+    if find_runtime(rival).from_weights and artifact.manifest.weights.source is WeightsSource.PRETRAINED:
         notes.append(_uncompared(words, "the weights would have to be downloaded again"))
-    elif rival not in setting.before or _rival(rival) is not setting.runtime:
+    elif rival not in setting.before or find_runtime(rival).compared_with != setting.runtime:
         attempts.append((words, lambda: load(artifact, rival, RunOptions(threads=threads))))
     for words, attempt in attempts:
         try:
             yield words, attempt()
         except SaitError as error:
             notes.append(_uncompared(words, error.message))
-
-
-def _rival(runtime: RuntimeName) -> RuntimeName:
-    """Returns the runtime to compare with: ONNX Runtime's CPU runs are had wherever artifacts are."""
-    return RuntimeName.TORCH if runtime is RuntimeName.ONNXRUNTIME else RuntimeName.ONNXRUNTIME
 
 
 def _uncompared(words: str, why: str) -> str:

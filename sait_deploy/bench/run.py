@@ -34,7 +34,8 @@ from sait_deploy.bench.variants import NO_SWEEP, Subject, Sweep, make_subjects
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.images.preprocess import preprocess
-from sait_deploy.runtime import RunOptions, RuntimeName
+from sait_deploy.runtime import RunOptions
+from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.machine import environment, load_average
 
 MOST_ACCURACY_IMAGES: Final = 2000
@@ -59,7 +60,7 @@ class BenchOptions:
     """
 
     batches: tuple[int, ...] = (1, 8, 32)
-    runtimes: tuple[RuntimeName, ...] = ()
+    runtimes: tuple[str, ...] = ()
     threads: int | None = None
     images: Path | None = None
     timing: Timing = Timing.END_TO_END
@@ -73,6 +74,8 @@ class BenchOptions:
             raise InvalidArgument(f"batch sizes cannot be {sizes}", "give whole numbers from 1")
         if self.threads is not None and self.threads < 1:
             raise InvalidArgument(f"{self.threads} threads cannot run anything", "give a whole number from 1")
+        for name in self.runtimes:
+            find_runtime(name)
         _ = self.measuring
 
     @property
@@ -159,7 +162,7 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     )
 
 
-def _said_of(runtime: RuntimeName, progress: Progress) -> Progress:
+def _said_of(runtime: str, progress: Progress) -> Progress:
     return lambda line: progress(f"{runtime}: {line}")
 
 
@@ -183,7 +186,7 @@ def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
 class _Measured:
     """What was found on one runtime; see :class:`Report`."""
 
-    runtime: RuntimeName
+    runtime: str
     info: RuntimeInfo
     variants: tuple[Variant, ...]
     rows: list[Row]
@@ -193,7 +196,7 @@ class _Measured:
 
 
 def _measured(
-    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[RuntimeName, ...], progress: Progress
+    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
 ) -> _Measured:
     dense, info = group.dense.artifact.manifest, group.info()
     accuracy: dict[str, Accuracy] = {}
@@ -232,7 +235,7 @@ def _variant(group: Group, subject: Subject, accuracy: Accuracy | None) -> Varia
     return Variant(
         id=subject.id,
         label=subject.label,
-        runtime=group.runtime.value,
+        runtime=group.runtime,
         baseline=manifest.baseline is None,
         weights_sha256=manifest.weights.sha256,
         model_sha256=manifest.files[MODEL_FILE],
@@ -242,7 +245,7 @@ def _variant(group: Group, subject: Subject, accuracy: Accuracy | None) -> Varia
 
 
 def _flips(
-    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[RuntimeName, ...], progress: Progress
+    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
 ) -> tuple[list[Flips], list[str]]:
     if all(subject.artifact.manifest.pruning is None for subject in group.running):
         return [], []

@@ -14,7 +14,8 @@ from sait_deploy.bench.results import RuntimeInfo
 from sait_deploy.bench.variants import Subject
 from sait_deploy.engine.folder import builder_of, engine_folders
 from sait_deploy.errors import InvalidArgument, SaitError
-from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
+from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Group:
         refused: subject id to why it cannot run at all.
     """
 
-    runtime: RuntimeName
+    runtime: str
     subjects: tuple[Subject, ...]
     runners: dict[str, Runner] = field(default_factory=dict)
     refused: dict[str, Why] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Group:
             for name, value in self.runner(subject).environment.items():
                 found.setdefault(name, {}).setdefault(value, []).append(subject.label)
         found.pop("runtime", None)
-        return RuntimeInfo(self.runtime.value, {name: _joined(values) for name, values in found.items()})
+        return RuntimeInfo(self.runtime, {name: _joined(values) for name, values in found.items()})
 
 
 def _joined(values: dict[str, list[str]]) -> str:
@@ -77,18 +78,16 @@ def _joined(values: dict[str, list[str]]) -> str:
     return "; ".join(f"{value} ({', '.join(labels)})" for value, labels in values.items())
 
 
-def runtimes_for(artifacts: Sequence[Artifact], asked: Sequence[RuntimeName]) -> tuple[RuntimeName, ...]:
+def runtimes_for(artifacts: Sequence[Artifact], asked: Sequence[str]) -> tuple[str, ...]:
     """Returns the runtimes asked for, or else ONNX Runtime and those that artifacts have engines of."""
     if asked:
         return tuple(dict.fromkeys(asked))
     folders = [folder for artifact in artifacts for folder in engine_folders(artifact)]
-    built = {RuntimeName(builder_of(folder).value) for folder in folders}
-    return (RuntimeName.ONNXRUNTIME, *(name for name in RuntimeName if name in built))
+    built = {builder_of(folder) for folder in folders}
+    return (ONNXRUNTIME, *(name for name, runtime in RUNTIMES.items() if runtime.builder in built))
 
 
-def load_group(
-    artifacts: Sequence[Artifact], subjects: Sequence[Subject], runtime: RuntimeName, options: RunOptions
-) -> Group:
+def load_group(artifacts: Sequence[Artifact], subjects: Sequence[Subject], runtime: str, options: RunOptions) -> Group:
     """Loads what of the artifacts a runtime can run.
 
     Args:

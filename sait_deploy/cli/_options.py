@@ -10,7 +10,7 @@ import click
 
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.runtime import RuntimeName
+from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -41,24 +41,12 @@ def runtime_option(function: Decorated) -> Decorated:
     """Adds ``--runtime``; which names there are is checked where a runtime is loaded."""
     option = click.option(
         "--runtime",
-        default=RuntimeName.ONNXRUNTIME.value,
+        default=ONNXRUNTIME,
         show_default=True,
         metavar="NAME",
-        help=f"One of {', '.join(RuntimeName)}.",
+        help=f"One of {', '.join(RUNTIMES)}.",
     )
     return option(function)
-
-
-def runtime_name(name: str) -> RuntimeName:
-    """Reads the name of a runtime.
-
-    Raises:
-        InvalidArgument: no runtime has it.
-    """
-    try:
-        return RuntimeName(name)
-    except ValueError:
-        raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RuntimeName)}") from None
 
 
 def threads_option(function: Decorated) -> Decorated:

@@ -14,10 +14,10 @@ from sait_deploy.bench import report as rendering
 from sait_deploy.bench.results import Report, Timing, names_of
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
 from sait_deploy.bench.variants import KeptDistribution, Sweep
-from sait_deploy.cli._options import debug_option, runtime_name, threads_option, workspace_option
+from sait_deploy.cli._options import debug_option, threads_option, workspace_option
 from sait_deploy.cli._render import columns, progress, show, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
-from sait_deploy.runtime import RuntimeName
+from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
 
 @click.command()
@@ -27,7 +27,7 @@ from sait_deploy.runtime import RuntimeName
     "runtimes",
     multiple=True,
     metavar="NAME",
-    help=f"One of {', '.join(RuntimeName)}; repeatable.  [default: onnxruntime, and those that there are engines of]",
+    help=f"One of {', '.join(RUNTIMES)}; repeatable.  [default: onnxruntime, and those that there are engines of]",
 )
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
 @threads_option
@@ -103,7 +103,7 @@ def command(
         raise InvalidArgument(f"--min-speedup {min_speedup:g} is no factor", "give a positive number such as 1.2")
     options = BenchOptions(
         batches=_parse_batches(batches),
-        runtimes=tuple(map(runtime_name, runtimes)),
+        runtimes=runtimes,
         threads=threads,
         images=images,
         timing=Timing(timing),
@@ -131,7 +131,7 @@ def command(
         progress(f"wrote {output}")
     if min_speedup is not None:
         _require(report, min_speedup)
-    _require_run(report, runtimes or (RuntimeName.ONNXRUNTIME.value,))
+    _require_run(report, runtimes or (ONNXRUNTIME,))
 
 
 def _html(report: Report) -> str:

@@ -20,7 +20,6 @@ from sait_deploy.cli._options import (
     debug_option,
     json_option,
     model_options,
-    runtime_name,
     threads_option,
     weights_source,
     workspace_option,
@@ -33,7 +32,7 @@ from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Evaluation, to_json
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
-from sait_deploy.runtime import RuntimeName
+from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES, find_runtime
 from sait_deploy.tokens import Score, parse_density
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ _DEFAULTS: Final = EvaluateOptions()
 @click.option(
     "--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: as trained, else depth // 4]"
 )
-@click.option("--runtime", metavar="NAME", help=f"What runs an artifact: one of {', '.join(RuntimeName)}.")
+@click.option("--runtime", metavar="NAME", help=f"What runs an artifact: one of {', '.join(RUNTIMES)}.")
 @click.option(
     "--device",
     default=_DEFAULTS.device,
@@ -133,7 +132,8 @@ def command(
     0.2 and masses 0.9 and 0.8. Without labels, answers are held against dense's.
     """
     options, named = _options(given), _Named.of(given)
-    name = None if runtime is None else runtime_name(runtime)
+    if runtime is not None:
+        find_runtime(runtime)
     for output in outputs:
         if output.suffix.lower() not in _WRITERS:
             raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
@@ -141,9 +141,9 @@ def command(
         check_writable(output)
     chosen = None if artifact is None and named.model_is_meant else _artifact(artifact, workspace)
     if chosen is None:
-        evaluation = _of_model(named, name, images, options)
+        evaluation = _of_model(named, runtime, images, options)
     else:
-        evaluation = _of_artifact(chosen, named, name, images, options)
+        evaluation = _of_artifact(chosen, named, runtime, images, options)
     _show(evaluation, as_json)
     for output in outputs:
         write_whole(output, _WRITERS[output.suffix.lower()](evaluation).encode())
@@ -236,8 +236,8 @@ def _artifact(named: Path | None, workspace: Path) -> Artifact | None:
     return None
 
 
-def _of_model(named: _Named, runtime: RuntimeName | None, images: Path | None, options: EvaluateOptions) -> Evaluation:
-    if runtime not in (None, RuntimeName.TORCH):
+def _of_model(named: _Named, runtime: str | None, images: Path | None, options: EvaluateOptions) -> Evaluation:
+    if runtime is not None and not find_runtime(runtime).from_weights:
         raise InvalidArgument(
             f"--runtime {runtime} runs artifacts, and a model is evaluated in torch",
             "leave it out, or export the model and give --artifact",
@@ -255,12 +255,12 @@ def _of_model(named: _Named, runtime: RuntimeName | None, images: Path | None, o
 
 
 def _of_artifact(
-    artifact: Artifact, named: _Named, runtime: RuntimeName | None, images: Path | None, options: EvaluateOptions
+    artifact: Artifact, named: _Named, runtime: str | None, images: Path | None, options: EvaluateOptions
 ) -> Evaluation:
     named.check_artifact()
     progress(f"evaluating {artifact.path.name}")
     dataset = _dataset(artifact.manifest.model, images)
-    chosen = runtime or RuntimeName.ONNXRUNTIME
+    chosen = runtime or ONNXRUNTIME
     return evaluate_artifact(artifact, chosen, dataset, options, progress, named.weights)
 
 

@@ -19,7 +19,6 @@ from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import Outcome, Search, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, Family, Trial
-from sait_deploy.runtime import RuntimeName
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -127,7 +126,7 @@ def command(
         min_keep=min_keep,
         max_keep=max_keep,
         search=() if search is None else _choices(search, Search, "--search"),
-        runtime=_choices(runtime, RuntimeName, "--runtime")[0],
+        runtime=runtime,
         threads=threads,
     )
     opened = _adaptive(workspace) if artifact is None else open_artifact(artifact)

@@ -14,7 +14,6 @@ from sait_deploy.evaluation.results import Evaluation
 from sait_deploy.evaluation.sources import ArtifactSource, TorchSource
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.images.dataset import Dataset
-from sait_deploy.runtime import RuntimeName
 from sait_deploy.tokens import Score
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def evaluate_model(
 
 def evaluate_artifact(
     artifact: Artifact,
-    runtime: RuntimeName | str,
+    runtime: str,
     dataset: Dataset,
     options: EvaluateOptions = EvaluateOptions(),
     progress: Progress = lambda _: None,

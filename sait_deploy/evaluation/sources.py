@@ -14,7 +14,8 @@ from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavaila
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.subjects import Identity, RunnerSubject, Subject
 from sait_deploy.images.preprocess import Preprocessing
-from sait_deploy.runtime import Runner, RunOptions, RuntimeName, load
+from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime.registry import TORCH
 from sait_deploy.tokens import Score, default_prune_at
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class TorchSource(Source):
     @property
     def runtime(self) -> str:
         """Name of what runs it."""
-        return RuntimeName.TORCH.value
+        return TORCH
 
     @property
     def pruning(self) -> tuple[Score, int]:
@@ -156,7 +157,7 @@ class ArtifactSource(Source):
         SaitError: the runtime cannot run the artifact, or of a density artifact the baseline.
     """
 
-    def __init__(self, artifact: Artifact, runtime: RuntimeName | str, options: RunOptions) -> None:
+    def __init__(self, artifact: Artifact, runtime: str, options: RunOptions) -> None:
         manifest = artifact.manifest
         density = None if manifest.pruning is None else manifest.pruning.density
         super().__init__(manifest.model, manifest.weights, None if density is None else Decimal(density))
@@ -169,7 +170,7 @@ class ArtifactSource(Source):
         elif manifest.form is Form.ADAPTIVE:
             self._dense, self._dense_choice = self._baseline(artifact, runtime)
 
-    def _baseline(self, artifact: Artifact, runtime: RuntimeName | str) -> tuple[Runner, PointChoice]:
+    def _baseline(self, artifact: Artifact, runtime: str) -> tuple[Runner, PointChoice]:
         """Returns the baseline, or where it cannot be had the artifact itself at the point that prunes nothing."""
         try:
             return load(baseline_of(artifact), runtime, self._options), DEFAULT_CHOICE
@@ -181,7 +182,7 @@ class ArtifactSource(Source):
     @property
     def runtime(self) -> str:
         """Name of what runs it."""
-        return self._runner.runtime.value
+        return self._runner.runtime
 
     @property
     def pruning(self) -> tuple[Score, int] | None:

@@ -187,7 +187,7 @@ def _point(result: TuneResult, chosen: Trial, checked: Trial, runner: Runner, op
         check_passed=again.verdict is not Verdict.EXCEEDS,
         check_confirmed=again.verdict is Verdict.PASSES,
         seed=options.splits.seed,
-        runtime=runner.runtime.value,
+        runtime=runner.runtime,
         environment=runner.environment,
     )
     return TunedPoint(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.tuned_points import Measure
@@ -13,9 +12,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.tune_limits import Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, Family, Trial, check_grid
-from sait_deploy.runtime import RuntimeName
-
-_ENGINES: Final = (RuntimeName.TENSORRT, RuntimeName.TENSORRT_RTX)
+from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 
 
 class Search(StrEnum):
@@ -78,7 +75,7 @@ class TuneOptions:
     min_keep: int = 1
     max_keep: int | None = None
     search: tuple[Search, ...] = ()
-    runtime: RuntimeName = RuntimeName.ONNXRUNTIME
+    runtime: str = ONNXRUNTIME
     threads: int | None = None
     batch: int = 32
 
@@ -96,7 +93,8 @@ class TuneOptions:
             raise InvalidArgument("limits to what images keep are for masses", "add masses to the families")
         if self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} holds no image", "give a whole number from 1")
-        if self.search and self.runtime in _ENGINES:
+        runtime = find_runtime(self.runtime)
+        if self.search and runtime.builder is not None:
             raise InvalidArgument(
                 f"a search makes artifacts, and {self.runtime} runs engines that are built of them",
                 "search with --runtime onnxruntime, then build an engine of what it finds",

@@ -18,8 +18,7 @@ from sait_deploy.errors import ArtifactError
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.images.dataset import folder_dataset, shipped_dataset
 from sait_deploy.images.preprocess import preprocess
-from sait_deploy.runtime import RuntimeName, load
-from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime import load
 from sait_deploy.runtime.onnxruntime import optimised
 
 CHECK_IMAGES: Final = 24
@@ -123,5 +122,5 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None) -> Pari
     chosen = dataset.sample(CHECK_IMAGES)
     pixels = preprocess(list(chosen.images), manifest.preprocessing)
     reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights)
-    runner = load(artifact, RuntimeName.ONNXRUNTIME, RunOptions())
+    runner = load(artifact)
     return check_parity(runner, reference, ParityImages(pixels, chosen.source)).info

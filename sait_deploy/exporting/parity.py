@@ -91,7 +91,7 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
     top1 = None if manifest.model.classes == 0 else float(np.mean([point.top1 for point in named]))
     same = [point.same_kept for point in named if point.same_kept is not None]
     info = ParityInfo(
-        runtime=runner.runtime.value,
+        runtime=runner.runtime,
         images=len(images.images),
         image_source=images.source,
         batches=tuple(sorted({cut.stop - cut.start for cut in cuts})),

@@ -36,7 +36,7 @@ from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
 from sait_deploy.images.preprocess import cropped, normalised, open_image
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe
-from sait_deploy.runtime.base import Runner, RunOptions, RuntimeName
+from sait_deploy.runtime.base import Runner, RunOptions
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 
 PARITY_IMAGES: Final = 24
@@ -143,7 +143,7 @@ def _export_one(
         del graph, module
         progress(f"{plan.name}: comparing with torch on {len(images)} images")
         draft = Artifact(folder, manifest)
-        runner = OnnxRuntimeRunner(draft, RuntimeName.ONNXRUNTIME, RunOptions())
+        runner = OnnxRuntimeRunner(draft, RunOptions())
         reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs)
         parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
         write_golden(folder / GOLDEN_FILE, _golden(runner, data.pixels[0], images[:1]))

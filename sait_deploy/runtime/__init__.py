@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 
 from sait_deploy.artifacts.folder import Artifact, open_artifact
-from sait_deploy.errors import InvalidArgument
-from sait_deploy.runtime.base import Output, Prediction, Runner, RunOptions, RuntimeName, Selection
+from sait_deploy.runtime.base import Output, Prediction, Runner, RunOptions, Selection
+from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 
-__all__ = ["Output", "Prediction", "RunOptions", "Runner", "RuntimeName", "Selection", "load"]
+__all__ = ["Output", "Prediction", "RunOptions", "Runner", "Selection", "load"]
 
 
 def load(
-    artifact: Artifact | str | os.PathLike[str],
-    runtime: RuntimeName | str = RuntimeName.ONNXRUNTIME,
-    options: RunOptions = RunOptions(),
+    artifact: Artifact | str | os.PathLike[str], runtime: str = ONNXRUNTIME, options: RunOptions = RunOptions()
 ) -> Runner:
     """Opens an artifact on a runtime, after checking its files against its manifest.
 
     Args:
         artifact: an artifact folder.
-        runtime: ``onnxruntime`` (CPU), ``onnxruntime-cuda``, ``tensorrt``, ``tensorrt-rtx`` or ``torch``; the two
-            TensorRT ones run the engine built last of those that fit this machine.
+        runtime: ``onnxruntime`` (CPU), ``onnxruntime-cuda``, ``tensorrt``, ``tensorrt-rtx``, ``torch`` or another name
+            in ``runtime.registry.RUNTIMES``; the two TensorRT ones run the newest engine that fits this machine.
         options: threads and, for torch, where the weights are.
 
     Raises:
@@ -30,20 +28,5 @@ def load(
         MissingDependency: the runtime's package is not installed.
         RuntimeUnavailable: the runtime or its device does not work here.
     """
-    try:
-        name = RuntimeName(runtime)
-    except ValueError:
-        known = ", ".join(RuntimeName)
-        raise InvalidArgument(f"unknown runtime {str(runtime)!r}", f"known are {known}") from None
-    opened = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
-    if name is RuntimeName.TORCH:
-        from sait_deploy.runtime.torch import TorchRunner
-
-        return TorchRunner(opened, options)
-    if name in (RuntimeName.TENSORRT, RuntimeName.TENSORRT_RTX):
-        from sait_deploy.runtime.tensorrt import TensorRTRunner
-
-        return TensorRTRunner(opened, name)
-    from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
-
-    return OnnxRuntimeRunner(opened, name, options)
+    entry = find_runtime(runtime)
+    return entry.open(artifact if isinstance(artifact, Artifact) else open_artifact(artifact), options)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +18,6 @@ from sait_deploy.images.preprocess import ImageLike, preprocess
 from sait_deploy.tokens import most_images
 
 _MOST_THREADS: Final = 1024
-
-
-class RuntimeName(StrEnum):
-    """The runtimes that ``load`` knows."""
-
-    ONNXRUNTIME = "onnxruntime"
-    ONNXRUNTIME_CUDA = "onnxruntime-cuda"
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
-    TORCH = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +116,27 @@ class Prediction:
 
 
 class Runner(ABC):
-    """An artifact ready to run. Use :func:`sait_deploy.load` to get one."""
+    """An artifact ready to run. Use :func:`sait_deploy.load` to get one.
 
-    def __init__(self, artifact: Artifact, runtime: RuntimeName) -> None:
+    Attributes:
+        runtime: the runtime's name in ``runtime.registry.RUNTIMES``, which a runtime's own class states.
+        artifact: what it runs.
+    """
+
+    runtime: ClassVar[str]
+
+    def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self.runtime = runtime
 
     @property
     def environment(self) -> dict[str, str]:
         """Versions and device behind this runner, name to value."""
-        return {"runtime": self.runtime.value}
+        return {"runtime": self.runtime}
 
     @property
     def kind(self) -> str:
         """What two runners must have in common for their times to be compared, in words."""
-        return self.runtime.value
+        return self.runtime
 
     @property
     def batch_range(self) -> tuple[int, int]:

@@ -41,7 +41,7 @@ class Extents:
 
 
 @dataclass(frozen=True, slots=True)
-class EnginePlan:
+class EngineTensors:
     """Sizes and shapes of an engine's tensors for any batch that it takes."""
 
     manifest: EngineManifest

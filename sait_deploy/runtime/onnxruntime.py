@@ -1,29 +1,27 @@
-"""ONNX Runtime, on CPU or CUDA."""
+"""ONNX Runtime on the CPU, and what its runs on other devices have in common with it."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES, PruningInfo
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
-from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
+from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 
-_PROVIDERS: Final = {
-    RuntimeName.ONNXRUNTIME: "CPUExecutionProvider",
-    RuntimeName.ONNXRUNTIME_CUDA: "CUDAExecutionProvider",
-}
+CPU: Final = "CPUExecutionProvider"
+"""What ONNX Runtime calls itself on the processor."""
 
 
 def require_onnxruntime() -> Any:
@@ -35,16 +33,16 @@ def require_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise MissingDependency("onnxruntime", "running an artifact", extra="cpu") from None
+        raise MissingDependency("onnxruntime", "running an artifact", find_runtime(ONNXRUNTIME).extra) from None
     return onnxruntime
 
 
-def open_session(model: str | bytes, runtime: RuntimeName, threads: int | None, folder: str) -> Any:
+def open_session(model: str | bytes, provider: str, threads: int | None, folder: str) -> Any:
     """Opens an inference session that runs on the provider asked for or not at all.
 
     Args:
         model: path of an ONNX file, or its bytes.
-        runtime: one of ONNX Runtime's.
+        provider: ONNX Runtime's name of the device.
         threads: threads within one operator; None for all processors.
         folder: where external data lies, should the bytes refer to any.
 
@@ -52,7 +50,6 @@ def open_session(model: str | bytes, runtime: RuntimeName, threads: int | None, 
         RuntimeUnavailable: the provider is missing or fell back to another.
     """
     ort = require_onnxruntime()
-    provider = _PROVIDERS[runtime]
     if provider not in ort.get_available_providers():
         raise RuntimeUnavailable(
             f"this onnxruntime has no {provider}", "uninstall onnxruntime, then: pip install 'sait-deploy[gpu]'"
@@ -95,63 +92,98 @@ def optimised(artifact: Artifact) -> onnx.ModelProto:
         options.optimized_model_filepath = str(Path(folder) / "model.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         try:
-            ort.InferenceSession(str(artifact.model_path), options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(str(artifact.model_path), options, providers=[CPU])
         except Exception as error:
-            first = str(error).splitlines()[0][:200]
-            raise RuntimeUnavailable(
-                f"onnxruntime cannot load the model: {first}", "see: sait-deploy doctor"
-            ) from error
+            raise _cannot_load(error) from error
         return onnx.load(options.optimized_model_filepath, load_external_data=False)
 
 
-def model_for(artifact: Artifact, runtime: RuntimeName) -> onnx.ModelProto:
-    """Returns the artifact's model as a runtime is to run it, its external data left where it lies."""
-    model = onnx.load(str(artifact.model_path), load_external_data=False)
-    return lower_attention(model) if runtime is RuntimeName.ONNXRUNTIME_CUDA else model
+def graph_of(artifact: Artifact) -> onnx.ModelProto:
+    """Returns the artifact's graph, its external data left where it lies."""
+    return onnx.load(str(artifact.model_path), load_external_data=False)
 
 
-def model_with_selection(artifact: Artifact, runtime: RuntimeName) -> bytes:
-    """Returns the artifact's model with importance and keep as further outputs."""
-    pruning = artifact.manifest.pruning
-    assert pruning is not None
-    model = model_for(artifact, runtime)
+def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> bytes:
+    """Gives a graph importance and keep as further outputs, and returns it as bytes."""
     for name, element in ((pruning.importance, onnx.TensorProto.FLOAT), (pruning.keep, onnx.TensorProto.INT32)):
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
-    serialised: bytes = model.SerializeToString()
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
+    serialised: bytes = graph.SerializeToString()
     return serialised
 
 
-class OnnxRuntimeRunner(Runner):
-    """An artifact on ONNX Runtime."""
+def trial() -> str:
+    """Selects tokens on the processor as the reference does."""
+    return selection_trial(CPU)
 
-    def __init__(self, artifact: Artifact, runtime: RuntimeName, options: RunOptions) -> None:
-        super().__init__(artifact, runtime)
+
+def selection_trial(provider: str) -> str:
+    """Selects tokens on a device, and returns a line on what ran.
+
+    Raises:
+        ModuleNotFoundError: this onnxruntime does not know the device.
+        RuntimeError: another device ran it, or the selection differs from the reference.
+    """
+    import onnxruntime
+
+    from sait_deploy.runtime.trials import try_selection
+
+    if provider not in onnxruntime.get_available_providers():
+        raise ModuleNotFoundError(f"onnxruntime {onnxruntime.__version__} has no {provider}")
+
+    def run(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        session = onnxruntime.InferenceSession(model, providers=[provider])
+        if session.get_providers()[0] != provider:
+            raise RuntimeError(f"{provider} fell back to {session.get_providers()[0]}")
+        found: list[NDArray[Any]] = session.run(None, feeds)
+        return found
+
+    try_selection(run)
+    return f"onnxruntime {onnxruntime.__version__}, selection as the reference"
+
+
+class OnnxRuntimeRunner(Runner):
+    """An artifact on ONNX Runtime's CPU provider; a runner on another device is a subclass.
+
+    Attributes:
+        provider: ONNX Runtime's name of the device.
+        device: where inputs and outputs lie that are bound beforehand.
+    """
+
+    runtime = ONNXRUNTIME
+    provider: ClassVar[str] = CPU
+    device: ClassVar[str] = "cpu"
+
+    def __init__(self, artifact: Artifact, options: RunOptions) -> None:
+        super().__init__(artifact)
         self._threads = options.threads
-        self._attention: dict[str, int] = {}
-        model: str | bytes = str(artifact.model_path)
-        if runtime is RuntimeName.ONNXRUNTIME_CUDA:
-            lowered = model_for(artifact, runtime)
-            self._attention, model = fused_attention(lowered), lowered.SerializeToString()
-        self._session = open_session(model, runtime, options.threads, str(artifact.path))
+        self._session = self._open(self._model())
         self._outputs = list(artifact.manifest.output_names)
 
     @property
     def environment(self) -> dict[str, str]:
         """Versions and provider behind this runner."""
-        found = {
-            "runtime": self.runtime.value,
+        return {
+            "runtime": self.runtime,
             "onnxruntime": require_onnxruntime().__version__,
             "provider": self._session.get_providers()[0],
         }
-        if self.runtime is RuntimeName.ONNXRUNTIME_CUDA:
-            fused = ", ".join(f"{count} {name}" for name, count in self._attention.items())
-            found["fused attention"] = fused or "none"
-        return found
+
+    def _open(self, model: str | bytes) -> Any:
+        return open_session(model, self.provider, self._threads, str(self.artifact.path))
+
+    def _model(self) -> str | bytes:
+        """Returns what to run: the artifact's own file, or a graph's bytes."""
+        return str(self.artifact.model_path)
+
+    def _graph(self) -> onnx.ModelProto:
+        """Returns the artifact's graph as it runs on this device."""
+        return graph_of(self.artifact)
 
     @cached_property
     def _selection_session(self) -> Any:
-        path = str(self.artifact.path)
-        return open_session(model_with_selection(self.artifact, self.runtime), self.runtime, self._threads, path)
+        pruning = self.artifact.manifest.pruning
+        assert pruning is not None
+        return self._open(with_selection(self._graph(), pruning))
 
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         found = dict(zip(self._outputs, _run(self._session, self._outputs, _feeds(images, point)), strict=True))
@@ -164,12 +196,12 @@ class OnnxRuntimeRunner(Runner):
         return Selection(*_run(self._selection_session, names, _feeds(images, point)))
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
-        device = "cuda" if self.runtime is RuntimeName.ONNXRUNTIME_CUDA else "cpu"
         binding = self._session.io_binding()
         for name, array in _feeds(images, point).items():
-            binding.bind_ortvalue_input(name, require_onnxruntime().OrtValue.ortvalue_from_numpy(array, device, 0))
+            value = require_onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)
+            binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
-            binding.bind_output(name, device)
+            binding.bind_output(name, self.device)
 
         def compute() -> None:
             self._session.run_with_iobinding(binding)

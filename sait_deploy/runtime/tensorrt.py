@@ -1,11 +1,11 @@
-"""TensorRT and TensorRT for RTX: stem, one small copy, trunk on views of the stem's buffers."""
+"""TensorRT: a whole engine; or its stem, one small copy to the host, and its trunk on views of the stem's buffers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,56 +17,76 @@ from sait_deploy.engine.choose import load_package
 from sait_deploy.engine.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
 from sait_deploy.engine.folder import choose_engine
 from sait_deploy.engine.loading import EngineLoader
-from sait_deploy.engine.manifest import EngineManifest, PartInfo
+from sait_deploy.engine.manifest import PartInfo
 from sait_deploy.engine.messages import shortened
 from sait_deploy.engine.options import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
-from sait_deploy.runtime.base import RawOutput, Runner, RuntimeName, Selection, StageTimes
-from sait_deploy.runtime.engine_buffers import EnginePlan, Extents, engine_parts
+from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection, StageTimes
+from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts
 
-_BUILDERS = {RuntimeName.TENSORRT: BuilderName.TENSORRT, RuntimeName.TENSORRT_RTX: BuilderName.TENSORRT_RTX}
+
+def trial() -> str:
+    """Builds a small engine."""
+    from sait_deploy.engine.trial import build_trial
+
+    return build_trial(BuilderName.TENSORRT)
 
 
 class TensorRTRunner(Runner):
-    """An artifact's engine on the GPU, with buffers, a stream and pinned host memory of its own."""
+    """An artifact's engine on the GPU, with buffers, a stream and pinned host memory of its own.
 
-    def __init__(self, artifact: Artifact, runtime: RuntimeName) -> None:
-        super().__init__(artifact, runtime)
-        trt = load_package(_BUILDERS[runtime])
-        self._gpu, self._version = device(), str(trt.__version__)
-        self._engine = choose_engine(artifact, _BUILDERS[runtime], self._version, self._gpu)
-        self._plan = EnginePlan(self._engine.manifest, artifact.manifest.model.geometry)
+    Attributes:
+        builder: whose engines it runs.
+        records: whether the runner records work as CUDA graphs; where not, the runtime itself may.
+    """
+
+    runtime = "tensorrt"
+    builder: ClassVar[BuilderName] = BuilderName.TENSORRT
+    records: ClassVar[bool] = True
+
+    def __init__(self, artifact: Artifact, options: RunOptions) -> None:
+        super().__init__(artifact)
+        self._trt = load_package(self.builder)
+        self._gpu, self._version = device(), str(self._trt.__version__)
+        self._engine = choose_engine(artifact, self.builder, self._version, self._gpu)
+        self._tensors = EngineTensors(self._engine.manifest, artifact.manifest.model.geometry)
         self._stream = Stream()
-        self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._plan.buffers()}
+        self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._tensors.buffers()}
         first, second = engine_parts(self._engine.manifest)
-        loader = EngineLoader(trt, self._engine)
-        self._first = _Part(trt, loader, first, self._engine.manifest)
-        self._second = None if second is None else _Part(trt, loader, second, self._engine.manifest)
+        loader = EngineLoader(self._trt, self._engine)
+        self._first = self._part(loader, first)
+        self._second = None if second is None else self._part(loader, second)
         self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))
         self._host = self._host_memory()
         self._graphs: dict[str, Graph] = {}
         self._graphed, self._refused_recording = 0, ""
         if self._second is not None:
-            lanes = np.arange(self._plan.geometry.tokens, dtype=np.int32)
+            lanes = np.arange(self._tensors.geometry.tokens, dtype=np.int32)
             self._stream.upload(self._buffers[LANES].address, lanes)
             self._stream.synchronize()
+
+    def _part(self, loader: EngineLoader, info: PartInfo) -> _Part:
+        engine = loader.load(info.name)
+        return _Part(info, engine, self._context(engine, info.name))
+
+    def _context(self, engine: Any, part: PartName) -> Any:
+        """Returns an execution context of a part's engine."""
+        return engine.create_execution_context()
 
     @property
     def environment(self) -> dict[str, str]:
         """Versions, device and engine behind this runner."""
         attention = self._engine.manifest.attention
         found = {
-            "runtime": self.runtime.value,
+            "runtime": self.runtime,
             "TensorRT": self._version,
             "GPU": f"{self._gpu.name} ({self._gpu.target})",
             "engine": self._engine.path.name,
             "fused attention": f"{attention.fused} of {attention.blocks}",
             "CUDA graph": self._recording,
         }
-        if self.runtime is RuntimeName.TENSORRT_RTX:
-            found["kernels made for the shapes"] = "all" if self._second is None else "the stem's"
         if self._loading_warnings:
             found["TensorRT warned"] = "; ".join(self._loading_warnings)
         return found
@@ -75,8 +95,6 @@ class TensorRTRunner(Runner):
     def _recording(self) -> str:
         if self._second is not None:
             return "none, as the host reads the extents in between"
-        if self.runtime is RuntimeName.TENSORRT_RTX:
-            return "by the runtime"
         return self._refused_recording or "whole requests"
 
     @property
@@ -89,19 +107,19 @@ class TensorRTRunner(Runner):
     @property
     def batch_range(self) -> tuple[int, int]:
         """The fewest and the most images of a request: what the engine was built for."""
-        return self._plan.manifest.batch.smallest, self._plan.manifest.batch.largest
+        return self._tensors.manifest.batch.smallest, self._tensors.manifest.batch.largest
 
     def _host_memory(self) -> dict[str, NDArray[Any]]:
         """Returns page-locked memory for what crosses to the GPU and back, at the largest batch."""
-        largest = self._plan.manifest.batch.largest
-        parts = [part for part in engine_parts(self._plan.manifest) if part is not None]
+        largest = self._tensors.manifest.batch.largest
+        parts = [part for part in engine_parts(self._tensors.manifest) if part is not None]
         crossing = {tensor.name: tensor for tensor in (*parts[0].inputs, *parts[0].outputs, *parts[-1].outputs)}
         wanted = [*(tensor.name for tensor in parts[0].inputs), *self._answers]
         if self._second is not None:
             wanted.append(CU_SEQLENS)
         if self.artifact.manifest.pruning is not None:
             wanted += [self.artifact.manifest.pruning.importance, self.artifact.manifest.pruning.keep]
-        return {name: pinned(self._plan.shape(crossing[name], largest), crossing[name].dtype) for name in wanted}
+        return {name: pinned(self._tensors.shape(crossing[name], largest), crossing[name].dtype) for name in wanted}
 
     @property
     def _answers(self) -> tuple[str, ...]:
@@ -109,7 +127,7 @@ class TensorRTRunner(Runner):
 
     def _stage(self, images: NDArray[np.float32], point: BatchPoint | None) -> None:
         """Puts a batch into page-locked memory."""
-        self._plan.check_batch(len(images))
+        self._tensors.check_batch(len(images))
         self._host[IMAGES][: len(images)] = images
         if point is not None:
             self._host[MASS][: len(images)] = point.mass
@@ -127,16 +145,16 @@ class TensorRTRunner(Runner):
         """
         started, waited = time.perf_counter(), 0.0
         addresses = {name: buffer.address for name, buffer in self._buffers.items()}
-        self._first.enqueue(self._plan, self._stream, addresses, count, None)
+        self._first.enqueue(self._tensors, self._stream, addresses, count, None)
         if self._second is not None:
             offsets = self._host[CU_SEQLENS][: count + 1]
             self._stream.download(offsets, addresses[CU_SEQLENS])
             waiting = time.perf_counter()
             self._stream.synchronize()
             waited = time.perf_counter() - waiting
-            extents = self._plan.extents(offsets)
+            extents = self._tensors.extents(offsets)
             addresses[KEPT] = addresses[ROWS]
-            self._second.enqueue(self._plan, self._stream, addresses, count, extents)
+            self._second.enqueue(self._tensors, self._stream, addresses, count, extents)
         return time.perf_counter() - started - waited
 
     def _download(self, names: tuple[str, ...], count: int) -> None:
@@ -167,10 +185,10 @@ class TensorRTRunner(Runner):
     def _recorded(self, name: str, count: int, work: Callable[[], object]) -> Graph | None:
         """Returns the named work on a batch size as a recording, or None where it cannot be replayed.
 
-        A wait cannot be recorded, and TensorRT for RTX records its own work. The first run is unrecorded, as it
-        allocates. Recordings of another batch size are worth nothing once the context has seen this one's shapes.
+        A wait cannot be recorded. The first run is unrecorded, as it allocates. Recordings of another batch size are
+        worth nothing once the context has seen this one's shapes.
         """
-        if self._second is not None or self.runtime is not RuntimeName.TENSORRT or self._refused_recording:
+        if self._second is not None or not self.records or self._refused_recording:
             return None
         self._forget_other(count)
         if name not in self._graphs:
@@ -253,45 +271,27 @@ class TensorRTRunner(Runner):
 class _Part:
     """One engine file, deserialised, with its context."""
 
-    def __init__(self, trt: Any, loader: EngineLoader, info: PartInfo, manifest: EngineManifest) -> None:
+    def __init__(self, info: PartInfo, engine: Any, context: Any) -> None:
         self.info = info
-        self._engine = loader.load(info.name)
-        self._context = _context(trt, manifest, self._engine, info.name)
+        self._engine, self._context = engine, context
         self._profile = 0
 
     def enqueue(
-        self, plan: EnginePlan, stream: Stream, addresses: dict[str, int], count: int, extents: Extents | None
+        self, tensors: EngineTensors, stream: Stream, addresses: dict[str, int], count: int, extents: Extents | None
     ) -> None:
         """Starts a run; the profile is changed only where the shapes want another."""
-        profile = plan.profile(self.info, count, extents)
+        profile = tensors.profile(self.info, count, extents)
         context, handle = self._context, int(stream.handle)
         accepted = True
         if profile != self._profile:
             accepted = context.set_optimization_profile_async(profile, handle)
             self._profile = profile if accepted else self._profile
-        for name, shape in plan.input_shapes(self.info, count, extents).items():
+        for name, shape in tensors.input_shapes(self.info, count, extents).items():
             accepted = accepted and context.set_input_shape(name, shape)
         for tensor in (*self.info.inputs, *self.info.outputs):
             accepted = accepted and context.set_tensor_address(tensor.name, addresses[tensor.name])
         if not (accepted and context.execute_async_v3(handle)):
             raise RuntimeUnavailable(
-                f"the {self.info.name} of engine {plan.manifest.name} could not run a batch of {count}",
+                f"the {self.info.name} of engine {tensors.manifest.name} could not run a batch of {count}",
                 "try a smaller batch, or build the engine again",
             )
-
-
-def _context(trt: Any, manifest: EngineManifest, engine: Any, part: PartName) -> Any:
-    """Returns an execution context.
-
-    TensorRT for RTX records its own graphs, and compiles kernels for the shapes it meets. A trunk meets other shapes in
-    nearly every batch, for which that would never pay; the other parts have one shape for each batch size.
-    """
-    if manifest.builder is not BuilderName.TENSORRT_RTX:
-        return engine.create_execution_context()
-    config, strategies = engine.create_runtime_config(), trt.DynamicShapesKernelSpecializationStrategy
-    if part is PartName.MODEL:
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    config.dynamic_shapes_kernel_specialization_strategy = (
-        strategies.NONE if part is PartName.TRUNK else strategies.EAGER
-    )
-    return engine.create_execution_context(config)

@@ -13,16 +13,29 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs, WeightsSource
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, RuntimeName, Selection
+from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.registry import TORCH, find_runtime
 from sait_deploy.system.processors import processors
 
 try:
     import torch
 except ImportError:
-    raise MissingDependency("torch", "the torch runtime", extra="export") from None
+    raise MissingDependency("torch", "the torch runtime", find_runtime(TORCH).extra) from None
 
 if TYPE_CHECKING:
     from sait_deploy.models.prunable_vit import PrunableViT, Pruning
+
+
+def trial() -> str:
+    """Multiplies two matrices and names torch's version and GPU.
+
+    Raises:
+        RuntimeError: the product is wrong.
+    """
+    if not torch.equal(torch.ones(2, 2) @ torch.ones(2, 2), torch.full((2, 2), 2.0)):
+        raise RuntimeError("a matrix product is wrong")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+    return f"torch {torch.__version__}, {device}"
 
 
 def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
@@ -77,8 +90,10 @@ def _named_size(manifest: Manifest) -> int | None:
 class TorchRunner(Runner):
     """An artifact's model in torch."""
 
+    runtime = TORCH
+
     def __init__(self, artifact: Artifact, options: RunOptions) -> None:
-        super().__init__(artifact, RuntimeName.TORCH)
+        super().__init__(artifact)
         torch.set_num_threads(processors() if options.threads is None else options.threads)
         try:
             self._device = torch.device(options.device)
@@ -92,7 +107,7 @@ class TorchRunner(Runner):
     @property
     def environment(self) -> dict[str, str]:
         """torch's version and device."""
-        return {"runtime": self.runtime.value, "torch": torch.__version__, "device": str(self._device)}
+        return {"runtime": self.runtime, "torch": torch.__version__, "device": str(self._device)}
 
     @torch.inference_mode()
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:

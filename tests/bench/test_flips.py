@@ -17,12 +17,12 @@ from sait_deploy.bench.flips import Setting, count_flips, flip_notes
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.variants import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.runtime import Runner, RunOptions, RuntimeName, Selection, load
+from sait_deploy.runtime import Runner, RunOptions, Selection, load
 from sait_deploy.system.processors import processors
 from tests.exported import TinyExport, change_weight, copied, graph_of, with_graph
 from tests.tiny import random_batch
 
-ORT, TORCH = RuntimeName.ONNXRUNTIME, RuntimeName.TORCH
+ORT, TORCH = "onnxruntime", "torch"
 ONE_THREAD = RunOptions(threads=1)
 IMAGES = random_batch((13, 3, 96, 96))
 """No whole number of batches, whatever their size."""
@@ -118,7 +118,7 @@ def test_more_threads_than_one_are_compared_with_one(
 def test_what_was_compared_before_is_not_compared_again(tiny_adaptive: Artifact) -> None:
     """torch has been told to differ from ONNX Runtime or not when that was measured; an engine is compared with it."""
     subjects, runner = swept(tiny_adaptive)[:1], load(tiny_adaptive, ORT, ONE_THREAD)
-    runners, engine = {tiny_adaptive.manifest.id: runner}, RuntimeName.TENSORRT_RTX
+    runners, engine = {tiny_adaptive.manifest.id: runner}, "tensorrt-rtx"
     for setting, wanted in (
         (Setting(TORCH, 1, 8, (ORT,)), []),
         (Setting(TORCH, 1, 8, (engine,)), ["torch and onnxruntime"]),

@@ -28,13 +28,13 @@ from sait_deploy.engine.cuda import find_device
 from sait_deploy.engine.folder import engine_folders
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import ArtifactError, InvalidArgument, MissingDependency, ModelError, RuntimeUnavailable
-from sait_deploy.runtime import Output, Runner, RunOptions, RuntimeName
+from sait_deploy.runtime import Output, Runner, RunOptions
 from sait_deploy.runtime.base import RawOutput
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 from tests.exported import TinyExport
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
-ORT, TORCH, RTX = RuntimeName.ONNXRUNTIME, RuntimeName.TORCH, RuntimeName.TENSORRT_RTX
+ORT, TORCH, RTX = "onnxruntime", "torch", "tensorrt-rtx"
 QUICK = BenchOptions(batches=(1, 2), threads=1, images=demo.IMAGES / "3", warmup=0, duration=0.01)
 ENGINE = EngineOptions(BuilderChoice.TENSORRT_RTX, targets=("sm89",), batch=BatchRange(1, 2, 4))
 
@@ -57,7 +57,7 @@ def built(demo_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return place
 
 
-def of(report: Report, runtime: RuntimeName) -> list[Variant]:
+def of(report: Report, runtime: str) -> list[Variant]:
     return [variant for variant in report.variants if variant.runtime == runtime]
 
 
@@ -111,7 +111,7 @@ def test_a_report_of_several_runtimes_can_be_read_back(report: Report) -> None:
     assert (back.runtimes, back.variants, back.flips) == (report.runtimes, report.variants, report.flips)
     for part, info in zip(by_runtime(report), report.runtimes, strict=True):
         assert part.runtimes == (info,)
-        assert {row.variant for row in part.rows} == {variant.id for variant in of(report, RuntimeName(info.name))}
+        assert {row.variant for row in part.rows} == {variant.id for variant in of(report, info.name)}
 
 
 def test_onnxruntime_is_measured_where_there_is_no_engine(demo_workspace: Path) -> None:
@@ -142,7 +142,7 @@ def test_an_engine_without_its_manifest_is_known_by_its_folder(built: Path, tmp_
     for artifact in artifacts:
         (folder,) = engine_folders(artifact)
         folder.rename(folder.with_name("tensorrt-11.4-sm89-fp16"))
-    assert runtimes_for(artifacts, ()) == (ORT, RuntimeName.TENSORRT)
+    assert runtimes_for(artifacts, ()) == (ORT, "tensorrt")
 
 
 @no_gpu
@@ -233,10 +233,10 @@ def missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes one of the artifacts one that cannot be loaded."""
     opened = OnnxRuntimeRunner.__init__
 
-    def refuse(self: OnnxRuntimeRunner, artifact: Artifact, runtime: RuntimeName, options: RunOptions) -> None:
+    def refuse(self: OnnxRuntimeRunner, artifact: Artifact, options: RunOptions) -> None:
         if artifact.path.name == name:
             raise ArtifactError(f"{name} has no engine", "build one")
-        opened(self, artifact, runtime, options)
+        opened(self, artifact, options)
 
     monkeypatch.setattr(OnnxRuntimeRunner, "__init__", refuse)
 

@@ -12,7 +12,7 @@ import pytest
 from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact
 from sait_deploy.bench.report import from_json
 from sait_deploy.bench.results import Timing
-from sait_deploy.runtime import RuntimeName
+from sait_deploy.runtime.registry import RUNTIMES
 from tests.cli.calls import Outcome, Sait
 from tests.exported import TinyExport
 
@@ -115,7 +115,7 @@ def test_an_unknown_runtime_is_told_the_known_ones(sait: Sait, demo_workspace: P
     done = sait("bench", demo_workspace / PRUNED, "--runtime", "tvm")
     assert done.err.splitlines() == [
         "error: unknown runtime 'tvm'",
-        f"hint: known are {', '.join(RuntimeName)}",
+        f"hint: known are {', '.join(RUNTIMES)}",
     ]
 
 

@@ -12,12 +12,12 @@ from tests.cli.calls import Sait
 PARTS = [
     "run on ONNX Runtime CPU",
     "run on ONNX Runtime CUDA",
+    "build with TensorRT",
+    "build with TensorRT for RTX",
     "run in torch",
     "export",
     "demonstration model",
     "demonstration's thousand images",
-    "build with TensorRT",
-    "build with TensorRT for RTX",
     "reach a GPU",
 ]
 NEEDED_FOR_THESE_TESTS = ["run on ONNX Runtime CPU", "run in torch", "export", "demonstration model"]

@@ -16,7 +16,7 @@ from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.options import BatchRange, BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trtexec import trtexec_commands, write_inputs
-from sait_deploy.runtime.engine_buffers import EnginePlan
+from sait_deploy.runtime.engine_buffers import EngineTensors
 from tests.engine.cases import RTX, TRT, adaptive_manifest, engine_manifest
 from tests.exported import draft
 
@@ -94,7 +94,7 @@ def test_indices_and_limits_are_read_from_files_of_a_batch_that_can_be(
     for command in trunk:
         inputs = loaded(command)
         assert inputs.keys() == {"cu_seqlens", "kept", "lanes"}
-        extents = EnginePlan(made.manifest, geometry).extents(inputs["cu_seqlens"])
+        extents = EngineTensors(made.manifest, geometry).extents(inputs["cu_seqlens"])
         assert extents.rows == len(inputs["kept"])
         assert extents.longest <= len(inputs["lanes"])
         assert inputs["lanes"].tolist() == list(range(len(inputs["lanes"])))

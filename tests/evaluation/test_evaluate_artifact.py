@@ -19,7 +19,7 @@ from sait_deploy.evaluation.results import Kind
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
-from sait_deploy.runtime import RuntimeName, load
+from sait_deploy.runtime import load
 from tests.evaluation.blotches import labelled_by, noise, row_of
 from tests.exported import TinyExport
 from tests.test_imports import BLOCKED, python
@@ -40,7 +40,7 @@ def test_an_adaptive_artifact_answers_as_the_model_does(tiny: TinyExport, tiny_a
     assert pruning is not None
     options = EvaluateOptions(densities=(HALF,), points=(mass_point(0.6), mass_point(0.8)), controls=(HALF,), batch=9)
 
-    found = evaluate_artifact(tiny_adaptive, RuntimeName.ONNXRUNTIME, dataset, options)
+    found = evaluate_artifact(tiny_adaptive, "onnxruntime", dataset, options)
 
     wanted = evaluate_model(tiny.model, pruning.score, pruning.prune_at, dataset, options)
     assert (found.runtime, found.model, found.prune_at) == ("onnxruntime", "test_vit", pruning.prune_at)

@@ -29,7 +29,7 @@ from sait_deploy.evaluation.sources import DENSE
 from sait_deploy.evaluation.subjects import RunnerSubject
 from sait_deploy.models.prunable_vit import PrunableViT, Traced, geometry_of
 from sait_deploy.models.registry import describe
-from sait_deploy.runtime import RuntimeName, load
+from sait_deploy.runtime import load
 from sait_deploy.tokens import Score, dense_macs, pruned_macs
 from tests.exported import TinyExport
 from tests.tiny import (
@@ -240,7 +240,7 @@ def test_smaller_images_show_as_much() -> None:
 
 
 def test_runner_answers_as_it_runs(tiny: TinyExport) -> None:
-    runner = load(tiny.half, RuntimeName.ONNXRUNTIME)
+    runner = load(tiny.half, "onnxruntime")
     images = random_batch((3, 3, 96, 96))
     subject = RunnerSubject(of_density(HALF, 36), runner)
 
@@ -254,7 +254,7 @@ def test_runner_answers_as_it_runs(tiny: TinyExport) -> None:
 
 
 def test_runner_is_asked_at_its_point(tiny: TinyExport) -> None:
-    runner = load(tiny.half, RuntimeName.ONNXRUNTIME)
+    runner = load(tiny.half, "onnxruntime")
     subject = RunnerSubject(of_density(HALF, 36), runner, PointChoice(mass=1.0, min_keep=7, max_keep=7))
 
     with pytest.raises(InvalidArgument, match="its operating point is fixed"):
@@ -263,7 +263,7 @@ def test_runner_is_asked_at_its_point(tiny: TinyExport) -> None:
 
 def test_runner_of_a_few_batch_sizes_is_asked_in_parts(tiny: TinyExport, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an engine that was built for two to four images is."""
-    runner = load(tiny.dense, RuntimeName.ONNXRUNTIME)
+    runner = load(tiny.dense, "onnxruntime")
     monkeypatch.setattr(type(runner), "batch_range", property(lambda _: (2, 4)))
     subject = RunnerSubject(DENSE, runner)
 

@@ -13,7 +13,6 @@ from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import Search, TuneOptions
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import Family
-from sait_deploy.runtime import RuntimeName
 from tests.evaluation.tunings import EXPORTED, draw, options
 from tests.exported import TinyExport
 
@@ -72,7 +71,7 @@ def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
         {"families": ()},
         {"families": (Family.MASS, Family.MASS)},
         {"batch": 0},
-        {"search": (Search.SCORE,), "runtime": RuntimeName.TENSORRT},
+        {"search": (Search.SCORE,), "runtime": "tensorrt"},
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ import pytest
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.folder import Engine
-from sait_deploy.runtime import Runner, RuntimeName, load
+from sait_deploy.runtime import Runner, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, RUNTIMES
 from tests.runtime.engines import Opened, Opener, built, opened_on_host
@@ -57,7 +57,7 @@ def engine_of() -> Callable[[Artifact], Engine]:
 def opened(engine_of: Callable[[Artifact], Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Opener:
     """Opens an artifact's engine on the stand-in device, as an engine of either TensorRT."""
 
-    def opener(artifact: Artifact, runtime: RuntimeName = RuntimeName.TENSORRT_RTX) -> Opened:
+    def opener(artifact: Artifact, runtime: str = "tensorrt-rtx") -> Opened:
         return opened_on_host(engine_of(artifact), runtime, tmp_path, monkeypatch)
 
     return opener

@@ -16,7 +16,7 @@ from sait_deploy.engine.lowering import lower_parts, lowering_of
 from sait_deploy.engine.options import BatchRange, BuilderChoice, BuilderName, EngineOptions
 from sait_deploy.engine.profiles import Profile, profiles
 from sait_deploy.exporters.names import EnginePrecision
-from sait_deploy.runtime import Runner, RuntimeName, load, tensorrt
+from sait_deploy.runtime import Runner, load, tensorrt
 from tests.runtime.host_device import HostCuda, HostTensorRT
 
 BATCH: Final = BatchRange(1, 3, 5)
@@ -33,9 +33,9 @@ def built(path: Path) -> Engine:
     )
 
 
-def opened_on_host(engine: Engine, runtime: RuntimeName, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+def opened_on_host(engine: Engine, runtime: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Opens an engine as one of that runtime's, which has the profiles that its builder gives it."""
-    builder = BuilderName(runtime.value)
+    builder = BuilderName(runtime)
     spans = profiles(engine.artifact.manifest, BATCH, builder)
     parts = tuple(
         dataclasses.replace(part, profiles=_of_inputs(spans[part.name], [tensor.name for tensor in part.inputs]))

@@ -18,13 +18,14 @@ from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, fused_attention
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.runtime import Runner, RuntimeName, load
-from sait_deploy.runtime.onnxruntime import model_for, model_with_selection, open_session
+from sait_deploy.runtime import Runner, load
+from sait_deploy.runtime.onnxruntime import CPU, open_session, with_selection
+from sait_deploy.runtime.onnxruntime_cuda import lowered
 from tests.exported import TinyExport, copied, graph_of
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.tiny import random_batch
 
-CUDA = RuntimeName.ONNXRUNTIME_CUDA
+CUDA = "onnxruntime-cuda"
 COUNT = 6
 IMAGES = random_batch((COUNT, *SHAPE), seed=5)
 CHOICES: list[dict[str, Any]] = [
@@ -97,7 +98,7 @@ def test_the_processor_never_stands_in_for_a_gpu(artifact: Artifact) -> None:
 
 def test_attention_is_handed_to_the_runtimes_own(artifact: Artifact) -> None:
     before = sha256_of(artifact.model_path)
-    fused = fused_attention(model_for(artifact, CUDA))
+    fused = fused_attention(lowered(artifact))
     depth, pruning = artifact.manifest.model.geometry.depth, artifact.manifest.pruning
     if pruning is None:
         assert fused == {UNIFORM: depth}
@@ -105,18 +106,19 @@ def test_attention_is_handed_to_the_runtimes_own(artifact: Artifact) -> None:
         assert fused == {UNIFORM: depth - 1}
     else:
         assert fused == {PACKED: depth - 1 - pruning.prune_at, UNIFORM: pruning.prune_at}
-    assert model_for(artifact, RuntimeName.ONNXRUNTIME) == graph_of(artifact)
     assert sha256_of(artifact.model_path) == before
 
 
 def test_the_selections_tensors_are_outputs_of_what_a_gpu_runs(tiny_adaptive: Artifact) -> None:
     """Of packed attention alone a CPU has no kernel: with the queries in its place the graph runs there."""
-    model = onnx.load_from_string(model_with_selection(tiny_adaptive, CUDA))
+    pruning = tiny_adaptive.manifest.pruning
+    assert pruning is not None
+    model = onnx.load_from_string(with_selection(lowered(tiny_adaptive), pruning))
     for node in model.graph.node:
         if node.op_type == PACKED:
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
     folder = str(tiny_adaptive.path)
-    session = open_session(model.SerializeToString(), RuntimeName.ONNXRUNTIME, 1, folder)
+    session = open_session(model.SerializeToString(), CPU, 1, folder)
     expected = load(tiny_adaptive, options=ONE_THREAD).select(IMAGES)
     point = resolve(tiny_adaptive.manifest, COUNT, PointChoice())
     assert point is not None
@@ -130,9 +132,9 @@ def test_weights_beside_the_graph_are_found(tiny: TinyExport, tmp_path: Path) ->
     artifact = copied(tiny.dense, tmp_path)
     weights = f"{MODEL_FILE}.data"
     onnx.save_model(graph_of(artifact), str(artifact.model_path), save_as_external_data=True, location=weights)
-    model = model_for(artifact, CUDA)
+    model = lowered(artifact)
     assert len(model.SerializeToString()) < (artifact.path / weights).stat().st_size / 2
-    session = open_session(model.SerializeToString(), RuntimeName.ONNXRUNTIME, 1, str(artifact.path))
+    session = open_session(model.SerializeToString(), CPU, 1, str(artifact.path))
     (logits,) = session.run(["logits"], {"images": IMAGES})
     np.testing.assert_allclose(logits, load(tiny.dense, options=ONE_THREAD).run(IMAGES).logits, rtol=1e-4, atol=1e-5)
 
@@ -176,7 +178,7 @@ def test_a_gpu_selects_bit_for_bit_as_defined(gpu: Runner, artifact: Artifact) -
 
 
 def test_a_gpu_runs_from_bound_buffers_and_names_its_attention(gpu: Runner, artifact: Artifact) -> None:
-    fused = fused_attention(model_for(artifact, CUDA))
+    fused = fused_attention(lowered(artifact))
     assert gpu.environment["fused attention"] == ", ".join(f"{count} {name}" for name, count in fused.items())
     for choice in choices(artifact):
         compute = gpu.bind(IMAGES, PointChoice(**choice))

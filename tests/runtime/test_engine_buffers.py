@@ -14,7 +14,7 @@ from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.engine.options import BatchRange, BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.runtime.engine_buffers import EnginePlan, Extents, engine_parts
+from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts
 from tests.engine.cases import TRT, adaptive_manifest, engine_manifest
 from tests.exported import draft
 
@@ -24,17 +24,17 @@ TOKENS, WIDTH, PREFIX = SOURCE.model.geometry.tokens, SOURCE.model.geometry.widt
 MOST = 2**31 - 1
 
 
-def plan(builder: BuilderName = TRT) -> EnginePlan:
-    return EnginePlan(engine_manifest(SOURCE, batch=BATCH, builder=builder), SOURCE.model.geometry)
+def tensors(builder: BuilderName = TRT) -> EngineTensors:
+    return EngineTensors(engine_manifest(SOURCE, batch=BATCH, builder=builder), SOURCE.model.geometry)
 
 
-def dense_plan() -> EnginePlan:
+def dense_tensors() -> EngineTensors:
     source = draft()
-    return EnginePlan(engine_manifest(source, batch=BATCH), source.model.geometry)
+    return EngineTensors(engine_manifest(source, batch=BATCH), source.model.geometry)
 
 
-PLAN, DENSE = plan(), dense_plan()
-STEM, TRUNK = (PLAN.manifest.part(name) for name in (PartName.STEM, PartName.TRUNK))
+ADAPTIVE, DENSE = tensors(), dense_tensors()
+STEM, TRUNK = (ADAPTIVE.manifest.part(name) for name in (PartName.STEM, PartName.TRUNK))
 IMAGES = st.integers(BATCH.smallest, BATCH.largest)
 
 
@@ -65,7 +65,7 @@ def test_an_adaptive_engines_buffers_are_those_of_the_largest_batch() -> None:
         "lanes": ("int32", TOKENS * 4),
         "logits": ("float32", most * SOURCE.model.classes * 4),
     }
-    found = PLAN.buffers()
+    found = ADAPTIVE.buffers()
     assert {buffer.name: (buffer.dtype, buffer.size) for buffer in found} == wanted
     assert len(found) == len(wanted)
 
@@ -79,12 +79,12 @@ def test_a_dense_engines_buffers() -> None:
 
 @given(kept())
 def test_every_batch_fits_its_buffers(lengths: list[int]) -> None:
-    sizes = {buffer.name: buffer.size for buffer in PLAN.buffers()}
+    sizes = {buffer.name: buffer.size for buffer in ADAPTIVE.buffers()}
     width = {"float32": 4, "float16": 2, "int32": 4}
-    extents = PLAN.extents(offsets(lengths))
+    extents = ADAPTIVE.extents(offsets(lengths))
     for part in (STEM, TRUNK):
         for tensor in (*part.inputs, *part.outputs):
-            shape = PLAN.shape(tensor, len(lengths), extents)
+            shape = ADAPTIVE.shape(tensor, len(lengths), extents)
             place = "rows" if tensor.name == "kept" else tensor.name
             assert all(size > 0 for size in shape)
             assert int(np.prod(shape)) * width[tensor.dtype] <= sizes[place]
@@ -92,15 +92,15 @@ def test_every_batch_fits_its_buffers(lengths: list[int]) -> None:
 
 @given(kept())
 def test_shapes_are_those_of_the_batch(lengths: list[int]) -> None:
-    images, extents = len(lengths), PLAN.extents(offsets(lengths))
+    images, extents = len(lengths), ADAPTIVE.extents(offsets(lengths))
     assert extents == Extents(sum(lengths), max(lengths))
     height, across = SOURCE.model.image_size
-    assert PLAN.input_shapes(STEM, images) == {
+    assert ADAPTIVE.input_shapes(STEM, images) == {
         "images": (images, 3, height, across),
         "mass": (images,),
         "keep_limits": (images, 2),
     }
-    assert PLAN.input_shapes(TRUNK, images, extents) == {
+    assert ADAPTIVE.input_shapes(TRUNK, images, extents) == {
         "tokens": (images * TOKENS, WIDTH),
         "cu_seqlens": (images + 1,),
         "guard": (images, 1),
@@ -111,7 +111,7 @@ def test_shapes_are_those_of_the_batch(lengths: list[int]) -> None:
 
 @given(kept(), st.sampled_from(BuilderName))
 def test_every_batch_has_a_profile_that_takes_it(lengths: list[int], builder: BuilderName) -> None:
-    made = plan(builder)
+    made = tensors(builder)
     trunk, images, extents = made.manifest.part(PartName.TRUNK), len(lengths), made.extents(offsets(lengths))
     ranges = trunk.profiles[made.profile(trunk, images, extents)].ranges
     assert all(ranges[name].holds(shape) for name, shape in made.input_shapes(trunk, images, extents).items())
@@ -120,7 +120,7 @@ def test_every_batch_has_a_profile_that_takes_it(lengths: list[int], builder: Bu
 
 def test_the_profile_follows_the_rows() -> None:
     assert len(TRUNK.profiles) > 1
-    found = [PLAN.profile(TRUNK, 4, Extents(rows, TOKENS)) for rows in range(4 * PREFIX, 4 * TOKENS + 1)]
+    found = [ADAPTIVE.profile(TRUNK, 4, Extents(rows, TOKENS)) for rows in range(4 * PREFIX, 4 * TOKENS + 1)]
     assert found == sorted(found)
     assert len(set(found)) > 1
 
@@ -128,14 +128,14 @@ def test_the_profile_follows_the_rows() -> None:
 @given(st.integers(-5, 100))
 def test_batches_that_the_engine_was_built_for_are_taken_and_no_others(images: int) -> None:
     if BATCH.smallest <= images <= BATCH.largest:
-        PLAN.check_batch(images)
-        assert PLAN.profile(STEM, images) == 0
+        ADAPTIVE.check_batch(images)
+        assert ADAPTIVE.profile(STEM, images) == 0
         return
     with pytest.raises(InvalidArgument, match=f"takes 2 to 6 images, not {images}") as caught:
-        PLAN.check_batch(images)
+        ADAPTIVE.check_batch(images)
     assert "--batch" in caught.value.hint
     with pytest.raises(InvalidArgument, match="no profile") as caught:
-        PLAN.profile(STEM, images)
+        ADAPTIVE.profile(STEM, images)
     assert "--batch" in caught.value.hint
 
 
@@ -145,7 +145,7 @@ def test_offsets_that_are_none_are_never_taken(numbers: list[int]) -> None:
     lengths = [later - earlier for earlier, later in itertools.pairwise(numbers)]
     possible = numbers[0] == 0 and all(1 <= length <= TOKENS for length in lengths)
     try:
-        found = PLAN.extents(np.array(numbers, dtype=np.int32))
+        found = ADAPTIVE.extents(np.array(numbers, dtype=np.int32))
     except ModelError as error:
         assert not possible
         assert error.hint and len(error.message) < 500
@@ -171,21 +171,21 @@ def test_offsets_that_are_none_are_never_taken(numbers: list[int]) -> None:
 )
 def test_offsets_that_cannot_be(numbers: list[int]) -> None:
     with pytest.raises(ModelError, match="which cannot be"):
-        PLAN.extents(np.array(numbers, dtype=np.int32))
+        ADAPTIVE.extents(np.array(numbers, dtype=np.int32))
 
 
 def test_the_fewest_and_the_most_that_can_be_kept() -> None:
-    assert PLAN.extents(offsets([1, 1])) == Extents(2, 1)
-    assert PLAN.extents(offsets([TOKENS] * 6)) == Extents(6 * TOKENS, TOKENS)
+    assert ADAPTIVE.extents(offsets([1, 1])) == Extents(2, 1)
+    assert ADAPTIVE.extents(offsets([TOKENS] * 6)) == Extents(6 * TOKENS, TOKENS)
 
 
 def test_a_tensor_of_unknown_extents_is_an_error() -> None:
     with pytest.raises(ModelError, match="has shape"):
-        PLAN.shape(TensorInfo("logits", "float32", ("batch", "classes")), 2)
+        ADAPTIVE.shape(TensorInfo("logits", "float32", ("batch", "classes")), 2)
 
 
 def test_what_runs_first_and_what_after_the_host() -> None:
-    assert engine_parts(PLAN.manifest) == (STEM, TRUNK)
-    turned = dataclasses.replace(PLAN.manifest, parts=(TRUNK, STEM))
+    assert engine_parts(ADAPTIVE.manifest) == (STEM, TRUNK)
+    turned = dataclasses.replace(ADAPTIVE.manifest, parts=(TRUNK, STEM))
     assert engine_parts(turned) == (STEM, TRUNK)
     assert engine_parts(DENSE.manifest) == (DENSE.manifest.part(PartName.MODEL), None)

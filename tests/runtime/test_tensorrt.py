@@ -25,12 +25,12 @@ from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable, SaitError
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.runtime import Runner, RuntimeName, load
+from sait_deploy.runtime import Runner, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.tiny import random_batch
 
-RTX = RuntimeName.TENSORRT_RTX
+RTX = "tensorrt-rtx"
 BATCH = BatchRange(2, 4, 8)
 IMAGES = random_batch((BATCH.largest, *SHAPE), seed=5)
 PREFIX = 1

@@ -14,7 +14,7 @@ from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import InvalidArgument, ModelError, RuntimeUnavailable
 from sait_deploy.exporters.names import KEPT
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.runtime import RuntimeName, load
+from sait_deploy.runtime import load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.engines import BATCH, CLOSE, Opener
@@ -26,7 +26,7 @@ def test_dense_and_density_engines_answer_as_onnxruntime(tiny: TinyExport, opene
     images = random_batch((batch, *SHAPE), seed=batch)
     for artifact in (tiny.dense, tiny.half):
         runner, _, package = opened(artifact)
-        expected = load(artifact, RuntimeName.ONNXRUNTIME, ONE_THREAD).run(images)
+        expected = load(artifact, "onnxruntime", ONE_THREAD).run(images)
         for _ in range(2):
             output = runner.run(images)
             np.testing.assert_allclose(output.logits, expected.logits, **CLOSE)
@@ -37,7 +37,7 @@ def test_dense_and_density_engines_answer_as_onnxruntime(tiny: TinyExport, opene
 
 def test_an_adaptive_engine_gives_each_image_its_own_point(tiny_adaptive: Artifact, opened: Opener) -> None:
     runner, _, package = opened(tiny_adaptive)
-    reference = load(tiny_adaptive, RuntimeName.ONNXRUNTIME, ONE_THREAD)
+    reference = load(tiny_adaptive, "onnxruntime", ONE_THREAD)
     rng = np.random.default_rng(3)
     for batch in (5, 1, 3, 5, 2):
         images = random_batch((batch, *SHAPE), seed=batch)
@@ -93,8 +93,8 @@ MASSES = (1.0, 0.05, 0.05, 1.0, 0.4)
 
 
 def test_the_trunks_profile_follows_the_rows(tiny_adaptive: Artifact, opened: Opener) -> None:
-    runner, _, package = opened(tiny_adaptive, RuntimeName.TENSORRT)
-    reference = load(tiny_adaptive, RuntimeName.ONNXRUNTIME, ONE_THREAD)
+    runner, _, package = opened(tiny_adaptive, "tensorrt")
+    reference = load(tiny_adaptive, "onnxruntime", ONE_THREAD)
     spans = profiles(tiny_adaptive.manifest, BATCH, BuilderName.TENSORRT)[PartName.TRUNK]
     prefix = tiny_adaptive.manifest.model.geometry.prefix_tokens
     stem, trunk = package.contexts
@@ -114,7 +114,7 @@ def test_the_trunks_profile_follows_the_rows(tiny_adaptive: Artifact, opened: Op
 
 
 def test_a_refused_change_of_profile_is_an_error_and_is_tried_again(tiny_adaptive: Artifact, opened: Opener) -> None:
-    runner, _, package = opened(tiny_adaptive, RuntimeName.TENSORRT)
+    runner, _, package = opened(tiny_adaptive, "tensorrt")
     trunk, images = package.contexts[1], random_batch((5, *SHAPE))
     runner.run(random_batch((1, *SHAPE)), mass=0.05)
     before = trunk.profile
@@ -125,15 +125,15 @@ def test_a_refused_change_of_profile_is_an_error_and_is_tried_again(tiny_adaptiv
         assert len(trunk.switches) == attempts
     assert trunk.profile == before
     trunk.refuses = ""
-    expected = load(tiny_adaptive, RuntimeName.ONNXRUNTIME, ONE_THREAD).run(images, mass=1.0)
+    expected = load(tiny_adaptive, "onnxruntime", ONE_THREAD).run(images, mass=1.0)
     np.testing.assert_allclose(runner.run(images, mass=1.0).logits, expected.logits, **CLOSE)
     assert trunk.profile != before
 
 
 @pytest.mark.parametrize("wrong", [0, 2])
-@pytest.mark.parametrize("runtime", [RuntimeName.TENSORRT_RTX, RuntimeName.TENSORRT])
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
 def test_an_image_that_is_not_of_numbers_is_named(
-    tiny_adaptive: Artifact, opened: Opener, runtime: RuntimeName, wrong: int
+    tiny_adaptive: Artifact, opened: Opener, runtime: str, wrong: int
 ) -> None:
     runner, _, _ = opened(tiny_adaptive, runtime)
     images = random_batch((3, *SHAPE))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.runtime import Runner, RuntimeName, load
+from sait_deploy.runtime import Runner, load
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.engines import CLOSE, Opener
@@ -19,7 +19,7 @@ INVALIDATED = Status.cudaErrorStreamCaptureInvalidated
 
 @pytest.fixture(scope="module")
 def reference(tiny: TinyExport) -> Runner:
-    return load(tiny.half, RuntimeName.ONNXRUNTIME, ONE_THREAD)
+    return load(tiny.half, "onnxruntime", ONE_THREAD)
 
 
 def check(runner: Runner, reference: Runner, batch: int, seed: int) -> None:
@@ -33,7 +33,7 @@ def check(runner: Runner, reference: Runner, batch: int, seed: int) -> None:
 def test_tensorrt_records_whole_requests_once_while_the_batch_size_stays(
     tiny: TinyExport, reference: Runner, opened: Opener
 ) -> None:
-    runner, device, package = opened(tiny.half, RuntimeName.TENSORRT)
+    runner, device, package = opened(tiny.half, "tensorrt")
     captures = []
     for turn, batch in enumerate((2, 4, 2, 2, 5, 5)):
         check(runner, reference, batch, seed=turn)
@@ -48,7 +48,7 @@ def test_tensorrt_records_whole_requests_once_while_the_batch_size_stays(
 def test_a_recording_is_not_replayed_after_a_selection_of_another_size(
     tiny: TinyExport, reference: Runner, opened: Opener, other: int, captures: int
 ) -> None:
-    runner, device, _ = opened(tiny.half, RuntimeName.TENSORRT)
+    runner, device, _ = opened(tiny.half, "tensorrt")
     check(runner, reference, 2, seed=1)
     images = random_batch((other, *SHAPE), seed=2)
     np.testing.assert_allclose(runner.select(images).logits, reference.run(images).logits, **CLOSE)
@@ -60,7 +60,7 @@ def test_a_recording_is_not_replayed_after_a_selection_of_another_size(
 def test_what_is_bound_is_recorded_apart_and_again_after_other_sizes(
     tiny: TinyExport, reference: Runner, opened: Opener
 ) -> None:
-    runner, device, _ = opened(tiny.half, RuntimeName.TENSORRT)
+    runner, device, _ = opened(tiny.half, "tensorrt")
     images = random_batch((2, *SHAPE))
     bound = runner.bind(images)
     for _ in range(2):
@@ -76,10 +76,8 @@ def test_what_is_bound_is_recorded_apart_and_again_after_other_sizes(
     assert (device.captures, device.launches) == (5, 8)
 
 
-@pytest.mark.parametrize("runtime", [RuntimeName.TENSORRT, RuntimeName.TENSORRT_RTX])
-def test_an_adaptive_engine_is_not_recorded_as_it_waits(
-    tiny_adaptive: Artifact, opened: Opener, runtime: RuntimeName
-) -> None:
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_an_adaptive_engine_is_not_recorded_as_it_waits(tiny_adaptive: Artifact, opened: Opener, runtime: str) -> None:
     runner, device, _ = opened(tiny_adaptive, runtime)
     images = random_batch((2, *SHAPE))
     runner.run(images)
@@ -115,7 +113,7 @@ def refuse(what: str, device: HostCuda, context: HostContext) -> None:
 def test_where_a_recording_is_refused_requests_run_without_and_the_reason_is_told(
     tiny: TinyExport, reference: Runner, opened: Opener, what: str, reason: str
 ) -> None:
-    runner, device, package = opened(tiny.half, RuntimeName.TENSORRT)
+    runner, device, package = opened(tiny.half, "tensorrt")
     refuse(what, device, package.contexts[0])
     for turn, batch in enumerate((2, 2, 4)):
         check(runner, reference, batch, seed=turn)
@@ -128,7 +126,7 @@ def test_where_a_recording_is_refused_requests_run_without_and_the_reason_is_tol
 def test_a_recording_that_is_refused_later_ends_those_before(
     tiny: TinyExport, reference: Runner, opened: Opener
 ) -> None:
-    runner, device, package = opened(tiny.half, RuntimeName.TENSORRT)
+    runner, device, package = opened(tiny.half, "tensorrt")
     check(runner, reference, 2, seed=1)
     refuse("end", device, package.contexts[0])
     for turn, batch in enumerate((4, 2, 2)):

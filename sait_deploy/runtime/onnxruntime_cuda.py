@@ -1,0 +1,47 @@
+"""ONNX Runtime on an NVIDIA GPU, whose own fused attention takes the place of the graph's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx
+
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
+from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, graph_of, selection_trial
+
+CUDA: Final = "CUDAExecutionProvider"
+"""What ONNX Runtime calls an NVIDIA GPU."""
+
+
+def lowered(artifact: Artifact) -> onnx.ModelProto:
+    """Returns the artifact's graph as it runs on a GPU, its external data left where it lies."""
+    return lower_attention(graph_of(artifact))
+
+
+def trial() -> str:
+    """Selects tokens on the GPU as the reference does."""
+    return selection_trial(CUDA)
+
+
+class OnnxRuntimeCudaRunner(OnnxRuntimeRunner):
+    """An artifact on ONNX Runtime's CUDA provider."""
+
+    runtime = "onnxruntime-cuda"
+    provider = CUDA
+    device = "cuda"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions and provider behind this runner, and how many attentions are fused."""
+        fused = ", ".join(f"{count} {name}" for name, count in self._fused.items())
+        return {**super().environment, "fused attention": fused or "none"}
+
+    def _model(self) -> bytes:
+        graph = self._graph()
+        self._fused = fused_attention(graph)
+        model: bytes = graph.SerializeToString()
+        return model
+
+    def _graph(self) -> onnx.ModelProto:
+        return lowered(self.artifact)

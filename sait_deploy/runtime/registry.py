@@ -1,0 +1,141 @@
+"""The runtimes, one entry each. To add one, write its module and its entry; everything that names runtimes reads these.
+
+No runtime's package is imported here: an entry names its module, which is imported when that runtime is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from sait_deploy.engine.options import BuilderName
+from sait_deploy.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from sait_deploy.artifacts.folder import Artifact
+    from sait_deploy.runtime.base import Runner, RunOptions
+
+ONNXRUNTIME: Final = "onnxruntime"
+"""The runtime that artifacts run on unless another is named, as it runs wherever artifacts are."""
+
+TORCH: Final = "torch"
+"""The runtime that runs the model itself, from the weights that an artifact was exported from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the rest of the toolkit has to know of a runtime.
+
+    The module defines the class of its runners and ``trial()``, which tries the runtime on this machine, returns a line
+    on what works, and raises an error that says what does not. How graphs are lowered for the runtime, and what else
+    only it knows, stands in that module too.
+
+    Attributes:
+        module: import name of its module.
+        runner: name of the class of its runners there, which is made of an artifact and ``RunOptions``.
+        package: import name of the package that it needs.
+        extra: the extra of sait-deploy that installs the package.
+        task: what ``trial()`` tries, in words.
+        also_needed: what the machine needs besides the extra, in words that follow the command to install it.
+        builder: the builder whose engines it runs; None where it needs no engine.
+        from_weights: whether it runs the model in torch from the weights, not the artifact's graph.
+        own_threads: whether each runner has threads of its own, so that two runners in one process can have different
+            numbers of threads.
+        compared_with: name of the runtime that ``bench`` compares kept tokens and answers with.
+    """
+
+    module: str
+    runner: str
+    package: str
+    extra: str
+    task: str
+    also_needed: str = ""
+    builder: BuilderName | None = None
+    from_weights: bool = False
+    own_threads: bool = False
+    compared_with: str = ONNXRUNTIME
+
+    @property
+    def installation(self) -> str:
+        """What to do to have this runtime, in words."""
+        return f"pip install 'sait-deploy[{self.extra}]'{self.also_needed}"
+
+    def trial(self) -> str:
+        """Tries the runtime on this machine and returns a line on what works.
+
+        Raises:
+            Exception: whatever the runtime raises where it does not work.
+        """
+        importlib.import_module(self.package)  # what is wrong with the package itself comes first, in its own words
+        return cast("str", importlib.import_module(self.module).trial())
+
+    def open(self, artifact: Artifact, options: RunOptions) -> Runner:
+        """Returns a runner of an artifact, which was checked before.
+
+        Raises:
+            ArtifactError: the artifact has nothing that this runtime can run.
+            MissingDependency: the runtime's package is not installed.
+            RuntimeUnavailable: the runtime or its device does not work here.
+        """
+        made: Callable[[Artifact, RunOptions], Runner] = getattr(importlib.import_module(self.module), self.runner)
+        return made(artifact, options)
+
+
+RUNTIMES: Final[dict[str, Runtime]] = {
+    ONNXRUNTIME: Runtime(
+        module="sait_deploy.runtime.onnxruntime",
+        runner="OnnxRuntimeRunner",
+        package="onnxruntime",
+        extra="cpu",
+        task="run on ONNX Runtime CPU",
+        own_threads=True,
+        compared_with=TORCH,
+    ),
+    "onnxruntime-cuda": Runtime(
+        module="sait_deploy.runtime.onnxruntime_cuda",
+        runner="OnnxRuntimeCudaRunner",
+        package="onnxruntime",
+        extra="gpu",
+        task="run on ONNX Runtime CUDA",
+        also_needed=" in place of [cpu], on a machine with a GPU",
+    ),
+    "tensorrt": Runtime(
+        module="sait_deploy.runtime.tensorrt",
+        runner="TensorRTRunner",
+        package="tensorrt",
+        extra="tensorrt",
+        task="build with TensorRT",
+        also_needed=", on a machine with a GPU",
+        builder=BuilderName.TENSORRT,
+    ),
+    "tensorrt-rtx": Runtime(
+        module="sait_deploy.runtime.tensorrt_rtx",
+        runner="TensorRTForRTXRunner",
+        package="tensorrt_rtx",
+        extra="rtx",
+        task="build with TensorRT for RTX",
+        builder=BuilderName.TENSORRT_RTX,
+    ),
+    TORCH: Runtime(
+        module="sait_deploy.runtime.torch",
+        runner="TorchRunner",
+        package="torch",
+        extra="export",
+        task="run in torch",
+        from_weights=True,
+    ),
+}
+"""Name to runtime, in the order in which they are listed and measured."""
+
+
+def find_runtime(name: str) -> Runtime:
+    """Returns the runtime of a name.
+
+    Raises:
+        InvalidArgument: no runtime has it.
+    """
+    if name not in RUNTIMES:
+        raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RUNTIMES)}")
+    return RUNTIMES[name]
