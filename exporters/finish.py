@@ -12,32 +12,14 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.names import IMPORTANCE, KEEP
-from sait_deploy.plugins.mass_token_select import onnx_function as mass_token_select
+from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
-from sait_deploy.plugins.pack_plan import onnx_function as pack_plan
-from sait_deploy.plugins.pack_plan.spec import SPEC as PACK_PLAN
-from sait_deploy.plugins.pack_rows import onnx_function as pack_rows
-from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
-from sait_deploy.plugins.packed_attention import onnx_function as packed_attention
-from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
-from sait_deploy.plugins.read_extents import onnx_function as read_extents
-from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
-from sait_deploy.plugins.uniform_attention import onnx_function as uniform_attention
-from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
 _LARGEST_PROTOBUF: Final = 1_900_000_000
 """Bytes of weights above which they go into a file of their own: a protobuf message ends at 2 GiB."""
-
-_FUNCTIONS: Final = {
-    MASS_TOKEN_SELECT.name: mass_token_select.function,
-    PACK_ROWS.name: pack_rows.function,
-    READ_EXTENTS.name: read_extents.function,
-    PACK_PLAN.name: pack_plan.function,
-    PACKED_ATTENTION.name: packed_attention.function,
-    UNIFORM_ATTENTION.name: uniform_attention.function,
-}
 
 
 class OperatorForm(StrEnum):
@@ -85,19 +67,26 @@ def save(model: ir.Model, path: Path) -> list[str]:
     return [path.name, weights]
 
 
-def attach_functions(model: ir.Model, opset: int, besides: Collection[str] = ()) -> None:
+def attach_functions(model: ir.Model, opset: int, native: Collection[str] = ()) -> None:
     """Gives a model the function of each ``ai.sait`` operator it uses, in the element type it uses it with.
 
     Args:
         model: changed in place.
         opset: its version of the standard operators.
-        besides: operators that the runtime knows itself, which get no function.
+        native: operators that the runtime has itself, which get no function.
+
+    Raises:
+        ArtifactError: the model uses an operator that this version does not have.
     """
     used = {node.op_type: node.inputs[0] for node in model.graph if node.domain == DOMAIN}
     for name, first in sorted(used.items()):
-        if name in besides:
+        if name in native:
             continue
-        body = _FUNCTIONS[name](opset)
+        if name not in OPERATORS:
+            raise ArtifactError(
+                f"the graph uses {DOMAIN}.{name}, which this version does not have", "install a newer sait-deploy"
+            )
+        body = OPERATORS[name].function(opset)
         assert first is not None and first.dtype is not None
         _fix_types(body, first.dtype)
         function = ir.serde.deserialize_function(body)

@@ -18,8 +18,7 @@ from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import attach_functions
 from sait_deploy.exporters.names import TOKENS, AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.exporters.precision import lower_precision
-from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
-from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
+from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.plugins.tensorrt_form import node_attributes
@@ -27,8 +26,6 @@ from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
 OPSET: Final = 23
 """The first with ``Attention``."""
-
-PLUGINS: Final = (MASS_TOKEN_SELECT.name, PACK_ROWS.name)
 
 _IR_VERSION: Final = 11
 """The one that came with the opset."""
@@ -61,18 +58,22 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
         _fuse_attention(lowered.graph)
     if low is not None:
         lower_precision(lowered.graph, low, seam=(TOKENS,))
-    besides = PLUGINS if options.selection is SelectionForm.PLUGIN else ()
+    plugins = _plugins() if options.selection is SelectionForm.PLUGIN else frozenset()
     for node in lowered.graph:
-        if node.domain == DOMAIN and node.op_type in besides:
+        if node.domain == DOMAIN and node.op_type in plugins:
             for name, value in node_attributes().items():
                 node.attributes.add(ir.convenience.convert_attribute(name, value))
-    attach_functions(lowered, OPSET, besides)
+    attach_functions(lowered, OPSET, plugins)
     # A function used twice would give two nodes of one name.
     InlinePass()(lowered)
     lowered.opset_imports[""] = OPSET
     if not any(node.domain == DOMAIN for node in lowered.graph):
         lowered.opset_imports.pop(DOMAIN, None)
     return lowered
+
+
+def _plugins() -> frozenset[str]:
+    return frozenset(name for name, operator in OPERATORS.items() if operator.has_tensorrt_plugin)
 
 
 def fused_attention(model: ir.Model) -> int:

@@ -14,20 +14,9 @@ import torch
 from onnxscript import values
 from torch import Tensor, nn
 
-from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
-from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
+from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.onnx_form import operator_schema
-from sait_deploy.plugins.pack_plan.spec import SPEC as PACK_PLAN
-from sait_deploy.plugins.pack_plan.torch_op import pack_plan
-from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
-from sait_deploy.plugins.pack_rows.torch_op import pack_rows
-from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
-from sait_deploy.plugins.packed_attention.torch_op import packed_attention
-from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
-from sait_deploy.plugins.read_extents.torch_op import read_extents
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, OperatorSpec
-from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
-from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention
 from sait_deploy.system.loggers import errors_only
 
 TRACED_BATCH: Final = 2
@@ -69,14 +58,7 @@ def trace(
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    return {
-        mass_token_select._opoverload: _translation(MASS_TOKEN_SELECT),
-        pack_rows._opoverload: _translation(PACK_ROWS),
-        read_extents._opoverload: _translation(READ_EXTENTS),
-        pack_plan._opoverload: _translation(PACK_PLAN),
-        uniform_attention._opoverload: _translation(UNIFORM_ATTENTION),
-        packed_attention._opoverload: _translation(PACKED_ATTENTION),
-    }
+    return {operator.torch_operator._opoverload: _translation(operator.spec) for operator in OPERATORS.values()}
 
 
 def _translation(spec: OperatorSpec) -> Callable[..., Any]:

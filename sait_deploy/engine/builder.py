@@ -15,6 +15,7 @@ from sait_deploy.engine.manifest import NetworkInfo
 from sait_deploy.engine.options import AMPERE, BuilderName, Portability
 from sait_deploy.engine.profiles import Profile
 from sait_deploy.engine.request import BuildRequest, Event, PartAnswer, PartRequest
+from sait_deploy.plugins import OPERATORS
 
 _PRODUCTS: Final = ("MATRIX_MULTIPLY", "CONVOLUTION", "ATTENTION_OUTPUT")
 """Layers whose element type is what precision means."""
@@ -96,11 +97,9 @@ def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
         # PTX for one architecture runs on that and all later ones.
         architecture = AMPERE
     if request.plugins:
-        from sait_deploy.plugins.mass_token_select import tensorrt_plugin as mass_token_select
-        from sait_deploy.plugins.pack_rows import tensorrt_plugin as pack_rows
-
-        mass_token_select.register(architecture)
-        pack_rows.register(architecture)
+        for operator in OPERATORS.values():
+            if operator.has_tensorrt_plugin:
+                operator.register_tensorrt_plugin(architecture)
 
 
 def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest, talk: Talk) -> None:

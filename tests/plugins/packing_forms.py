@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, TypeAlias
@@ -14,26 +13,14 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from torch._library.custom_ops import CustomOpDef
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from sait_deploy.plugins.pack_plan import onnx_function as plan_function
+from sait_deploy.plugins import OPERATORS, Operator
 from sait_deploy.plugins.pack_plan.reference import pack_plan as plan_in_numpy
-from sait_deploy.plugins.pack_plan.spec import SPEC as PLAN_SPEC
-from sait_deploy.plugins.pack_plan.torch_op import pack_plan as plan_in_torch
-from sait_deploy.plugins.packed_attention import onnx_function as packed_function
 from sait_deploy.plugins.packed_attention.reference import packed_attention as packed_in_numpy
-from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_SPEC
-from sait_deploy.plugins.packed_attention.torch_op import packed_attention as packed_in_torch
-from sait_deploy.plugins.read_extents import onnx_function as extents_function
 from sait_deploy.plugins.read_extents.reference import read_extents as extents_in_numpy
-from sait_deploy.plugins.read_extents.spec import SPEC as EXTENTS_SPEC
-from sait_deploy.plugins.read_extents.torch_op import read_extents as extents_in_torch
-from sait_deploy.plugins.spec import ElementType, OperatorSpec, TensorSpec
-from sait_deploy.plugins.uniform_attention import onnx_function as uniform_function
+from sait_deploy.plugins.spec import ElementType, TensorSpec
 from sait_deploy.plugins.uniform_attention.reference import uniform_attention as uniform_in_numpy
-from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_SPEC
-from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention as uniform_in_torch
 from tests.plugins.forms import DOMAIN, OPSET, Form, Ints, runner
 
 # On batches this small, waiting for a second thread takes longer than the work.
@@ -63,19 +50,8 @@ LARGE_LENGTHS = ([1], [4101], [197] * 8, [1] * 64, [3, 577, *[1] * 62], [1 + 37 
 """Tokens per image of batches larger than :func:`lengths` draws."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """One operator: its contract, its function at an opset, and its torch form."""
-
-    spec: OperatorSpec
-    function: Callable[[int], onnx.FunctionProto]
-    in_torch: CustomOpDef
-
-
-READ_EXTENTS = Operator(EXTENTS_SPEC, extents_function.function, extents_in_torch)
-PACK_PLAN = Operator(PLAN_SPEC, plan_function.function, plan_in_torch)
-PACKED_ATTENTION = Operator(PACKED_SPEC, packed_function.function, packed_in_torch)
-UNIFORM_ATTENTION = Operator(UNIFORM_SPEC, uniform_function.function, uniform_in_torch)
+READ_EXTENTS, PACK_PLAN = OPERATORS["ReadExtents"], OPERATORS["PackPlan"]
+PACKED_ATTENTION, UNIFORM_ATTENTION = OPERATORS["PackedAttention"], OPERATORS["UniformAttention"]
 
 
 def lengths(longest: int = 197) -> st.SearchStrategy[list[int]]:
@@ -158,7 +134,7 @@ def compared(
 
 def torch_outputs(operator: Operator, arguments: Sequence[Any]) -> tuple[torch.Tensor, ...]:
     """Calls the torch form; a single output comes as a tuple too."""
-    outputs = operator.in_torch(*arguments)
+    outputs = operator.torch_operator(*arguments)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 

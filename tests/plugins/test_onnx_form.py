@@ -13,14 +13,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from sait_deploy.plugins.mass_token_select import onnx_function as select_function
+from sait_deploy.plugins import OPERATORS, Operator
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_in_numpy
-from sait_deploy.plugins.mass_token_select.spec import SPEC as SELECT_SPEC
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.plugins.onnx_form import operator_function, operator_schema
-from sait_deploy.plugins.pack_rows import onnx_function as pack_function
 from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_in_numpy
-from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_SPEC
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
 from sait_deploy.plugins.spec import OperatorSpec
 from tests.plugins.cases import PREFIXES
@@ -31,19 +28,14 @@ from tests.plugins.packing_forms import (
     READ_EXTENTS,
     UNIFORM_ATTENTION,
     Activation,
-    Operator,
     operator_model,
     random_qkv,
 )
 
 OPSETS = range(18, 25)
 PATCHES = 5
-PACKING = (READ_EXTENTS, PACK_PLAN, PACKED_ATTENTION, UNIFORM_ATTENTION)
-FUNCTIONS = {
-    SELECT_SPEC: select_function.function,
-    PACK_SPEC: pack_function.function,
-    **{operator.spec: operator.function for operator in PACKING},
-}
+SELECT_SPEC, PACK_SPEC = OPERATORS["MassTokenSelect"].spec, OPERATORS["PackRows"].spec
+SPECS = [operator.spec for operator in OPERATORS.values()]
 
 
 def _feeds() -> dict[str, Any]:
@@ -70,9 +62,9 @@ def test_models_pass_the_full_check(opset: int) -> None:
 
 
 @pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("spec", FUNCTIONS, ids=lambda spec: spec.name)
-def test_a_function_body_uses_standard_operators_alone(spec: OperatorSpec, opset: int) -> None:
-    function = FUNCTIONS[spec](opset)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_function_body_uses_standard_operators_alone(name: str, opset: int) -> None:
+    function = OPERATORS[name].function(opset)
     assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
     assert {node.domain for node in function.node} <= {"", "ai.onnx"}
     for node in function.node:
@@ -81,7 +73,7 @@ def test_a_function_body_uses_standard_operators_alone(spec: OperatorSpec, opset
 
 def test_a_function_for_another_opset_than_its_model_is_rejected() -> None:
     with pytest.raises(onnx.checker.ValidationError):
-        model_of([pack_node()], opset=20, functions=[pack_function.function(21)])
+        model_of([pack_node()], opset=20, functions=[OPERATORS["PackRows"].function(21)])
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -102,10 +94,10 @@ def test_each_node_of_a_model_has_its_own_prefix(form: Form) -> None:
     assert np.array_equal(counts_b - counts_a, [3, 3, 3])
 
 
-@pytest.mark.parametrize("spec", FUNCTIONS, ids=lambda spec: spec.name)
-def test_every_attribute_is_required(spec: OperatorSpec) -> None:
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_attribute_is_required(name: str) -> None:
     """Not every tool applies a function's default, so there is none: schema and function both ask for the attribute."""
-    schema, function = operator_schema(spec), FUNCTIONS[spec](20)
+    schema, function = operator_schema(OPERATORS[name].spec), OPERATORS[name].function(20)
     assert all(attribute.required for attribute in schema.attributes.values())
     assert sorted(function.attribute) == sorted(schema.attributes)
     assert not function.attribute_proto
@@ -155,7 +147,7 @@ _HEADS = [("num_heads", "INT"), ("scale", "FLOAT")]
             _HEADS,
         ),
     ],
-    ids=[spec.name for spec in FUNCTIONS],
+    ids=list(OPERATORS),
 )
 def test_schema_and_function_have_the_specified_interface(
     spec: OperatorSpec,
@@ -174,7 +166,7 @@ def test_schema_and_function_have_the_specified_interface(
     activations = {"T": {"tensor(float)", "tensor(float16)"}}
     assert constrained == (activations if ("qkv", "T") in inputs else {})
     assert [(attribute.name, attribute.kind) for attribute in spec.attributes] == attributes
-    function = FUNCTIONS[spec](20)
+    function = OPERATORS[name].function(20)
     assert (function.domain, function.name) == ("ai.sait", name)
     assert list(function.input) == [formal for formal, _ in inputs]
     assert list(function.output) == [formal for formal, _ in outputs]
@@ -184,10 +176,10 @@ def test_schema_and_function_have_the_specified_interface(
 
 @pytest.fixture
 def registered_schemas() -> Iterator[None]:
-    for spec in FUNCTIONS:
+    for spec in SPECS:
         onnx.defs.register_schema(operator_schema(spec))
     yield
-    for spec in FUNCTIONS:
+    for spec in SPECS:
         onnx.defs.deregister_schema(spec.name, 1, DOMAIN)
 
 
@@ -266,9 +258,9 @@ class _Trunk(torch.nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         keep, counts = mass_token_select(importance, mass, keep_limits, 1)
         rows, cu_seqlens = pack_rows(keep, counts)
-        kept, lanes = READ_EXTENTS.in_torch(rows, cu_seqlens)
+        kept, lanes = READ_EXTENTS.torch_operator(rows, cu_seqlens)
         packed = qkv.flatten(0, 1).index_select(0, kept)
-        update = PACKED_ATTENTION.in_torch(packed, *PACK_PLAN.in_torch(kept, cu_seqlens, lanes), 2, 0.25)
+        update = PACKED_ATTENTION.torch_operator(packed, *PACK_PLAN.torch_operator(kept, cu_seqlens, lanes), 2, 0.25)
         return packed[:, :32] + update, counts
 
 

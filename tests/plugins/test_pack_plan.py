@@ -129,7 +129,7 @@ def test_it_checks_and_runs_at_every_opset(opset: int) -> None:
 
 @pytest.mark.parametrize("tokens", [[2, 5, 1], [3], [1, 1, 1], [1]], ids=str)
 def test_torch_accepts_it_as_an_operator(tokens: list[int]) -> None:
-    results = torch.library.opcheck(PACK_PLAN.in_torch, tuple(map(torch.from_numpy, _inputs(tokens))))
+    results = torch.library.opcheck(PACK_PLAN.torch_operator, tuple(map(torch.from_numpy, _inputs(tokens))))
     assert set(results.values()) == {"SUCCESS"}
 
 

@@ -253,7 +253,7 @@ def _torch_arguments(tokens: Sequence[int], heads: tuple[int, int], activation: 
 @activations
 def test_torch_accepts_it_as_an_operator(activation: Activation, tokens: list[int]) -> None:
     """Without gradients: the operator has none."""
-    results = torch.library.opcheck(PACKED_ATTENTION.in_torch, _torch_arguments(tokens, (2, 16), activation))
+    results = torch.library.opcheck(PACKED_ATTENTION.torch_operator, _torch_arguments(tokens, (2, 16), activation))
     assert set(results.values()) == {"SUCCESS"}
 
 

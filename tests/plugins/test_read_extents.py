@@ -96,7 +96,7 @@ def _tensors() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_torch_accepts_it_as_an_operator() -> None:
     """The check left out traces with static shapes, which the outputs do not have."""
-    results = torch.library.opcheck(READ_EXTENTS.in_torch, _tensors())
+    results = torch.library.opcheck(READ_EXTENTS.torch_operator, _tensors())
     assert set(results) == {
         "test_schema",
         "test_autograd_registration",
@@ -110,8 +110,8 @@ def test_its_fake_sizes_are_free_and_bounded() -> None:
     rows, cu_seqlens = _tensors()
     with FakeTensorMode(shape_env=ShapeEnv()) as mode:
         fake_rows = mode.from_tensor(rows)
-        fakes = READ_EXTENTS.in_torch(fake_rows, mode.from_tensor(cu_seqlens))
-    for fake, real in zip(fakes, READ_EXTENTS.in_torch(rows, cu_seqlens), strict=True):
+        fakes = READ_EXTENTS.torch_operator(fake_rows, mode.from_tensor(cu_seqlens))
+    for fake, real in zip(fakes, READ_EXTENTS.torch_operator(rows, cu_seqlens), strict=True):
         assert (fake.dtype, fake.device, fake.dim()) == (real.dtype, real.device, real.dim())
     total, longest = (fake.shape[0] for fake in fakes)
     assert len(free_unbacked_symbols([total, longest])) == 2
@@ -123,4 +123,4 @@ def test_its_fake_sizes_are_free_and_bounded() -> None:
 
 def test_without_free_sizes_its_fake_kernel_names_the_operator() -> None:
     with FakeTensorMode() as mode, pytest.raises(DynamicOutputShapeException, match="read_extents"):
-        READ_EXTENTS.in_torch(*map(mode.from_tensor, _tensors()))
+        READ_EXTENTS.torch_operator(*map(mode.from_tensor, _tensors()))

@@ -176,7 +176,7 @@ def _torch_arguments(size: tuple[int, int], heads: tuple[int, int], activation: 
 @activations
 def test_torch_accepts_it_as_an_operator(activation: Activation, size: tuple[int, int]) -> None:
     """Without gradients: the operator has none."""
-    results = torch.library.opcheck(UNIFORM_ATTENTION.in_torch, _torch_arguments(size, (2, 16), activation))
+    results = torch.library.opcheck(UNIFORM_ATTENTION.torch_operator, _torch_arguments(size, (2, 16), activation))
     assert set(results.values()) == {"SUCCESS"}
 
 
