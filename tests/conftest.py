@@ -58,7 +58,7 @@ def wheel() -> Path:
         source, target = folder / "source", folder / "wheel"
         for name in ("sait_deploy", "exporters", "plugins"):
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, source / name)
         command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(target), str(source)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +16,6 @@ import pytest
 import sait_deploy
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HOMES = {"sait_deploy": "sait_deploy", "exporters": "sait_deploy/exporters", "plugins": "sait_deploy/plugins"}
 """Folder in the checkout to folder in the wheel."""
 
@@ -33,16 +32,18 @@ def members(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_packages_named_are_those_there_are() -> None:
-    there = {
-        (PurePosixPath(home) / path.parent.as_posix()).as_posix().replace("/", ".")
-        for folder, home in HOMES.items()
-        for path in files(folder)
-        if path.name == "__init__.py"
-    }
-    named = PROJECT["tool"]["setuptools"]["packages"]
-    assert sorted(named) == sorted(there)
-    assert len(named) == len(set(named))
+def test_a_new_folder_is_packaged_without_being_listed(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    for package in ("sait_deploy", "sait_deploy/new_room", "exporters", "plugins", "plugins/new_operator", "tests"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    code = "from distutils.core import run_setup; print(*run_setup('setup.py', stop_after='init').packages)"
+    command = [sys.executable, "-c", f"import setuptools; {code}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    new = ["sait_deploy.new_room", "sait_deploy.plugins.new_operator"]
+    assert set(done.stdout.split()) == {"sait_deploy", "sait_deploy.exporters", "sait_deploy.plugins", *new}, (
+        done.stderr
+    )
 
 
 def test_every_folder_with_modules_is_a_package() -> None:
