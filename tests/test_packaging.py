@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,8 @@ import click
 import pytest
 
 import sait_deploy
+from sait_deploy.cli import EXTRAS
+from sait_deploy.runtime.registry import RUNTIMES
 
 ROOT = Path(__file__).parent.parent
 HOMES = {"sait_deploy": "sait_deploy", "exporters": "sait_deploy/exporters", "plugins": "sait_deploy/plugins"}
@@ -44,6 +47,28 @@ def test_a_new_folder_is_packaged_without_being_listed(tmp_path: Path) -> None:
     assert set(done.stdout.split()) == {"sait_deploy", "sait_deploy.exporters", "sait_deploy.plugins", *new}, (
         done.stderr
     )
+
+
+def requirements(extra: str) -> set[str]:
+    """Returns the distributions that an extra installs, with those of the extras it includes."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    found: set[str] = set()
+    for requirement in named[extra]:
+        included = re.match(r"sait-deploy\[(.*)\]", requirement)
+        parts = included[1].split(",") if included else []
+        found |= set().union(*map(requirements, parts)) if parts else {re.split(r"[>=<;]", requirement)[0]}
+    return found
+
+
+def test_an_extra_that_a_hint_names_installs_the_package() -> None:
+    """A runtime's may be one of several distributions, such as ``onnxruntime-gpu``."""
+    renamed = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
+    for package, extras in EXTRAS.items():
+        installed = set().union(*map(requirements, extras.split(",")))
+        assert renamed.get(package, package.replace("_", "-")) in installed, package
+    for name, runtime in RUNTIMES.items():
+        prefix = runtime.package.replace("_", "-")
+        assert any(found.startswith(prefix) for found in requirements(runtime.extra)), name
 
 
 def test_every_folder_with_modules_is_a_package() -> None:

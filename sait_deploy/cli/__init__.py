@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import click
@@ -12,32 +13,52 @@ import click
 from sait_deploy import __version__
 from sait_deploy.errors import MissingDependency, SaitError, StorageError
 
-_COMMANDS: Final = {
-    "train": "Train a model dense and sparse, so that one set of weights serves every density.",
-    "export": "Export a vision transformer at token densities, with its dense baseline.",
-    "build-engine": "Turn artifacts into TensorRT engines.",
-    "bench": "Measure artifacts against their dense baseline.",
-    "evaluate": "Measure accuracy over operating points, against controls and rivals.",
-    "tune": "Find the cheapest operating point that keeps a limit.",
-    "predict": "Classify images, and show which tokens were kept.",
-    "inspect": "Show what an artifact is; --check compares it with torch again.",
-    "doctor": "Try what works on this machine.",
-    "models": "List the models that can be exported.",
-}
 
-_EXTRAS: Final = {
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """A command: what it does, in a line, and the module whose ``command`` is run."""
+
+    summary: str
+    module: str
+
+
+COMMANDS: Final[dict[str, CommandEntry]] = {
+    "train": CommandEntry(
+        "Train a model dense and sparse, so that one set of weights serves every density.", "sait_deploy.cli.train"
+    ),
+    "export": CommandEntry(
+        "Export a vision transformer at token densities, with its dense baseline.", "sait_deploy.cli.export"
+    ),
+    "build-engine": CommandEntry("Turn artifacts into TensorRT engines.", "sait_deploy.cli.build_engine"),
+    "bench": CommandEntry("Measure artifacts against their dense baseline.", "sait_deploy.cli.bench"),
+    "evaluate": CommandEntry(
+        "Measure accuracy over operating points, against controls and rivals.", "sait_deploy.cli.evaluate"
+    ),
+    "tune": CommandEntry("Find the cheapest operating point that keeps a limit.", "sait_deploy.cli.tune"),
+    "predict": CommandEntry("Classify images, and show which tokens were kept.", "sait_deploy.cli.predict"),
+    "inspect": CommandEntry(
+        "Show what an artifact is; --check compares it with torch again.", "sait_deploy.cli.inspect"
+    ),
+    "doctor": CommandEntry("Try what works on this machine.", "sait_deploy.cli.doctor"),
+    "models": CommandEntry("List the models that can be exported.", "sait_deploy.cli.models"),
+}
+"""Name to command, in the order in which they are used. To add one, write its module and its entry."""
+
+EXTRAS: Final = {
     "torch": "export,cpu",
     "timm": "export,cpu",
     "onnxscript": "export,cpu",
     "onnx_ir": "export,cpu",
     "onnx_graphsurgeon": "export,cpu",
     "safetensors": "export,cpu",
-    "onnxruntime": "cpu",
     "sklearn": "train",
     "skimage": "train",
     "accelerate": "train",
 }
-"""Packages that come with an extra, and the extra that gives all that goes with them."""
+"""Packages of the commands, and the extras that install what a command with such a package needs.
+
+A runtime's package stands in its own entry, ``sait_deploy.runtime.registry``.
+"""
 
 _INTERRUPTED: Final = 130
 _UNEXPECTED: Final = 70
@@ -47,25 +68,24 @@ class _LazyGroup(click.Group):
     """Knows every command's name and summary without importing it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"sait_deploy.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}. Commands are: {', '.join(_COMMANDS)}.")
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. Commands are: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -116,7 +136,7 @@ def _known(error: Exception) -> SaitError | None:
         return error
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        return MissingDependency(package, "this command", _EXTRAS[package]) if package in _EXTRAS else None
+        return MissingDependency(package, "this command", EXTRAS[package]) if package in EXTRAS else None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError("no space left to write to", "free some")
     return None

@@ -1,0 +1,1 @@
+"""An operator from outside: values of tokens, held between two limits."""
