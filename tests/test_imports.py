@@ -1,7 +1,8 @@
-"""What is imported when: the command line starts light, and running an artifact needs neither torch nor timm."""
+"""What imports what: rooms import downwards alone, the command line starts light, and running needs no torch."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PRUNED = "sait_demo_digits-density0.6"
@@ -79,47 +81,77 @@ def test_starting_imports_nothing_heavy(code: str) -> None:
     assert json.loads(done.stderr.splitlines()[-1]) == []
 
 
-@pytest.mark.parametrize("name", ["reports.svg", "reports.escape", "training.curve"])
-def test_what_draws_stands_below_benchmarks(name: str) -> None:
-    report = "print(*(name for name in sys.modules if name.startswith('sait_deploy.bench')))"
-    done = python(f"import sys, sait_deploy.{name}\n{report}")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+ROOMS = (
+    *("errors", "system", "reports"),
+    *("plugins", "tokens", "demo"),
+    *("exporters", "images"),
+    "artifacts",
+    *("engine", "models"),
+    *("runtime", "training"),
+    *("exporting", "bench", "doctor", "prediction"),
+    "evaluation",
+    *("cli", "__main__"),
+)
+"""From the ground up: a module imports its own room and those before it, wherever in the module the import stands."""
+
+NEED_MORE_THAN_A_RUNTIME = ("models", "training", "exporting", "exporters")
+"""Rooms whose modules may need torch or what edits graphs: they export and train."""
+
+ELSEWHERE_TOO = ("torch", "torch_op", "lowering", "controls", "tune_search")
+"""Modules of other rooms that need it, each imported by others when it is needed."""
 
 
-NEED_TORCH = {
-    "sait_deploy.evaluation.tune_search",
-    "sait_deploy.evaluation.controls",
-    "sait_deploy.exporting.manifest",
-    "sait_deploy.exporting.plan",
-    "sait_deploy.exporting.stage",
-    "sait_deploy.exporters.finish",
-    "sait_deploy.exporters.trace",
-    "sait_deploy.models.layers",
-    "sait_deploy.models.prunable_vit",
-    "sait_deploy.runtime.torch",
-    "sait_deploy.training.data",
-    "sait_deploy.training.loop",
-    "sait_deploy.training.losses",
-    "sait_deploy.training.meter",
-    "sait_deploy.training.recipe",
-    "sait_deploy.training.state",
-    "sait_deploy.training.student",
-    "sait_deploy.training.teacher",
-    "sait_deploy.training.train",
-    "sait_deploy.models.weights",
-    "sait_deploy.models.registry",
-}
-"""What export and training are made of, and what runs in torch; the operators' ``torch_op`` modules too."""
+def files() -> dict[str, Path]:
+    """Every module of the package by its import name, wherever in the checkout it lies."""
+    found = {}
+    for folder in ("sait_deploy", "exporters", "plugins"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            names = parts if folder == "sait_deploy" else ("sait_deploy", *parts)
+            found[".".join(names).removesuffix(".__init__")] = file
+    return found
 
-NEED_GRAPH_TOOLS = {
-    "sait_deploy.engine.lowering",
-    "sait_deploy.exporters.cut",
-    "sait_deploy.exporters.lower_tensorrt",
-    "sait_deploy.exporters.precision",
-    "sait_deploy.exporters.tensorrt_limits",
-}
-"""What cuts and lowers graphs for TensorRT, with onnx-ir and onnx-graphsurgeon: building engines, not running them."""
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """The rooms that a file imports from anywhere in it, also where only a type checker looks."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "sait_deploy":
+            found |= {alias.name for alias in node.names if alias.name in ROOMS}
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("sait_deploy."):
+            found.add(room_of(str(node.module)))
+        elif isinstance(node, ast.Import):
+            found |= {room_of(alias.name) for alias in node.names if alias.name.startswith("sait_deploy.")}
+    return found
+
+
+def test_rooms_import_downwards_alone() -> None:
+    modules = {name: file for name, file in files().items() if name != "sait_deploy"}
+    assert {room_of(name) for name in modules} == set(ROOMS)
+    upward = [
+        f"{name} imports {room}"
+        for name, file in modules.items()
+        for room in rooms_imported(file)
+        if ROOMS.index(room) > ROOMS.index(room_of(name))
+    ]
+    assert upward == []
+
+
+def test_every_module_says_in_its_first_line_what_it_holds() -> None:
+    for name, file in files().items():
+        said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        assert len(said.partition("\n")[0]) > 10, name
+
+
+def test_what_bears_no_underscore_in_the_command_lines_room_is_a_command() -> None:
+    named = {file.stem for file in (ROOT / "sait_deploy" / "cli").glob("*.py")}
+    commands = {f"sait_deploy.cli.{stem}" for stem in named if not stem.startswith("_")}
+    assert {entry.module for entry in COMMANDS.values()} == commands
+
 
 IMPORT_EACH = f"""{BLOCKED}
 import importlib, json
@@ -137,25 +169,14 @@ print(json.dumps(refused))
 """
 
 
-def modules() -> list[str]:
-    """Every module of the package by its import name, wherever in the checkout it lies."""
-    found = []
-    for folder in ("sait_deploy", "exporters", "plugins"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            parts = file.relative_to(ROOT).with_suffix("").parts
-            names = parts if folder == "sait_deploy" else ("sait_deploy", *parts)
-            found.append(".".join(names).removesuffix(".__init__"))
-    return [name for name in found if not name.endswith(".__main__")]
-
-
 def test_only_exporting_training_building_engines_and_the_torch_runtime_import_more_than_a_runtime() -> None:
     """Each module is the first to be imported, so that none needs another to have been."""
-    names = modules()
-    assert len(names) > len(NEED_TORCH) > 0
-    done = python(IMPORT_EACH, *names)
+    done = python(IMPORT_EACH, *(name for name in files() if not name.endswith(".__main__")))
     assert done.returncode == 0, done.stderr
-    operators = {name for name in names if name.endswith(".torch_op")}
-    assert set(json.loads(done.stdout)) == NEED_TORCH | NEED_GRAPH_TOOLS | operators
+    refused = json.loads(done.stdout)
+    assert {"sait_deploy.runtime.torch", "sait_deploy.exporters.trace"} <= set(refused)
+    light = [name for name in refused if room_of(name) not in NEED_MORE_THAN_A_RUNTIME]
+    assert {name.rpartition(".")[2] for name in light} <= set(ELSEWHERE_TOO), light
 
 
 def cli_without_torch(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What has to be installed to run an artifact, and what does not."""
+"""What has to be installed to run an artifact, what does not, and what running imports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def without(artifact: Artifact, runtime: str, packages: str) -> list[str]:
 
 
 def test_onnxruntime_runs_without_torch(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
-    packages = "torch,timm,torchvision,safetensors,onnxscript,onnx_ir,click,rich"
+    packages = "torch,timm,torchvision,safetensors,onnxscript,onnx_ir,click,rich,matplotlib,jinja2"
     assert without(tiny.half, "onnxruntime", packages) == ["[18, 18]", "18", "[]"]
     zeros, image, imported = without(tiny_adaptive, "onnxruntime", packages)
     first, second = json.loads(zeros)
