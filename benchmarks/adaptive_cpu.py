@@ -27,11 +27,12 @@ from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.artifacts.points import PointChoice, mass_point
 from sait_deploy.bench.clock import MeasureOptions, call_for, measure
+from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.report import to_json
-from sait_deploy.bench.results import Report, Row, Timing
+from sait_deploy.bench.results import BenchRow, Report, Timing
 from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.bench.variants import KeptDistribution, Sweep
+from sait_deploy.bench.variants import Sweep
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.images.dataset import shipped_dataset
@@ -138,7 +139,7 @@ def _peaks(dense: Artifact, adaptive: Artifact) -> list[dict[str, Any]]:
     return found
 
 
-def _rows(report: Report) -> dict[tuple[int, str], Row]:
+def _rows(report: Report) -> dict[tuple[int, str], BenchRow]:
     labels = {variant.id: variant.label for variant in report.variants}
     return {(row.batch, labels[row.variant]): row for row in report.rows}
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.results import Accuracy
-from sait_deploy.bench.runtimes import Group, Why, portions
+from sait_deploy.bench.runtimes import Failure, RuntimeSession, portions
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
@@ -18,29 +18,29 @@ from sait_deploy.runtime import Runner
 _BATCH: Final = 32
 
 
-def measure_accuracy(group: Group, dataset: Dataset) -> dict[str, Accuracy]:
-    """Answers all images with all subjects, each image decoded once; one that fails is refused from then on.
+def measure_accuracy(session: RuntimeSession, dataset: Dataset) -> dict[str, Accuracy]:
+    """Answers all images with all variants, each image decoded once; one that fails is refused from then on.
 
     Returns:
-        Subject id to accuracy; forced counts have none.
+        RunnableVariant id to accuracy; forced counts have none.
 
     Raises:
         ImageError: an image cannot be read.
     """
-    judged = [subject for subject in group.running if subject.kept is None]
-    answers: dict[str, list[NDArray[np.int64]]] = {subject.id: [] for subject in judged}
-    preprocessing = group.dense.artifact.manifest.preprocessing
+    judged = [variant for variant in session.running if variant.kept is None]
+    answers: dict[str, list[NDArray[np.int64]]] = {variant.id: [] for variant in judged}
+    preprocessing = session.dense.artifact.manifest.preprocessing
     for start in range(0, len(dataset.images) if judged else 0, _BATCH):
         images = preprocess(dataset.images[start : start + _BATCH], preprocessing)
-        for subject in judged:
-            if subject.id in group.refused:
+        for variant in judged:
+            if variant.id in session.refused:
                 continue
             try:
-                answers[subject.id].append(_answers(group.runner(subject), images, subject.choice))
+                answers[variant.id].append(_answers(session.runner(variant), images, variant.choice))
             except SaitError as error:
-                group.refused[subject.id] = Why.of(error)
-    whole = {subject.id: np.concatenate(answers[subject.id]) for subject in judged if subject.id not in group.refused}
-    reference = whole.get(group.dense.id)
+                session.refused[variant.id] = Failure.of(error)
+    whole = {variant.id: np.concatenate(answers[variant.id]) for variant in judged if variant.id not in session.refused}
+    reference = whole.get(session.dense.id)
     return {name: _accuracy(answer, dataset.labels, reference) for name, answer in whole.items()}
 
 

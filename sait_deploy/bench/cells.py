@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sait_deploy.bench.results import Accuracy, Interval, Refusal, Report, Row, Timing, Variant
+from sait_deploy.bench.results import Accuracy, BenchRow, Interval, Refusal, Report, Timing, Variant
 from sait_deploy.bench.stats import WARNING
 
 NOTHING: Final = "–"
@@ -129,7 +129,7 @@ def ordered_variants(report: Report) -> tuple[Variant, ...]:
     return tuple(sorted(report.variants, key=lambda variant: not variant.baseline))
 
 
-def by_batch(report: Report) -> Iterator[tuple[int, list[tuple[Variant, Row]]]]:
+def by_batch(report: Report) -> Iterator[tuple[int, list[tuple[Variant, BenchRow]]]]:
     """Yields every batch size that has rows, ascending, with them in the order of ``ordered_variants``."""
     rows = {(row.batch, row.variant): row for row in report.rows}
     for batch in sorted({row.batch for row in report.rows}):
@@ -164,14 +164,14 @@ def _comparable(own: Accuracy, baseline: Accuracy | None) -> float | None:
     return baseline.top1_percent if baseline is not None and baseline.images == own.images else None
 
 
-def kept_text(row: Row) -> str:
+def kept_text(row: BenchRow) -> str:
     """Writes mean, p95 and the most kept patch tokens, or one number where every image keeps the same."""
     if row.kept_mean == row.kept_p95 == row.kept_max:
         return str(row.kept_max)
     return f"{row.kept_mean:.1f} / {row.kept_p95:.0f} / {row.kept_max}"
 
 
-def cells(row: Row, variant: Variant, baseline: Variant | None) -> Cells:
+def cells(row: BenchRow, variant: Variant, baseline: Variant | None) -> Cells:
     """Returns one row of the table, not yet escaped for any format."""
     return Cells(
         batch=str(row.batch),

@@ -13,8 +13,9 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.runtimes import portions
-from sait_deploy.bench.variants import Subject
+from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import SaitError
+from sait_deploy.reports.table import Note
 from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.processors import processors
@@ -50,28 +51,28 @@ class Setting:
 
 
 def count_flips(
-    subjects: Sequence[Subject],
+    variants: Sequence[RunnableVariant],
     runners: dict[str, Runner],
     images: NDArray[np.float32],
     setting: Setting,
-) -> tuple[list[Flips], list[str]]:
+) -> tuple[list[Flips], list[Note]]:
     """Compares kept sets and answers between batch sizes, thread counts and runtimes.
 
     Args:
-        subjects: what is measured; dense ones select nothing and are left out.
+        variants: what is measured; dense ones select nothing and are left out.
         runners: artifact id to its runner.
         images: float32 [n, 3, H, W].
         setting: the benchmark's runtime, threads and largest batch.
 
     Returns:
-        One entry for each pruned subject and comparison, and notes on comparisons that could not be made.
+        One entry for each pruned variant and comparison, and notes on comparisons that could not be made.
     """
     found: list[Flips] = []
-    notes: list[str] = []
-    artifacts = {s.artifact.manifest.id: s.artifact for s in subjects if s.artifact.manifest.pruning is not None}
+    notes: list[Note] = []
+    artifacts = {s.artifact.manifest.id: s.artifact for s in variants if s.artifact.manifest.pruning is not None}
     others = {name: list(_others(artifact, setting, notes)) for name, artifact in artifacts.items()}
-    for subject in subjects:
-        name = subject.artifact.manifest.id
+    for variant in variants:
+        name = variant.artifact.manifest.id
         if name not in artifacts:
             continue
         runner = runners[name]
@@ -80,23 +81,23 @@ def count_flips(
         alone = f"batch {fewest} and {batch}"
         ways = [*([] if batch == fewest else [(alone, runner, fewest)]), *((*way, batch) for way in others[name])]
         try:
-            base = _run(runner, subject, images, batch)
+            base = _run(runner, variant, images, batch)
         except SaitError as error:
             notes += [_uncompared(words, error.message) for words, *_ in ways]
             continue
         for words, other, size in ways:
             try:
-                run = _run(other, subject, images, size)
+                run = _run(other, variant, images, size)
             except SaitError as error:
                 notes.append(_uncompared(words, error.message))
                 continue
             kept = 100.0 * float((run.keep != base.keep).any(axis=1).mean())
             answers = 100.0 * float((run.answers != base.answers).mean())
-            found.append(Flips(subject.id, words, len(images), kept, answers))
+            found.append(Flips(variant.id, words, len(images), kept, answers))
     return found, list(dict.fromkeys(notes))
 
 
-def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[tuple[str, Runner]]:
+def _others(artifact: Artifact, setting: Setting, notes: list[Note]) -> Iterator[tuple[str, Runner]]:
     """Yields the artifact on one thread, and on another runtime where there is one."""
     threads = processors() if setting.threads is None else setting.threads
     attempts: list[tuple[str, Callable[[], Runner]]] = []
@@ -115,12 +116,12 @@ def _others(artifact: Artifact, setting: Setting, notes: list[str]) -> Iterator[
             notes.append(_uncompared(words, error.message))
 
 
-def _uncompared(words: str, why: str) -> str:
-    return f"kept sets were not compared between {words}: {why}"
+def _uncompared(words: str, why: str) -> Note:
+    return Note(f"kept sets were not compared between {words}: {why}")
 
 
-def _run(runner: Runner, subject: Subject, images: NDArray[np.float32], batch: int) -> _Run:
-    choices, keep, answers = subject.choices(len(images)), [], []
+def _run(runner: Runner, variant: RunnableVariant, images: NDArray[np.float32], batch: int) -> _Run:
+    choices, keep, answers = variant.choices(len(images)), [], []
     for numbers in portions(len(images), batch, runner.batch_range):
         selection = runner.select_at(images[numbers], choices.of(numbers))
         keep.append(selection.keep)
@@ -128,7 +129,7 @@ def _run(runner: Runner, subject: Subject, images: NDArray[np.float32], batch: i
     return _Run(np.concatenate(keep)[: len(images)], np.concatenate(answers)[: len(images)])
 
 
-def flip_notes(flips: Sequence[Flips], labels: dict[str, str]) -> list[str]:
+def flip_notes(flips: Sequence[Flips], labels: dict[str, str]) -> list[Note]:
     """Says in a line for each variant how often kept sets and answers flipped, and in one for all where none did."""
     lines: list[str] = []
     steady: dict[tuple[str, ...], list[Flips]] = {}
@@ -142,7 +143,7 @@ def flip_notes(flips: Sequence[Flips], labels: dict[str, str]) -> list[str]:
     for ways, first in steady.items():
         names = ", ".join(labels[flip.variant] for flip in first)
         lines.append(f"no kept set and no answer of {_images(first[0])} differs between {'; '.join(ways)}: {names}")
-    return lines
+    return [Note(line) for line in lines]
 
 
 def _images(flip: Flips) -> str:

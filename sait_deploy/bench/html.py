@@ -13,7 +13,6 @@ from sait_deploy.bench.cells import (
     by_runtime,
     digits,
     interval_text,
-    ordered_notes,
     ordered_variants,
     runtimes_text,
 )
@@ -29,6 +28,7 @@ from sait_deploy.bench.htmltables import (
 from sait_deploy.bench.plot import STYLE, Point, Series, Strip, StripGroup, ratio_plot, strip_plot
 from sait_deploy.bench.results import Report
 from sait_deploy.reports.escape import escape_html, shorten
+from sait_deploy.reports.table import Severity, warnings_first
 
 _PAGE_STYLE: Final = """
 :root{color-scheme:light dark;--amber:#8a5a00;--amber-paper:#fff6e0;--shade:#f5f7f9}
@@ -115,9 +115,9 @@ def _notes(report: Report) -> str:
     if not report.notes:
         return ""
     items = []
-    for warning, note in ordered_notes(report.notes):
-        opening = '<li class="warning"><strong>Warning:</strong> ' if warning else "<li>"
-        items.append(f"{opening}{escape_html(note)}</li>")
+    for note in warnings_first(report.notes):
+        opening = '<li class="warning"><strong>Warning:</strong> ' if note.severity is Severity.WARNING else "<li>"
+        items.append(f"{opening}{escape_html(note.text)}</li>")
     return '<ul class="notes" aria-label="Notes">' + "".join(items) + "</ul>\n"
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sait_deploy.artifacts.codec import Codec, shown
-from sait_deploy.bench.results import SCHEMA_VERSION, Flips, Report, Row, Variant
+from sait_deploy.bench.oldforms import upgraded
+from sait_deploy.bench.results import SCHEMA_VERSION, BenchRow, Flips, Report, Variant
 from sait_deploy.errors import ArtifactError
 
 _DECIMALS = 7
@@ -38,10 +39,10 @@ def from_json(text: str) -> Report:
     """Reads a report and checks that it is whole and agrees with itself.
 
     Raises:
-        ArtifactError: it is no JSON, of another schema version, lacks or misnames a field, holds a value that cannot
-            be, or contradicts itself; the message names the field.
+        ArtifactError: it is no JSON, of a schema version but 3 to 5, lacks or misnames a field, holds a value that
+            cannot be, or contradicts itself; the message names the field.
     """
-    report = _CODEC.read(Report, text)
+    report = _CODEC.read(Report, upgraded(text))
     _check(report)
     return report
 
@@ -105,7 +106,7 @@ def _check_flips(flips: Flips, known: set[str], where: str) -> None:
         _require(0 <= percent <= 100, f"{where} holds {percent} percent")
 
 
-def _check_row(row: Row, where: str) -> None:
+def _check_row(row: BenchRow, where: str) -> None:
     _require(row.batch >= 1, f"{where}.batch is {row.batch}")
     _require(row.batches >= 1, f"{where}.batches is {row.batches}")
     _require(len(row.seconds) > 0 and min(row.seconds) > 0, f"{where}.seconds is empty or holds no duration")
@@ -131,7 +132,7 @@ def _check_pairs(report: Report, together: set[str]) -> None:
     baseline = next(v.id for v in report.variants if v.baseline and v.id in together)
     numbered = [(f"rows[{index}]", row) for index, row in enumerate(report.rows) if row.variant in together]
     compared = {row.batch for _, row in numbered if row.variant == baseline}
-    first: dict[int, tuple[str, Row]] = {}
+    first: dict[int, tuple[str, BenchRow]] = {}
     for where, row in numbered:
         other, like = first.setdefault(row.batch, (where, row))
         rounds = f"{where}.seconds holds {len(row.seconds)} samples, {other} of the same batch size {len(like.seconds)}"

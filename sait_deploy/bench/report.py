@@ -20,7 +20,6 @@ from sait_deploy.bench.cells import (
     by_batch,
     by_runtime,
     cells,
-    ordered_notes,
     ordered_variants,
     refusal_rows,
     runtimes_text,
@@ -29,6 +28,7 @@ from sait_deploy.bench.cells import (
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import Interval, Report, names_of
 from sait_deploy.reports.escape import escape_markdown, plain
+from sait_deploy.reports.markdown import note_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -153,8 +153,7 @@ def to_markdown(report: Report) -> str:
         lines += _markdown_table(REFUSAL_HEADINGS, refusal_rows(part))
     if report.notes:
         lines += ["", "### Notes", ""]
-        for warning, note in ordered_notes(report.notes):
-            lines.append(f"- {'**Warning:** ' if warning else ''}{escape_markdown(note)}")
+        lines += note_lines(report.notes)
     lines += _listing("Environment", report.environment)
     for info in report.runtimes:
         lines += _listing(f"Runtime {info.name}", info.environment)

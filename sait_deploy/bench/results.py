@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+from sait_deploy.bench.kept import KeptDistribution
+from sait_deploy.reports.table import Note
+from sait_deploy.tokens import OperatingPoint, Score
+
+SCHEMA_VERSION: Final = 5
 
 
 class Timing(StrEnum):
@@ -70,6 +74,25 @@ class RuntimeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruning:
+    """How a variant prunes.
+
+    Attributes:
+        density: share of the patch tokens that a density artifact keeps, as a decimal; None of an adaptive one.
+        point: the operating point; None where numbers of tokens are forced.
+        forced: the numbers that are forced; None where they follow from the point.
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+    """
+
+    density: str | None
+    point: OperatingPoint | None
+    forced: KeptDistribution | None
+    score: Score
+    prune_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One artifact at one operating point on one runtime.
 
@@ -79,9 +102,13 @@ class Variant:
         runtime: name of the runtime.
         baseline: whether it is the dense baseline of the others on its runtime.
         weights_sha256: hash of the weights, from the artifact's manifest: the same in every form and precision.
+            Empty in reports of schema 3, which do not say it.
         model_sha256: hash of the artifact's ONNX file, which engines are built from.
         random_weights: whether its weights were never trained.
-        accuracy: None where no image was given to measure it on.
+        accuracy: None where it was not measured.
+        pruning: how it prunes; None of dense. Reports before schema 5 do not say it, and have None of all.
+        precision: of the weights and most activations, as they ran; None where nothing could run, and in reports before
+            schema 5.
     """
 
     id: str
@@ -92,10 +119,12 @@ class Variant:
     model_sha256: str
     random_weights: bool
     accuracy: Accuracy | None
+    pruning: Pruning | None
+    precision: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchRow:
     """One variant at one batch size.
 
     Attributes:
@@ -190,10 +219,10 @@ class Report:
     options: dict[str, str]
     runtimes: tuple[RuntimeInfo, ...]
     variants: tuple[Variant, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     refusals: tuple[Refusal, ...]
     flips: tuple[Flips, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def names_of(variants: Sequence[Variant]) -> dict[str, str]:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.clock import MeasureOptions, call_for, measure
-from sait_deploy.bench.results import Row, Stages, Timing
-from sait_deploy.bench.runtimes import Group, Why
+from sait_deploy.bench.results import BenchRow, Stages, Timing
+from sait_deploy.bench.runtimes import Failure, RuntimeSession
 from sait_deploy.bench.stats import make_row
-from sait_deploy.bench.variants import Subject
+from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
@@ -35,17 +35,17 @@ Asked = tuple[NDArray[np.float32], PointChoice]
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A subject that has run every batch once.
+    """A variant that has run every batch once.
 
     Attributes:
-        subject: which.
+        variant: which.
         runner: what runs it.
         asked: batches of images, each with its operating points.
         kept: int32 [n], patch tokens that the images kept.
         calls: what the clock runs, one for each batch.
     """
 
-    subject: Subject
+    variant: RunnableVariant
     runner: Runner
     asked: list[Asked]
     kept: NDArray[np.int32]
@@ -53,33 +53,33 @@ class _Ready:
 
 
 def measure_batch(
-    group: Group, dataset: Dataset, batch: int, options: MeasureOptions
-) -> tuple[list[Row], dict[str, Why]]:
-    """Times every subject on the same few batches of images, so that no one image stands for all.
+    session: RuntimeSession, dataset: Dataset, batch: int, options: MeasureOptions
+) -> tuple[list[BenchRow], dict[str, Failure]]:
+    """Times every variant on the same few batches of images, so that no one image stands for all.
 
     Returns:
-        Rows of those that ran, in the subjects' order, and of the others subject id to why they did not.
+        Rows of those that ran, in the variants' order, and of the others variant id to why they did not.
 
     Raises:
         ImageError: an image cannot be read.
     """
-    refused = dict(group.refused)
-    images = _images(group.dense.artifact.manifest, dataset, batch) if group.running else []
+    refused = dict(session.refused)
+    images = _images(session.dense.artifact.manifest, dataset, batch) if session.running else []
     ready: list[_Ready] = []
-    for subject in group.running:
+    for variant in session.running:
         try:
-            ready.append(_made_ready(subject, group.runner(subject), images, options.timing))
+            ready.append(_made_ready(variant, session.runner(variant), images, options.timing))
         except SaitError as error:
-            refused[subject.id] = Why.of(error)
+            refused[variant.id] = Failure.of(error)
     if not ready:
         return [], refused
     try:
-        seconds = measure({one.subject.id: one.calls for one in ready}, options)
+        seconds = measure({one.variant.id: one.calls for one in ready}, options)
         stages = [measure_stages(one.runner, one.asked) for one in ready]
     except SaitError as error:
         # What stops one in the middle, such as a GPU that went away, stops all that share it.
-        return [], refused | {one.subject.id: Why.of(error) for one in ready}
-    return [_row(one, group.dense, batch, seconds, own) for one, own in zip(ready, stages, strict=True)], refused
+        return [], refused | {one.variant.id: Failure.of(error) for one in ready}
+    return [_row(one, session.dense, batch, seconds, own) for one, own in zip(ready, stages, strict=True)], refused
 
 
 def _images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np.float32]]:
@@ -92,21 +92,25 @@ def _images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np
     return [images[start : start + batch] for start in range(0, count, batch)]
 
 
-def _made_ready(subject: Subject, runner: Runner, batches: Sequence[NDArray[np.float32]], timing: Timing) -> _Ready:
+def _made_ready(
+    variant: RunnableVariant, runner: Runner, batches: Sequence[NDArray[np.float32]], timing: Timing
+) -> _Ready:
     size = len(batches[0])
-    choices = subject.choices(size * len(batches))
+    choices = variant.choices(size * len(batches))
     asked = [(images, choices.of(slice(i * size, (i + 1) * size))) for i, images in enumerate(batches)]
     kept = np.concatenate([runner.run_at(*one).kept for one in asked])
-    return _Ready(subject, runner, asked, kept, [call_for(runner, one[0], timing, one[1]) for one in asked])
+    return _Ready(variant, runner, asked, kept, [call_for(runner, one[0], timing, one[1]) for one in asked])
 
 
-def _row(one: _Ready, dense: Subject, batch: int, seconds: dict[str, list[float]], stages: Stages | None) -> Row:
-    manifest = one.subject.artifact.manifest
+def _row(
+    one: _Ready, dense: RunnableVariant, batch: int, seconds: dict[str, list[float]], stages: Stages | None
+) -> BenchRow:
+    manifest = one.variant.artifact.manifest
     return make_row(
         batch=batch,
-        variant=one.subject.id,
-        seconds=seconds[one.subject.id],
-        dense_seconds=None if one.subject is dense else seconds.get(dense.id),
+        variant=one.variant.id,
+        seconds=seconds[one.variant.id],
+        dense_seconds=None if one.variant is dense else seconds.get(dense.id),
         kept=one.kept.tolist(),
         batches=len(one.asked),
         macs=_mean_macs(manifest, one.kept),

@@ -19,21 +19,22 @@ from sait_deploy.bench.notes import report_notes
 from sait_deploy.bench.results import (
     SCHEMA_VERSION,
     Accuracy,
+    BenchRow,
     Flips,
     Refusal,
     Report,
-    Row,
     RuntimeInfo,
     Timing,
     Variant,
     names_of,
 )
 from sait_deploy.bench.rows import measure_batch
-from sait_deploy.bench.runtimes import Group, Why, load_group, runtimes_for
-from sait_deploy.bench.variants import NO_SWEEP, Subject, Sweep, make_subjects
+from sait_deploy.bench.runtimes import Failure, RuntimeSession, open_session, runtimes_for
+from sait_deploy.bench.variants import NO_SWEEP, RunnableVariant, Sweep, runnable_variants
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.images.preprocess import preprocess
+from sait_deploy.reports.table import Note
 from sait_deploy.runtime import RunOptions
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.machine import environment, load_average
@@ -125,18 +126,18 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         ImageError: an image cannot be read.
     """
     started = load_average()
-    subjects = make_subjects(artifacts, options.sweep)
+    asked = runnable_variants(artifacts, options.sweep)
     dense = artifacts[0].manifest
-    _check_meaning(dense, subjects, options)
+    _check_meaning(dense, asked, options)
     dataset = _dataset(dense, options)
     runtimes = runtimes_for(artifacts, options.runtimes)
     measured: list[_Measured] = []
     for runtime in runtimes:
         said = _said_of(runtime, progress) if len(runtimes) > 1 else progress
         before = tuple(one.runtime for one in measured if one.rows)
-        group = load_group(artifacts, subjects, runtime, RunOptions(threads=options.threads))
-        measured.append(_measured(group, dataset, options, before, said))
-        del group  # a GPU's memory is free for the next
+        session = open_session(artifacts, asked, runtime, RunOptions(threads=options.threads))
+        measured.append(_measured(session, dataset, options, before, said))
+        del session  # a GPU's memory is free for the next
     variants = tuple(variant for one in measured for variant in one.variants)
     rows = tuple(row for one in measured for row in one.rows)
     flips = tuple(found for one in measured for found in one.flips)
@@ -166,9 +167,9 @@ def _said_of(runtime: str, progress: Progress) -> Progress:
     return lambda line: progress(f"{runtime}: {line}")
 
 
-def _check_meaning(dense: Manifest, subjects: Sequence[Subject], options: BenchOptions) -> None:
+def _check_meaning(dense: Manifest, variants: Sequence[RunnableVariant], options: BenchOptions) -> None:
     """Refuses to measure how many tokens images keep where the images are not of what the model was made for."""
-    counting = any(subject.counts_tokens for subject in subjects)
+    counting = any(variant.counts_tokens for variant in variants)
     if counting and options.images is None and dense.model.name != demo.NAME:
         raise InvalidArgument(
             f"how many tokens {dense.model.name} keeps of the shipped photographs would mean nothing",
@@ -189,67 +190,70 @@ class _Measured:
     runtime: str
     info: RuntimeInfo
     variants: tuple[Variant, ...]
-    rows: list[Row]
+    rows: list[BenchRow]
     refusals: list[Refusal]
     flips: list[Flips]
-    unknown: list[str]
+    unknown: list[Note]
 
 
 def _measured(
-    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
+    session: RuntimeSession, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
 ) -> _Measured:
-    dense, info = group.dense.artifact.manifest, group.info()
+    dense, info = session.dense.artifact.manifest, session.info()
     accuracy: dict[str, Accuracy] = {}
-    if group.running and dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
+    if session.running and dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
         progress(f"accuracy on {dataset.source}")
-        accuracy = measure_accuracy(group, dataset)
-    rows, refusals = _timed(group, dataset, options, progress)
-    flips, unknown = _flips(group, dataset, options, before, progress)
-    variants = tuple(_variant(group, subject, accuracy.get(subject.id)) for subject in group.subjects)
-    return _Measured(group.runtime, info, variants, rows, refusals, flips, unknown)
+        accuracy = measure_accuracy(session, dataset)
+    rows, refusals = _timed(session, dataset, options, progress)
+    flips, unknown = _flips(session, dataset, options, before, progress)
+    variants = tuple(_variant(session, variant, accuracy.get(variant.id)) for variant in session.variants)
+    return _Measured(session.runtime, info, variants, rows, refusals, flips, unknown)
 
 
 def _timed(
-    group: Group, dataset: Dataset, options: BenchOptions, progress: Progress
-) -> tuple[list[Row], list[Refusal]]:
-    rows: list[Row] = []
-    refused: dict[tuple[str, Why], list[int]] = {}
+    session: RuntimeSession, dataset: Dataset, options: BenchOptions, progress: Progress
+) -> tuple[list[BenchRow], list[Refusal]]:
+    rows: list[BenchRow] = []
+    refused: dict[tuple[str, Failure], list[int]] = {}
     for batch in options.batches:
-        running = group.running
+        running = session.running
         if running:
             turns = f"{len(running)} variants in turn" if len(running) > 1 else f"{running[0].label} alone"
             progress(f"batch {batch}: {turns}, {options.duration:g} s")
-        found, whys = measure_batch(group, dataset, batch, options.measuring)
+        found, failures = measure_batch(session, dataset, batch, options.measuring)
         rows += found
-        for key in whys.items():
+        for key in failures.items():
             refused.setdefault(key, []).append(batch)
     if not rows:
         progress(f"nothing can run here: {next(iter(refused))[1].reason}")
     return rows, [
-        Refusal(name, tuple(batches), why.reason, why.hint, why.exit_code) for (name, why), batches in refused.items()
+        Refusal(name, tuple(batches), failure.reason, failure.hint, failure.exit_code)
+        for (name, failure), batches in refused.items()
     ]
 
 
-def _variant(group: Group, subject: Subject, accuracy: Accuracy | None) -> Variant:
-    manifest = subject.artifact.manifest
+def _variant(session: RuntimeSession, variant: RunnableVariant, accuracy: Accuracy | None) -> Variant:
+    manifest = variant.artifact.manifest
     return Variant(
-        id=subject.id,
-        label=subject.label,
-        runtime=group.runtime,
+        id=variant.id,
+        label=variant.label,
+        runtime=session.runtime,
         baseline=manifest.baseline is None,
         weights_sha256=manifest.weights.sha256,
         model_sha256=manifest.files[MODEL_FILE],
         random_weights=manifest.weights.source is WeightsSource.RANDOM,
         accuracy=accuracy,
+        pruning=variant.pruning,
+        precision=session.precision(variant),
     )
 
 
 def _flips(
-    group: Group, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
-) -> tuple[list[Flips], list[str]]:
-    if all(subject.artifact.manifest.pruning is None for subject in group.running):
+    session: RuntimeSession, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
+) -> tuple[list[Flips], list[Note]]:
+    if all(variant.artifact.manifest.pruning is None for variant in session.running):
         return [], []
     progress("how often kept sets and answers flip")
-    images = preprocess(dataset.sample(FLIP_IMAGES).images, group.dense.artifact.manifest.preprocessing)
-    setting = Setting(group.runtime, options.threads, max(options.batches), before)
-    return count_flips(group.running, group.runners, images, setting)
+    images = preprocess(dataset.sample(FLIP_IMAGES).images, session.dense.artifact.manifest.preprocessing)
+    setting = Setting(session.runtime, options.threads, max(options.batches), before)
+    return count_flips(session.running, session.runners, images, setting)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.bench.results import RuntimeInfo
-from sait_deploy.bench.variants import Subject
+from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.engine.folder import builder_of, engine_folders
 from sait_deploy.errors import InvalidArgument, SaitError
 from sait_deploy.runtime import Runner, RunOptions, load
@@ -19,55 +19,62 @@ from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """Why something cannot run: an error without the frames that it came through, which would hold on to memory."""
+class Failure:
+    """Failure something cannot run: an error without the frames that it came through, which would hold on to memory."""
 
     reason: str
     hint: str
     exit_code: int
 
     @classmethod
-    def of(cls, error: SaitError) -> Why:
+    def of(cls, error: SaitError) -> Failure:
         """Takes what a user is to know of an error."""
         return cls(error.message, error.hint, error.exit_code)
 
 
 @dataclass(slots=True)
-class Group:
-    """What one runtime is to run. It is measured by itself: threads and caches of two would be in each other's way.
+class RuntimeSession:
+    """What one runtime is to run, and what it loaded for that.
+
+    Each is measured by itself: threads and caches of two would be in each other's way.
 
     Attributes:
         runtime: which.
-        subjects: what to measure, dense first; their ids name the runtime too.
+        variants: what to measure, dense first; their ids name the runtime too.
         runners: artifact id to its runner, of those that could be loaded.
-        refused: subject id to why it cannot run at all.
+        refused: variant id to why it cannot run at all.
     """
 
     runtime: str
-    subjects: tuple[Subject, ...]
+    variants: tuple[RunnableVariant, ...]
     runners: dict[str, Runner] = field(default_factory=dict)
-    refused: dict[str, Why] = field(default_factory=dict)
+    refused: dict[str, Failure] = field(default_factory=dict)
 
     @property
-    def running(self) -> list[Subject]:
-        """The subjects that can run, as far as is known yet."""
-        return [subject for subject in self.subjects if subject.id not in self.refused]
+    def running(self) -> list[RunnableVariant]:
+        """The variants that can run, as far as is known yet."""
+        return [variant for variant in self.variants if variant.id not in self.refused]
 
     @property
-    def dense(self) -> Subject:
+    def dense(self) -> RunnableVariant:
         """The baseline, whether or not it can run."""
-        return self.subjects[0]
+        return self.variants[0]
 
-    def runner(self, subject: Subject) -> Runner:
-        """Returns what runs a subject."""
-        return self.runners[subject.artifact.manifest.id]
+    def runner(self, variant: RunnableVariant) -> Runner:
+        """Returns what runs a variant."""
+        return self.runners[variant.artifact.manifest.id]
+
+    def precision(self, variant: RunnableVariant) -> str | None:
+        """Returns the precision that a variant runs in; None where it could not be loaded."""
+        runner = self.runners.get(variant.artifact.manifest.id)
+        return None if runner is None else runner.precision
 
     def info(self) -> RuntimeInfo:
-        """Says what is behind the runners; where they differ, of which subjects it is said."""
+        """Says what is behind the runners; where they differ, of which variants it is said."""
         found: dict[str, dict[str, list[str]]] = {}
-        for subject in self.running:
-            for name, value in self.runner(subject).environment.items():
-                found.setdefault(name, {}).setdefault(value, []).append(subject.label)
+        for variant in self.running:
+            for name, value in self.runner(variant).environment.items():
+                found.setdefault(name, {}).setdefault(value, []).append(variant.label)
         found.pop("runtime", None)
         return RuntimeInfo(self.runtime, {name: _joined(values) for name, values in found.items()})
 
@@ -87,26 +94,28 @@ def runtimes_for(artifacts: Sequence[Artifact], asked: Sequence[str]) -> tuple[s
     return (ONNXRUNTIME, *(name for name, runtime in RUNTIMES.items() if runtime.builder in built))
 
 
-def load_group(artifacts: Sequence[Artifact], subjects: Sequence[Subject], runtime: str, options: RunOptions) -> Group:
+def open_session(
+    artifacts: Sequence[Artifact], variants: Sequence[RunnableVariant], runtime: str, options: RunOptions
+) -> RuntimeSession:
     """Loads what of the artifacts a runtime can run.
 
     Args:
         artifacts: the dense baseline first.
-        subjects: of these artifacts, in the same order.
+        variants: of these artifacts, in the same order.
         runtime: which.
         options: threads.
     """
-    group = Group(runtime, tuple(dataclasses.replace(s, id=f"{s.id}@{runtime}") for s in subjects))
+    session = RuntimeSession(runtime, tuple(dataclasses.replace(s, id=f"{s.id}@{runtime}") for s in variants))
     for artifact in artifacts:
         name = artifact.manifest.id
         try:
             runner = load(artifact, runtime, options)
-            _check_kind(runner, group.runners.get(artifacts[0].manifest.id, runner))
-            group.runners[name] = runner
+            _check_kind(runner, session.runners.get(artifacts[0].manifest.id, runner))
+            session.runners[name] = runner
         except SaitError as error:
-            own = [subject.id for subject in group.subjects if subject.artifact.manifest.id == name]
-            group.refused |= dict.fromkeys(own, Why.of(error))
-    return group
+            own = [variant.id for variant in session.variants if variant.artifact.manifest.id == name]
+            session.refused |= dict.fromkeys(own, Failure.of(error))
+    return session
 
 
 def _check_kind(runner: Runner, dense: Runner) -> None:

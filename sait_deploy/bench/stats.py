@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.bench.results import Interval, Row, Stages
+from sait_deploy.bench.results import BenchRow, Interval, Stages
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.reports.table import Note, Severity
 
 WIDE_SPREAD: Final = 0.25
 """Relative spread of a row's samples above which the row earns a warning."""
@@ -133,7 +134,7 @@ def relative_spread(seconds: Sequence[float]) -> float:
     return float((p90 - p10) / p50)
 
 
-def _over_own_batch(row: Row) -> list[float]:
+def _over_own_batch(row: BenchRow) -> list[float]:
     """Returns a row's samples over the median of their batch: batches differ in what they keep, and so in time."""
     if len(row.seconds) < 2 * row.batches:
         return list(row.seconds)  # hardly two samples a batch: its median would say nothing of it
@@ -141,39 +142,39 @@ def _over_own_batch(row: Row) -> list[float]:
     return [sample / medians[i % row.batches] for i, sample in enumerate(row.seconds)]
 
 
-def row_notes(row: Row, label: str) -> tuple[str, ...]:
-    """Returns the warnings that a row has earned: notes that begin with ``WARNING``."""
-    where, notes = f"batch {row.batch}, {label}", []
+def row_notes(row: BenchRow, label: str) -> tuple[Note, ...]:
+    """Returns the warnings that a row has earned."""
+    where = f"batch {row.batch}, {label}"
+    return tuple(Note(f"{where}: {text}", Severity.WARNING) for text in _warnings(row))
+
+
+def _warnings(row: BenchRow) -> list[str]:
+    notes = []
     spread = relative_spread(_over_own_batch(row))
     if spread > WIDE_SPREAD:
-        notes.append(
-            f"{WARNING}{where}: times spread widely, p90 - p10 is {spread:.0%} of the median; "
-            "measure on a quieter machine"
-        )
+        notes.append(f"times spread widely, p90 - p10 is {spread:.0%} of the median; measure on a quieter machine")
     stages = row.stages
     if stages is not None and stages.enqueue_ms >= ENQUEUE_BOUND * stages.compute_ms:
         notes.append(
-            f"{WARNING}{where}: enqueue-bound, the host takes {stages.enqueue_ms:.3g} ms to start what the device has "
+            f"enqueue-bound, the host takes {stages.enqueue_ms:.3g} ms to start what the device has "
             f"done after {stages.compute_ms:.3g} ms; its time is the host's, use larger batches"
         )
     if row.speedup is None:
-        return tuple(notes)
+        return notes
     width = (row.speedup.high - row.speedup.low) / row.speedup.median
     if width > WIDE_INTERVAL:
-        notes.append(f"{WARNING}{where}: the speed-up is known to within {width:.0%} only; run more rounds")
+        notes.append(f"the speed-up is known to within {width:.0%} only; run more rounds")
     if len(row.seconds) < FEWEST_ROUNDS:
-        notes.append(
-            f"{WARNING}{where}: {len(row.seconds)} rounds are too few for a 95 % interval; run {FEWEST_ROUNDS} or more"
-        )
+        notes.append(f"{len(row.seconds)} rounds are too few for a 95 % interval; run {FEWEST_ROUNDS} or more")
     if row.speedup.low > ABOVE_MAC_RATIO * row.mac_ratio:
         notes.append(
-            f"{WARNING}{where}: the speed-up is {row.speedup.median / row.mac_ratio:.2f} times the MAC ratio; "
+            f"the speed-up is {row.speedup.median / row.mac_ratio:.2f} times the MAC ratio; "
             "see whether something slowed dense, or became cheaper without being multiply-accumulates"
         )
-    return tuple(notes)
+    return notes
 
 
-def break_even_batch(rows: Sequence[Row], variant_id: str) -> int | None:
+def break_even_batch(rows: Sequence[BenchRow], variant_id: str) -> int | None:
     """Returns the smallest batch from which on the variant beats dense at every measured batch.
 
     It beats dense where the low end of its speed-up's interval exceeds 1.
@@ -207,7 +208,7 @@ def make_row(
     batches: int = 1,
     stages: Stages | None = None,
     seed: int = 0,
-) -> Row:
+) -> BenchRow:
     """Builds a row from what was measured.
 
     Args:
@@ -233,7 +234,7 @@ def make_row(
     summary = summarise(seconds, batch, batches)
     mac_ratio = dense_macs / macs
     speedup = None if dense_seconds is None else paired_ratio(dense_seconds, seconds, batches=batches, seed=seed)
-    return Row(
+    return BenchRow(
         batch=batch,
         variant=variant,
         seconds=tuple(float(sample) for sample in seconds),

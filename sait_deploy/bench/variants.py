@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -15,66 +13,22 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, check_mass, mass_point, named_point
+from sait_deploy.bench.kept import KeptDistribution
+from sait_deploy.bench.results import Pruning
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
-_ORDER_SEED: Final = 0
-_SMALLEST: Final = 1e-9
-
 
 @dataclass(frozen=True, slots=True)
-class KeptDistribution:
-    """Numbers of kept patch tokens to force: a normal distribution.
-
-    Raises:
-        InvalidArgument: a mean or spread that no images have.
-    """
-
-    mean: float
-    sd: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and math.isfinite(self.sd) and self.mean >= 1 and self.sd >= 0):
-            raise InvalidArgument(
-                f"kept tokens {self.mean:g}:{self.sd:g} cannot be", "give MEAN:SD, such as 105:25, with MEAN from 1"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> KeptDistribution:
-        """Reads ``MEAN:SD``.
-
-        Raises:
-            InvalidArgument: it is not of that form.
-        """
-        mean, _, sd = text.partition(":")
-        try:
-            numbers = float(mean), float(sd)
-        except ValueError:
-            raise InvalidArgument(f"kept tokens {text!r} are not MEAN:SD", "such as 105:25") from None
-        return cls(*numbers)
-
-    def counts(self, images: int, patch_tokens: int) -> NDArray[np.int64]:
-        """Returns kept tokens for that many images, int64 [n], the distribution's quantiles in shuffled order.
-
-        Quantiles, and not draws, so that few images have the distribution's mean and spread too.
-        """
-        quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / images) for i in range(images)])
-        spread = quantiles / max(float(quantiles.std()), _SMALLEST)  # few quantiles spread less than the distribution
-        counts = np.rint(self.mean + self.sd * spread).clip(1, patch_tokens).astype(np.int64)
-        shuffled: NDArray[np.int64] = np.random.default_rng(_ORDER_SEED).permutation(counts)
-        return shuffled
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """An artifact at an operating point.
+class RunnableVariant:
+    """What is measured: an artifact at an operating point.
 
     Attributes:
         id: unique in a report.
         label: its short name in tables.
         artifact: what runs.
         choice: what the runner is asked for.
-        point: the same resolved; None of a dense artifact and where tokens are forced.
+        point: the same resolved; None of dense, and where numbers of tokens are forced.
         kept: kept tokens to force.
     """
 
@@ -89,6 +43,14 @@ class Subject:
     def counts_tokens(self) -> bool:
         """Whether how many tokens are kept follows from the images."""
         return self.point is not None and self.point.mass < 1 and self.point.min_keep < self.point.max_keep
+
+    @property
+    def pruning(self) -> Pruning | None:
+        """How it prunes, for the report."""
+        pruning = self.artifact.manifest.pruning
+        if pruning is None:
+            return None
+        return Pruning(pruning.density, self.point, self.kept, pruning.score, pruning.prune_at)
 
     def choices(self, images: int) -> _Choices:
         """Returns the operating points of that many images."""
@@ -126,7 +88,7 @@ class Sweep:
 NO_SWEEP: Final = Sweep()
 
 
-def make_subjects(artifacts: Sequence[Artifact], sweep: Sweep) -> list[Subject]:
+def runnable_variants(artifacts: Sequence[Artifact], sweep: Sweep) -> list[RunnableVariant]:
     """Returns what to measure, in the artifacts' order.
 
     Raises:
@@ -136,16 +98,24 @@ def make_subjects(artifacts: Sequence[Artifact], sweep: Sweep) -> list[Subject]:
         raise InvalidArgument(
             "--mass, --point and --kept are for adaptive artifacts, and none of these is", "export one with --mass"
         )
-    subjects: list[Subject] = []
+    variants: list[RunnableVariant] = []
     for artifact in artifacts:
         if artifact.manifest.form is Form.ADAPTIVE:
-            subjects += _of_adaptive(artifact, sweep)
+            variants += _of_adaptive(artifact, sweep)
         else:
-            subjects.append(Subject(artifact.manifest.id, _fixed_label(artifact.manifest), artifact))
-    return subjects
+            variants.append(_of_fixed(artifact))
+    return variants
 
 
-def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[Subject]:
+def _of_fixed(artifact: Artifact) -> RunnableVariant:
+    manifest = artifact.manifest
+    if manifest.pruning is None:
+        return RunnableVariant(manifest.id, "dense", artifact)
+    label = f"density {manifest.pruning.density}{_further_label(manifest)}"
+    return RunnableVariant(manifest.id, label, artifact, point=named_point(manifest, None))
+
+
+def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[RunnableVariant]:
     manifest, patches = artifact.manifest, artifact.manifest.model.geometry.patch_tokens
     assert manifest.pruning is not None
     names = sweep.points or (() if sweep else tuple(info.name for info in manifest.pruning.points))
@@ -155,8 +125,8 @@ def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[Subject]:
         # A label says the whole point, so one that is there already is the same point.
         chosen.setdefault(_mass_label(point, patches), (PointChoice(None, mass), point))
     further = _further_label(manifest)
-    subjects = [
-        Subject(f"{manifest.id}@{label}", label + further, artifact, choice, point)
+    variants = [
+        RunnableVariant(f"{manifest.id}@{label}", label + further, artifact, choice, point)
         for label, (choice, point) in chosen.items()
     ]
     for kept in dict.fromkeys(sweep.kept):
@@ -166,8 +136,8 @@ def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[Subject]:
                 f"give a mean of at most {patches}",
             )
         label = f"kept {kept.mean:.12g} ± {kept.sd:.12g}"
-        subjects.append(Subject(f"{manifest.id}@{label}", label + further, artifact, kept=kept))
-    return subjects
+        variants.append(RunnableVariant(f"{manifest.id}@{label}", label + further, artifact, kept=kept))
+    return variants
 
 
 def _point_label(manifest: Manifest, name: str) -> str:
@@ -181,10 +151,6 @@ def _point_label(manifest: Manifest, name: str) -> str:
 def _mass_label(point: OperatingPoint, patches: int) -> str:
     limits = "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
     return f"mass {point.mass:.12g}{limits}"
-
-
-def _fixed_label(manifest: Manifest) -> str:
-    return "dense" if manifest.pruning is None else f"density {manifest.pruning.density}{_further_label(manifest)}"
 
 
 def _further_label(manifest: Manifest) -> str:

@@ -11,11 +11,12 @@ from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.points import parse_mass
 from sait_deploy.bench import report as rendering
+from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Report, Timing, names_of
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
-from sait_deploy.bench.variants import KeptDistribution, Sweep
+from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import debug_option, threads_option, workspace_option
-from sait_deploy.cli._render import columns, progress, show, warn
+from sait_deploy.cli._render import columns, progress, show, show_notes
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
@@ -121,11 +122,7 @@ def command(
         check_writable(output)
     report = bench(chosen, options, progress)
     show(*rendering.tables(report, columns=columns()))
-    for note in report.notes:
-        if note.startswith("WARNING: "):
-            warn(note.removeprefix("WARNING: "))
-        else:
-            show(note)
+    show_notes(report.notes)
     if output is not None:
         write_whole(output, _WRITERS[output.suffix.lower()](report).encode())
         progress(f"wrote {output}")

@@ -139,6 +139,11 @@ class Runner(ABC):
         return self.runtime
 
     @property
+    def precision(self) -> str:
+        """Element type of the weights and of most activations, as they run."""
+        return self.artifact.manifest.dtype.value
+
+    @property
     def batch_range(self) -> tuple[int, int]:
         """The fewest and the most images of a request."""
         return 1, most_images(self.artifact.manifest.model.geometry)

@@ -105,6 +105,11 @@ class TensorRTRunner(Runner):
         return f"{self.runtime} in {manifest.precision}, attention {manifest.attention.form}{asked}"
 
     @property
+    def precision(self) -> str:
+        """That of the engine's matrix products and attention."""
+        return self._engine.manifest.precision.value
+
+    @property
     def batch_range(self) -> tuple[int, int]:
         """The fewest and the most images of a request: what the engine was built for."""
         return self._tensors.manifest.batch.smallest, self._tensors.manifest.batch.largest

@@ -12,16 +12,19 @@ from sait_deploy.bench.flips import flip_notes
 from sait_deploy.bench.results import (
     SCHEMA_VERSION,
     Accuracy,
+    BenchRow,
     Flips,
+    Pruning,
     Refusal,
     Report,
-    Row,
     RuntimeInfo,
     Stages,
     Timing,
     Variant,
 )
-from sait_deploy.bench.stats import WARNING, make_row
+from sait_deploy.bench.stats import make_row
+from sait_deploy.reports.table import Note, Severity
+from sait_deploy.tokens import OperatingPoint, Score
 
 RUNTIME = "ONNX Runtime 1.23.0"
 PATCHES = 196
@@ -33,8 +36,9 @@ MEDIANS_MS = {"dense": (42.0, 283.0, 1237.0), "d0.6": (32.0, 202.0, 862.0), "d0.
 
 def make_variant(identity: str, label: str, accuracy: Accuracy | None = None) -> Variant:
     """Makes a variant; the one whose id is "dense" is the baseline."""
-    model = f"{len(identity):064x}"
-    return Variant(identity, label, RUNTIME, identity == "dense", WEIGHTS, model, False, accuracy)
+    model, baseline = f"{len(identity):064x}", identity == "dense"
+    pruning = None if baseline else Pruning("0.6", OperatingPoint(1.0, 118, 118), None, Score.MEAN, 3)
+    return Variant(identity, label, RUNTIME, baseline, WEIGHTS, model, False, accuracy, pruning, "fp32")
 
 
 def make_variants() -> tuple[Variant, ...]:
@@ -46,7 +50,7 @@ def make_variants() -> tuple[Variant, ...]:
     )
 
 
-def make_rows(variants: Sequence[Variant], rounds: int = 20) -> tuple[Row, ...]:
+def make_rows(variants: Sequence[Variant], rounds: int = 20) -> tuple[BenchRow, ...]:
     """Makes rows in descending batch order, with drift that every variant of a round shares."""
     noise = np.random.default_rng(7)
     rows = []
@@ -86,7 +90,7 @@ def make_report() -> Report:
         rows=make_rows(variants),
         refusals=(),
         flips=(Flips("d0.6", "batch 1 and 8", 48, 2.0, 0.5),),
-        notes=("density 0.6 is faster from batch 1", f"{WARNING}it ran on another provider"),
+        notes=(Note("density 0.6 is faster from batch 1"), Note("it ran on another provider", Severity.WARNING)),
     )
 
 

@@ -17,10 +17,11 @@ from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.clock import FEWEST_ROUNDS
+from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.report import from_json, to_json
-from sait_deploy.bench.results import Report, Row, Timing
+from sait_deploy.bench.results import BenchRow, Report, Timing
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
-from sait_deploy.bench.variants import NO_SWEEP, KeptDistribution, Sweep
+from sait_deploy.bench.variants import NO_SWEEP, Sweep
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images import dataset
 from sait_deploy.images.dataset import PHOTOGRAPHS, folder_dataset
@@ -68,12 +69,12 @@ def report(together: list[Artifact], quick: BenchOptions) -> Report:
     return bench(together, quick)
 
 
-def labelled(report: Report, label: str) -> list[Row]:
+def labelled(report: Report, label: str) -> list[BenchRow]:
     (variant,) = (variant.id for variant in report.variants if variant.label == label)
     return [row for row in report.rows if row.variant == variant]
 
 
-def kept_of(artifact: Artifact, row: Row, choice: PointChoice, photographs: Path) -> NDArray[np.int32]:
+def kept_of(artifact: Artifact, row: BenchRow, choice: PointChoice, photographs: Path) -> NDArray[np.int32]:
     """Kept tokens of the images that a row is of: the folder's, shuffled, over and over, each in a batch of its own."""
     runner, listed = load(artifact), folder_dataset(photographs, None, CLASSES).images
     paths = [listed[i] for i in np.random.default_rng(0).permutation(len(listed))]
@@ -172,11 +173,11 @@ def test_all_that_prunes_is_compared_between_ways_of_running(report: Report) -> 
     ways = ("batch 1 and 8", "onnxruntime and torch")
     wanted = [(variant.id, way, 2 * CLASSES) for variant in report.variants[1:] for way in ways]
     assert [(flips.variant, flips.between, flips.images) for flips in report.flips] == wanted
-    assert any(note.startswith("no kept set and no answer of 10 images differs between ") for note in report.notes)
+    assert any(note.text.startswith("no kept set and no answer of 10 images differs between ") for note in report.notes)
 
 
 def test_every_point_has_its_break_even(report: Report) -> None:
-    found = [note.partition(" is ")[0] for note in report.notes if note.startswith("break-even: ")]
+    found = [note.text.partition(" is ")[0] for note in report.notes if note.text.startswith("break-even: ")]
     assert found == [f"break-even: {variant.label}" for variant in report.variants[1:]]
 
 
@@ -258,7 +259,9 @@ def test_the_demonstration_s_own_images_do(
     report = bench(artifacts, replace(quick, batches=(1,), images=None, sweep=NO_SWEEP))
     assert report.options["images"] == "8 composed held-out digits"
     assert labelled(report, "mass 0.6")[0].kept_mean < PATCHES
-    assert any(note.startswith("kept sets were not compared between onnxruntime and torch") for note in report.notes)
+    assert any(
+        note.text.startswith("kept sets were not compared between onnxruntime and torch") for note in report.notes
+    )
 
 
 def renamed(artifact: Artifact) -> Artifact:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.flips import Setting, count_flips, flip_notes
+from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Flips
-from sait_deploy.bench.variants import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
+from sait_deploy.bench.variants import NO_SWEEP, RunnableVariant, Sweep, runnable_variants
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.reports.table import Note
 from sait_deploy.runtime import Runner, RunOptions, Selection, load
 from sait_deploy.system.processors import processors
 from tests.exported import TinyExport, change_weight, copied, graph_of, with_graph
@@ -48,11 +50,15 @@ def changed(tiny_adaptive: Artifact, tmp_path_factory: pytest.TempPathFactory) -
     return open_artifact(artifact.path)
 
 
-def swept(artifact: Artifact) -> list[Subject]:
-    return make_subjects([artifact], SWEEP)
+def texts(notes: list[Note]) -> list[str]:
+    return [note.text for note in notes]
 
 
-def percentages(one: Runner, other: Runner, subject: Subject) -> tuple[float, float]:
+def swept(artifact: Artifact) -> list[RunnableVariant]:
+    return runnable_variants([artifact], SWEEP)
+
+
+def percentages(one: Runner, other: Runner, subject: RunnableVariant) -> tuple[float, float]:
     """Shares of images whose kept set, and whose answer, differ between two runners: one image at a time."""
     choices = subject.choices(len(IMAGES))
     kept, answers = [], []
@@ -71,7 +77,7 @@ def found_between(flips: list[Flips], between: str) -> list[tuple[float, float]]
 def test_equal_ways_of_running_flip_nothing(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
     """Dense selects nothing and is left out."""
     artifacts = [tiny.dense, tiny.half, tiny_adaptive]
-    subjects = make_subjects(artifacts, NO_SWEEP)
+    subjects = runnable_variants(artifacts, NO_SWEEP)
     runners = {artifact.manifest.id: load(artifact, ORT, ONE_THREAD) for artifact in artifacts}
     flips, notes = count_flips(subjects, runners, IMAGES, Setting(ORT, 1, 4))
     ways = ("batch 1 and 8", "onnxruntime and torch")
@@ -81,7 +87,7 @@ def test_equal_ways_of_running_flip_nothing(tiny: TinyExport, tiny_adaptive: Art
 
 def test_dense_alone_is_not_compared(tiny: TinyExport) -> None:
     runners = {tiny.dense.manifest.id: load(tiny.dense, ORT, ONE_THREAD)}
-    assert count_flips(make_subjects([tiny.dense], NO_SWEEP), runners, IMAGES, Setting(ORT, 2, 8)) == ([], [])
+    assert count_flips(runnable_variants([tiny.dense], NO_SWEEP), runners, IMAGES, Setting(ORT, 2, 8)) == ([], [])
 
 
 def test_a_graph_that_selects_otherwise_than_torch_is_counted(changed: Artifact) -> None:
@@ -169,7 +175,7 @@ def test_a_runner_that_cannot_say_what_it_selects_is_told_of(tiny_adaptive: Arti
     runners: dict[str, Runner] = {tiny_adaptive.manifest.id: few}  # type: ignore[dict-item]
     flips, notes = count_flips(swept(tiny_adaptive), runners, IMAGES, Setting(ORT, 1, 8))
     assert flips == []
-    assert [note.partition(":")[0] for note in notes] == [
+    assert [note.text.partition(":")[0] for note in notes] == [
         "kept sets were not compared between batch 1 and 4",
         "kept sets were not compared between onnxruntime and torch",
     ]
@@ -210,8 +216,8 @@ def test_what_cannot_be_compared_is_said_once(tiny_adaptive: Artifact, tmp_path:
     flips, notes = count_flips(swept(artifact), runners, IMAGES[:3], Setting(ORT, 1, 1))
     assert {flip.between for flip in flips} == {"batch 1 and 3"}
     (note,) = notes
-    assert note.startswith("kept sets were not compared between onnxruntime and torch: ")
-    assert "gone.safetensors" in note
+    assert note.text.startswith("kept sets were not compared between onnxruntime and torch: ")
+    assert "gone.safetensors" in note.text
 
 
 LABELS = {"a": "mass 0.9", "b": "kept 105 ± 25", "c": "density 0.6"}
@@ -222,12 +228,12 @@ def test_one_image_has_no_other_batch_size(tiny_adaptive: Artifact) -> None:
     runners = {tiny_adaptive.manifest.id: load(tiny_adaptive, ORT, ONE_THREAD)}
     flips, _ = count_flips(swept(tiny_adaptive), runners, IMAGES[:1], Setting(ORT, 1, 1))
     assert {flip.between for flip in flips} == {"onnxruntime and torch"}
-    assert "of 1 image differs" in flip_notes(flips, {flip.variant: "m" for flip in flips})[0]
+    assert "of 1 image differs" in flip_notes(flips, {flip.variant: "m" for flip in flips})[0].text
 
 
 def test_a_line_for_all_claims_no_comparison_that_one_of_them_lacks() -> None:
     flips = [Flips("a", WAYS[0], 48, 0.0, 0.0), *(Flips("b", way, 48, 0.0, 0.0) for way in WAYS)]
-    assert flip_notes(flips, LABELS) == [
+    assert texts(flip_notes(flips, LABELS)) == [
         f"no kept set and no answer of 48 images differs between {WAYS[0]}: mass 0.9",
         f"no kept set and no answer of 48 images differs between {'; '.join(WAYS)}: kept 105 ± 25",
     ]
@@ -235,7 +241,7 @@ def test_a_line_for_all_claims_no_comparison_that_one_of_them_lacks() -> None:
 
 def test_where_nothing_flips_one_line_says_it_for_all() -> None:
     flips = [Flips(name, way, 48, 0.0, 0.0) for name in LABELS for way in WAYS]
-    assert flip_notes(flips, LABELS) == [
+    assert texts(flip_notes(flips, LABELS)) == [
         "no kept set and no answer of 48 images differs between batch 1 and 32; 1 and 2 threads: "
         "mass 0.9, kept 105 ± 25, density 0.6"
     ]
@@ -250,7 +256,7 @@ def test_what_flips_has_a_line_of_its_own() -> None:
         Flips("c", WAYS[0], 48, 0.0, 6.25),
         Flips("c", WAYS[1], 48, 0.0, 0.0),
     ]
-    assert flip_notes(flips, LABELS) == [
+    assert texts(flip_notes(flips, LABELS)) == [
         "mass 0.9, of 48 images, kept sets and answers differ: 0.0 % and 0.0 % between batch 1 and 32; "
         "2.1 % and 0.0 % between 1 and 2 threads",
         "density 0.6, of 48 images, kept sets and answers differ: 0.0 % and 6.2 % between batch 1 and 32; "
@@ -261,7 +267,7 @@ def test_what_flips_has_a_line_of_its_own() -> None:
 
 def test_where_all_flip_none_is_called_steady() -> None:
     (line,) = flip_notes([Flips("a", WAYS[0], 48, 50.0, 25.0)], LABELS)
-    assert line.startswith("mass 0.9, of 48 images")
+    assert line.text.startswith("mass 0.9, of 48 images")
 
 
 def test_where_nothing_was_compared_nothing_is_said() -> None:

@@ -16,7 +16,7 @@ from sait_deploy.bench.cells import HEADINGS, cells
 from sait_deploy.bench.html import to_html
 from sait_deploy.bench.plot import Point, Series, Strip, StripGroup, nice_ticks, ratio_plot, strip_plot, tone_class
 from sait_deploy.bench.results import Report, RuntimeInfo
-from sait_deploy.bench.stats import WARNING
+from sait_deploy.reports.table import Note, Severity
 from tests.bench.sample import BATCHES, make_report
 
 REPORT = make_report()
@@ -84,7 +84,7 @@ def with_text(text: str) -> Report:
         created=text,
         environment={text: text},
         options={text: text},
-        notes=(text, f"{WARNING}{text}"),
+        notes=(Note(text), Note(text, Severity.WARNING)),
     )
 
 

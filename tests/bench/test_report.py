@@ -18,8 +18,9 @@ from rich.console import Console
 
 from sait_deploy.bench.cells import HEADINGS, accuracy_text, cells, digits
 from sait_deploy.bench.report import from_json, tables, to_json, to_markdown
-from sait_deploy.bench.results import Accuracy, Interval, Report, Row
+from sait_deploy.bench.results import Accuracy, BenchRow, Interval, Report
 from sait_deploy.errors import ArtifactError
+from sait_deploy.reports.table import Note
 from tests.bench.sample import BATCHES, make_report, make_variant
 
 REPORT = make_report()
@@ -111,7 +112,7 @@ def test_the_baseline_has_no_difference_to_itself() -> None:
 
 def test_cells_of_an_adaptive_row() -> None:
     speedup = Interval(1.43, 1.47, 1.52)
-    row = Row(8, "v", (0.2,), 1, 98.44, 121.0, 153, 150_000_000, 202.4, 217.0, 39.53, speedup, 1.6, 0.91875, None)
+    row = BenchRow(8, "v", (0.2,), 1, 98.44, 121.0, 153, 150_000_000, 202.4, 217.0, 39.53, speedup, 1.6, 0.91875, None)
     found = cells(row, make_variant("v", "mass 0.9"), None)
     assert tuple(found) == (
         "8", "mass 0.9", "98.4 / 121 / 153", "0.150", "202", "217", "39.5", "1.47 [1.43, 1.52]", "1.60", "92 %", "–"
@@ -169,7 +170,9 @@ def test_json_puts_the_samples_of_a_row_on_one_line() -> None:
 @settings(deadline=None, max_examples=50)
 @given(label=st.text(), name=st.text(), value=st.text(), note=st.text())
 def test_json_keeps_any_text(label: str, name: str, value: str, note: str) -> None:
-    report = dataclasses.replace(relabelled(label), environment={name: value}, notes=(note, '"seconds": [\n1,\n2]'))
+    report = dataclasses.replace(
+        relabelled(label), environment={name: value}, notes=(Note(note), Note('"seconds": [\n1,\n2]'))
+    )
     back = from_json(to_json(report))
     assert (back.variants, back.environment, back.notes) == (report.variants, report.environment, report.notes)
 
@@ -205,7 +208,7 @@ def repeat_row(data: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (set_at("schema_version", to=3), "schema_version 3, not 4"),
+        (set_at("schema_version", to=2), "schema_version 2, not 5"),
         (set_at("schema_version", to=True), "schema_version True"),
         (set_at("timing", to="guessed"), "timing is 'guessed'"),
         (set_at("timing", to=["compute"]), "timing is"),
@@ -213,6 +216,9 @@ def repeat_row(data: Any) -> None:
         (set_at("extra", to=1), "extra is an unknown field"),
         (set_at("environment", "os", to=3), r"environment.os is 3"),
         (set_at("notes", to="one"), "notes is 'one'"),
+        (set_at("notes", 0, to="one"), r"notes\[0\] is 'one'"),
+        (set_at("notes", 0, "severity", to="grave"), r"notes\[0\].severity is 'grave'"),
+        (set_at("variants", 0, "pruning", "score", to="best"), r"variants\[0\].pruning.score is 'best'"),
         (set_at("rows", to=[]), "no rows"),
         (set_at("rows", 0, "batch", to=1.5), r"rows\[0\].batch is 1.5"),
         (set_at("rows", 0, "batch", to=True), r"rows\[0\].batch is True"),

@@ -16,11 +16,12 @@ from sait_deploy import demo
 from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, open_artifact
 from sait_deploy.bench.clock import FEWEST_ROUNDS
 from sait_deploy.bench.notes import break_even_text
-from sait_deploy.bench.results import Interval, Report, Row, Timing
+from sait_deploy.bench.results import BenchRow, Interval, Report, Timing
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
 from sait_deploy.bench.stats import make_row
 from sait_deploy.errors import ArtifactError, ImageError, InvalidArgument
 from sait_deploy.images import dataset
+from sait_deploy.reports.table import Severity
 from tests.exported import TinyExport, copied
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
@@ -106,6 +107,7 @@ def test_variants_say_what_ran(report: Report, demo_workspace: Path) -> None:
     for variant, name, label in zip(report.variants, (DENSE, PRUNED), ("dense", "density 0.6"), strict=True):
         manifest = open_artifact(demo_workspace / name).manifest
         assert (variant.id, variant.label, variant.runtime) == (f"{manifest.id}@onnxruntime", label, "onnxruntime")
+        assert variant.precision == "fp32"
         assert variant.baseline == (label == "dense")
         assert variant.weights_sha256 == manifest.weights.sha256
         assert variant.model_sha256 == manifest.files[MODEL_FILE]
@@ -140,8 +142,8 @@ def test_the_report_says_how_and_where(report: Report) -> None:
 
 def test_notes_on_training_and_break_even(tiny: TinyExport) -> None:
     notes = bench([tiny.dense, tiny.half], FEW).notes
-    assert sum("never trained sparse" in note for note in notes) == 1
-    assert sum(note.startswith("break-even: density 0.5 is ") for note in notes) == 1
+    assert sum("never trained sparse" in note.text for note in notes) == 1
+    assert sum(note.text.startswith("break-even: density 0.5 is ") for note in notes) == 1
 
 
 def test_weights_trained_sparse_get_no_such_note(report: Report, tiny: TinyExport, tmp_path: Path) -> None:
@@ -151,8 +153,8 @@ def test_weights_trained_sparse_get_no_such_note(report: Report, tiny: TinyExpor
         rewrite(copied(artifact, tmp_path).path, weights=weights | {"trained_sparse": True})
     changed = bench(with_baseline([tmp_path / tiny.half.path.name]), FEW)
     for notes, label in ((changed.notes, "density 0.5"), (report.notes, "density 0.6")):
-        assert not [note for note in notes if "never trained sparse" in note]
-        assert sum(note.startswith(f"break-even: {label} is ") for note in notes) == 1
+        assert not [note for note in notes if "never trained sparse" in note.text]
+        assert sum(note.text.startswith(f"break-even: {label} is ") for note in notes) == 1
 
 
 def test_random_weights_have_no_accuracy_and_a_warning(workspace: Path) -> None:
@@ -163,7 +165,7 @@ def test_random_weights_have_no_accuracy_and_a_warning(workspace: Path) -> None:
     report = bench(with_baseline([workspace / PRUNED]), FEW, said.append)
     assert [variant.accuracy for variant in report.variants] == [None, None]
     assert all(variant.random_weights for variant in report.variants)
-    assert report.notes[0].startswith("WARNING: random weights")
+    assert report.notes[0].text.startswith("random weights")
     assert said == ["batch 1: 2 variants in turn, 0.02 s", "how often kept sets and answers flip"]
 
 
@@ -173,7 +175,7 @@ def test_dense_alone(tiny: TinyExport) -> None:
     report = bench([tiny.dense], replace(FEW, batches=(2,)), said.append)
     assert [row.speedup for row in report.rows] == [None]
     assert report.flips == ()
-    assert not [note for note in report.notes if not note.startswith("WARNING: ")]
+    assert not [note for note in report.notes if note.severity is not Severity.WARNING]
     assert said[-1] == "batch 2: dense alone, 0.02 s"
 
 
@@ -231,7 +233,7 @@ def test_options_that_cannot_be_run(wrong: dict[str, object]) -> None:
         replace(QUICK, **wrong)  # type: ignore[arg-type]
 
 
-def row(batch: int, low: float) -> Row:
+def row(batch: int, low: float) -> BenchRow:
     made = make_row(batch=batch, variant="v", seconds=[1.0], dense_seconds=[1.0], kept=[1], macs=1, dense_macs=1)
     return replace(made, speedup=Interval(low, low + 0.1, low + 0.2))
 

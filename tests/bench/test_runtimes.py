@@ -21,13 +21,14 @@ from sait_deploy.bench.cells import by_runtime
 from sait_deploy.bench.report import from_json, to_json
 from sait_deploy.bench.results import Refusal, Report, Variant
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
-from sait_deploy.bench.runtimes import load_group, portions, runtimes_for
-from sait_deploy.bench.variants import NO_SWEEP, make_subjects
+from sait_deploy.bench.runtimes import open_session, portions, runtimes_for
+from sait_deploy.bench.variants import NO_SWEEP, runnable_variants
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import find_device
 from sait_deploy.engine.folder import engine_folders
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import ArtifactError, InvalidArgument, MissingDependency, ModelError, RuntimeUnavailable
+from sait_deploy.reports.table import Note, Severity
 from sait_deploy.runtime import Output, Runner, RunOptions
 from sait_deploy.runtime.base import RawOutput
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
@@ -86,9 +87,9 @@ def test_every_runtime_says_what_is_behind_it(report: Report) -> None:
 def test_notes_name_the_runtime_and_nothing_is_said_twice(tiny: TinyExport) -> None:
     """Of weights that were never trained sparse, of which it is said."""
     report = bench([tiny.dense, tiny.half], replace(QUICK, runtimes=(ORT, TORCH)))
-    found = [note.partition(" is ")[0] for note in report.notes if note.startswith("break-even: ")]
+    found = [note.text.partition(" is ")[0] for note in report.notes if note.text.startswith("break-even: ")]
     assert found == ["break-even: density 0.5 on onnxruntime", "break-even: density 0.5 on torch"]
-    assert sum("never trained sparse" in note for note in report.notes) == 1
+    assert sum("never trained sparse" in note.text for note in report.notes) == 1
     ort, torch = (of(report, runtime)[1].id for runtime in (ORT, TORCH))
     assert {(flips.variant, flips.between) for flips in report.flips} == {
         (ort, "batch 1 and 4"),
@@ -161,7 +162,7 @@ def test_engines_that_cannot_run_here_have_a_refusal_and_the_rest_is_measured(bu
     assert all(refusal.reason and refusal.hint for refusal in report.refusals)
     assert {row.variant for row in report.rows} == {variant.id for variant in of(report, ORT)}
     assert (dense.accuracy, pruned.accuracy, report.runtimes[1].environment) == (None, None, {})
-    assert not [note for note in report.notes if "tensorrt" in note]
+    assert not [note for note in report.notes if "tensorrt" in note.text]
     assert said[-1] == f"tensorrt-rtx: nothing can run here: {report.refusals[0].reason}"
     assert from_json(to_json(report)).refusals == report.refusals
 
@@ -223,7 +224,7 @@ def test_an_engine_of_another_kind_than_dense_s_is_not_compared_with_it(
 ) -> None:
     particular.kinds[PRUNED] = "fp32"
     artifacts = with_baseline([demo_workspace / PRUNED])
-    group = load_group(artifacts, make_subjects(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
+    group = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
     assert [subject.label for subject in group.running] == ["dense"]
     (why,) = group.refused.values()
     assert why.reason == "it is fp32, and dense is fp16: no speed-up can be told from that"
@@ -252,9 +253,9 @@ def test_without_dense_the_others_run_and_no_speed_up_is_shown(
     assert [(row.variant, row.speedup, row.share) for row in report.rows] == [(pruned.id, None, None)] * 2
     assert pruned.accuracy is not None and pruned.accuracy.top1_percent is not None
     assert (dense.accuracy, pruned.accuracy.agreement_percent) == (None, None)
-    (note,) = (note for note in report.notes if "no speed-up" in note)
-    assert note == "WARNING: no speed-up on onnxruntime at batch 1, 2: dense cannot run there"
-    assert not [note for note in report.notes if "break-even" in note]
+    (note,) = (note for note in report.notes if "no speed-up" in note.text)
+    assert note == Note("no speed-up on onnxruntime at batch 1, 2: dense cannot run there", Severity.WARNING)
+    assert not [note for note in report.notes if "break-even" in note.text]
     assert from_json(to_json(report)).refusals == report.refusals
 
 
@@ -293,7 +294,7 @@ def test_where_runners_differ_it_is_said_of_which_variants(tiny: TinyExport, mon
 
     monkeypatch.setattr(OnnxRuntimeRunner, "environment", property(blocks))
     artifacts = [tiny.dense, tiny.half]
-    group = load_group(artifacts, make_subjects(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
+    group = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
     assert group.info().environment == {
         "TensorRT": "11.4",
         "fused attention": "4 of 4 (dense); 3 of 4 (density 0.5)",

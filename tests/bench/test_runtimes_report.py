@@ -17,9 +17,10 @@ from sait_deploy.bench.cells import REFUSAL_HEADINGS, STAGE_HEADINGS, by_runtime
 from sait_deploy.bench.html import to_html
 from sait_deploy.bench.notes import report_notes
 from sait_deploy.bench.report import from_json, tables, to_json, to_markdown
-from sait_deploy.bench.results import Report, Row, Stages
+from sait_deploy.bench.results import BenchRow, Report, Stages
 from sait_deploy.bench.stats import ENQUEUE_BOUND, row_notes
 from sait_deploy.errors import ArtifactError
+from sait_deploy.reports.table import Note, Severity
 from tests.bench.sample import (
     BATCHES,
     ENGINE,
@@ -229,15 +230,15 @@ def test_a_runtime_may_have_run_other_rounds_than_another() -> None:
     assert [len(row.seconds) for row in report.rows] == [20] * len(FIRST.rows) + [15] * len(rows)
 
 
-def staged(enqueue: float, compute: float) -> Row:
+def staged(enqueue: float, compute: float) -> BenchRow:
     return dataclasses.replace(FIRST.rows[0], stages=Stages(enqueue, 0.1, compute, 0.1))
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.89, False), (ENQUEUE_BOUND, True), (1.2, True)])
 def test_a_row_that_waits_for_the_host_is_warned_of(share: float, warned: bool) -> None:
     notes = row_notes(staged(2.0 * share, 2.0), "density 0.6")
-    assert [note.startswith("WARNING: batch 32, density 0.6: enqueue-bound") for note in notes] == [True] * warned
-    assert not warned or f"{2.0 * share:.3g} ms to start" in notes[0]
+    assert [note.text.startswith("batch 32, density 0.6: enqueue-bound") for note in notes] == [True] * warned
+    assert not warned or f"{2.0 * share:.3g} ms to start" in notes[0].text
 
 
 def test_a_row_without_stages_is_not_enqueue_bound() -> None:
@@ -246,9 +247,9 @@ def test_a_row_without_stages_is_not_enqueue_bound() -> None:
 
 def test_notes_say_where_dense_is_missing_and_of_which_runtime() -> None:
     notes = report_notes(draft(), REPORT.variants, REPORT.rows)
-    assert f"WARNING: no speed-up on {ENGINE} at batch 32: dense cannot run there" in notes
-    assert sum("no speed-up on" in note for note in notes) == 1
-    found = [note.partition(" is ")[0] for note in notes if note.startswith("break-even: ")]
+    assert Note(f"no speed-up on {ENGINE} at batch 32: dense cannot run there", Severity.WARNING) in notes
+    assert sum("no speed-up on" in note.text for note in notes) == 1
+    found = [note.text.partition(" is ")[0] for note in notes if note.text.startswith("break-even: ")]
     assert found == [
         f"break-even: density 0.6 on {RUNTIME}",
         f"break-even: density 0.5 on {RUNTIME}",

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sait_deploy.bench.results import Interval, Row
+from sait_deploy.bench.results import BenchRow, Interval
 from sait_deploy.bench.stats import (
     FEWEST_ROUNDS,
-    WARNING,
     break_even_batch,
     make_row,
     paired_ratio,
@@ -23,6 +22,7 @@ from sait_deploy.bench.stats import (
     summarise,
 )
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.reports.table import Severity
 
 SECONDS = st.floats(1e-6, 1e3)
 PAIRS = st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=30)
@@ -137,9 +137,9 @@ def test_relative_spread_of_known_samples() -> None:
     assert relative_spread([5.0] * 9) == 0
 
 
-def row(batch: int, low: float, *, variant: str = "v") -> Row:
+def row(batch: int, low: float, *, variant: str = "v") -> BenchRow:
     """Makes a row that differs from others only in what break-even looks at."""
-    return Row(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1, None)
+    return BenchRow(batch, variant, (1.0,), 1, 1, 1, 1, 1, 1, 1, 1, Interval(low, low + 0.1, low + 0.2), 1.5, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def made(
     dense_macs: int = 100,
     batch: int = 2,
     batches: int = 1,
-) -> Row:
+) -> BenchRow:
     """Makes a row of a variant that does half the work."""
     return make_row(
         batch=batch,
@@ -230,8 +230,9 @@ def test_a_steady_row_earns_no_warning() -> None:
 )
 def test_each_doubt_earns_its_own_warning(seconds: list[float], dense: list[float], phrase: str) -> None:
     (note,) = row_notes(made(seconds, dense), "half")
-    assert note.startswith(f"{WARNING}batch 2, half: ")
-    assert phrase in note
+    assert note.severity is Severity.WARNING
+    assert note.text.startswith("batch 2, half: ")
+    assert phrase in note.text
 
 
 @pytest.mark.parametrize("batches", [2, 3, 8])
@@ -241,7 +242,7 @@ def test_batches_that_differ_from_each_other_do_not_spread(batches: int) -> None
     dense = [1.5 * sample for sample in seconds]
     assert row_notes(made(seconds, dense, batches=batches), "v") == ()
     (note,) = row_notes(made(seconds, dense), "v")
-    assert "spread widely" in note
+    assert "spread widely" in note.text
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
@@ -251,14 +252,14 @@ def test_the_spread_told_is_that_of_samples_over_their_batch_s_median(batches: i
     medians = [np.median(seconds[start::batches]) for start in range(batches)]
     own = relative_spread([sample / medians[turn % batches] for turn, sample in enumerate(seconds)])
     (note,) = row_notes(made(seconds, None, batches=batches), "v")
-    assert f"p90 - p10 is {own:.0%} of the median" in note
+    assert f"p90 - p10 is {own:.0%} of the median" in note.text
 
 
 def test_with_few_rounds_noise_is_told_though_batches_differ() -> None:
     """Ten rounds of eight batches leave most with one sample, which would always be its own median."""
     seconds = np.random.default_rng(0).lognormal(0, 1, 10).tolist()
     (note,) = row_notes(made(seconds, None, batches=8), "v")
-    assert "spread widely" in note
+    assert "spread widely" in note.text
 
 
 def test_batches_that_take_turns_are_weighed_as_total_times_are() -> None:

@@ -14,7 +14,9 @@ from numpy.testing import assert_array_equal
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
-from sait_deploy.bench.variants import NO_SWEEP, KeptDistribution, Subject, Sweep, make_subjects
+from sait_deploy.bench.kept import KeptDistribution
+from sait_deploy.bench.results import Pruning
+from sait_deploy.bench.variants import NO_SWEEP, RunnableVariant, Sweep, runnable_variants
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime import load
 from sait_deploy.tokens import OperatingPoint, Score
@@ -90,12 +92,12 @@ def test_no_batch_of_eight_holds_the_small_ones_or_the_large_ones_alone() -> Non
     assert abs(means - 100).max() < 3 * 25 / math.sqrt(8)
 
 
-def labels(subjects: list[Subject]) -> list[str]:
+def labels(subjects: list[RunnableVariant]) -> list[str]:
     return [subject.label for subject in subjects]
 
 
 def test_the_named_points_are_measured_in_their_order(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
-    found = make_subjects([tiny.dense, tiny.half, tiny_adaptive], NO_SWEEP)
+    found = runnable_variants([tiny.dense, tiny.half, tiny_adaptive], NO_SWEEP)
     assert labels(found) == ["dense", "density 0.5", "mass 0.6", "fast", "wide"]
     assert [subject.choice.point for subject in found] == [None, None, "mass0.6", "fast", "wide"]
     assert [subject.artifact for subject in found] == [tiny.dense, tiny.half, *[tiny_adaptive] * 3]
@@ -106,7 +108,7 @@ def test_a_sweep_replaces_the_named_points_and_leaves_fixed_artifacts(
     tiny: TinyExport, tiny_adaptive: Artifact
 ) -> None:
     sweep = Sweep((0.25, 1.0), ("wide", "mass0.6", "default"), (FORCED, KeptDistribution(20.5, 0)))
-    dense, half, *found = make_subjects([tiny.dense, tiny.half, tiny_adaptive], sweep)
+    dense, half, *found = runnable_variants([tiny.dense, tiny.half, tiny_adaptive], sweep)
     assert labels([dense, half]) == ["dense", "density 0.5"]
     assert labels(found) == [
         "wide", "mass 0.6", "default", "mass 0.25", "mass 1", "kept 12 ± 5", "kept 20.5 ± 0"
@@ -123,10 +125,25 @@ def test_a_sweep_replaces_the_named_points_and_leaves_fixed_artifacts(
     assert [subject.kept for subject in found] == [*[None] * 5, FORCED, KeptDistribution(20.5, 0)]
 
 
+def test_a_variant_says_how_it_prunes(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
+    dense, half, *found = runnable_variants([tiny.dense, tiny.half, tiny_adaptive], Sweep((0.25,), (), (FORCED,)))
+    patches = tiny_adaptive.manifest.model.geometry.patch_tokens
+    pruning = tiny_adaptive.manifest.pruning
+    assert pruning is not None
+    how = (pruning.score, pruning.prune_at)
+    kept = math.ceil(patches / 2)
+    assert dense.pruning is None
+    assert half.pruning == Pruning("0.5", OperatingPoint(1.0, kept, kept), None, *how)
+    assert [variant.pruning for variant in found] == [
+        Pruning(None, OperatingPoint(0.25, 1, patches), None, *how),
+        Pruning(None, None, FORCED, *how),
+    ]
+
+
 @pytest.mark.parametrize("sweep", [NO_SWEEP, Sweep((0.5, 0.6), ("fast", "mass0.6"), (FORCED,))])
 def test_ids_are_unique_and_begin_with_the_artifact_s(tiny: TinyExport, tiny_adaptive: Artifact, sweep: Sweep) -> None:
     other = with_manifest(tiny_adaptive, id="another")
-    found = make_subjects([tiny.dense, tiny.half, tiny_adaptive, other], sweep)
+    found = runnable_variants([tiny.dense, tiny.half, tiny_adaptive, other], sweep)
     assert len({subject.id for subject in found}) == len(found)
     assert all(subject.id.startswith(subject.artifact.manifest.id) for subject in found)
     assert [subject.id for subject in found[:2]] == [tiny.dense.manifest.id, tiny.half.manifest.id]
@@ -134,27 +151,27 @@ def test_ids_are_unique_and_begin_with_the_artifact_s(tiny: TinyExport, tiny_ada
 
 def test_the_same_point_twice_is_measured_once(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
     sweep = Sweep((0.5, 0.5), ("fast", "fast"), (FORCED, FORCED))
-    assert labels(make_subjects([tiny.dense, tiny_adaptive], sweep)[1:]) == ["fast", "mass 0.5", "kept 12 ± 5"]
+    assert labels(runnable_variants([tiny.dense, tiny_adaptive], sweep)[1:]) == ["fast", "mass 0.5", "kept 12 ± 5"]
 
 
 def test_a_point_that_the_artifact_has_not(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
     with pytest.raises(InvalidArgument, match=r"test_vit-96px-adaptive has no point 'slow'") as caught:
-        make_subjects([tiny.dense, tiny_adaptive], Sweep(points=("fast", "slow")))
+        runnable_variants([tiny.dense, tiny_adaptive], Sweep(points=("fast", "slow")))
     assert caught.value.hint == "it has mass0.6, fast, wide"
 
 
 @pytest.mark.parametrize("mass", [-0.1, math.nan, math.inf])
 def test_a_mass_that_is_none(tiny: TinyExport, tiny_adaptive: Artifact, mass: float) -> None:
     with pytest.raises(InvalidArgument, match="is no number from 0 on"):
-        make_subjects([tiny.dense, tiny_adaptive], Sweep(masses=(mass,)))
+        runnable_variants([tiny.dense, tiny_adaptive], Sweep(masses=(mass,)))
 
 
 @pytest.mark.parametrize("sweep", [Sweep(masses=(0.5,)), Sweep(points=("fast",)), Sweep(kept=(FORCED,))])
 def test_a_sweep_of_nothing_adaptive_is_refused(tiny: TinyExport, sweep: Sweep) -> None:
     with pytest.raises(InvalidArgument, match="are for adaptive artifacts, and none of these is") as caught:
-        make_subjects([tiny.dense, tiny.half], sweep)
+        runnable_variants([tiny.dense, tiny.half], sweep)
     assert "--mass" in caught.value.hint
-    assert labels(make_subjects([tiny.dense, tiny.half], NO_SWEEP)) == ["dense", "density 0.5"]
+    assert labels(runnable_variants([tiny.dense, tiny.half], NO_SWEEP)) == ["dense", "density 0.5"]
 
 
 def with_manifest(artifact: Artifact, **fields: object) -> Artifact:
@@ -180,7 +197,7 @@ def test_labels_tell_what_is_not_the_default(
     tiny: TinyExport, tiny_adaptive: Artifact, changes: dict[str, object], further: str
 ) -> None:
     artifacts = [tiny.dense, with_manifest(tiny.half, **changes), with_manifest(tiny_adaptive, **changes)]
-    found = make_subjects(artifacts, Sweep((0.5,), ("fast",), (FORCED,)))
+    found = runnable_variants(artifacts, Sweep((0.5,), ("fast",), (FORCED,)))
     names = ("density 0.5", "fast", "mass 0.5", "kept 12 ± 5")
     assert labels(found) == ["dense", *(f"{name}{further}" for name in names)]
 
@@ -188,15 +205,15 @@ def test_labels_tell_what_is_not_the_default(
 def test_only_points_whose_counts_follow_from_the_images_count_tokens(
     tiny: TinyExport, tiny_adaptive: Artifact
 ) -> None:
-    named = make_subjects([tiny.dense, tiny.half, tiny_adaptive], NO_SWEEP)
+    named = runnable_variants([tiny.dense, tiny.half, tiny_adaptive], NO_SWEEP)
     assert [subject.counts_tokens for subject in named] == [False, False, True, True, True]
-    swept = make_subjects([tiny.dense, tiny_adaptive], Sweep((0.999, 1.0, 1.5), ("wide",), (FORCED,)))
+    swept = runnable_variants([tiny.dense, tiny_adaptive], Sweep((0.999, 1.0, 1.5), ("wide",), (FORCED,)))
     assert [subject.counts_tokens for subject in swept] == [False, True, True, False, False, False]
 
 
 def test_choices_of_a_point_are_the_point(tiny_adaptive: Artifact) -> None:
     choice = PointChoice(mass=0.4)
-    choices = Subject("s", "s", tiny_adaptive, choice).choices(7)
+    choices = RunnableVariant("s", "s", tiny_adaptive, choice).choices(7)
     assert choices.of(slice(0, 3)) == choices.of(slice(3, 7)) == choice
 
 
@@ -208,7 +225,7 @@ def drafted() -> Artifact:
 
 @given(images=st.integers(1, 40), batch=st.integers(1, 9))
 def test_parts_of_forced_counts_make_the_whole(drafted: Artifact, images: int, batch: int) -> None:
-    choices = Subject("s", "s", drafted, kept=KeptDistribution(8, 4)).choices(images)
+    choices = RunnableVariant("s", "s", drafted, kept=KeptDistribution(8, 4)).choices(images)
     parts = [choices.of(slice(start, start + batch)) for start in range(0, images, batch)]
     for limit in ("min_keep", "max_keep"):
         whole = np.concatenate([getattr(part, limit) for part in parts])
@@ -216,7 +233,7 @@ def test_parts_of_forced_counts_make_the_whole(drafted: Artifact, images: int, b
 
 
 def test_forced_counts_come_out_of_a_runner(tiny_adaptive: Artifact) -> None:
-    subject = Subject("s", "s", tiny_adaptive, kept=FORCED)
+    subject = RunnableVariant("s", "s", tiny_adaptive, kept=FORCED)
     images, choices = random_batch((10, 3, 96, 96)), subject.choices(10)
     runner = load(tiny_adaptive)
     kept = [runner.run_at(images[part], choices.of(part)).kept for part in (slice(0, 4), slice(4, 10))]
@@ -229,7 +246,7 @@ def test_a_mass_keeps_the_default_point_s_limits_and_its_label_says_so(tiny_adap
     assert pruning is not None
     limited = dataclasses.replace(pruning.points[0], point=OperatingPoint(0.6, 8, 12))
     artifact = with_manifest(tiny_adaptive, points=(limited,))
-    found = make_subjects([artifact], Sweep((0.6, 0.6000001), ("mass0.6",)))
+    found = runnable_variants([artifact], Sweep((0.6, 0.6000001), ("mass0.6",)))
     assert [subject.label for subject in found] == ["mass 0.6, 8 to 12", "mass 0.6000001, 8 to 12"]
 
 
@@ -241,15 +258,15 @@ def test_a_point_that_fixes_the_count_needs_no_images(
     assert pruning is not None
     fixed = dataclasses.replace(pruning.points[0], point=OperatingPoint(*point))
     artifact = with_manifest(tiny_adaptive, points=(fixed,))
-    (subject,) = make_subjects([artifact], NO_SWEEP)
+    (subject,) = runnable_variants([artifact], NO_SWEEP)
     assert subject.counts_tokens is counts
 
 
 def test_a_mean_beyond_the_model_s_tokens_is_refused(tiny_adaptive: Artifact) -> None:
     with pytest.raises(InvalidArgument, match="105:25 is for more than the 36 patch tokens"):
-        make_subjects([tiny_adaptive], Sweep(kept=(KeptDistribution(105, 25),)))
+        runnable_variants([tiny_adaptive], Sweep(kept=(KeptDistribution(105, 25),)))
 
 
 def test_a_huge_mass_is_a_mass(tiny_adaptive: Artifact) -> None:
-    (subject,) = make_subjects([tiny_adaptive], Sweep((1e6,)))
+    (subject,) = runnable_variants([tiny_adaptive], Sweep((1e6,)))
     assert subject.label == "mass 1000000" and not subject.counts_tokens

@@ -17,7 +17,7 @@ from sait_deploy.artifacts.points import PointRequest, mass_point, named_point
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import SCHEMA_VERSION, Refusal, Report, RuntimeInfo, Timing, Variant
 from sait_deploy.bench.stats import make_row
-from sait_deploy.bench.variants import Sweep, make_subjects
+from sait_deploy.bench.variants import Sweep, runnable_variants
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.controls import resized
 from sait_deploy.evaluation.rivals import (
@@ -94,7 +94,7 @@ def report_of(
 ) -> Report:
     """A benchmark of these labels: tokens kept, and milliseconds."""
     variants = tuple(
-        Variant(f"{label}@{runtime}", label, runtime, label == "dense", weights, "0" * 64, False, None)
+        Variant(f"{label}@{runtime}", label, runtime, label == "dense", weights, "0" * 64, False, None, None, None)
         for label in times
     )
     dense = None if "dense" not in times else [times["dense"][1] / 1e3] * 6
@@ -287,14 +287,14 @@ def test_labels_are_those_that_a_benchmark_gives(
     assert manifest.pruning is not None
     named = {info.name: info.point for info in manifest.pruning.points}
 
-    for subject in make_subjects([adaptive], Sweep()):
+    for subject in runnable_variants([adaptive], Sweep()):
         assert subject.point is not None
         name = next(name for name, point in named.items() if point == subject.point)
         request = PointRequest(name, subject.point.mass, subject.point.min_keep, subject.point.max_keep)
         assert subject.label in measured.labels(request, subject.point)
-    for subject in make_subjects([adaptive], Sweep(masses=(0.7, 0.95))):
+    for subject in runnable_variants([adaptive], Sweep(masses=(0.7, 0.95))):
         assert subject.point is not None
         point = dataclasses.replace(named_point(manifest, None), mass=subject.point.mass)
         assert subject.label == measured.labels(mass_point(point.mass), point)[1]
-    (density,) = make_subjects([half], Sweep())
+    (density,) = runnable_variants([half], Sweep())
     assert density.label == f"density {Decimal('0.5')}{measured.suffix}"

@@ -1,0 +1,42 @@
+"""Benchmark reports of earlier schema versions, brought to today's form; what they do not say is left open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sait_deploy.reports.table import Severity
+
+_OLD: Final = (3, 4)
+_WARNING: Final = "WARNING: "
+"""How a note of these versions begins that is a warning."""
+
+
+def upgraded(text: str) -> str:
+    """Returns the text of a report of schema 3 or 4 in the form of 5, and any other text as it is.
+
+    Schema 4 has notes without severity and variants without pruning and precision; 3 has no hash of weights either.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int or data["schema_version"] not in _OLD:
+        return text
+    for variant in _objects(data.get("variants")):
+        if data["schema_version"] < 4:
+            variant.setdefault("weights_sha256", "")
+        variant |= {"pruning": None, "precision": None}
+    if isinstance(data.get("notes"), list):
+        data["notes"] = [_note(note) if isinstance(note, str) else note for note in data["notes"]]
+    return json.dumps(data | {"schema_version": 5})
+
+
+def _objects(values: object) -> Iterable[dict[str, Any]]:
+    return (value for value in values if isinstance(value, dict)) if isinstance(values, list) else ()
+
+
+def _note(text: str) -> dict[str, str]:
+    severity = Severity.WARNING if text.startswith(_WARNING) else Severity.INFO
+    return {"text": text.removeprefix(_WARNING), "severity": severity.value}

@@ -1,0 +1,27 @@
+"""Reports that earlier versions wrote still load; what they do not say is left open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sait_deploy.bench.jsonform import from_json, to_json
+from sait_deploy.bench.results import SCHEMA_VERSION
+from sait_deploy.reports.table import Severity
+
+OLD = Path(__file__).parent / "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "warnings"), [("schema3", "", 4), ("schema4", "55009233", 0)], ids=["schema 3", "schema 4"]
+)
+def test_an_old_report_loads_with_what_it_says(name: str, weights: str, warnings: int) -> None:
+    report = from_json((OLD / f"{name}.json").read_text(encoding="utf-8"))
+    assert report.schema_version == SCHEMA_VERSION
+    assert report.model == "sait_demo_digits"
+    assert {variant.weights_sha256[:8] for variant in report.variants} == {weights}
+    assert {(variant.pruning, variant.precision) for variant in report.variants} == {(None, None)}
+    assert sum(note.severity is Severity.WARNING for note in report.notes) == warnings
+    assert not any(note.text.startswith("WARNING") for note in report.notes)
+    assert from_json(to_json(report)) == report
