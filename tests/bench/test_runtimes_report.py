@@ -201,7 +201,7 @@ def add_row(data: Any) -> None:
     [
         (set_at("variants", 0, "runtime", to="ghost"), r"variants\[0\].runtime 'ghost' is not among the runtimes"),
         (set_at("runtimes", 1, "name", to=RUNTIME), "runtimes .* are repeated"),
-        (set_at("runtimes", 1, "environment", "GPU", to=1), r"runtimes\[1\].environment\['GPU'\] is 1"),
+        (set_at("runtimes", 1, "environment", "GPU", to=1), r"runtimes\[1\].environment.GPU is 1"),
         (set_at("refusals", 0, "variant", to="ghost"), r"refusals\[0\].variant 'ghost' is not among the variants"),
         (set_at("refusals", 0, "batches", to=[1, 8]), "'d0.6@engine' has 0 rows and refusals at batch 32"),
         (set_at("refusals", 0, "batches", to=[1, 8, 8, 32]), "'d0.6@engine' has 2 rows and refusals at batch 8"),
