@@ -19,11 +19,11 @@ from PIL import Image
 
 from benchmarks.common import THREADS, environment, write
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, mass_point
+from sait_deploy.artifacts.points import mass_point
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.evaluation.answers import collect
-from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.subjects import Identity, RunnerSubject
+from sait_deploy.evaluation.answerers import Answerer
+from sait_deploy.evaluation.answers import Collector
+from sait_deploy.evaluation.sources import DENSE
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.images.dataset import PHOTOGRAPHS, Dataset
@@ -65,14 +65,12 @@ def main(rounds: int) -> None:
         dataset = _files(place)
         for artifact in artifacts:
             runner = load(artifact, "onnxruntime", RunOptions(threads=THREADS))
-            identity = Identity("one", "one", Kind.DENSE, None)
-            subject = RunnerSubject(identity, runner, DEFAULT_CHOICE)
             ready = [runner.preprocess(dataset.images[i : i + BATCH]) for i in range(0, FILES, BATCH)]
             evaluating: list[float] = []
             running: list[float] = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                collect([subject], dataset, BATCH, lambda _: None)
+                Collector(dataset, BATCH, lambda _: None).collect([Answerer(DENSE, runner)])
                 evaluating.append(time.perf_counter() - began)
                 began = time.perf_counter()
                 for images in ready:

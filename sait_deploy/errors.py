@@ -50,6 +50,19 @@ class ModelError(SaitError):
     exit_code = 4
 
 
+class NotFinite(ModelError):
+    """The model's answer to an image is NaN or infinite.
+
+    Args:
+        message: what is not finite, in one line.
+        image: the image's number, from 0, in the batch or the list that the message names.
+    """
+
+    def __init__(self, message: str, image: int) -> None:
+        super().__init__(message, "check the weights and the image for NaN and infinity")
+        self.image = image
+
+
 class ArtifactError(SaitError):
     """An artifact is missing, incomplete, damaged, or not what its manifest says."""
 

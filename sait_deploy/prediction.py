@@ -80,7 +80,7 @@ def predict(
             selection = runner.select_at(images, choice)
             keep, importance = selection.keep[:, manifest.model.geometry.prefix_tokens :], selection.importance
             output = Output(selection.logits, keep.sum(axis=1, dtype=np.int32))
-        found = predictions(runner.artifact, output, top)
+        found = predictions(manifest, output, top)
         for index, (path, prediction) in enumerate(zip(chunk, found, strict=True)):
             if visualize is not None:
                 kept = None if keep is None else keep[index]

@@ -233,6 +233,16 @@ class Manifest:
         return tuple(output.name for output in self.outputs)
 
     @property
+    def prune_at(self) -> int | None:
+        """The block pruned in; None of a dense artifact."""
+        return None if self.pruning is None else self.pruning.prune_at
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """The named points, the default first; none of a dense artifact."""
+        return {} if self.pruning is None else {info.name: info.point for info in self.pruning.points}
+
+    @property
     def default_point(self) -> PointInfo | None:
         """The operating point where none is named; None of a dense artifact."""
         return None if self.pruning is None else self.pruning.points[0]

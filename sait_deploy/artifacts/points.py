@@ -6,17 +6,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.errors import InvalidArgument
 from sait_deploy.artifacts.codec import shown
+from sait_deploy.artifacts.manifest import Form, ModelInfo
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.tokens import OperatingPoint
-
-if TYPE_CHECKING:
-    from sait_deploy.artifacts.manifest import Manifest
 
 DEFAULT_POINT: Final = "default"
 """The name under which an artifact's first point is always known."""
@@ -162,41 +161,68 @@ DEFAULT_CHOICE: Final = PointChoice()
 """Nothing asked for: the artifact's default point."""
 
 
-def named_point(manifest: Manifest, name: str | None) -> OperatingPoint:
+class Described(Protocol):
+    """What running a model needs to know of it: a manifest says it of an artifact."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors."""
+
+    @property
+    def form(self) -> Form:
+        """How many tokens it keeps: all, a fixed number, or as many as it is asked for."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """Sizes and classes."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its images are made."""
+
+    @property
+    def prune_at(self) -> int | None:
+        """Block pruned in; None where nothing is pruned."""
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """Its points by name, the default first; none where nothing is pruned."""
+
+
+def named_point(described: Described, name: str | None) -> OperatingPoint:
     """Returns a named point of an adaptive artifact, its first where no name is given.
 
     Raises:
         InvalidArgument: it has no point of that name.
     """
-    assert manifest.pruning is not None
-    points = {info.name: info.point for info in manifest.pruning.points}
+    points = described.operating_points
     first = next(iter(points.values()))
     if name is None or (name == DEFAULT_POINT and name not in points):
         return first
     if not isinstance(name, str) or name not in points:
-        raise InvalidArgument(f"{manifest.name} has no point {name!r}", f"it has {', '.join(points)}")
+        raise InvalidArgument(f"{described.name} has no point {name!r}", f"it has {', '.join(points)}")
     return points[name]
 
 
-def resolve(manifest: Manifest, batch: int, choice: PointChoice) -> BatchPoint | None:
+def resolve(described: Described, batch: int, choice: PointChoice) -> BatchPoint | None:
     """Returns the operating point of every image; None for a form whose point is fixed.
 
     Raises:
         InvalidArgument: no such point; a value that is no number or of another batch; limits outside 1 to N or
             reversed; or anything asked of an artifact whose point is fixed.
     """
-    if manifest.pruning is None or manifest.pruning.density is not None:
+    if described.form is not Form.ADAPTIVE:
         if choice.is_default:
             return None
         raise InvalidArgument(
-            f"{manifest.name} is a {manifest.form} artifact: its operating point is fixed",
+            f"{described.name} is a {described.form} artifact: its operating point is fixed",
             "leave the point out, or export an adaptive one with --mass",
         )
-    named = named_point(manifest, choice.point)
+    named = named_point(described, choice.point)
     mass = _numbers("mass", named.mass if choice.mass is None else choice.mass, batch)
     least = _numbers("min_keep", named.min_keep if choice.min_keep is None else choice.min_keep, batch)
     most = _numbers("max_keep", named.max_keep if choice.max_keep is None else choice.max_keep, batch)
-    patches = manifest.model.geometry.patch_tokens
+    patches = described.model.geometry.patch_tokens
     _require(np.isfinite(mass) & (mass >= 0), "mass", mass, "is no number from 0 on", _MASS_HINT)
     for name, limit in (("min_keep", least), ("max_keep", most)):
         hint = f"give whole numbers from 1 to {patches}"

@@ -1,4 +1,4 @@
-"""All subjects' answers to all images: decoded ahead in parallel threads, each image once for all subjects."""
+"""The answers of several answerers to all images: each image is decoded once for all of them, ahead and in threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.errors import ImageError, InvalidArgument, ModelError
-from sait_deploy.evaluation.subjects import Subject
+from sait_deploy.errors import ImageError, InvalidArgument, ModelError, NotFinite
+from sait_deploy.evaluation.answerers import Answerer
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import ImageLike, Preprocessing, open_image, preprocess
 from sait_deploy.system.processors import processors
@@ -26,8 +26,8 @@ TOP: Final = 5
 _AHEAD: Final = 1
 """Batches that wait decoded, beside one for each decoding thread."""
 
-_TOLD: Final = 10
-"""How often progress is told of in one pass."""
+_PROGRESS_LINES: Final = 10
+"""In one pass over the images."""
 
 Progress = Callable[[str], None]
 
@@ -37,13 +37,13 @@ Prepared = dict[Preprocessing, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """A subject's answers to all images, in their order.
+    """One answerer's answers to all images, in their order.
 
     Attributes:
         top: int64 [n, k], likeliest classes first, k = min(5, classes); [n, 0] of a headless model.
         kept: int32 [n], patch tokens kept.
         macs: int64 [n], multiply-accumulates.
-        cosine: float32 [n], of the logits (features) with those of the first subject on the same image.
+        cosine: float32 [n], of the logits (features) with those of the first answerer to the same image.
         seconds: spent answering, decoding left out.
     """
 
@@ -64,35 +64,16 @@ class Answers:
         return found
 
 
-def collect(subjects: Sequence[Subject], dataset: Dataset, batch: int, progress: Progress) -> dict[str, Answers]:
-    """Asks every subject about all images, in one pass over them.
-
-    Args:
-        subjects: the first is the one that cosines are to.
-        dataset: the images.
-        batch: images asked about at once.
-        progress: told how far it is, one line at a time.
-
-    Returns:
-        Subject id to its answers.
-
-    Raises:
-        InvalidArgument: no images, or a batch below 1.
-        ImageError: an image cannot be read; the message names it.
-        ModelError: an answer is no number.
-    """
-    return Collector(dataset, batch, progress).collect(subjects)
-
-
 class Collector:
-    """Asks subjects about a dataset in as many passes as it takes; cosines are to the very first subject throughout.
+    """Collects answers to a dataset, in one pass over it at each call of :meth:`collect`.
 
-    That subject's outputs are held in memory: 4 bytes for each class of each image.
+    Cosines are to the first answerer of the first call, whose outputs are held in memory: 4 bytes for each class of
+    each image.
 
     Args:
         dataset: the images.
         batch: images asked about at once.
-        progress: told how far it is, one line at a time.
+        progress: called with a line that says how far a pass is.
 
     Raises:
         InvalidArgument: no images, or a batch below 1.
@@ -106,74 +87,74 @@ class Collector:
         self._progress = progress
         self._reference: list[NDArray[np.float32]] = []
 
-    def collect(self, subjects: Sequence[Subject]) -> dict[str, Answers]:
-        """Returns subject id to its answers, after one pass over the images.
+    def collect(self, answerers: Sequence[Answerer]) -> dict[str, Answers]:
+        """Returns the answers by the answerer's id, after one pass over the images.
 
         Raises:
             ImageError: an image cannot be read; the message names it.
             ModelError: an answer is no number.
         """
-        if not subjects:
+        if not answerers:
             return {}
-        books = [_Book(subject) for subject in subjects]
-        leads, total, told = not self._reference, len(self._images), 0
-        preprocessings = tuple(dict.fromkeys(subject.preprocessing for subject in subjects))
+        records = [_Record(answerer) for answerer in answerers]
+        is_first, total, lines = not self._reference, len(self._images), 0
+        preprocessings = tuple(dict.fromkeys(record.preprocessing for record in records))
         with contextlib.closing(_prepared_batches(self._images, preprocessings, self._batch)) as batches:
             for number, prepared in enumerate(batches):
                 first = number * self._batch
-                for book in books:
-                    logits = book.ask(prepared[book.subject.preprocessing], first)
-                    self._check_finite(book.subject, logits, first)
-                    if leads and book is books[0]:
+                for record in records:
+                    logits = self._logits(record, prepared[record.preprocessing], first)
+                    if is_first and record is records[0]:
                         self._reference.append(logits)
-                    book.enter(logits, self._reference[number])
+                    record.add(logits, self._reference[number])
                 done = min(first + self._batch, total)
-                if done * _TOLD // total > told:
-                    told = done * _TOLD // total
-                    self._progress(f"{done} of {total} images, {_ways(len(subjects))}")
-        return {book.subject.id: book.closed() for book in books}
+                if done * _PROGRESS_LINES // total > lines:
+                    lines = done * _PROGRESS_LINES // total
+                    self._progress(f"{done} of {total} images, {_ways(len(answerers))}")
+        return {record.answerer.identity.id: record.answers() for record in records}
 
-    def _check_finite(self, subject: Subject, logits: NDArray[np.float32], first: int) -> None:
-        wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        if len(wrong):
-            name = _name(self._images, first + int(wrong[0]))
-            raise ModelError(
-                f"{subject.label}: the answer to {name} is not finite",
-                "check the weights and the image for NaN and infinity",
-            )
+    def _logits(self, record: _Record, images: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        try:
+            return record.answer(images, first)
+        except NotFinite as error:
+            label, name = record.answerer.identity.label, _name(self._images, error.image)
+            raise ModelError(f"{label}: the answer to {name} is not finite", error.hint) from error
 
 
-class _Book:
-    """One subject's answers while they come in."""
+class _Record:
+    """One answerer's answers while they come in."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    def __init__(self, answerer: Answerer) -> None:
+        description = answerer.runner.description
+        self.answerer = answerer
+        self.preprocessing = description.preprocessing
+        self._classes = description.model.classes
         self._top: list[NDArray[np.int64]] = []
         self._kept: list[NDArray[np.int32]] = []
         self._cosine: list[NDArray[np.float32]] = []
         self._seconds = 0.0
 
-    def ask(self, images: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-        """Returns the logits of a batch that begins with this image."""
+    def answer(self, images: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        """Returns the logits of a batch whose first image has this number; kept tokens and time are recorded."""
         if not self._kept:
-            self.subject.answer(images[:1], first)  # the first run of anything pays for what later ones find ready
+            self.answerer.answer(images[:1], first)  # the first run of anything pays for what later ones find ready
         started = time.perf_counter()
-        logits, kept = self.subject.answer(images, first)
+        output = self.answerer.answer(images, first)
         self._seconds += time.perf_counter() - started
-        self._kept.append(kept)
-        return logits
+        self._kept.append(output.kept)
+        return output.logits
 
-    def enter(self, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
-        """Takes down what is kept of a batch's logits."""
-        order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, self.subject.classes)]
+    def add(self, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
+        """Records likeliest classes and cosines of a batch."""
+        order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, self._classes)]
         self._top.append(order.astype(np.int64))
         self._cosine.append(_cosines(logits, reference))
 
-    def closed(self) -> Answers:
-        """Returns all of it."""
+    def answers(self) -> Answers:
+        """Returns what was recorded."""
         kept = np.concatenate(self._kept)
         top, cosine = np.concatenate(self._top), np.concatenate(self._cosine)
-        return Answers(top, kept, self.subject.macs(kept), cosine, self._seconds)
+        return Answers(top, kept, self.answerer.macs(kept), cosine, self._seconds)
 
 
 def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

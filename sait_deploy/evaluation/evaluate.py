@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.evaluation.answers import Progress
-from sait_deploy.evaluation.course import Course
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation
-from sait_deploy.evaluation.sources import ArtifactSource, TorchSource
+from sait_deploy.evaluation.run import EvaluationRun
+from sait_deploy.evaluation.sources import ArtifactSource, ModelSource
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.tokens import Score
@@ -51,8 +51,8 @@ def evaluate_model(
     from sait_deploy.models.weights import chosen_pruning
 
     pruning = chosen_pruning(loaded.training, loaded.info.geometry.depth, score, prune_at)
-    source = TorchSource(loaded, *pruning, options.running(None))
-    return Course(source, dataset, options, progress, groupings).report()
+    source = ModelSource(loaded, *pruning, options.running(None))
+    return EvaluationRun(source, dataset, options, progress, groupings).report()
 
 
 def evaluate_artifact(
@@ -85,4 +85,4 @@ def evaluate_artifact(
         RuntimeUnavailable, MissingDependency: the runtime does not work here.
     """
     source = ArtifactSource(artifact, runtime, options.running(weights))
-    return Course(source, dataset, options, progress, groupings).report()
+    return EvaluationRun(source, dataset, options, progress, groupings).report()

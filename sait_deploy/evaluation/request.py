@@ -1,4 +1,4 @@
-"""What an evaluation is going to ask, checked against what can be asked before any image is read."""
+"""What an evaluation asks about which images, checked before any image is read."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.evaluation.answerers import Identity
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rivals import Measured, read_bench_times, smaller_sizes
 from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.sources import Source
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.evaluation.subjects import Identity
 from sait_deploy.evaluation.trained import beyond_training
 from sait_deploy.images.dataset import Dataset, evenly_spaced
 from sait_deploy.tokens import kept_at_density
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Request:
     """What to ask about which images.
 
     Attributes:
         dataset: the images.
         groupings: of these images.
-        densities: to ask, those of controls among them.
-        points: to ask.
-        equal_times: id of a mass to the patch tokens of the density that takes as long.
+        densities: densities to ask for, those of controls among them.
+        points: masses and named points to ask for.
+        equal_times: of each mass by id, the patch tokens of the density that takes as long.
         notes: what a reader must know.
     """
 
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def fixed(self) -> list[tuple[int, Identity]]:
-        """What keeps as many patch tokens of every image, with how many."""
+        """Densities and points at which every image keeps the same number of patch tokens, behind that number."""
         every = [(identity.point, identity) for identity in (*self.densities, *self.points)]
         return [(point.max_keep, one) for point, one in every if point is not None and one.kind is Kind.DENSITY]
 
@@ -51,8 +51,8 @@ class Plan:
         return [identity for identity in self.points if identity.kind is Kind.MASS]
 
 
-def plan_of(source: Source, dataset: Dataset, options: EvaluateOptions, groupings: Sequence[Grouping]) -> Plan:
-    """Plans an evaluation.
+def make_request(source: Source, dataset: Dataset, options: EvaluateOptions, groupings: Sequence[Grouping]) -> Request:
+    """Works out what to ask a source, and about which images.
 
     Raises:
         InvalidArgument: the source cannot be asked that, a label is none of the model's, a grouping is of other
@@ -73,7 +73,7 @@ def plan_of(source: Source, dataset: Dataset, options: EvaluateOptions, grouping
     equal_times = _equal_times(source, options, masses, notes)
     densities = _densities(source, options)
     notes += beyond_training(source.training, (*densities, *points), patches)
-    return Plan(dataset, tuple(groupings), densities, points, equal_times, tuple(notes))
+    return Request(dataset, tuple(groupings), densities, points, equal_times, tuple(notes))
 
 
 def _check_images(source: Source, dataset: Dataset, groupings: Sequence[Grouping]) -> None:

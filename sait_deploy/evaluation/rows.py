@@ -12,25 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import PointRequest, mass_point
+from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import TOP, Answers
 from sait_deploy.evaluation.results import Basis, Comparison, Kind, Row, Stratum
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.evaluation.strata import Grouping, strata_of
-from sait_deploy.evaluation.subjects import Identity, Subject
 from sait_deploy.tokens import OperatingPoint, density_point
 
 _GIVEN: Final = re.compile(r"dense|(density|kept|random|least-important)[0-9.]+")
-"""Names that rows have here: a point of such a name is told from them."""
+"""Ids that rows get here; a point of such a name gets another id."""
 
 _STRATIFIED: Final = (Kind.DENSITY, Kind.MASS, Kind.LOWER_RESOLUTION)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A subject and what it answered."""
+class Answered:
+    """An answerer and what it answered."""
 
-    subject: Subject
+    answerer: Answerer
     answers: Answers
+
+    @property
+    def identity(self) -> Identity:
+        """What the answerer is in the report."""
+        return self.answerer.identity
 
 
 def of_density(density: Decimal, patch_tokens: int, kind: Kind = Kind.DENSITY) -> Identity:
@@ -89,19 +94,19 @@ class Truth:
         """Returns for each image whether the answer is right, or that of dense, bool [n]."""
         return answers.right(self.dense.top[:, 0] if self.labels is None else self.labels)
 
-    def row(self, asked: Asked) -> Row:
+    def row(self, one: Answered) -> Row:
         """Returns a row of the report."""
-        subject, answers, dense = asked.subject, asked.answers, self.dense
+        identity, model, answers, dense = one.identity, one.answerer.runner.description.model, one.answers, self.dense
         macs = float(answers.macs.mean())
         known = None if self.headless or self.labels is None else (self.right(answers), self.right(dense))
-        compared = known if known is not None and subject.kind is not Kind.DENSE else None
-        five = self.labels if known is not None and subject.classes > TOP else None
+        compared = known if known is not None and identity.kind is not Kind.DENSE else None
+        five = self.labels if known is not None and model.classes > TOP else None
         return Row(
-            id=subject.id,
-            label=subject.label,
-            kind=subject.kind,
-            point=subject.point,
-            image_size=subject.preprocessing.image_size,
+            id=identity.id,
+            label=identity.label,
+            kind=identity.kind,
+            point=identity.point,
+            image_size=model.image_size,
             top1_percent=None if known is None else _percent(known[0]),
             top5_percent=None if five is None else _percent(answers.right_among_top(five)),
             top1_change=None if compared is None else paired_difference(*compared),
@@ -118,32 +123,32 @@ class Truth:
             images_per_second=len(answers.kept) / answers.seconds,
         )
 
-    def comparison(self, first: Asked, second: Asked, basis: Basis) -> Comparison:
+    def comparison(self, first: Answered, second: Answered, basis: Basis) -> Comparison:
         """Returns how two rows of equal cost differ."""
         difference = paired_difference(self.right(first.answers), self.right(second.answers))
-        return Comparison(first.subject.id, second.subject.id, basis, difference)
+        return Comparison(first.identity.id, second.identity.id, basis, difference)
 
-    def strata(self, asked: Sequence[Asked], groupings: Sequence[Grouping]) -> list[Stratum]:
+    def strata(self, rows: Sequence[Answered], groupings: Sequence[Grouping]) -> list[Stratum]:
         """Returns densities, masses and lower resolutions on each group of images; none of a headless model."""
         if self.headless:
             return []
         dense, found = self.right(self.dense), []
         for grouping in groupings:
-            for one in asked:
-                if one.subject.kind in _STRATIFIED:
-                    found += strata_of(one.subject.id, grouping, dense, self.right(one.answers), one.answers.kept)
+            for one in rows:
+                if one.identity.kind in _STRATIFIED:
+                    found += strata_of(one.identity.id, grouping, dense, self.right(one.answers), one.answers.kept)
         return found
 
 
-def ordered(asked: Sequence[Asked]) -> list[Asked]:
+def ordered(rows: Sequence[Answered]) -> list[Answered]:
     """Returns rows by kind, as they are listed in ``Kind``, and densities and lower resolutions from dear to cheap."""
     kinds = list(Kind)
 
-    def place(one: Asked) -> tuple[int, float]:
-        cheap = one.subject.kind in (Kind.DENSITY, Kind.LOWER_RESOLUTION)
-        return kinds.index(one.subject.kind), -float(one.answers.macs.mean()) if cheap else 0.0
+    def place(one: Answered) -> tuple[int, float]:
+        by_cost = one.identity.kind in (Kind.DENSITY, Kind.LOWER_RESOLUTION)
+        return kinds.index(one.identity.kind), -float(one.answers.macs.mean()) if by_cost else 0.0
 
-    return sorted(asked, key=place)
+    return sorted(rows, key=place)
 
 
 def _percent(true: NDArray[np.bool_]) -> float:

@@ -1,94 +1,40 @@
-"""Where an evaluation's answers come from: a model in torch, or an artifact on a runtime."""
+"""Where an evaluation's answers come from: a model in memory, in torch, or an artifact on a runtime."""
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import Form, Manifest, ModelInfo, Precision, WeightsInfo
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, PointRequest
-from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable, SaitError
+from sait_deploy.artifacts.manifest import Form, ModelInfo, WeightsInfo
+from sait_deploy.artifacts.points import PointChoice, PointRequest
+from sait_deploy.errors import ArtifactError, MissingDependency, SaitError
+from sait_deploy.evaluation.answerers import Answerer, Control, Identity
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.subjects import Identity, RunnerSubject, Subject
-from sait_deploy.images.preprocess import Preprocessing
-from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.registry import TORCH
-from sait_deploy.tokens import Score, default_prune_at
+from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
-    from sait_deploy.evaluation.controls import TorchFamily
+    from sait_deploy.models.prunable_vit import Pruning
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.models.weights import SparseTraining
+    from sait_deploy.runtime.torch import TorchRunner
 
-DENSE = Identity("dense", "dense", Kind.DENSE, None)
+DENSE: Final = Identity("dense", "dense", Kind.DENSE, None)
 """What all others are compared with."""
 
 
-class Source(ABC):
-    """What answers.
+class TorchModel:
+    """A model in memory, run in torch: dense, at any point, with controls, and on smaller images.
 
-    Args:
-        model: the model.
-        weights: its weights.
-        density: of a density artifact, the only one it answers; None where any point can be asked, or none.
-    """
-
-    def __init__(self, model: ModelInfo, weights: WeightsInfo, density: Decimal | None) -> None:
-        self.model = model
-        self.weights = weights
-        self.density = density
-        self.training: SparseTraining | None = None
-        """How the weights were trained sparse; None where they were not, or nobody knows."""
-        self.notes: list[str] = []
-
-    @property
-    @abstractmethod
-    def runtime(self) -> str:
-        """Name of what runs it."""
-
-    @property
-    @abstractmethod
-    def pruning(self) -> tuple[Score, int] | None:
-        """How importance is read off the attention, and the block pruned in; None of a dense artifact."""
-
-    @property
-    @abstractmethod
-    def named_points(self) -> tuple[PointRequest, ...]:
-        """The points that it has itself, where any can be asked."""
-
-    @abstractmethod
-    def dense(self) -> Subject:
-        """Returns the dense model."""
-
-    @abstractmethod
-    def at(self, identity: Identity) -> Subject:
-        """Returns the model at the identity's point."""
-
-    @abstractmethod
-    def family(self) -> TorchFamily:
-        """Returns the model in torch, for what no artifact can be asked.
-
-        Raises:
-            SaitError: torch or the weights cannot be had.
-        """
-
-    @abstractmethod
-    def environment(self) -> dict[str, str]:
-        """Returns versions and device behind the answers, name to value."""
-
-
-class TorchSource(Source):
-    """A model in torch.
+    All of its runners share the model's weights, and those of the same number of tokens are one.
 
     Args:
         loaded: the model.
-        score: how importance is read off the attention.
-        prune_at: block pruned in.
+        pruning: how importance is read off the attention, and the block pruned in.
         options: threads and device.
 
     Raises:
@@ -97,52 +43,134 @@ class TorchSource(Source):
         RuntimeUnavailable: torch cannot use the device.
     """
 
-    def __init__(self, loaded: LoadedModel, score: Score, prune_at: int, options: RunOptions) -> None:
-        super().__init__(loaded.info, loaded.weights, None)
-        self.training = loaded.training
-        self._pruning = score, prune_at
-        self._family = _family(loaded.vit, self._pruning, loaded.preprocessing, options)
+    def __init__(self, loaded: LoadedModel, pruning: tuple[Score, int], options: RunOptions) -> None:
+        from sait_deploy.models.prunable_vit import AdaptivePruning
+
+        self._loaded, self._pruning, self._options = loaded, pruning, options
+        self._adaptive = self._runner(loaded, AdaptivePruning(*pruning))
+        self._fixed: dict[int, TorchRunner] = {}
 
     @property
-    def runtime(self) -> str:
-        """Name of what runs it."""
-        return TORCH
-
-    @property
-    def pruning(self) -> tuple[Score, int]:
-        """How importance is read off the attention, and the block pruned in."""
-        return self._pruning
-
-    @property
-    def named_points(self) -> tuple[PointRequest, ...]:
-        """None: a model names no points."""
-        return ()
-
-    def dense(self) -> Subject:
-        """Returns the dense model."""
-        from sait_deploy.evaluation.controls import DenseTorch
-
-        return DenseTorch(DENSE, self._family)
-
-    def at(self, identity: Identity) -> Subject:
-        """Returns the model at the identity's point."""
-        from sait_deploy.evaluation.controls import TorchSubject
-
-        return TorchSubject(identity, self._family)
-
-    def family(self) -> TorchFamily:
-        """Returns the model itself."""
-        return self._family
-
     def environment(self) -> dict[str, str]:
-        """Returns torch's version, threads and device."""
+        """torch's version, threads and device."""
         import torch
 
-        return {
-            "torch": torch.__version__,
-            "torch threads": str(torch.get_num_threads()),
-            "device": str(self._family.device),
-        }
+        said = self._adaptive.environment
+        return {"torch": said["torch"], "torch threads": str(torch.get_num_threads()), "device": said["device"]}
+
+    def dense(self) -> Answerer:
+        """Returns the model with nothing pruned."""
+        return Answerer(DENSE, self._runner(self._loaded, None))
+
+    def at(self, identity: Identity) -> Answerer:
+        """Returns the model at the identity's point."""
+        point = identity.point
+        assert point is not None
+        kept = _fixed_count(point)
+        if kept is None:
+            return Answerer(identity, self._adaptive, _choice(point))
+        return Answerer(identity, self._keeping(kept))
+
+    def control(self, identity: Identity) -> Answerer:
+        """Returns the model with as many tokens as the identity's point keeps, chosen as its kind says."""
+        assert identity.point is not None
+        return Control(identity, self._keeping(identity.point.max_keep))
+
+    def on_smaller_images(self, identity: Identity, image_size: tuple[int, int]) -> Answerer:
+        """Returns the dense model on images of that height and width, multiples of the patch size."""
+        from sait_deploy.models.resize import resized
+
+        return Answerer(identity, self._runner(resized(self._loaded, image_size), None))
+
+    def _keeping(self, kept: int) -> TorchRunner:
+        from sait_deploy.models.prunable_vit import FixedPruning
+
+        if kept not in self._fixed:
+            self._fixed[kept] = self._runner(self._loaded, FixedPruning(*self._pruning, kept))
+        return self._fixed[kept]
+
+    def _runner(self, loaded: LoadedModel, pruning: Pruning | None) -> TorchRunner:
+        from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
+
+        return TorchRunner(ModelInMemory(loaded, pruning), self._options)
+
+
+class Source(ABC):
+    """What answers.
+
+    Attributes:
+        model: the model.
+        weights: its weights.
+        runtime: name of what runs it.
+        pruning: how importance is read off the attention, and the block pruned in; None of a dense artifact.
+        density: of a density artifact, the only one it answers; None where any point can be asked, or none.
+        named_points: the points that it has itself, where any can be asked.
+        training: how the weights were trained sparse; None where they were not, or nobody knows.
+        notes: what a reader must know of it.
+    """
+
+    model: ModelInfo
+    weights: WeightsInfo
+    runtime: str
+    pruning: tuple[Score, int] | None
+    density: Decimal | None = None
+    named_points: tuple[PointRequest, ...] = ()
+    training: SparseTraining | None = None
+    notes: list[str]
+
+    @property
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """Versions and device behind the answers, name to value."""
+
+    @abstractmethod
+    def dense(self) -> Answerer:
+        """Returns the dense model."""
+
+    @abstractmethod
+    def at(self, identity: Identity) -> Answerer:
+        """Returns the model at the identity's point."""
+
+    @abstractmethod
+    def torch_model(self) -> TorchModel:
+        """Returns the model in torch, for what no artifact can be asked.
+
+        Raises:
+            SaitError: torch or the weights cannot be had.
+        """
+
+
+class ModelSource(Source):
+    """A model in memory, in torch. Raises what :class:`TorchModel` raises.
+
+    Args:
+        loaded: the model.
+        score: how importance is read off the attention.
+        prune_at: block pruned in.
+        options: threads and device.
+    """
+
+    def __init__(self, loaded: LoadedModel, score: Score, prune_at: int, options: RunOptions) -> None:
+        self.model, self.weights, self.training = loaded.info, loaded.weights, loaded.training
+        self.runtime, self.pruning, self.notes = TORCH, (score, prune_at), []
+        self._torch = TorchModel(loaded, self.pruning, options)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """torch's version, threads and device."""
+        return self._torch.environment
+
+    def dense(self) -> Answerer:
+        """Returns the dense model."""
+        return self._torch.dense()
+
+    def at(self, identity: Identity) -> Answerer:
+        """Returns the model at the identity's point."""
+        return self._torch.at(identity)
+
+    def torch_model(self) -> TorchModel:
+        """Returns the model itself."""
+        return self._torch
 
 
 class ArtifactSource(Source):
@@ -158,60 +186,49 @@ class ArtifactSource(Source):
     """
 
     def __init__(self, artifact: Artifact, runtime: str, options: RunOptions) -> None:
-        manifest = artifact.manifest
-        density = None if manifest.pruning is None else manifest.pruning.density
-        super().__init__(manifest.model, manifest.weights, None if density is None else Decimal(density))
-        self._manifest = manifest
-        self._options = options
+        manifest, pruning = artifact.manifest, artifact.manifest.pruning
+        self.model, self.weights, self.notes = manifest.model, manifest.weights, []
+        self.pruning = None if pruning is None else (pruning.score, pruning.prune_at)
+        if pruning is not None and pruning.density is not None:
+            self.density = Decimal(pruning.density)
+        elif pruning is not None:
+            points = manifest.operating_points.items()
+            self.named_points = tuple(PointRequest(name, p.mass, p.min_keep, p.max_keep) for name, p in points)
+        self._artifact, self._options = artifact, options
         self._runner = load(artifact, runtime, options)
-        self._dense, self._dense_choice = self._runner, DEFAULT_CHOICE
-        if manifest.form is Form.DENSITY:
-            self._dense = load(baseline_of(artifact), runtime, options)
-        elif manifest.form is Form.ADAPTIVE:
-            self._dense, self._dense_choice = self._baseline(artifact, runtime)
+        self.runtime = self._runner.runtime
+        self._dense = self._dense_answerer(runtime)
 
-    def _baseline(self, artifact: Artifact, runtime: str) -> tuple[Runner, PointChoice]:
-        """Returns the baseline, or where it cannot be had the artifact itself at the point that prunes nothing."""
+    def _dense_answerer(self, runtime: str) -> Answerer:
+        """Returns the baseline; where an adaptive artifact's cannot be had, the artifact at mass 1."""
+        form = self._artifact.manifest.form
+        if form is Form.DENSE:
+            return Answerer(DENSE, self._runner)
         try:
-            return load(baseline_of(artifact), runtime, self._options), DEFAULT_CHOICE
+            return Answerer(DENSE, load(baseline_of(self._artifact), runtime, self._options))
         except SaitError as error:
+            if form is Form.DENSITY:
+                raise
             patches = self.model.geometry.patch_tokens
             self.notes.append(f"dense is the adaptive artifact at mass 1, which drops no token: {error.message}")
-            return self._runner, PointChoice(mass=1.0, min_keep=patches, max_keep=patches)
+            return Answerer(DENSE, self._runner, PointChoice(mass=1.0, min_keep=patches, max_keep=patches))
 
     @property
-    def runtime(self) -> str:
-        """Name of what runs it."""
-        return self._runner.runtime
+    def environment(self) -> dict[str, str]:
+        """What the runner says of itself."""
+        return {name: value for name, value in self._runner.environment.items() if name != "runtime"}
 
-    @property
-    def pruning(self) -> tuple[Score, int] | None:
-        """How importance is read off the attention, and the block pruned in; None of a dense artifact."""
-        info = self._manifest.pruning
-        return None if info is None else (info.score, info.prune_at)
-
-    @property
-    def named_points(self) -> tuple[PointRequest, ...]:
-        """The points in an adaptive artifact's manifest."""
-        info = self._manifest.pruning
-        if info is None or self.density is not None:
-            return ()
-        points = ((one.name, one.point) for one in info.points)
-        return tuple(PointRequest(name, point.mass, point.min_keep, point.max_keep) for name, point in points)
-
-    def dense(self) -> Subject:
+    def dense(self) -> Answerer:
         """Returns the dense model."""
-        return RunnerSubject(DENSE, self._dense, self._dense_choice)
+        return self._dense
 
-    def at(self, identity: Identity) -> Subject:
+    def at(self, identity: Identity) -> Answerer:
         """Returns an adaptive artifact at the identity's point, and any other as it is."""
-        point = identity.point
-        if self._manifest.form is not Form.ADAPTIVE or point is None:
-            return RunnerSubject(identity, self._runner)
-        choice = PointChoice(mass=point.mass, min_keep=point.min_keep, max_keep=point.max_keep)
-        return RunnerSubject(identity, self._runner, choice)
+        if self._artifact.manifest.form is not Form.ADAPTIVE or identity.point is None:
+            return Answerer(identity, self._runner)
+        return Answerer(identity, self._runner, _choice(identity.point))
 
-    def family(self) -> TorchFamily:
+    def torch_model(self) -> TorchModel:
         """Returns the model that the artifact was exported from, in float32.
 
         Raises:
@@ -219,19 +236,16 @@ class ArtifactSource(Source):
             ModelError: the weights cannot be had.
             ArtifactError: they are others now.
         """
+        manifest = self._artifact.manifest
         try:
-            from sait_deploy.runtime.torch import rebuild
+            from sait_deploy.runtime.torch import original_model
 
-            whole = rebuild(dataclasses.replace(self._manifest, dtype=Precision.FP32), self._options.weights)
+            loaded = original_model(manifest, self._options.weights)
         except ImportError:
             raise MissingDependency("timm", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")
         pruning = self.pruning or (Score.MEAN, default_prune_at(self.model.geometry.depth))
-        return _family(whole.vit, pruning, self._manifest.preprocessing, self._options)
-
-    def environment(self) -> dict[str, str]:
-        """Returns what the runner says of itself."""
-        return {name: value for name, value in self._runner.environment.items() if name != "runtime"}
+        return TorchModel(replace(loaded, preprocessing=manifest.preprocessing), pruning, self._options)
 
 
 def baseline_of(artifact: Artifact) -> Artifact:
@@ -240,7 +254,7 @@ def baseline_of(artifact: Artifact) -> Artifact:
     Raises:
         ArtifactError: it is not there, or damaged.
     """
-    manifest: Manifest = artifact.manifest
+    manifest = artifact.manifest
     place = None if manifest.baseline is None else Workspace(artifact.path.parent).find(manifest.baseline)
     if place is None:
         raise ArtifactError(
@@ -249,19 +263,10 @@ def baseline_of(artifact: Artifact) -> Artifact:
     return open_artifact(place)
 
 
-def _family(
-    vit: VisionTransformer, pruning: tuple[Score, int], preprocessing: Preprocessing, options: RunOptions
-) -> TorchFamily:
-    import torch
+def _choice(point: OperatingPoint) -> PointChoice:
+    return PointChoice(mass=point.mass, min_keep=point.min_keep, max_keep=point.max_keep)
 
-    from sait_deploy.evaluation.controls import TorchFamily
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    try:
-        return TorchFamily(vit, *pruning, preprocessing, options.device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise RuntimeUnavailable(
-            f"torch cannot use device {options.device!r}: {first}", "see: sait-deploy doctor"
-        ) from None
+def _fixed_count(point: OperatingPoint) -> int | None:
+    """Returns the patch tokens that every image keeps at a point, or None where it depends on the image."""
+    return point.max_keep if point.mass >= 1 or point.min_keep == point.max_keep else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sait_deploy.evaluation.answerers import Identity
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.subjects import Identity
 from sait_deploy.tokens import kept_at_density, parse_density
 
 if TYPE_CHECKING:

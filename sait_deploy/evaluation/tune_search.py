@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs, Precision
+from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.tuned_points import points_path
 from sait_deploy.errors import ArtifactError
@@ -18,8 +18,8 @@ from sait_deploy.evaluation.tune_results import Search
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
-from sait_deploy.models.registry import LoadedModel, describe
-from sait_deploy.runtime.torch import rebuild
+from sait_deploy.models.registry import LoadedModel
+from sait_deploy.runtime.torch import original_model
 from sait_deploy.tokens import Score
 
 Progress = Callable[[str], None]
@@ -103,10 +103,9 @@ def _last_export(workspace: Workspace) -> list[Path]:
 
 
 def _model_of(manifest: Manifest) -> LoadedModel:
-    vit = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32)).vit
-    described = describe(vit, manifest.model.name, manifest.weights.source, manifest.weights.origin)
+    loaded = original_model(manifest)
     return dataclasses.replace(
-        described, info=manifest.model, weights=manifest.weights, preprocessing=manifest.preprocessing
+        loaded, info=manifest.model, weights=manifest.weights, preprocessing=manifest.preprocessing
     )
 
 

@@ -17,9 +17,9 @@ from sait_deploy.artifacts.manifest import KeptInfo, MacsInfo
 from sait_deploy.artifacts.points import PointChoice, mass_point
 from sait_deploy.artifacts.tuned_points import Measure
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.subjects import Identity, RunnerSubject, Subject
 from sait_deploy.evaluation.tune_limits import Judgement, Limit, Losses, Verdict, until_failure
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime.base import Runner
@@ -158,20 +158,20 @@ class Judge:
 
     def trials(self, chosen: Sequence[Candidate]) -> list[Trial]:
         """Tries candidates in one pass over the images, and dense where it was not asked yet."""
-        subjects: list[Subject] = [] if self._dense is not None else [self._subject(None)]
-        found = self._collector.collect([*subjects, *map(self._subject, chosen)])
+        dense_first = [] if self._dense is not None else [self._answerer(None)]
+        found = self._collector.collect([*dense_first, *map(self._answerer, chosen)])
         dense = self._dense = found[_DENSE] if self._dense is None else self._dense
         return [self._trial(candidate, found[candidate.label], dense) for candidate in chosen]
 
-    def _subject(self, candidate: Candidate | None) -> RunnerSubject:
+    def _answerer(self, candidate: Candidate | None) -> Answerer:
         """Returns what answers at a point; at mass 1 the graph is the dense model, which export has checked."""
         if candidate is None:
             patches = self._runner.artifact.manifest.model.geometry.patch_tokens
             everything = PointChoice(mass=1.0, min_keep=1, max_keep=patches)
-            return RunnerSubject(Identity(_DENSE, _DENSE, Kind.DENSE, None), self._runner, everything)
+            return Answerer(Identity(_DENSE, _DENSE, Kind.DENSE, None), self._runner, everything)
         kind, point = Kind(candidate.family), candidate.point
         choice = PointChoice(mass=point.mass, min_keep=point.min_keep, max_keep=point.max_keep)
-        return RunnerSubject(Identity(candidate.label, candidate.label, kind, point), self._runner, choice)
+        return Answerer(Identity(candidate.label, candidate.label, kind, point), self._runner, choice)
 
     def _trial(self, candidate: Candidate, answers: Answers, dense: Answers) -> Trial:
         artifact, losses = self._runner.artifact, self._losses(answers, dense)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, PerImage, PointChoice, resolve
-from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.artifacts.manifest import Form
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
+from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
 from sait_deploy.tokens import most_images
 
@@ -116,17 +117,32 @@ class Prediction:
 
 
 class Runner(ABC):
-    """An artifact ready to run. Use :func:`sait_deploy.load` to get one.
+    """A model ready to run; :func:`sait_deploy.load` returns one for an artifact.
+
+    Args:
+        source: an artifact, or the description of a model in memory.
 
     Attributes:
         runtime: the runtime's name in ``runtime.registry.RUNTIMES``, which a runtime's own class states.
-        artifact: what it runs.
+        description: the artifact's manifest, or the description of the model in memory.
     """
 
     runtime: ClassVar[str]
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
+    def __init__(self, source: Artifact | Described) -> None:
+        self._artifact = source if isinstance(source, Artifact) else None
+        self.description: Described = source.manifest if isinstance(source, Artifact) else source
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact that runs.
+
+        Raises:
+            InvalidArgument: a model in memory runs.
+        """
+        if self._artifact is None:
+            raise InvalidArgument(f"{self.description.name} runs from memory and has no artifact", "export it first")
+        return self._artifact
 
     @property
     def environment(self) -> dict[str, str]:
@@ -146,7 +162,7 @@ class Runner(ABC):
     @property
     def batch_range(self) -> tuple[int, int]:
         """The fewest and the most images of a request."""
-        return 1, most_images(self.artifact.manifest.model.geometry)
+        return 1, most_images(self.description.model.geometry)
 
     @abstractmethod
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
@@ -195,15 +211,7 @@ class Runner(ABC):
     def run_at(self, images: NDArray[np.float32], choice: PointChoice) -> Output:
         """Does what :meth:`run` does, with what is asked of the operating point in one."""
         images = self._checked(images)
-        batch_point = self._resolved(images, choice)
-        raw = self._execute(images, batch_point)
-        self._check_finite("logits", raw.logits)
-        geometry = self.artifact.manifest.model.geometry
-        if raw.counts is None:
-            kept = np.full(len(images), geometry.patch_tokens, dtype=np.int32)
-        else:
-            kept = raw.counts - np.int32(geometry.prefix_tokens)
-        return Output(raw.logits, kept, raw.features)
+        return self._output(self._execute(images, self._resolved(images, choice)))
 
     def select(
         self,
@@ -225,8 +233,8 @@ class Runner(ABC):
     def select_at(self, images: NDArray[np.float32], choice: PointChoice) -> Selection:
         """Does what :meth:`select` does, with what is asked of the operating point in one."""
         images = self._checked(images)
-        if self.artifact.manifest.pruning is None:
-            raise InvalidArgument(f"{self.artifact.path.name} is dense: it selects no tokens", "use a pruned artifact")
+        if self.description.form is Form.DENSE:
+            raise InvalidArgument(f"{self.description.name} is dense: it selects no tokens", "use a pruned artifact")
         batch_point = self._resolved(images, choice)
         selection = self._execute_selection(images, batch_point)
         self._check_finite("importance scores", selection.importance)
@@ -247,11 +255,11 @@ class Runner(ABC):
         return self._bound(images, self._resolved(images, choice))
 
     def _resolved(self, images: NDArray[np.float32], choice: PointChoice) -> BatchPoint | None:
-        return resolve(self.artifact.manifest, len(images), choice)
+        return resolve(self.description, len(images), choice)
 
     def preprocess(self, images: ImageLike | Iterable[ImageLike]) -> NDArray[np.float32]:
         """Turns paths, PIL images or uint8 arrays [H, W, 3] into float32 [B, 3, H, W], as the manifest says."""
-        return preprocess(images, self.artifact.manifest.preprocessing)
+        return preprocess(images, self.description.preprocessing)
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], top: int = 5, choice: PointChoice = DEFAULT_CHOICE
@@ -262,18 +270,28 @@ class Runner(ABC):
             ImageError: one of them cannot be read.
             InvalidArgument: the model has no head to classify with, or the point cannot be.
         """
-        return predictions(self.artifact, self.run_at(self.preprocess(images), choice), top)
+        return predictions(self.description, self.run_at(self.preprocess(images), choice), top)
+
+    def _output(self, raw: RawOutput) -> Output:
+        """Returns what a batch's caller gets of what the graph returned."""
+        self._check_finite("logits", raw.logits)
+        geometry = self.description.model.geometry
+        if raw.counts is None:
+            kept = np.full(len(raw.logits), geometry.patch_tokens, dtype=np.int32)
+        else:
+            kept = raw.counts - np.int32(geometry.prefix_tokens)
+        return Output(raw.logits, kept, raw.features)
 
     def _checked(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the images as runtimes take them: rows in order, and writable as torch wants them."""
-        height, width = self.artifact.manifest.model.image_size
+        height, width = self.description.model.image_size
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images))
         if dtype != np.float32 or len(shape) != 4 or shape[1:] != (3, height, width) or shape[0] == 0:
             raise InvalidArgument(
                 f"images are {dtype} {list(shape)}, not float32 [B, 3, {height}, {width}] with B >= 1",
                 "use runner.preprocess(images)",
             )
-        most = most_images(self.artifact.manifest.model.geometry)
+        most = most_images(self.description.model.geometry)
         if shape[0] > most:
             raise InvalidArgument(f"a batch of {shape[0]} images has more tokens than int32 counts", f"at most {most}")
         return np.require(images, requirements=["C", "W"])
@@ -281,21 +299,18 @@ class Runner(ABC):
     def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(wrong):
-            raise ModelError(
-                f"image {int(wrong[0])} of the batch: its {what} are not finite numbers",
-                "check the weights and the input for NaN and infinity",
-            )
+            raise NotFinite(f"image {int(wrong[0])} of the batch: its {what} are not finite numbers", int(wrong[0]))
 
 
-def predictions(artifact: Artifact, output: Output, top: int) -> list[Prediction]:
+def predictions(description: Described, output: Output, top: int) -> list[Prediction]:
     """Turns a batch's output into its likeliest classes.
 
     Raises:
         InvalidArgument: the model has no head to classify with.
     """
-    model = artifact.manifest.model
+    model = description.model
     if model.classes == 0:
-        raise InvalidArgument(f"{artifact.path.name} is headless: it returns features", "use run()")
+        raise InvalidArgument(f"{description.name} is headless: it returns features", "use run()")
     shifted = output.logits - output.logits.max(axis=1, keepdims=True)
     odds = np.exp(shifted)
     probabilities = odds / odds.sum(axis=1, keepdims=True)

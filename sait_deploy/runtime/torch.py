@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs, WeightsSource
-from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs, WeightsSource
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
 from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.runtime.base import Output, RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.registry import TORCH, find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.tokens import OperatingPoint
 
 try:
     import torch
@@ -24,6 +27,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from sait_deploy.models.prunable_vit import PrunableViT, Pruning
+    from sait_deploy.models.registry import LoadedModel
 
 
 def trial() -> str:
@@ -38,8 +42,63 @@ def trial() -> str:
     return f"torch {torch.__version__}, {device}"
 
 
-def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
-    """Builds the model that an artifact was exported from, and proves that its weights are the same.
+@dataclass(frozen=True, slots=True)
+class ModelInMemory:
+    """A model to run in torch without exporting it.
+
+    Attributes:
+        loaded: the model.
+        pruning: how it keeps tokens; None where it keeps all. An adaptive one keeps all where no point is asked for.
+    """
+
+    loaded: LoadedModel
+    pruning: Pruning | None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.info.name
+
+    @property
+    def form(self) -> Form:
+        """The form that an export of it would have."""
+        if self.pruning is None:
+            return Form.DENSE
+        return Form.ADAPTIVE if self._kept is None else Form.DENSITY
+
+    @property
+    def model(self) -> ModelInfo:
+        """Sizes and classes."""
+        return self.loaded.info
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its images are made."""
+        return self.loaded.preprocessing
+
+    @property
+    def prune_at(self) -> int | None:
+        """Block pruned in; None where nothing is pruned."""
+        return None if self.pruning is None else self.pruning.prune_at
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """The point that it runs at where none is asked for; none where nothing is pruned."""
+        if self.pruning is None:
+            return {}
+        least, most = (1, self.model.geometry.patch_tokens) if self._kept is None else (self._kept, self._kept)
+        return {DEFAULT_POINT: OperatingPoint(1.0, least, most)}
+
+    @property
+    def _kept(self) -> int | None:
+        """Patch tokens that every image keeps; None where each keeps its own number."""
+        from sait_deploy.models.prunable_vit import FixedPruning
+
+        return self.pruning.kept if isinstance(self.pruning, FixedPruning) else None
+
+
+def original_model(manifest: Manifest, weights: Path | None = None) -> LoadedModel:
+    """Loads the model that an artifact was exported from, and checks that its weights are the same.
 
     Args:
         manifest: the artifact's.
@@ -49,7 +108,6 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
         ModelError: the weights cannot be had.
         ArtifactError: they are not those of the artifact.
     """
-    from sait_deploy.models.prunable_vit import PrunableViT
     from sait_deploy.models.registry import WeightsRequest, load_model
 
     info = manifest.weights
@@ -60,14 +118,31 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
     else:
         origin = Path(info.origin) if info.source is WeightsSource.FILE and info.origin else None
         request = WeightsRequest(info.source, origin)
-    default = load_model(manifest.model.name, request, _named_size(manifest))
-    if default.weights.sha256 != info.sha256:
+    loaded = load_model(manifest.model.name, request, _named_size(manifest))
+    if loaded.weights.sha256 != info.sha256:
         raise ArtifactError(
-            f"weights {default.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}, {info.sha256[:12]}…",
+            f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}, {info.sha256[:12]}…",
             "name the weights file that it was exported from",
         )
+    return loaded
+
+
+def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
+    """Builds an artifact's model in torch, pruned and in the precision that it was exported in.
+
+    Args:
+        manifest: the artifact's.
+        weights: a weights file, where the one the manifest names is not there any more.
+
+    Raises:
+        ModelError: the weights cannot be had.
+        ArtifactError: they are not those of the artifact.
+    """
+    from sait_deploy.models.prunable_vit import PrunableViT
+
+    vit = original_model(manifest, weights).vit
     outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
-    return PrunableViT(default.vit, _pruning(manifest), manifest.dtype, outputs)
+    return PrunableViT(vit, _pruning(manifest), manifest.dtype, outputs)
 
 
 def _pruning(manifest: Manifest) -> Pruning | None:
@@ -88,16 +163,28 @@ def _named_size(manifest: Manifest) -> int | None:
 
 
 class TorchRunner(Runner):
-    """An artifact's model in torch."""
+    """A model in torch: an artifact's, from the weights that it was exported from, or one in memory.
+
+    Args:
+        source: the artifact, or the model.
+        options: threads and device; where the weights of an artifact are.
+
+    Raises:
+        ModelError: the model cannot be pruned, or the artifact's weights cannot be had.
+        ArtifactError: these weights are not those of the artifact.
+        InvalidArgument: the pruning does not fit the model.
+        RuntimeUnavailable: torch cannot use the device.
+    """
 
     runtime = TORCH
 
-    def __init__(self, artifact: Artifact, options: RunOptions) -> None:
-        super().__init__(artifact)
+    def __init__(self, source: Artifact | ModelInMemory, options: RunOptions) -> None:
+        super().__init__(source)
+        self._answered: tuple[NDArray[np.float32], torch.Tensor] | None = None
         torch.set_num_threads(processors() if options.threads is None else options.threads)
         try:
             self._device = torch.device(options.device)
-            self._model = rebuild(artifact.manifest, options.weights).to(self._device)
+            self._model = _model_of(source, options.weights).to(self._device)
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]
             raise RuntimeUnavailable(
@@ -109,16 +196,51 @@ class TorchRunner(Runner):
         """torch's version and device."""
         return {"runtime": self.runtime, "torch": torch.__version__, "device": str(self._device)}
 
+    def importance(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns how important the patch tokens of a preprocessed batch are, float32 [B, N].
+
+        A batch is not run again where it is the very array that was run last.
+
+        Raises:
+            InvalidArgument: nothing is pruned, so no importance is computed.
+        """
+        if self._answered is None or self._answered[0] is not images:
+            return self.select_at(images, DEFAULT_CHOICE).importance
+        return _array(self._answered[1])
+
+    @torch.inference_mode()
+    def run_keeping(self, images: NDArray[np.float32], keep: NDArray[np.int32]) -> Output:
+        """Runs a preprocessed batch with the kept tokens given, in place of those that selection would keep.
+
+        Args:
+            images: float32 [B, 3, H, W].
+            keep: int32 [B, P+N], 1 where a token is kept; a form of fixed density wants as many in each image as that.
+
+        Raises:
+            InvalidArgument: nothing is pruned, or another number of tokens is kept.
+            NotFinite: an image's logits are not numbers.
+        """
+        images = self._checked(images)
+        return self._output(self._traced(images, self._inputs(images, None), torch.from_numpy(keep).to(self._device)))
+
     @torch.inference_mode()
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
-        traced = self._model.trace(*self._inputs(images, point))
-        return RawOutput(_array(traced.logits), _optional(traced.counts), _optional(traced.features))
+        return self._traced(images, self._inputs(images, point))
 
     @torch.inference_mode()
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         traced = self._model.trace(*self._inputs(images, point))
         assert traced.importance is not None and traced.keep is not None
         return Selection(_array(traced.logits), _array(traced.importance), _array(traced.keep))
+
+    def _traced(
+        self, images: NDArray[np.float32], inputs: tuple[torch.Tensor, ...], keep: torch.Tensor | None = None
+    ) -> RawOutput:
+        """Runs the model and remembers the importance that it computed."""
+        traced = self._model.trace(*inputs, keep=keep)
+        if traced.importance is not None:
+            self._answered = images, traced.importance
+        return RawOutput(_array(traced.logits), _optional(traced.counts), _optional(traced.features))
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
         inputs = self._inputs(images, point)
@@ -134,6 +256,14 @@ class TorchRunner(Runner):
     def _inputs(self, images: NDArray[np.float32], point: BatchPoint | None) -> tuple[torch.Tensor, ...]:
         arrays: tuple[NDArray[Any], ...] = (images,) if point is None else (images, point.mass, point.keep_limits)
         return tuple(torch.from_numpy(array).to(self._device) for array in arrays)
+
+
+def _model_of(source: Artifact | ModelInMemory, weights: Path | None) -> PrunableViT:
+    from sait_deploy.models.prunable_vit import PrunableViT
+
+    if isinstance(source, Artifact):
+        return rebuild(source.manifest, weights)
+    return PrunableViT(source.loaded.vit, source.pruning)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

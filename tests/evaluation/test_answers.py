@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from sait_deploy.artifacts.manifest import Form, ModelInfo
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
 from sait_deploy.evaluation import answers as answers_module
-from sait_deploy.evaluation.answers import Answers, Collector, collect
+from sait_deploy.evaluation.answerers import Answerer, Identity
+from sait_deploy.evaluation.answers import Answers, Collector, Progress
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.subjects import Identity, Subject
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import CropMode, ImageLike, Interpolation, Preprocessing, open_image, preprocess
+from sait_deploy.runtime.base import RawOutput, Runner, Selection
 from sait_deploy.tokens import Geometry, OperatingPoint, pruned_macs
 
 GEOMETRY = Geometry(
@@ -41,22 +45,59 @@ Rule = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Logits [C] of one image [3, H, W]."""
 
 
-class Scripted(Subject):
+class Scripted(Runner):
     """Answers by a rule, and remembers what it was asked."""
 
-    def __init__(self, name: str, rule: Rule, classes: int = 3, preprocessing: Preprocessing = PLAIN) -> None:
+    def __init__(self, rule: Rule, classes: int = 3, preprocessing: Preprocessing = PLAIN) -> None:
+        size = preprocessing.image_size
+        model = ModelInfo("scripted", "", 0, size, (2, 2), classes, None, GEOMETRY)
         point = OperatingPoint(1.0, 4, 4)
-        super().__init__(Identity(name, name, Kind.DENSITY, point), GEOMETRY, preprocessing, 1, classes)
+        super().__init__(Description("scripted", Form.DENSITY, model, preprocessing, 1, {"default": point}))
         self.rule = rule
-        self.asked: list[tuple[int, int]] = []
+        self.asked: list[int] = []
         self.threads: set[int] = set()
 
-    def answer(self, images: NDArray[np.float32], first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         """Keeps one patch more than the image is bright, of 10."""
-        self.asked.append((first, len(images)))
+        self.asked.append(len(images))
         self.threads.add(threading.get_ident())
         kept = (1 + 10 * images.mean(axis=(1, 2, 3))).astype(np.int32)
-        return np.stack([self.rule(image) for image in images]).astype(np.float32), kept
+        logits = np.stack([self.rule(image) for image in images]).astype(np.float32)
+        return RawOutput(logits, kept + np.int32(GEOMETRY.prefix_tokens), None)
+
+    def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
+        raise NotImplementedError
+
+    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], float | None]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a scripted runner says of its model."""
+
+    name: str
+    form: Form
+    model: ModelInfo
+    preprocessing: Preprocessing
+    prune_at: int | None
+    operating_points: dict[str, OperatingPoint]
+
+
+def scripted(name: str, rule: Rule, classes: int = 3, preprocessing: Preprocessing = PLAIN) -> Answerer:
+    """An answerer by a rule."""
+    identity = Identity(name, name, Kind.DENSITY, OperatingPoint(1.0, 4, 4))
+    return Answerer(identity, Scripted(rule, classes, preprocessing))
+
+
+def runner_of(answerer: Answerer) -> Scripted:
+    assert isinstance(answerer.runner, Scripted)
+    return answerer.runner
+
+
+def collect(answerers: Sequence[Answerer], dataset: Dataset, batch: int, progress: Progress) -> dict[str, Answers]:
+    """Collects in one pass."""
+    return Collector(dataset, batch, progress).collect(answerers)
 
 
 def brightness(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -84,34 +125,32 @@ LEVELS = [0, 255, 30, 200, 90, 170, 250, 10, 60]
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 9, 50])
 def test_answers_are_in_the_images_order_whatever_the_batch(batch: int) -> None:
-    subject = Scripted("one", brightness)
+    answerer = scripted("one", brightness)
 
-    found = collect([subject], grey(LEVELS), batch, quiet)["one"]
+    found = collect([answerer], grey(LEVELS), batch, quiet)["one"]
 
     wanted = [[2, 1, 0] if level > 127 else [0, 1, 2] for level in LEVELS]
     kept = [int(1 + 10 * np.float32(level / 255)) for level in LEVELS]
     assert found.top.tolist() == wanted
     assert found.kept.tolist() == kept
     assert found.macs.tolist() == [pruned_macs(GEOMETRY, 1, count) for count in kept]
-    starts = list(range(0, len(LEVELS), batch))
-    assert [first for first, _ in subject.asked[1:]] == starts
-    assert sum(count for _, count in subject.asked[1:]) == len(LEVELS)
+    assert sum(runner_of(answerer).asked[1:]) == len(LEVELS)
 
 
 def test_the_first_run_is_not_timed_and_comes_on_one_image() -> None:
-    subject = Scripted("one", brightness)
+    answerer = scripted("one", brightness)
 
-    found = collect([subject], grey(LEVELS), 4, quiet)["one"]
+    found = collect([answerer], grey(LEVELS), 4, quiet)["one"]
 
-    assert subject.asked == [(0, 1), (0, 4), (4, 4), (8, 1)]
+    assert runner_of(answerer).asked == [1, 4, 4, 1]
     assert 0 < found.seconds < 10
 
 
-def test_cosines_are_to_the_first_subject() -> None:
+def test_cosines_are_to_the_first_answerer() -> None:
     one, same, other = (
-        Scripted("one", brightness),
-        Scripted("same", lambda i: 3 * brightness(i)),
-        Scripted("o", inverted),
+        scripted("one", brightness),
+        scripted("same", lambda i: 3 * brightness(i)),
+        scripted("o", inverted),
     )
 
     found = collect([one, same, other], grey(LEVELS), 4, quiet)
@@ -123,11 +162,11 @@ def test_cosines_are_to_the_first_subject() -> None:
         assert cosine == pytest.approx(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))), abs=1e-5)
 
 
-def test_a_later_pass_compares_with_the_very_first_subject() -> None:
+def test_a_later_pass_compares_with_the_very_first_answerer() -> None:
     collector = Collector(grey(LEVELS), 4, quiet)
 
-    first = collector.collect([Scripted("one", brightness), Scripted("other", inverted)])
-    second = collector.collect([Scripted("again", inverted), Scripted("one more", brightness)])
+    first = collector.collect([scripted("one", brightness), scripted("other", inverted)])
+    second = collector.collect([scripted("again", inverted), scripted("one more", brightness)])
 
     assert list(first) == ["one", "other"]
     assert second["again"].cosine.tolist() == first["other"].cosine.tolist()
@@ -136,7 +175,7 @@ def test_a_later_pass_compares_with_the_very_first_subject() -> None:
 
 
 def test_cosine_of_no_answer_at_all() -> None:
-    nothing, something = Scripted("nothing", lambda _: np.zeros(3, np.float32)), Scripted("something", brightness)
+    nothing, something = scripted("nothing", lambda _: np.zeros(3, np.float32)), scripted("something", brightness)
 
     found = collect([nothing, something], grey(LEVELS), 4, quiet)
 
@@ -145,17 +184,17 @@ def test_cosine_of_no_answer_at_all() -> None:
 
 
 def test_ties_go_to_the_lower_class_as_argmax_does() -> None:
-    subject = Scripted("tied", lambda _: np.array([0, 2, 1, 2, 2, 0, 1] + [0] * 93, np.float32), classes=100)
-    other = Scripted("all tied", lambda _: np.zeros(100, np.float32), classes=100)
+    answerer = scripted("tied", lambda _: np.array([0, 2, 1, 2, 2, 0, 1] + [0] * 93, np.float32), classes=100)
+    other = scripted("all tied", lambda _: np.zeros(100, np.float32), classes=100)
 
-    found = collect([subject, other], grey([0, 1]), 2, quiet)
+    found = collect([answerer, other], grey([0, 1]), 2, quiet)
 
     assert found["tied"].top.tolist() == [[1, 3, 4, 2, 6]] * 2
     assert found["all tied"].top.tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_a_headless_models_features_have_no_likeliest_classes() -> None:
-    found = collect([Scripted("features", brightness, classes=0)], grey(LEVELS), 4, quiet)["features"]
+    found = collect([scripted("features", brightness, classes=0)], grey(LEVELS), 4, quiet)["features"]
 
     assert found.top.shape == (len(LEVELS), 0)
 
@@ -169,7 +208,7 @@ def test_right_and_right_among_five() -> None:
     assert found.right_among_top(labels).tolist() == [True, True, False]
 
 
-def test_every_image_is_decoded_once_for_all_subjects_and_each_preprocessing_made_of_it(
+def test_every_image_is_decoded_once_for_all_answerers_and_each_preprocessing_made_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(7)]
@@ -188,12 +227,12 @@ def test_every_image_is_decoded_once_for_all_subjects_and_each_preprocessing_mad
     def taking(name: str) -> Rule:
         return lambda image: seen[name].append(image.copy()) or brightness(image)  # type: ignore[func-returns-value]
 
-    subjects = [
-        Scripted("whole", taking("whole")),
-        Scripted("another", brightness),
-        Scripted("small", taking("small"), preprocessing=SMALL),
+    answerers = [
+        scripted("whole", taking("whole")),
+        scripted("another", brightness),
+        scripted("small", taking("small"), preprocessing=SMALL),
     ]
-    collect(subjects, Dataset(paths, None, "files"), 3, quiet)
+    collect(answerers, Dataset(paths, None, "files"), 3, quiet)
 
     assert sorted(map(str, opened)) == sorted(map(str, paths))
     assert np.array_equal(np.stack(seen["whole"][1:]), preprocess(paths, PLAIN))
@@ -212,11 +251,11 @@ def test_images_are_decoded_beside_the_answering_thread_and_not_far_ahead(monkey
 
     monkeypatch.setattr(answers_module, "open_image", opening)
     monkeypatch.setattr(answers_module, "processors", lambda: 2)
-    subject = Scripted("one", lambda image: ahead.append(len(decoded)) or brightness(image))  # type: ignore[func-returns-value]
-    collect([subject], grey(list(range(100))), 2, quiet)
+    answerer = scripted("one", lambda image: ahead.append(len(decoded)) or brightness(image))  # type: ignore[func-returns-value]
+    collect([answerer], grey(list(range(100))), 2, quiet)
 
     assert threading.get_ident() not in threads
-    assert subject.threads == {threading.get_ident()}
+    assert runner_of(answerer).threads == {threading.get_ident()}
     assert len(decoded) == 100
     answered = [0, *range(100)]  # the first image is asked about twice
     most = max(done - number for number, done in zip(answered, ahead, strict=True))
@@ -226,7 +265,7 @@ def test_images_are_decoded_beside_the_answering_thread_and_not_far_ahead(monkey
 def test_progress_is_told_in_tenths() -> None:
     said: list[str] = []
 
-    collect([Scripted("one", brightness)], grey([0] * 100), 3, said.append)
+    collect([scripted("one", brightness)], grey([0] * 100), 3, said.append)
 
     assert len(said) == 10
     assert said[-1] == "100 of 100 images, 1 way of answering"
@@ -254,7 +293,7 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path: Path, make: Callable[[P
     fine = [np.zeros((8, 8, 3), np.uint8)] * 5
 
     with pytest.raises(ImageError, match=bad.name) as caught:
-        collect([Scripted("one", brightness, preprocessing=large)], Dataset([*fine, bad, *fine], None, ""), 2, quiet)
+        collect([scripted("one", brightness, preprocessing=large)], Dataset([*fine, bad, *fine], None, ""), 2, quiet)
 
     assert caught.value.message.count(bad.name) == 1
     assert "\n" not in caught.value.message
@@ -264,7 +303,7 @@ def test_an_array_that_is_no_image_is_named_by_its_number() -> None:
     images = [np.zeros((8, 8, 3), np.uint8)] * 4 + [np.zeros((8, 8, 2), np.uint8)]
 
     with pytest.raises(ImageError, match="image 4: "):
-        collect([Scripted("one", brightness)], Dataset(images, None, ""), 2, quiet)
+        collect([scripted("one", brightness)], Dataset(images, None, ""), 2, quiet)
 
 
 def test_an_error_leaves_no_decoding_thread_behind() -> None:
@@ -272,17 +311,17 @@ def test_an_error_leaves_no_decoding_thread_behind() -> None:
         raise ModelError("it cannot")
 
     with pytest.raises(ModelError, match="it cannot"):
-        collect([Scripted("one", failing)], grey([0] * 200), 1, quiet)
+        collect([scripted("one", failing)], grey([0] * 200), 1, quiet)
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
-def test_an_answer_that_is_no_number_names_subject_and_image() -> None:
+def test_an_answer_that_is_no_number_names_answerer_and_image() -> None:
     def rule(image: NDArray[np.float32]) -> NDArray[np.float32]:
         return brightness(image) / (np.float32(0) if image.mean() > 0.99 else np.float32(1))
 
     with np.errstate(all="ignore"), pytest.raises(ModelError, match="sharp: the answer to image 1 is not finite"):
-        collect([Scripted("dull", brightness), Scripted("sharp", rule)], grey(LEVELS), 4, quiet)
+        collect([scripted("dull", brightness), scripted("sharp", rule)], grey(LEVELS), 4, quiet)
 
 
 @pytest.mark.parametrize(("levels", "batch"), [([], 4), ([1], 0)])
@@ -293,13 +332,13 @@ def test_nothing_to_answer_is_refused(levels: list[int], batch: int) -> None:
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
-def test_any_number_of_images_in_any_batches(images: int, batch: int, subjects: int) -> None:
+def test_any_number_of_images_in_any_batches(images: int, batch: int, answerers: int) -> None:
     levels = [number * 6 for number in range(images)]
-    asked = [Scripted(str(number), brightness) for number in range(subjects)]
+    asked = [scripted(str(number), brightness) for number in range(answerers)]
 
     found = collect(asked, grey(levels), batch, quiet)
 
-    alone = collect([Scripted("0", brightness)], grey(levels), images, quiet)["0"]
+    alone = collect([scripted("0", brightness)], grey(levels), images, quiet)["0"]
     for one in found.values():
         assert one.top.tolist() == alone.top.tolist()
         assert one.kept.tolist() == alone.kept.tolist()

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import PruningInfo
+from sait_deploy.artifacts.manifest import PruningInfo, WeightsSource
 from sait_deploy.artifacts.points import PointRequest, mass_point, named_point
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import SCHEMA_VERSION, Refusal, Report, RuntimeInfo, Timing, Variant
 from sait_deploy.bench.stats import make_row
 from sait_deploy.bench.variants import Sweep, runnable_variants
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.evaluation.controls import resized
 from sait_deploy.evaluation.rivals import (
     BenchTimes,
     Measured,
@@ -29,7 +28,8 @@ from sait_deploy.evaluation.rivals import (
     resolution_of_equal_macs,
     smaller_sizes,
 )
-from sait_deploy.models.prunable_vit import geometry_of
+from sait_deploy.models.registry import describe
+from sait_deploy.models.resize import resized
 from sait_deploy.tokens import OperatingPoint, Score, dense_macs, pruned_macs
 from tests.evaluation.sample import DIGITS
 from tests.exported import TinyExport
@@ -56,11 +56,11 @@ def test_what_no_density_costs_is_matched_by_all_tokens() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_geometry_is_resized_as_the_model_is(name: str) -> None:
-    vit = family(name)
-    for height, width in smaller_sizes(vit.patch_embed.img_size, vit.patch_embed.patch_size):
-        smaller = resized(vit, (height, width))
+    loaded = describe(family(name), name, WeightsSource.MEMORY, None)
+    for size in smaller_sizes(loaded.info.image_size, loaded.info.patch_size):
+        smaller = resized(loaded, size).info.geometry
 
-        assert resized_geometry(geometry_of(vit), smaller.patch_embed.num_patches) == geometry_of(smaller)
+        assert resized_geometry(loaded.info.geometry, smaller.patch_tokens) == smaller
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
-"""How an evaluation runs: what can be asked at once in a first pass over the images, what follows in a second."""
+"""How an evaluation runs: two passes over the images.
+
+The first asks what is known beforehand; the second asks the densities and image sizes that cost as much as the masses,
+whose cost the first pass has found.
+"""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.stats import WARNING
 from sait_deploy.errors import SaitError
+from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector, Progress
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.request import plan_of
+from sait_deploy.evaluation.request import make_request
 from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
 from sait_deploy.evaluation.rivals import (
     density_of_equal_macs,
@@ -19,29 +24,25 @@ from sait_deploy.evaluation.rivals import (
     resolution_of_equal_macs,
     smaller_sizes,
 )
-from sait_deploy.evaluation.rows import Asked, Truth, of_count, of_density, of_size, ordered
-from sait_deploy.evaluation.sources import DENSE, Source
+from sait_deploy.evaluation.rows import Answered, Truth, of_count, of_density, of_size, ordered
+from sait_deploy.evaluation.sources import DENSE, Source, TorchModel
 from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
-from sait_deploy.evaluation.subjects import Identity, Subject
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.system.machine import environment
 from sait_deploy.tokens import dense_macs, kept_at_density, pruned_macs
-
-if TYPE_CHECKING:
-    from sait_deploy.evaluation.controls import TorchFamily
 
 _MOST_CLASSES: Final = 100
 """Classes up to which each is a group of images by itself."""
 
 
-class Course:
+class EvaluationRun:
     """One evaluation.
 
     Args:
         source: what answers.
         dataset: the images.
         options: what to ask.
-        progress: told what is being done.
+        progress: called with a line at a time that says what is being done.
         groupings: of the images, given by the caller.
 
     Raises:
@@ -58,82 +59,80 @@ class Course:
         groupings: Sequence[Grouping],
     ) -> None:
         self._source, self._options, self._progress = source, options, progress
-        self._plan = plan_of(source, dataset, options, groupings)
+        self._request = make_request(source, dataset, options, groupings)
         self._patches = source.model.geometry.patch_tokens
         self._notes: list[str] = []
-        self._subjects: dict[str, Subject] = {}
+        self._answerers: dict[str, Answerer] = {}
         self._answers: dict[str, Answers] = {}
-        self._waiting: list[Subject] = []
+        self._waiting: list[Answerer] = []
         self._pairs: list[tuple[str, str, Basis]] = []
         self._of_count = {self._patches: DENSE.id}
 
     def report(self) -> Evaluation:
         """Asks everything and returns what was found."""
-        family = self._family()
-        collector = Collector(self._plan.dataset, self._options.batch, self._progress)
-        self._ask_known(family)
+        torch_model = self._torch_model()
+        collector = Collector(self._request.dataset, self._options.batch, self._progress)
+        self._ask_known(torch_model)
         self._collect(collector)
-        self._ask_matched(family)
+        self._ask_matched(torch_model)
         self._collect(collector)
         return self._written()
 
-    def _family(self) -> TorchFamily | None:
-        """Returns the model in torch where something is asked of it that can be, and takes down why not."""
+    def _torch_model(self) -> TorchModel | None:
+        """Returns the model in torch where controls or lower resolutions are asked for; notes why it cannot be had."""
         sizes = self._options.lower_resolutions
         if not self._options.controls and (
-            sizes == () or (sizes is None and not (self._plan.densities or self._plan.points))
+            sizes == () or (sizes is None and not (self._request.densities or self._request.points))
         ):
             return None
         try:
-            return self._source.family()
+            return self._source.torch_model()
         except SaitError as error:
             what = ["controls"] * bool(self._options.controls) + ["lower resolutions"] * (sizes != ())
             hint = f" ({error.hint})" if error.hint else ""
             self._notes.append(f"{WARNING}{' and '.join(what)} are left out: {error.message}{hint}")
             return None
 
-    def _ask_known(self, family: TorchFamily | None) -> None:
-        """Puts down what can be asked before anything was answered."""
+    def _ask_known(self, torch_model: TorchModel | None) -> None:
+        """Queues what can be asked before anything was answered."""
         self._ask(self._source.dense())
-        for kept, identity in self._plan.fixed:
+        for kept, identity in self._request.fixed:
             self._of_count.setdefault(kept, identity.id)
-        for identity in (*self._plan.densities, *self._plan.points):
+        for identity in (*self._request.densities, *self._request.points):
             self._ask(self._source.at(identity))
-        for name, kept in self._plan.equal_times.items():
+        for name, kept in self._request.equal_times.items():
             self._pairs.append((name, self._ask_count(kept), Basis.EQUAL_TIME))
-        if family is None:
+        if torch_model is None:
             return
-        self._ask_controls(family)
+        self._ask_controls(torch_model)
         for height in self._options.lower_resolutions or ():
             model = self._source.model
             size = next(s for s in smaller_sizes(model.image_size, model.patch_size) if s[0] == height)
-            self._ask_size(family, size)
-        for kept, identity in self._plan.fixed:
-            self._ask_rival(family, identity, self._macs_at(kept))
+            self._ask_size(torch_model, size)
+        for kept, identity in self._request.fixed:
+            self._ask_rival(torch_model, identity, self._macs_at(kept))
 
-    def _ask_controls(self, family: TorchFamily) -> None:
-        from sait_deploy.evaluation.controls import Control
-
+    def _ask_controls(self, torch_model: TorchModel) -> None:
         for density in self._options.controls:
             for kind in (Kind.RANDOM, Kind.LEAST_IMPORTANT):
                 identity = of_density(density, self._patches, kind)
-                self._ask(Control(identity, family))
+                self._ask(torch_model.control(identity))
                 own = self._of_count[kept_at_density(density, self._patches)]
                 self._pairs.append((own, identity.id, Basis.EQUAL_MACS))
 
-    def _ask_matched(self, family: TorchFamily | None) -> None:
-        """Puts down what costs the same as masses, whose cost is known by now."""
+    def _ask_matched(self, torch_model: TorchModel | None) -> None:
+        """Queues what costs the same as masses, whose cost is known by now."""
         pruning, geometry = self._source.pruning, self._source.model.geometry
-        for identity in self._plan.masses:
+        for identity in self._request.masses:
             assert pruning is not None
             macs = float(self._answers[identity.id].macs.mean())
             kept = density_of_equal_macs(geometry, pruning[1], macs)
             self._pairs.append((identity.id, self._ask_count(kept), Basis.EQUAL_MACS))
-            if family is not None:
-                self._ask_rival(family, identity, macs)
+            if torch_model is not None:
+                self._ask_rival(torch_model, identity, macs)
 
-    def _ask_rival(self, family: TorchFamily, identity: Identity, macs: float) -> None:
-        """Puts down the dense model on smaller images that costs as much, and the comparison with it."""
+    def _ask_rival(self, torch_model: TorchModel, identity: Identity, macs: float) -> None:
+        """Queues the dense model on smaller images that costs as much, and the comparison with it."""
         model, sizes = self._source.model, self._options.lower_resolutions
         if sizes == ():
             return
@@ -145,27 +144,25 @@ class Course:
         if size is None:
             self._notes.append(f"no lower resolution has as many multiply-accumulates as {identity.label}")
             return
-        self._pairs.append((identity.id, self._ask_size(family, size), Basis.EQUAL_MACS))
+        self._pairs.append((identity.id, self._ask_size(torch_model, size), Basis.EQUAL_MACS))
 
-    def _ask_size(self, family: TorchFamily, size: tuple[int, int]) -> str:
-        """Returns the id of the dense model on images of that size, put down if it was not."""
-        from sait_deploy.evaluation.controls import LowerResolution
-
+    def _ask_size(self, torch_model: TorchModel, size: tuple[int, int]) -> str:
+        """Returns the id of the dense model on images of that size, which is queued if it was not."""
         identity = of_size(size)
-        if identity.id not in self._subjects:
-            self._ask(LowerResolution(identity, family, size))
+        if identity.id not in self._answerers:
+            self._ask(torch_model.on_smaller_images(identity, size))
         return identity.id
 
     def _ask_count(self, kept: int) -> str:
-        """Returns the id of what keeps so many tokens of every image, put down if it was not."""
+        """Returns the id of what keeps so many tokens of every image, which is queued if it was not."""
         if kept not in self._of_count:
             self._of_count[kept] = of_count(kept).id
             self._ask(self._source.at(of_count(kept)))
         return self._of_count[kept]
 
-    def _ask(self, subject: Subject) -> None:
-        self._subjects[subject.id] = subject
-        self._waiting.append(subject)
+    def _ask(self, answerer: Answerer) -> None:
+        self._answerers[answerer.identity.id] = answerer
+        self._waiting.append(answerer)
 
     def _collect(self, collector: Collector) -> None:
         self._answers |= collector.collect(self._waiting)
@@ -180,13 +177,13 @@ class Course:
         return dense_macs(resized_geometry(self._source.model.geometry, size[0] // patch[0] * (size[1] // patch[1])))
 
     def _written(self) -> Evaluation:
-        source, options, dataset = self._source, self._options, self._plan.dataset
+        source, options, dataset = self._source, self._options, self._request.dataset
         dense = self._answers[DENSE.id]
         truth = Truth(dataset.labels if source.model.classes else None, dense)
-        asked = {name: Asked(subject, self._answers[name]) for name, subject in self._subjects.items()}
+        answered = {name: Answered(one, self._answers[name]) for name, one in self._answerers.items()}
         pairs = [] if truth.headless else list(dict.fromkeys(self._pairs))
         groupings = self._all_groupings()
-        rows = ordered(list(asked.values()))
+        rows = ordered(list(answered.values()))
         return Evaluation(
             schema_version=SCHEMA_VERSION,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -199,34 +196,35 @@ class Course:
             images=len(dataset.images),
             image_source=dataset.source,
             labelled=truth.labels is not None,
-            environment=environment(options.threads) | source.environment(),
+            environment=environment(options.threads) | source.environment,
             options=_described(options),
             rows=tuple(truth.row(one) for one in rows),
-            comparisons=tuple(truth.comparison(asked[one], asked[other], basis) for one, other, basis in pairs),
+            comparisons=tuple(truth.comparison(answered[one], answered[other], basis) for one, other, basis in pairs),
             strata=tuple(truth.strata(rows, groupings)),
-            notes=tuple(dict.fromkeys([*self._said(), *self._plan.notes, *source.notes, *self._notes])),
+            notes=tuple(dict.fromkeys([*self._warnings(), *self._request.notes, *source.notes, *self._notes])),
         )
 
     def _all_groupings(self) -> list[Grouping]:
-        labels, found = self._plan.dataset.labels, list(self._plan.groupings)
+        labels, found = self._request.dataset.labels, list(self._request.groupings)
         if labels is not None:
             classes = by_class(labels, self._source.model.labels)
             if len(classes.groups) <= _MOST_CLASSES:
                 found.append(classes)
             else:
                 self._notes.append(f"{len(classes.groups)} classes are too many to list each by itself")
-        quarters = [by_kept(self._answers[mass.id].kept, mass.label) for mass in self._plan.masses]
+        quarters = [by_kept(self._answers[mass.id].kept, mass.label) for mass in self._request.masses]
         return found + [grouping for grouping in quarters if grouping is not None]
 
-    def _said(self) -> list[str]:
+    def _warnings(self) -> list[str]:
         """Returns what a reader must know of the weights and the images."""
         said = []
         if self._source.weights.source is WeightsSource.RANDOM:
             said.append(f"{WARNING}the weights are random: nothing here says how accurate a trained model is")
         if not self._source.model.classes:
             said.append("the model is headless: its features are compared with dense's by cosine")
-        elif self._plan.dataset.labels is None:
-            said.append(f"the images have no labels ({self._plan.dataset.source}): answers are compared with dense's")
+        elif self._request.dataset.labels is None:
+            source = self._request.dataset.source
+            said.append(f"the images have no labels ({source}): answers are compared with dense's")
         return said
 
 
