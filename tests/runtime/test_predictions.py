@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.runtime import Output, Runner
 from sait_deploy.runtime.base import predictions
@@ -40,9 +41,9 @@ def test_predictions_are_the_likeliest_classes(runner: Runner) -> None:
     assert sum(everything.probabilities) == pytest.approx(1, abs=1e-5)
 
 
-def with_model(artifact: Artifact, **changes: Any) -> Artifact:
+def with_model(artifact: Artifact, **changes: Any) -> Manifest:
     model = dataclasses.replace(artifact.manifest.model, **changes)
-    return Artifact(artifact.path, dataclasses.replace(artifact.manifest, model=model))
+    return dataclasses.replace(artifact.manifest, model=model)
 
 
 def test_predictions_bear_the_labels_of_the_manifest(tiny: TinyExport) -> None:
@@ -55,7 +56,7 @@ def test_predictions_bear_the_labels_of_the_manifest(tiny: TinyExport) -> None:
 
 def test_huge_logits_have_probabilities_too(tiny: TinyExport) -> None:
     logits = np.array([[1e30, -1e30, 0, 0, 1e4]], dtype=np.float32)
-    (found,) = predictions(tiny.half, Output(logits, np.array([7], dtype=np.int32)), 5)
+    (found,) = predictions(tiny.half.manifest, Output(logits, np.array([7], dtype=np.int32)), 5)
     assert found.probabilities[0] == 1.0
     assert np.isfinite(found.probabilities).all()
 

@@ -12,8 +12,10 @@ import torch
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.errors import ArtifactError, ModelError, RuntimeUnavailable
+from sait_deploy.errors import ArtifactError, InvalidArgument, ModelError, RuntimeUnavailable
+from sait_deploy.models.prunable_vit import FixedPruning
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
 from tests.exported import TinyExport
 from tests.runtime.cases import GOOD, ONE_THREAD
 from tests.tiny import family, save_weights
@@ -69,3 +71,25 @@ def test_torch_leaves_no_gradient(tiny: TinyExport) -> None:
     runner.bind(GOOD)()
     model = runner._model  # type: ignore[attr-defined]
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_model_in_memory_runs_as_its_artifact_does(tiny: TinyExport) -> None:
+    pruning = tiny.half.manifest.pruning
+    assert pruning is not None
+    in_memory = ModelInMemory(tiny.model, FixedPruning(pruning.score, pruning.prune_at, 18))
+    runner, artifact = TorchRunner(in_memory, ONE_THREAD), load(tiny.half, "torch", ONE_THREAD)
+    found, wanted = runner.run(GOOD), artifact.run(GOOD)
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+    np.testing.assert_array_equal(found.kept, wanted.kept)
+    np.testing.assert_array_equal(runner.importance(GOOD), artifact.select(GOOD).importance)
+    with pytest.raises(InvalidArgument, match="runs from memory and has no artifact"):
+        _ = runner.artifact
+
+
+def test_kept_tokens_can_be_given(tiny: TinyExport) -> None:
+    runner = load(tiny.half, "torch", ONE_THREAD)
+    assert isinstance(runner, TorchRunner)
+    selection = runner.select(GOOD)
+    np.testing.assert_array_equal(runner.run_keeping(GOOD, selection.keep).logits, selection.logits)
+    with pytest.raises(InvalidArgument, match="keep has not 19 tokens in every image"):
+        runner.run_keeping(GOOD, np.ones_like(selection.keep))
