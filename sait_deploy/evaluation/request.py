@@ -10,7 +10,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.answerers import Identity
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.rivals import Measured, read_bench_times, smaller_sizes
+from sait_deploy.evaluation.rivals import ModelInBench, read_bench_times, smaller_sizes
 from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.sources import Source
 from sait_deploy.evaluation.strata import Grouping
@@ -67,9 +67,8 @@ def make_request(source: Source, dataset: Dataset, options: EvaluateOptions, gro
         notes.append(f"these are {limit} of {total} images, evenly spaced")
         chosen = evenly_spaced(total, limit)
         dataset, groupings = dataset.sample(limit), [grouping.part(chosen) for grouping in groupings]
-    requests = _requests(source, options)
-    points = tuple(of_point(request, patches) for request in requests)
-    masses = [pair for pair in zip(requests, points, strict=True) if pair[1].kind is Kind.MASS]
+    points = tuple(of_point(request, patches) for request in _requests(source, options))
+    masses = [point for point in points if point.kind is Kind.MASS]
     equal_times = _equal_times(source, options, masses, notes)
     densities = _densities(source, options)
     notes += beyond_training(source.training, (*densities, *points), patches)
@@ -130,7 +129,7 @@ def _densities(source: Source, options: EvaluateOptions) -> tuple[Identity, ...]
 
 
 def _equal_times(
-    source: Source, options: EvaluateOptions, masses: Sequence[tuple[PointRequest, Identity]], notes: list[str]
+    source: Source, options: EvaluateOptions, masses: Sequence[Identity], notes: list[str]
 ) -> dict[str, int]:
     """Returns for each mass the tokens of the density that takes as long, by the benchmark named."""
     path, pruning = options.bench_report, source.pruning
@@ -138,13 +137,13 @@ def _equal_times(
         return {}
     if pruning is None or not masses:
         raise InvalidArgument("equal time is told of masses, and none is evaluated", "leave the benchmark out")
-    measured = Measured(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
-    times = read_bench_times(path, measured, options.bench_runtime, options.bench_batch, source.runtime)
+    model = ModelInBench(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
+    times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime)
     notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.runtime}")
     found = {}
-    for request, identity in masses:
+    for identity in masses:
         assert identity.point is not None
-        found[identity.id] = times.density_of_equal_time(measured.labels(request, identity.point))
+        found[identity.id] = times.density_of_equal_time(identity.point)
     return found
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.bench.jsonform import from_json
-from sait_deploy.bench.results import Report
+from sait_deploy.bench.results import Pruning, Report
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.tokens import Geometry, OperatingPoint, Score, default_prune_at, dense_macs, pruned_macs
+from sait_deploy.tokens import Geometry, OperatingPoint, Score, dense_macs, pruned_macs
 
 _AGAIN: Final = "measure masses and densities together: sait-deploy bench"
 
@@ -75,8 +72,8 @@ def resolution_of_equal_macs(
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What identifies a model's rows in a benchmark.
+class ModelInBench:
+    """What a benchmark's variants must have in common with the model that is evaluated.
 
     Attributes:
         model: its name.
@@ -92,17 +89,9 @@ class Measured:
     score: Score
     prune_at: int
 
-    @property
-    def suffix(self) -> str:
-        """What the benchmark's labels say of pruning that is not the default."""
-        block = "" if self.prune_at == default_prune_at(self.geometry.depth) else f", block {self.prune_at}"
-        return block + ("" if self.score is Score.MEAN else f", {self.score} score")
-
-    def labels(self, request: PointRequest, point: OperatingPoint) -> tuple[str, str]:
-        """Returns the labels that a point has in a benchmark: by its name, or by what it is."""
-        whole = (point.min_keep, point.max_keep) == (1, self.geometry.patch_tokens)
-        limits = "" if whole else f", {point.min_keep} to {point.max_keep}"
-        return f"{request.name}{self.suffix}", f"mass {point.mass:.12g}{limits}{self.suffix}"
+    def is_pruned_like(self, pruning: Pruning) -> bool:
+        """Returns whether a variant is pruned by the same score in the same block."""
+        return (pruning.score, pruning.prune_at) == (self.score, self.prune_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +101,34 @@ class BenchTimes:
     Attributes:
         runtime: which.
         batch: images per request.
-        milliseconds: variant's label to its time per request, the mean over batches of their medians.
-        densities: (patch tokens kept, the same time) by tokens ascending, dense last.
+        points: time per request at each operating point of an adaptive artifact, milliseconds.
+        densities: (patch tokens kept, the same time) of each density by tokens ascending, dense last.
     """
 
     runtime: str
     batch: int
-    milliseconds: dict[str, float]
+    points: dict[OperatingPoint, float]
     densities: tuple[tuple[int, float], ...]
 
-    def density_of_equal_time(self, labels: Sequence[str]) -> int:
-        """Returns the fewest patch tokens at which a density takes as long as what has one of these labels.
+    def density_of_equal_time(self, point: OperatingPoint) -> int:
+        """Returns the fewest patch tokens at which a density takes as long as an adaptive artifact at this point.
 
-        Between the densities measured, time is taken to run straight; where even dense takes less, it is all tokens.
+        Between the densities measured, time is interpolated linearly; where even dense takes less, it is all tokens.
 
         Raises:
-            InvalidArgument: nothing of these labels was measured, no density was, or all of them took longer.
+            InvalidArgument: the point was not measured, no density was, or all of them took longer.
         """
-        found = next((self.milliseconds[label] for label in labels if label in self.milliseconds), None)
-        where = f"the benchmark at batch {self.batch} on {self.runtime}"
+        found, (patches, _) = self.points.get(point), self.densities[-1]
+        limits = "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
+        label, where = f"mass {point.mass:.12g}{limits}", f"the benchmark at batch {self.batch} on {self.runtime}"
         if found is None:
-            raise InvalidArgument(f"{where} has no {' or '.join(map(repr, dict.fromkeys(labels)))}", _AGAIN)
+            raise InvalidArgument(f"{where} has not measured {label} with the score and block evaluated", _AGAIN)
         if len(self.densities) < 2:
             raise InvalidArgument(f"{where} has no density beside dense", _AGAIN)
         fewest, shortest = self.densities[0]
         if found < shortest:
             raise InvalidArgument(
-                f"{labels[-1]} took {found:.3g} ms in {where}, less than the {shortest:.3g} ms of {fewest} tokens",
+                f"{label} took {found:.3g} ms in {where}, less than the {shortest:.3g} ms of {fewest} tokens",
                 "measure a lower density beside it",
             )
         if found == shortest:
@@ -146,46 +136,49 @@ class BenchTimes:
         for (kept, time), (more, longer) in itertools.pairwise(self.densities):
             if found <= longer:
                 return math.ceil(round(kept + (more - kept) * (found - time) / (longer - time), 9))
-        return self.densities[-1][0]
+        return patches
 
 
 def read_bench_times(
-    path: Path, measured: Measured, runtime: str | None, batch: int | None, preferred: str | None = None
+    path: Path, model: ModelInBench, runtime: str | None, batch: int | None, preferred: str | None = None
 ) -> BenchTimes:
     """Reads the times of a model from a benchmark's JSON file.
 
     Args:
         path: the file.
-        measured: the model.
+        model: the model.
         runtime: whose times; None for the preferred one's, or those of the only one in the file.
         batch: images per request; None for the largest batch measured there.
         preferred: a runtime that the file may have.
 
     Raises:
         ArtifactError: the file cannot be read or is no benchmark's.
-        InvalidArgument: it is of another model or of other weights, or has no times of that runtime and batch size.
+        InvalidArgument: it is of another model or of other weights, does not say how its variants prune, or has no
+            times of that runtime and batch size.
     """
     try:
         report = from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})", "give the JSON file of a benchmark") from None
-    _check_same(report, path, measured)
+    _check_same(report, path, model)
     runtimes = [info.name for info in report.runtimes]
     chosen = runtime or (preferred if preferred in runtimes else None) or (runtimes[0] if len(runtimes) == 1 else None)
     if chosen is None:
         raise InvalidArgument(f"{path} has times of {', '.join(runtimes)}", "say of which runtime they shall be")
-    return _times(report, path, measured, chosen, batch)
+    return _times(report, path, model, chosen, batch)
 
 
-def _check_same(report: Report, path: Path, measured: Measured) -> None:
-    """Checks that a benchmark is of the model. Its size is told before the weights, which are resized along with it."""
-    if report.model != measured.model:
-        raise InvalidArgument(f"{path} is a benchmark of {report.model}, not of {measured.model}", _AGAIN)
+def _check_same(report: Report, path: Path, model: ModelInBench) -> None:
+    """Checks that a benchmark is of the model; of its size before its weights, which are resized along with it."""
+    if report.model != model.model:
+        raise InvalidArgument(f"{path} is a benchmark of {report.model}, not of {model.model}", _AGAIN)
     dense = {variant.id: variant for variant in report.variants if variant.baseline}
-    patches, wanted = measured.geometry.patch_tokens, measured.weights_sha256
+    patches, wanted = model.geometry.patch_tokens, model.weights_sha256
     for row in report.rows:
         if row.variant in dense and row.kept_max != patches:
             raise InvalidArgument(f"{path} is of a model of {row.kept_max} patch tokens, not {patches}", _AGAIN)
+    if any(variant.pruning is None and not variant.baseline for variant in report.variants):
+        raise InvalidArgument(f"{path} is of an older version and does not say how its variants prune", _AGAIN)
     found = next((one.weights_sha256 for one in dense.values() if one.weights_sha256 != wanted), None)
     if found is not None:
         raise InvalidArgument(
@@ -193,7 +186,7 @@ def _check_same(report: Report, path: Path, measured: Measured) -> None:
         )
 
 
-def _times(report: Report, path: Path, measured: Measured, runtime: str, batch: int | None) -> BenchTimes:
+def _times(report: Report, path: Path, model: ModelInBench, runtime: str, batch: int | None) -> BenchTimes:
     variants = {variant.id: variant for variant in report.variants if variant.runtime == runtime}
     rows = [row for row in report.rows if row.variant in variants]
     sizes = sorted({row.batch for row in rows})
@@ -202,18 +195,22 @@ def _times(report: Report, path: Path, measured: Measured, runtime: str, batch: 
         known = ", ".join(map(str, sizes))
         raise InvalidArgument(f"{path} has no times on {runtime}{at}", f"it has batches {known}" if known else _AGAIN)
     chosen = sizes[-1] if batch is None else batch
-    patches, density = measured.geometry.patch_tokens, re.compile("density [^,]+" + re.escape(measured.suffix))
-    milliseconds: dict[str, float] = {}
+    points: dict[OperatingPoint, float] = {}
     densities: dict[int, float] = {}
+    precision = next(variant.precision for variant in variants.values() if variant.baseline)
     for row in rows:
-        if row.batch != chosen:
-            continue
         variant = variants[row.variant]
+        if row.batch != chosen or variant.precision != precision:
+            continue
         # By throughput: where batches differ in what they keep, their median alone would be one batch's time.
         time = 1e3 * row.batch / row.images_per_second
-        milliseconds.setdefault(variant.label, time)
-        if variant.baseline or density.fullmatch(variant.label):
+        if variant.baseline:
             densities[row.kept_max] = time
-    if patches not in densities:
+        elif variant.pruning is not None and model.is_pruned_like(variant.pruning):
+            if variant.pruning.density is not None:
+                densities[row.kept_max] = time
+            elif variant.pruning.point is not None:
+                points.setdefault(variant.pruning.point, time)
+    if model.geometry.patch_tokens not in densities:
         raise InvalidArgument(f"dense did not run in {path} at batch {chosen} on {runtime}", _AGAIN)
-    return BenchTimes(runtime, chosen, milliseconds, tuple(sorted(densities.items())))
+    return BenchTimes(runtime, chosen, points, tuple(sorted(densities.items())))

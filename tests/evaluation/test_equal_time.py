@@ -17,11 +17,11 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Basis, Evaluation
-from sait_deploy.evaluation.rivals import Measured, read_bench_times
+from sait_deploy.evaluation.rivals import ModelInBench, read_bench_times
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
-from sait_deploy.tokens import Score
+from sait_deploy.tokens import OperatingPoint, Score
 from tests.evaluation.blotches import labelled_by, noise, row_of, small
-from tests.evaluation.test_rivals import report_of
+from tests.evaluation.test_rivals import Times, report_of
 from tests.exported import IMAGE_SIZE, TinyExport
 from tests.tiny import HALF, randomised, save_weights
 
@@ -40,15 +40,9 @@ def equal_times(found: Evaluation) -> set[tuple[str, str]]:
 
 def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
     loaded = small()
-    times = {
-        "dense": (16, 16.0),
-        "density 0.5, block 1": (8, 9.0),
-        "density 0.25, block 1": (4, 5.0),
-        "mass 0.6, block 1": (7, 8.0),
-        "density 0.125": (2, 1.0),
-    }
+    times: Times = {16: 16.0, 8: 9.0, 4: 5.0, OperatingPoint(0.6, 1, 16): 8.0}
     path = tmp_path / "bench.json"
-    report = report_of(times, runtime="onnxruntime", weights=loaded.weights.sha256)
+    report = report_of(times, weights=loaded.weights.sha256, prune_at=PRUNE_AT)
     path.write_text(to_json(dataclasses.replace(report, model="small")))
     options = EvaluateOptions(points=(mass_point(0.6),), bench_report=path, lower_resolutions=())
 
@@ -58,7 +52,7 @@ def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
     assert pairs == {("mass0.6", "kept7")}
     assert row_of(found, "kept7").kept_max == 7
     assert any("bench.json at batch 4 on onnxruntime" in note for note in found.notes)
-    with pytest.raises(InvalidArgument, match=r"has no 'mass0\.7, block 1'"):
+    with pytest.raises(InvalidArgument, match=r"has not measured mass 0\.7 with"):
         evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(mass_point(0.7),)))
     with pytest.raises(InvalidArgument, match="equal time is told of masses"):
         evaluate_model(
@@ -84,11 +78,11 @@ def test_a_benchmark_of_artifacts_has_the_hash_of_the_file_that_they_were_export
     # Weights in half precision are made of those in the file, which the hash is of.
     model, pruning = reopened(tiny.weights), adaptive.manifest.pruning
     assert pruning is not None
-    measured = Measured(model.info.name, model.weights.sha256, model.info.geometry, pruning.score, pruning.prune_at)
-    times = read_bench_times(path, measured, None, None)
+    in_bench = ModelInBench(model.info.name, model.weights.sha256, model.info.geometry, pruning.score, pruning.prune_at)
+    times = read_bench_times(path, in_bench, None, None)
 
     assert {variant.weights_sha256 for variant in report.variants} == {model.weights.sha256}
-    assert set(times.milliseconds) == {variant.label for variant in report.variants}
+    assert tuple(times.points) == tuple(adaptive.manifest.operating_points.values())
     assert len(times.densities) == 2
 
 
@@ -98,7 +92,7 @@ def test_equal_time_is_told_of_the_same_weights_whatever_runs_them_and_of_no_oth
     pruning, path = tiny_adaptive.manifest.pruning, tmp_path / "bench.json"
     assert pruning is not None
     model, dataset = reopened(tiny.weights), labelled_by(tiny.model, 6)
-    times = {"dense": (36, 36.0), "density 0.25": (9, 9.0), "mass 0.6": (20, 18.0)}
+    times: Times = {36: 36.0, 9: 9.0, OperatingPoint(0.6, 1, 36): 18.0}
     options = dataclasses.replace(OPTIONS, bench_report=path)
 
     def bench_of(weights: str) -> None:

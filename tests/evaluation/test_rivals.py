@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import PruningInfo, WeightsSource
-from sait_deploy.artifacts.points import PointRequest, mass_point, named_point
+from sait_deploy.artifacts.manifest import Precision, WeightsSource
 from sait_deploy.bench.jsonform import from_json, to_json
-from sait_deploy.bench.results import SCHEMA_VERSION, Refusal, Report, RuntimeInfo, Timing, Variant
+from sait_deploy.bench.results import SCHEMA_VERSION, Pruning, Refusal, Report, RuntimeInfo, Timing, Variant
 from sait_deploy.bench.stats import make_row
-from sait_deploy.bench.variants import Sweep, runnable_variants
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.rivals import (
     BenchTimes,
-    Measured,
+    ModelInBench,
     density_of_equal_macs,
     read_bench_times,
     resized_geometry,
@@ -32,11 +29,10 @@ from sait_deploy.models.registry import describe
 from sait_deploy.models.resize import resized
 from sait_deploy.tokens import OperatingPoint, Score, dense_macs, pruned_macs
 from tests.evaluation.sample import DIGITS
-from tests.exported import TinyExport
 from tests.tiny import FAMILIES, family
 
 WEIGHTS = "0123456789ab" + "0" * 52
-MEASURED = Measured("digits", WEIGHTS, DIGITS, Score.MEAN, 1)
+MODEL = ModelInBench("digits", WEIGHTS, DIGITS, Score.MEAN, 1)
 N = DIGITS.patch_tokens
 
 
@@ -89,30 +85,48 @@ def test_resolution_of_equal_macs_is_the_smallest_that_has_them(share: float) ->
     assert found == ((enough[0], enough[0]) if enough else None)
 
 
+Times = Mapping[OperatingPoint | int, float]
+"""Milliseconds of an adaptive artifact's points, and of densities by the tokens that they keep; N is dense."""
+
+
 def report_of(
-    times: Mapping[str, tuple[int, float]], batch: int = 4, runtime: str = "onnxruntime", weights: str = WEIGHTS
+    times: Times, batch: int = 4, runtime: str = "onnxruntime", weights: str = WEIGHTS, prune_at: int = 1
 ) -> Report:
-    """A benchmark of these labels: tokens kept, and milliseconds."""
-    variants = tuple(
-        Variant(f"{label}@{runtime}", label, runtime, label == "dense", weights, "0" * 64, False, None, None, None)
-        for label in times
-    )
-    dense = None if "dense" not in times else [times["dense"][1] / 1e3] * 6
-    rows = tuple(
-        make_row(
-            batch=batch,
-            variant=f"{label}@{runtime}",
-            seconds=[milliseconds / 1e3] * 6,
-            dense_seconds=None if label == "dense" else dense,
-            kept=[kept],
-            macs=10,
-            dense_macs=20,
+    """A benchmark in which every image keeps what a density or the most that a point allows."""
+    most = max(key for key in times if isinstance(key, int))
+    variants, rows = [], []
+    for key, milliseconds in times.items():
+        baseline, name = key == most, f"{key}@{runtime}"
+        density, point = (f"{key / most:.4f}", None) if isinstance(key, int) else (None, key)
+        pruning = None if baseline else Pruning(density, point, None, Score.MEAN, prune_at)
+        variants.append(
+            Variant(name, str(key), runtime, baseline, weights, "0" * 64, False, None, pruning, Precision.FP32)
         )
-        for label, (kept, milliseconds) in times.items()
-    )
+        rows.append(
+            make_row(
+                batch=batch,
+                variant=name,
+                seconds=[milliseconds / 1e3] * 6,
+                dense_seconds=None if baseline else [times[most] / 1e3] * 6,
+                kept=[key if isinstance(key, int) else key.max_keep],
+                macs=10,
+                dense_macs=20,
+            )
+        )
     return Report(
-        SCHEMA_VERSION, "now", "digits", Timing.COMPUTE, {}, {}, (RuntimeInfo(runtime, {}),), variants, rows, (), (), ()
-    )  # fmt: skip
+        SCHEMA_VERSION,
+        "now",
+        "digits",
+        Timing.COMPUTE,
+        {},
+        {},
+        (RuntimeInfo(runtime, {}),),
+        tuple(variants),
+        tuple(rows),
+        (),
+        (),
+        (),
+    )
 
 
 def joined(*reports: Report) -> Report:
@@ -136,34 +150,36 @@ def written(report: Report, folder: Path) -> Path:
     return path
 
 
-TIMES = {
-    "dense": (144, 20.0),
-    "density 0.5": (72, 12.0),
-    "density 0.25": (36, 8.0),
-    "mass 0.9": (90, 10.0),
-    "mass 0.8, 4 to 60": (50, 13.0),
-    "fast": (40, 8.0),
-    "slow": (40, 25.0),
-    "quick": (20, 5.0),
-    "density 0.1, block 2": (15, 1.0),
-}
+def mass(share: float, least: int = 1, most: int = N) -> OperatingPoint:
+    return OperatingPoint(share, least, most)
+
+
+TIMES: Times = {N: 20.0, 72: 12.0, 36: 8.0, mass(0.9): 10.0, mass(0.8, 4, 60): 13.0, mass(0.5): 8.0, mass(0.99): 25.0}
 
 
 @pytest.mark.parametrize(
-    ("request_", "kept"),
+    ("point", "kept"),
     [
-        (mass_point(0.9), 54),  # half-way from 8 to 12 ms
-        (PointRequest("named", 0.9), 54),
-        (PointRequest("named", 0.8, 4, 60), 81),  # an eighth of the way from 12 to 20 ms
-        (PointRequest("fast", 0.5), 36),
-        (PointRequest("slow", 0.99), 144),
+        (mass(0.9), 54),  # half-way from 8 to 12 ms
+        (mass(0.8, 4, 60), 81),  # an eighth of the way from 12 to 20 ms
+        (mass(0.5), 36),
+        (mass(0.99), 144),
     ],
 )
-def test_density_of_equal_time_lies_between_those_measured(tmp_path: Path, request_: PointRequest, kept: int) -> None:
-    times = read_bench_times(written(report_of(TIMES), tmp_path), MEASURED, None, None)
+def test_density_of_equal_time_lies_between_those_measured(tmp_path: Path, point: OperatingPoint, kept: int) -> None:
+    report = report_of({**TIMES, 14: 1.0, mass(0.1): 9.0})
+    variants = [
+        dataclasses.replace(v, pruning=dataclasses.replace(v.pruning, prune_at=2))
+        if v.pruning and v.label in ("14", str(mass(0.1)))
+        else v
+        for v in report.variants
+    ]
+    path = written(dataclasses.replace(report, variants=tuple(variants)), tmp_path)
+    times = read_bench_times(path, MODEL, None, None)
 
     assert dict(times.densities) == pytest.approx({36: 8, 72: 12, 144: 20})
-    assert times.density_of_equal_time(MEASURED.labels(request_, request_.resolve(N))) == kept
+    assert times.density_of_equal_time(point) == kept
+    assert mass(0.1) not in times.points, "it was measured in another block, as was the density of 14 tokens"
 
 
 @given(st.lists(st.integers(1, 300), min_size=3, max_size=8, unique=True), st.integers(1, 300))
@@ -171,13 +187,13 @@ def test_density_of_equal_time_lies_between_those_measured(tmp_path: Path, reque
 def test_time_at_the_matched_density_is_just_as_long(tenths: list[int], asked: int) -> None:
     """Also where more tokens were measured to take less: it is the first density that takes as long."""
     curve = tuple((10 * (i + 1), tenth / 10) for i, tenth in enumerate(tenths))
-    times = BenchTimes("onnxruntime", 1, {"mass 0.5": asked / 10}, curve)
+    times = BenchTimes("onnxruntime", 1, {mass(0.5): asked / 10}, curve)
     if asked / 10 < curve[0][1]:
         with pytest.raises(InvalidArgument, match="ms of 10 tokens"):
-            times.density_of_equal_time(["mass 0.5"])
+            times.density_of_equal_time(mass(0.5))
         return
 
-    found = times.density_of_equal_time(["mass 0.5"])
+    found = times.density_of_equal_time(mass(0.5))
 
     def time_at(kept: float) -> float:
         low = max(point for point in curve if point[0] <= kept)
@@ -190,72 +206,71 @@ def test_time_at_the_matched_density_is_just_as_long(tenths: list[int], asked: i
 
 
 def test_times_are_of_one_batch_and_runtime(tmp_path: Path) -> None:
-    one, other = {"dense": (144, 20.0), "mass 0.9": (90, 10.0), "density 0.5": (72, 8.0)}, {"dense": (144, 9.0)}
-    report = joined(report_of(one, 4), report_of(one | {"mass 0.9": (90, 18.0)}, 8), report_of(other, 4, "tensorrt"))
-    refused = Refusal("dense@tensorrt", (8,), "it takes 4 images", "", 2)
+    one: Times = {N: 20.0, mass(0.9): 10.0, 72: 8.0}
+    report = joined(report_of(one, 4), report_of({**one, mass(0.9): 18.0}, 8), report_of({N: 9.0}, 4, "tensorrt"))
+    refused = Refusal(f"{N}@tensorrt", (8,), "it takes 4 images", "", 2)
     path = written(dataclasses.replace(report, refusals=(refused,)), tmp_path)
 
-    assert read_bench_times(path, MEASURED, "onnxruntime", 4).milliseconds["mass 0.9"] == pytest.approx(10)
-    assert read_bench_times(path, MEASURED, "onnxruntime", None).milliseconds["mass 0.9"] == pytest.approx(18)
-    assert dict(read_bench_times(path, MEASURED, None, 4, "tensorrt").densities) == pytest.approx({144: 9})
+    assert read_bench_times(path, MODEL, "onnxruntime", 4).points[mass(0.9)] == pytest.approx(10)
+    assert read_bench_times(path, MODEL, "onnxruntime", None).points[mass(0.9)] == pytest.approx(18)
+    assert dict(read_bench_times(path, MODEL, None, 4, "tensorrt").densities) == pytest.approx({144: 9})
     for runtime, batch, said in [
         (None, 4, "has times of onnxruntime, tensorrt"),
         ("torch", None, "no times on torch"),
         ("tensorrt", 8, "no times on tensorrt at batch 8"),
     ]:
         with pytest.raises(InvalidArgument, match=said):
-            read_bench_times(path, MEASURED, runtime, batch)
+            read_bench_times(path, MODEL, runtime, batch)
     with pytest.raises(InvalidArgument, match="has times of"):
-        read_bench_times(path, MEASURED, None, 4, preferred="torch")
+        read_bench_times(path, MODEL, None, 4, preferred="torch")
 
 
 def test_a_benchmark_without_what_is_needed_is_refused(tmp_path: Path) -> None:
-    labels = MEASURED.labels(mass_point(0.9), OperatingPoint(0.9, 1, N))
-    cases = [
-        ({"dense": (144, 20.0), "density 0.5": (72, 12.0)}, "has no 'mass0.9' or 'mass 0.9'"),
-        ({"dense": (144, 20.0), "mass 0.9": (90, 10.0)}, "has no density beside dense"),
-        ({"dense": (144, 20.0), "density 0.5": (72, 12.0), "mass 0.9": (90, 10.0)}, "less than the 12 ms of 72 tokens"),
+    cases: list[tuple[Times, str]] = [
+        ({N: 20.0, 72: 12.0}, "has not measured mass 0.9 with"),
+        ({N: 20.0, 72: 12.0, mass(0.9, 2, 9): 13.0}, "has not measured mass 0.9 with"),
+        ({N: 20.0, mass(0.9): 10.0}, "has no density beside dense"),
+        ({N: 20.0, 72: 12.0, mass(0.9): 10.0}, "less than the 12 ms of 72 tokens"),
     ]
     for times, said in cases:
-        read = read_bench_times(written(report_of(times), tmp_path), MEASURED, None, None)
+        read = read_bench_times(written(report_of(times), tmp_path), MODEL, None, None)
         with pytest.raises(InvalidArgument, match=said):
-            read.density_of_equal_time(labels)
+            read.density_of_equal_time(mass(0.9))
 
 
 def test_a_benchmark_in_which_dense_did_not_run_is_refused(tmp_path: Path) -> None:
-    whole = report_of({"dense": (144, 20.0), "density 0.5": (72, 12.0)})
+    whole = report_of({N: 20.0, 72: 12.0})
     alone = dataclasses.replace(whole.rows[1], speedup=None, share=None)
-    refused = Refusal("dense@onnxruntime", (4,), "no memory", "", 7)
+    refused = Refusal(f"{N}@onnxruntime", (4,), "no memory", "", 7)
     report = dataclasses.replace(whole, rows=(alone,), refusals=(refused,))
 
     with pytest.raises(InvalidArgument, match="dense did not run"):
-        read_bench_times(written(report, tmp_path), MEASURED, None, None)
+        read_bench_times(written(report, tmp_path), MODEL, None, None)
 
 
 def test_a_benchmark_of_another_model_is_refused(tmp_path: Path) -> None:
-    report = report_of({"dense": (196, 20.0), "density 0.5": (98, 12.0)})
+    report = report_of({196: 20.0, 98: 12.0})
 
     with pytest.raises(InvalidArgument, match="196 patch tokens, not 144"):
-        read_bench_times(written(report, tmp_path), MEASURED, None, None)
+        read_bench_times(written(report, tmp_path), MODEL, None, None)
     with pytest.raises(InvalidArgument, match="of others, not of digits"):
         path = written(dataclasses.replace(report, model="others"), tmp_path)
-        read_bench_times(path, MEASURED, None, None)
+        read_bench_times(path, MODEL, None, None)
 
 
 def test_a_benchmark_of_other_weights_is_refused(tmp_path: Path) -> None:
     """On the runtime and batch asked for or not; by their size first, which tells more of weights that were resized."""
-    times = {"dense": (144, 20.0), "density 0.5": (72, 12.0)}
-    path = written(report_of(times, weights="fedcba987654" + "1" * 52), tmp_path)
+    path = written(report_of({N: 20.0, 72: 12.0}, weights="fedcba987654" + "1" * 52), tmp_path)
 
     for runtime in (None, "onnxruntime", "tensorrt"):
         with pytest.raises(InvalidArgument) as refused:
-            read_bench_times(path, MEASURED, runtime, None)
+            read_bench_times(path, MODEL, runtime, None)
         wanted = f"{path} is a benchmark of weights fedcba987654… (SHA-256), not of 0123456789ab…"
         assert refused.value.message == wanted
         assert refused.value.hint == "measure masses and densities together: sait-deploy bench"
-    path = written(report_of({"dense": (196, 20.0)}, weights="f" * 64), tmp_path)
+    path = written(report_of({196: 20.0}, weights="f" * 64), tmp_path)
     with pytest.raises(InvalidArgument, match="196 patch tokens, not 144"):
-        read_bench_times(path, MEASURED, None, None)
+        read_bench_times(path, MODEL, None, None)
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", '{"schema_version": 3}', '{"schema_version": 4}'])
@@ -265,36 +280,23 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path, text: str | None) -> No
         path.write_text(text, encoding="utf-8")
 
     with pytest.raises(ArtifactError):
-        read_bench_times(path, MEASURED, None, None)
+        read_bench_times(path, MODEL, None, None)
 
 
-@pytest.mark.parametrize("score", list(Score))
-@pytest.mark.parametrize("prune_at", [0, 2, 3])
-def test_labels_are_those_that_a_benchmark_gives(
-    tiny: TinyExport, tiny_adaptive: Artifact, score: Score, prune_at: int
-) -> None:
-    """Labels of points and densities, at the default block and score and at others, come from the benchmark itself."""
+def test_a_benchmark_of_another_precision_says_nothing_of_this_one(tmp_path: Path) -> None:
+    whole = report_of({N: 20.0, 72: 12.0, mass(0.9): 13.0})
+    variants = [dataclasses.replace(v, precision=Precision.FP16) if v.pruning else v for v in whole.variants]
+    times = read_bench_times(written(dataclasses.replace(whole, variants=tuple(variants)), tmp_path), MODEL, None, None)
+    assert (times.points, [kept for kept, _ in times.densities]) == ({}, [N])
 
-    def changed(artifact: Artifact) -> Artifact:
-        pruning = artifact.manifest.pruning
-        assert pruning is not None
-        other: PruningInfo = dataclasses.replace(pruning, score=score, prune_at=prune_at)
-        return Artifact(artifact.path, dataclasses.replace(artifact.manifest, pruning=other))
 
-    adaptive, half = changed(tiny_adaptive), changed(tiny.half)
-    manifest = adaptive.manifest
-    measured = Measured(manifest.model.name, manifest.weights.sha256, manifest.model.geometry, score, prune_at)
-    assert manifest.pruning is not None
-    named = {info.name: info.point for info in manifest.pruning.points}
+def test_a_benchmark_of_an_older_version_is_to_be_run_again(tmp_path: Path) -> None:
+    path = written(report_of({N: 20.0, 72: 12.0, mass(0.9): 13.0}), tmp_path)
+    data = json.loads(path.read_text())
+    for variant in data["variants"]:
+        del variant["pruning"], variant["precision"]
+    path.write_text(json.dumps(data | {"schema_version": 4}))
 
-    for subject in runnable_variants([adaptive], Sweep()):
-        assert subject.point is not None
-        name = next(name for name, point in named.items() if point == subject.point)
-        request = PointRequest(name, subject.point.mass, subject.point.min_keep, subject.point.max_keep)
-        assert subject.label in measured.labels(request, subject.point)
-    for subject in runnable_variants([adaptive], Sweep(masses=(0.7, 0.95))):
-        assert subject.point is not None
-        point = dataclasses.replace(named_point(manifest, None), mass=subject.point.mass)
-        assert subject.label == measured.labels(mass_point(point.mass), point)[1]
-    (density,) = runnable_variants([half], Sweep())
-    assert density.label == f"density {Decimal('0.5')}{measured.suffix}"
+    with pytest.raises(InvalidArgument, match="does not say how its variants prune") as refused:
+        read_bench_times(path, MODEL, None, None)
+    assert refused.value.hint.endswith("sait-deploy bench")
