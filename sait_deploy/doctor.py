@@ -11,6 +11,7 @@ import numpy as np
 
 from sait_deploy.errors import BuilderUnavailable, MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.registry import RUNTIMES
+from sait_deploy.system.progress import Progress, no_progress
 
 
 class State(StrEnum):
@@ -81,10 +82,14 @@ _OTHERS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
 """What is tried besides the runtimes: its name, its trial, and what to do where it fails."""
 
 
-def examine() -> list[Finding]:
+def examine(progress: Progress = no_progress) -> list[Finding]:
     """Tries every runtime and every other part, and returns what came of it."""
     runtimes = [(runtime.task, runtime.trial, runtime.installation) for runtime in RUNTIMES.values()]
-    return [_tried(part, trial, hint) for part, trial, hint in (*runtimes, *_OTHERS)]
+    findings = []
+    for part, trial, hint in (*runtimes, *_OTHERS):
+        progress(f"trying: {part}")
+        findings.append(_tried(part, trial, hint))
+    return findings
 
 
 def _tried(part: str, trial: Callable[[], str], hint: str) -> Finding:

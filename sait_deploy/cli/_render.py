@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
@@ -13,9 +14,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sait_deploy.reports.table import Note, Severity, Table, warnings_first
+from sait_deploy.system.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 _PIPED_WIDTH: Final = 200
 """Columns when the output is no terminal: a table cut at 80 would lose figures."""
+
+_SECONDS_BETWEEN_LINES: Final = 10
+"""How often the share of one step is printed when stderr is no terminal."""
 
 
 def table(
@@ -72,39 +81,77 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def progress(line: str) -> None:
-    """Says what is being done."""
-    click.echo(f"- {line}", err=True)
+class _Lines:
+    """Progress in lines on stderr: each step as it begins, and every ten seconds how much of it is done."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, float] = {}
+
+    def __call__(self, step: str, share: float | None = None, /) -> None:
+        now = time.monotonic()
+        if share is None or step not in self._shown:
+            click.echo(f"- {step}", err=True)
+            self._shown[step] = now
+        elif now - self._shown[step] >= _SECONDS_BETWEEN_LINES:
+            click.echo(f"- {step}: {share:.0%}", err=True)
+            self._shown[step] = now
+
+
+progress: Final[Progress] = _Lines()
+"""Says what is being done, in a line; ``live_progress`` also shows for how long, and how much of it is done."""
+
+
+class _Bars:
+    """Progress in a terminal: a bar for each step that goes on, and a line for each that has ended."""
+
+    def __init__(self, bars: RichProgress, keep_lines: bool) -> None:
+        self._bars, self._keep_lines = bars, keep_lines
+        self._running: dict[str, TaskID] = {}
+        self._unmeasured: str | None = None
+
+    def __call__(self, step: str, share: float | None = None, /) -> None:
+        if step not in self._running:
+            # Steps whose share is known may go on side by side; another one ends when the next step begins.
+            if self._unmeasured in self._running:
+                self._end(self._unmeasured)
+            self._unmeasured = step if share is None else None
+            self._running[step] = self._bars.add_task(step, total=None if share is None else 1.0)
+        if share is not None:
+            self._bars.update(self._running[step], completed=share)
+            if share >= 1:
+                self._end(step)
+
+    def end_all(self) -> None:
+        """Turns the bars that are left into lines."""
+        for step in list(self._running):
+            self._end(step)
+
+    def _end(self, step: str) -> None:
+        self._bars.remove_task(self._running.pop(step))
+        if self._keep_lines:
+            self._bars.console.print(f"- {step}", markup=False)
 
 
 @contextlib.contextmanager
-def live_progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """Yields what is to be told of steps and of how far they are: a bar in a terminal, a line for each step elsewhere.
+def live_progress(*, keep_lines: bool = True) -> Iterator[Progress]:
+    """Yields what shows the progress of a stage: bars in a terminal, lines elsewhere.
 
     Args:
-        title: what is being worked on.
+        keep_lines: whether a line of each step remains; without, a terminal alone shows them, while they go on.
     """
     if sys.stderr is None or not sys.stderr.isatty():
-        told: set[str] = set()
-
-        def tell(step: str, share: float) -> None:
-            if step not in told:
-                told.add(step)
-                progress(f"{title}: {step}")
-
-        yield tell
+        yield _Lines() if keep_lines else no_progress
         return
-    from rich.progress import Progress, TaskID
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        known: dict[str, TaskID] = {}
-
-        def show_share(step: str, share: float) -> None:
-            if step not in known:
-                known[step] = bars.add_task(f"{title}: {step}", total=1.0)
-            bars.update(known[step], completed=share)
-
-        yield show_share
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    with RichProgress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bars:
+        report = _Bars(bars, keep_lines)
+        try:
+            yield report
+        finally:
+            report.end_all()
 
 
 def warn(line: str) -> None:

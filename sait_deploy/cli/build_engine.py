@@ -107,8 +107,8 @@ def command(
     opened = [open_artifact(path) for path in artifacts or Workspace(root).last_export()]
     engines = []
     for artifact in opened:
-        with live_progress(artifact.path.name) as tell:
-            engines.append(build_engine(artifact, options, tell))
+        with live_progress() as report:
+            engines.append(build_engine(artifact, options, report))
         progress(f"wrote {engines[-1].path}")
     if as_json:
         click.echo(json.dumps([_as_dict(engine) for engine in engines], indent=2))

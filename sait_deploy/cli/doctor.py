@@ -10,7 +10,7 @@ import sys
 import click
 
 from sait_deploy.cli._options import debug_option, json_option
-from sait_deploy.cli._render import show, table
+from sait_deploy.cli._render import live_progress, show, table
 from sait_deploy.doctor import examine
 
 
@@ -19,8 +19,9 @@ from sait_deploy.doctor import examine
 @debug_option
 def command(as_json: bool) -> None:
     """Try what works on this machine, and say what to install for the rest."""
-    with contextlib.redirect_stdout(sys.stderr):  # what packages say as they are imported is no result
-        findings = examine()
+    # What packages print as they are imported is no result.
+    with contextlib.redirect_stdout(sys.stderr), live_progress(keep_lines=False) as progress:
+        findings = examine(progress)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
         return

@@ -23,7 +23,7 @@ from sait_deploy.artifacts.manifest import (
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import debug_option, json_option, model_options, weights_source
 from sait_deploy.cli._pruning import kept_text, points_table
-from sait_deploy.cli._render import progress, show, table, warn
+from sait_deploy.cli._render import live_progress, progress, show, table, warn
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Score, parse_density
 
@@ -138,8 +138,11 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         output=given["output"],
         overwrite=given["overwrite"],
     )
-    loaded = load_model(model or demo.NAME, WeightsRequest(source, given["weights"]), given["imgsz"])
-    _report(export_model(loaded, options, progress), loaded.training, as_json)
+    with live_progress() as report:
+        report(f"loading {model or demo.NAME}")
+        loaded = load_model(model or demo.NAME, WeightsRequest(source, given["weights"]), given["imgsz"])
+        artifacts = export_model(loaded, options, report)
+    _report(artifacts, loaded.training, as_json)
 
 
 def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from sait_deploy.artifacts.manifest import Form, ParityInfo
 from sait_deploy.cli._engines import ShownEngine, engine_as_dict, engines_table, shown_engines
 from sait_deploy.cli._options import debug_option, json_option, workspace_option
 from sait_deploy.cli._pruning import kept_text, points_table
-from sait_deploy.cli._render import progress, show, table
+from sait_deploy.cli._render import live_progress, show, table
 from sait_deploy.errors import InvalidArgument, MissingDependency, RuntimeUnavailable
 from sait_deploy.exporting.inspect import AttentionInfo, GraphInfo, check, inspect_attention, inspect_graph
 
@@ -48,14 +48,13 @@ def command(
     if not compare and (images is not None or weights is not None):
         raise InvalidArgument("--images and --weights are for comparing with torch", "give --check as well")
     found: list[tuple[Artifact, GraphInfo, AttentionInfo | str, ParityInfo | None, list[ShownEngine]]] = []
-    for path in artifacts or Workspace(workspace).last_export():
-        artifact = open_artifact(path)
-        graph = inspect_graph(artifact)
-        parity = None
-        if compare:
-            progress(f"{artifact.path.name}: comparing with torch")
-            parity = check(artifact, images, weights)
-        found.append((artifact, graph, attention_of(artifact), parity, shown_engines(artifact)))
+    with live_progress(keep_lines=compare) as progress:
+        for path in artifacts or Workspace(workspace).last_export():
+            artifact = open_artifact(path)
+            progress(f"{artifact.path.name}: {'comparing with torch' if compare else 'reading'}")
+            graph = inspect_graph(artifact)
+            parity = check(artifact, images, weights) if compare else None
+            found.append((artifact, graph, attention_of(artifact), parity, shown_engines(artifact)))
     if as_json:
         click.echo(json.dumps([_as_dict(*entry) for entry in found], indent=2))
     else:

@@ -6,7 +6,7 @@ import click
 
 from sait_deploy import demo
 from sait_deploy.cli._options import debug_option
-from sait_deploy.cli._render import counted, show, table
+from sait_deploy.cli._render import counted, live_progress, show, table
 from sait_deploy.errors import ModelError
 
 
@@ -15,14 +15,15 @@ from sait_deploy.errors import ModelError
 @debug_option
 def command(pattern: str) -> None:
     """List the models that can be exported, by part of the name or a wildcard such as 'deit*'."""
-    from sait_deploy.models.registry import model_entry, supported_names
-
-    names = supported_names(pattern.lower())
-    if not names:
-        raise ModelError(f"no supported model's name has {pattern!r} in it", "list all: sait-deploy models")
     rows = []
-    for name in names:
-        entry = model_entry(name)
-        weights = "shipped" if name == demo.NAME else counted(entry.pretrained, "set") if entry.pretrained else "none"
-        rows.append((name, str(entry.image_size), weights))
+    with live_progress(keep_lines=False) as progress:
+        progress("looking through timm's models")
+        from sait_deploy.models.registry import model_entry, supported_names
+
+        for name in supported_names(pattern.lower()):
+            entry = model_entry(name)
+            own = counted(entry.pretrained, "set") if entry.pretrained else "none"
+            rows.append((name, str(entry.image_size), "shipped" if name == demo.NAME else own))
+    if not rows:
+        raise ModelError(f"no supported model's name has {pattern!r} in it", "list all: sait-deploy models")
     show(table(None, ("model", "image size", "pretrained weights"), rows))

@@ -19,11 +19,9 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import counted, progress, show, table, warn
+from sait_deploy.cli._render import counted, live_progress, progress, show, table, warn
 from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.runtime import RunOptions, load
-
-_PROGRESS_EVERY = 160
 
 
 @click.command()
@@ -63,13 +61,14 @@ def command(
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
     choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
     resolve(opened.manifest, 1, choice)
-    runner = load(opened, runtime, RunOptions(threads=threads))
-    progress(f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}")
     answers: list[Answer] = []
-    for answer in predict(runner, paths, top, visualize, choice):
-        answers.append(answer)
-        if len(answers) % _PROGRESS_EVERY == 0:
-            progress(f"{len(answers)} of {len(paths)}")
+    with live_progress() as report:
+        runner = load(opened, runtime, RunOptions(threads=threads))
+        step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
+        report(step, 0)
+        for answer in predict(runner, paths, top, visualize, choice):
+            answers.append(answer)
+            report(step, len(answers) / len(paths))
     if opened.manifest.weights.source is WeightsSource.RANDOM:
         warn("random weights: these answers mean nothing")
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,6 +32,7 @@ from sait_deploy.engine.trtexec import write_inputs
 from sait_deploy.errors import EngineError, InvalidArgument, MissingDependency
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
+from sait_deploy.system.progress import Progress, named, no_progress
 
 if TYPE_CHECKING:
     from sait_deploy.engine.lowering import LoweredPart
@@ -39,30 +40,33 @@ if TYPE_CHECKING:
 _TOOLS: Final = ("sait-deploy", "onnx", "onnx-ir", "onnx-graphsurgeon")
 _GIB: Final = 1 << 30
 
-Progress = Callable[[str, float], None]
-"""Told what is being done, and the share of it that is done."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """What follows from options, artifact and builder."""
+class _BuildSettings:
+    """What to build, once options, artifact and builder are known."""
 
     builder: Builder
     lowering: LowerOptions
     profiles: dict[PartName, tuple[Profile, ...]]
 
+    @property
+    def name(self) -> str:
+        """The engine folder's name."""
+        builder = self.builder
+        return f"{builder.name}-{builder.version}-{'+'.join(builder.targets)}-{self.lowering.precision}"
+
 
 def build_engine(
     artifact: Artifact | str | os.PathLike[str],
     options: EngineOptions = EngineOptions(),
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Engine:
     """Builds an artifact's engines into its folder; one of the same name is replaced.
 
     Args:
         artifact: what to build, opened or its folder.
         options: how.
-        progress: told of steps and of how far they are.
+        progress: called with each step, which begins with the artifact's name.
 
     Raises:
         BuilderUnavailable: no builder is installed, or it cannot work here.
@@ -73,30 +77,31 @@ def build_engine(
         StorageError: the engine cannot be written.
     """
     artifact = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
-    plan = _planned(artifact, options)
+    settings = _settings(artifact, options)
     if options.timing_cache is not None:
         check_writable(options.timing_cache)
     workspace = Workspace(artifact.path / ENGINES_FOLDER)
-    place = workspace.root / _name(plan)
+    place = workspace.root / settings.name
     with _made(workspace), workspace.writing(place) as folder:
-        progress("cut and lowered", 0.0)
-        lowered = _lowered(artifact, plan, folder)
-        answer = run_builder(_request(plan, options, lowered, folder), progress)
+        progress = named(artifact.path.name, progress)
+        progress("cutting and lowering")
+        lowered = _lowered(artifact, settings, folder)
+        answer = run_builder(_request(settings, options, lowered, folder), progress)
         for graph in folder.glob("*.onnx*"):
             graph.unlink()
-        manifest = _manifest(artifact, options, plan, lowered, answer, folder)
+        manifest = _manifest(artifact, options, settings, lowered, answer, folder)
         write_inputs(folder, manifest.parts, artifact.manifest.model.geometry)
         write_engine_manifest(folder, manifest)
     return Engine(artifact, place, manifest)
 
 
-def _lowered(artifact: Artifact, plan: _Plan, folder: Path) -> dict[PartName, LoweredPart]:
+def _lowered(artifact: Artifact, settings: _BuildSettings, folder: Path) -> dict[PartName, LoweredPart]:
     try:
         from sait_deploy.engine.lowering import lower_parts
     except ModuleNotFoundError as error:
-        extra = "tensorrt" if plan.builder.name is BuilderName.TENSORRT else "rtx"
+        extra = "tensorrt" if settings.builder.name is BuilderName.TENSORRT else "rtx"
         raise MissingDependency(str(error.name), "building engines", extra) from None
-    return lower_parts(artifact, plan.lowering, folder)
+    return lower_parts(artifact, settings.lowering, folder)
 
 
 @contextlib.contextmanager
@@ -111,7 +116,7 @@ def _made(workspace: Workspace) -> Iterator[None]:
         raise
 
 
-def _planned(artifact: Artifact, options: EngineOptions) -> _Plan:
+def _settings(artifact: Artifact, options: EngineOptions) -> _BuildSettings:
     manifest = artifact.manifest
     builder = choose_builder(options)
     if manifest.dtype is not Precision.FP32 and options.precision.value != manifest.dtype.value:
@@ -132,29 +137,26 @@ def _planned(artifact: Artifact, options: EngineOptions) -> _Plan:
         )
     whole = options.precision is EnginePrecision.FP32 or options.fusion is FusionChoice.ALLOWED_UNFUSED
     attention = AttentionForm.DECOMPOSED if whole else AttentionForm.FUSED
-    return _Plan(
+    return _BuildSettings(
         builder,
         LowerOptions(options.precision, attention, selection),
         profiles(manifest, options.batch, builder.name),
     )
 
 
-def _name(plan: _Plan) -> str:
-    return f"{plan.builder.name}-{plan.builder.version}-{'+'.join(plan.builder.targets)}-{plan.lowering.precision}"
-
-
-def _request(plan: _Plan, options: EngineOptions, lowered: dict[PartName, LoweredPart], folder: Path) -> BuildRequest:
-    pruned_by_plugin = plan.lowering.selection is SelectionForm.PLUGIN
+def _request(
+    settings: _BuildSettings, options: EngineOptions, lowered: dict[PartName, LoweredPart], folder: Path
+) -> BuildRequest:
     parts = []
     for name, part in lowered.items():
         place = folder / f"{name}.plan"
-        parts.append(PartRequest(name, str(part.path.resolve()), str(place.resolve()), _profiles(plan, name, part)))
+        parts.append(PartRequest(name, str(part.path.resolve()), str(place.resolve()), _profiles(settings, name, part)))
     cache = options.timing_cache
     return BuildRequest(
-        builder=plan.builder.name,
-        targets=_capabilities(plan.builder),
+        builder=settings.builder.name,
+        targets=_capabilities(settings.builder),
         parts=tuple(parts),
-        plugins=pruned_by_plugin,
+        plugins=settings.lowering.selection is SelectionForm.PLUGIN,
         workspace_bytes=None if options.workspace_gib is None else int(options.workspace_gib * _GIB),
         opt_level=options.opt_level,
         timing_cache=None if cache is None else str(cache.resolve()),
@@ -170,21 +172,21 @@ def _capabilities(builder: Builder) -> tuple[str, ...]:
     return tuple(target if target in TARGETS else CURRENT for target in builder.targets)
 
 
-def _profiles(plan: _Plan, name: PartName, part: LoweredPart) -> tuple[Profile, ...]:
+def _profiles(settings: _BuildSettings, name: PartName, part: LoweredPart) -> tuple[Profile, ...]:
     """Returns a part's profiles, of the inputs that it has."""
     taken = [tensor.name for tensor in part.inputs]
-    return tuple(Profile({name: profile.ranges[name] for name in taken}) for profile in plan.profiles[name])
+    return tuple(Profile({name: profile.ranges[name] for name in taken}) for profile in settings.profiles[name])
 
 
 def _manifest(
     artifact: Artifact,
     options: EngineOptions,
-    plan: _Plan,
+    settings: _BuildSettings,
     lowered: dict[PartName, LoweredPart],
     answer: BuildAnswer,
     folder: Path,
 ) -> EngineManifest:
-    manifest, lowering = artifact.manifest, plan.lowering
+    manifest, lowering = artifact.manifest, settings.lowering
     fused = sum(part.network.attention_fused for part in answer.parts)
     expected = sum(part.attention for part in lowered.values())
     if fused != expected:
@@ -199,7 +201,7 @@ def _manifest(
             size_bytes=(folder / f"{part.name}.plan").stat().st_size,
             inputs=lowered[part.name].inputs,
             outputs=lowered[part.name].outputs,
-            profiles=_profiles(plan, part.name, lowered[part.name]),
+            profiles=_profiles(settings, part.name, lowered[part.name]),
             network=part.network,
             build_seconds=part.seconds,
         )
@@ -207,12 +209,12 @@ def _manifest(
     )
     return EngineManifest(
         schema_version=SCHEMA_VERSION,
-        name=_name(plan),
+        name=settings.name,
         artifact=manifest.id,
         source_sha256=manifest.files[MODEL_FILE],
-        builder=plan.builder.name,
-        builder_version=plan.builder.version,
-        targets=plan.builder.targets,
+        builder=settings.builder.name,
+        builder_version=settings.builder.version,
+        targets=settings.builder.targets,
         gpu=answer.gpu,
         precision=options.precision,
         precisions_got=tuple(sorted({kind for part in answer.parts for kind in part.product_types})),

@@ -14,7 +14,7 @@ from sait_deploy.engine.callbacks import message_collector, progress_monitor
 from sait_deploy.engine.manifest import NetworkInfo
 from sait_deploy.engine.options import AMPERE, BuilderName, Portability
 from sait_deploy.engine.profiles import Profile
-from sait_deploy.engine.request import BuildRequest, Event, PartAnswer, PartRequest
+from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer, PartRequest
 from sait_deploy.plugins import OPERATORS
 
 _PRODUCTS: Final = ("MATRIX_MULTIPLY", "CONVOLUTION", "ATTENTION_OUTPUT")
@@ -39,17 +39,17 @@ class Cancelled(Exception):
 
 
 @dataclass(slots=True)
-class Talk:
-    """What goes on between a build and the process that waits for it.
+class BuildContext:
+    """What connects a build to the process that waits for it.
 
     Attributes:
-        say: tells that process something.
-        stopped: whether it wants the build to stop.
-        errors: what the builder complained of so far.
+        send: sends an event to that process.
+        stop_requested: returns whether that process wants the build to stop.
+        errors: the builder's error messages so far.
     """
 
-    say: Callable[[Event], None]
-    stopped: Callable[[], bool]
+    send: Callable[[BuildEvent], None]
+    stop_requested: Callable[[], bool]
     errors: list[str] = field(default_factory=list)
 
 
@@ -64,21 +64,21 @@ def import_builder(builder: BuilderName) -> Any:
     return tensorrt_rtx
 
 
-def build(request: BuildRequest, talk: Talk) -> None:
-    """Builds every part of a request and tells of each.
+def build(request: BuildRequest, context: BuildContext) -> None:
+    """Builds every part of a request and sends an event of each.
 
     Raises:
         BuildFailed: the builder gave no engine.
         Cancelled: the build was stopped.
     """
     trt = import_builder(request.builder)
-    logger = message_collector(trt, talk.errors.append, lambda message: talk.say(Event(warning=message)))
-    _prepare_for_device(request, talk)
+    logger = message_collector(trt, context.errors.append, lambda message: context.send(BuildEvent(warning=message)))
+    _prepare_for_device(request, context)
     for part in request.parts:
-        _build_part(trt, logger, request, part, talk)
+        _build_part(trt, logger, request, part, context)
 
 
-def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
+def _prepare_for_device(request: BuildRequest, context: BuildContext) -> None:
     """Says which GPU engines are tuned on, and compiles the plugins for it; TensorRT for RTX tunes where they run.
 
     Raises:
@@ -89,7 +89,7 @@ def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
     from sait_deploy.engine.cuda import device
 
     found = device()
-    talk.say(Event(gpu=found.name))
+    context.send(BuildEvent(gpu=found.name))
     architecture = found.architecture
     if Portability.HARDWARE in request.portability:
         if architecture < AMPERE:
@@ -102,27 +102,29 @@ def _prepare_for_device(request: BuildRequest, talk: Talk) -> None:
                 operator.register_tensorrt_plugin(architecture)
 
 
-def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest, talk: Talk) -> None:
+def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest, context: BuildContext) -> None:
     started = time.perf_counter()
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, request))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(part.onnx):
-        talk.errors.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
+        context.errors.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
         raise BuildFailed(f"the parser refused the {part.name}")
     config = _config(trt, builder, network, request, part)
     if request.timing_cache is not None:
-        _use_timing_cache(config, Path(request.timing_cache), talk)
+        _use_timing_cache(config, Path(request.timing_cache), context)
     name = part.name.value
     # Kept by name: the configuration does not keep it alive.
-    monitor = progress_monitor(trt, lambda share: talk.say(Event(progress=(name, share))), talk.stopped)
+    monitor = progress_monitor(
+        trt, lambda share: context.send(BuildEvent(progress=(name, share))), context.stop_requested
+    )
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
-    if talk.stopped():
+    if context.stop_requested():
         raise Cancelled
     if plan is None:
         raise BuildFailed(f"the builder returned no engine for the {part.name}")
-    talk.say(Event(progress=(part.name.value, 1.0)))
+    context.send(BuildEvent(progress=(part.name.value, 1.0)))
     with Path(part.plan).open("wb") as file:
         file.write(memoryview(plan))
         file.flush()
@@ -135,7 +137,7 @@ def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest,
         product_types=_product_types(network),
         seconds=round(time.perf_counter() - started, 3),
     )
-    talk.say(Event(answer=answer))
+    context.send(BuildEvent(answer=answer))
 
 
 def _network_flags(trt: Any, request: BuildRequest) -> int:
@@ -173,14 +175,14 @@ def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: P
     return config
 
 
-def _use_timing_cache(config: Any, place: Path, talk: Talk) -> None:
+def _use_timing_cache(config: Any, place: Path, context: BuildContext) -> None:
     stored = place.read_bytes() if place.is_file() else b""
     cache, empty = config.create_timing_cache(stored), bytes(config.create_timing_cache(b"").serialize())
     # A file that cannot be read becomes an empty cache, which would be written over it.
     unread = stored not in (b"", empty) and bytes(cache.serialize()) == empty
     if unread or config.set_timing_cache(cache, False) is False:
-        talk.errors.append(f"the timing cache {place} is none, or is of another GPU or TensorRT")
-        raise BuildFailed(talk.errors[-1])
+        context.errors.append(f"the timing cache {place} is none, or is of another GPU or TensorRT")
+        raise BuildFailed(context.errors[-1])
 
 
 def _native_profile(builder: Any, network: Any, profile: Profile) -> Any:

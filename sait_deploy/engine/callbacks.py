@@ -22,20 +22,20 @@ def message_collector(trt: Any, error: Callable[[str], None], warning: Callable[
     return Collector()
 
 
-def progress_monitor(trt: Any, tell: Callable[[float], None], stopped: Callable[[], bool]) -> Any:
-    """Turns nested phases into one share: a phase's steps divide what its parent's current step stands for.
+def progress_monitor(trt: Any, report: Callable[[float], None], stop_requested: Callable[[], bool]) -> Any:
+    """Returns a monitor that turns nested phases into one share: a phase's steps divide its parent's current step.
 
     Args:
         trt: a TensorRT package.
-        tell: told the share that is done, when it grows by a hundredth.
-        stopped: whether the build is to stop.
+        report: called with the share that is done, when it grows by a hundredth.
+        stop_requested: returns whether the build is to stop.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.phases: dict[str, tuple[str | None, int, int]] = {}
-            self.told = -1
+            self.reported = -1
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self.phases[phase] = (parent, max(steps, 1), 0)
@@ -43,19 +43,19 @@ def progress_monitor(trt: Any, tell: Callable[[float], None], stopped: Callable[
         def step_complete(self, phase: str, step: int) -> bool:
             parent, steps, _ = self.phases.get(phase, (None, 1, 0))
             self.phases[phase] = (parent, steps, min(step + 1, steps))
-            self._tell()
-            return not stopped()
+            self._report()
+            return not stop_requested()
 
         def phase_finish(self, phase: str) -> None:
             self.phases.pop(phase, None)
 
-        def _tell(self) -> None:
+        def _report(self) -> None:
             share, step = 0.0, 1.0
             for _, steps, done in self.phases.values():
                 share += step * done / steps
                 step /= steps
-            if (percent := int(100 * min(share, 1.0))) > self.told:
-                self.told = percent
-                tell(percent / 100)
+            if (percent := int(100 * min(share, 1.0))) > self.reported:
+                self.reported = percent
+                report(percent / 100)
 
     return Monitor()

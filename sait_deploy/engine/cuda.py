@@ -140,7 +140,7 @@ class Graph:
         check(_runtime().cudaGraphLaunch(self._executable, stream.handle))
 
 
-class Event:
+class CudaEvent:
     """A point on a stream, with its time."""
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class Event:
         """Marks the present end of a stream's work."""
         check(_runtime().cudaEventRecord(self.handle, stream.handle))
 
-    def seconds_since(self, earlier: Event) -> float:
+    def seconds_since(self, earlier: CudaEvent) -> float:
         """Returns the time between two events that the GPU has reached."""
         milliseconds: float = check(_runtime().cudaEventElapsedTime(earlier.handle, self.handle))
         return milliseconds / 1e3

@@ -16,7 +16,6 @@ from sait_deploy.errors import ArtifactError, RuntimeUnavailable, SaitError
 
 ENGINES_FOLDER: Final = "engines"
 _HINT: Final = "build it again: sait-deploy build-engine"
-"""The oldest architecture that a hardware-compatible engine runs on."""
 
 
 @dataclass(frozen=True, slots=True)

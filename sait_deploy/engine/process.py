@@ -12,21 +12,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from sait_deploy.engine.messages import explain_error, explain_warning, shortened
 from sait_deploy.engine.options import BuilderName
-from sait_deploy.engine.request import BuildRequest, Event, PartAnswer
+from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer
 from sait_deploy.errors import EngineError, SaitError
+from sait_deploy.system.progress import Progress
 
 _GRACE_SECONDS: Final = 10
 _SHOWN_BYTES: Final = 4000
-
-Progress = Callable[[str, float], None]
-"""Told which part is being built, and the share of it that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,17 @@ def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
     TensorRT for RTX only compiles, and on one thread: its parts are built at the same time, a process each. TensorRT
     times kernels on the GPU, where two builds would disturb each other.
 
+    Args:
+        request: what to build.
+        progress: called with the name of a part and the share of it that is built.
+
     Raises:
         EngineError: no engine came of it: the builder refused, failed or aborted.
         OSError: there is no space for it.
     """
     apart = request.builder is BuilderName.TENSORRT_RTX
     requests = [dataclasses.replace(request, parts=(part,)) for part in request.parts] if apart else [request]
-    said: queue.SimpleQueue[Event | _Worker] = queue.SimpleQueue()
+    said: queue.SimpleQueue[BuildEvent | _Worker] = queue.SimpleQueue()
     parts: list[PartAnswer] = []
     messages: dict[str, None] = {}
     gpu = None
@@ -88,7 +90,7 @@ def _stop(workers: Iterable[_Worker]) -> None:
             worker.process.send_signal(signal.SIGTERM)
 
 
-def _check(event: Event, builder: BuilderName) -> None:
+def _check(event: BuildEvent, builder: BuilderName) -> None:
     """Raises what an event says went wrong."""
     if event.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(event.errno, os.strerror(event.errno))
@@ -116,7 +118,7 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _started(request: BuildRequest, said: queue.SimpleQueue[Event | _Worker]) -> Iterator[_Worker]:
+def _started(request: BuildRequest, said: queue.SimpleQueue[BuildEvent | _Worker]) -> Iterator[_Worker]:
     """Yields a running process, whose events are put on a queue, and itself when there are no more."""
     reading, writing = os.pipe()
     with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile() as noise:
@@ -147,12 +149,12 @@ def _started(request: BuildRequest, said: queue.SimpleQueue[Event | _Worker]) ->
             listener.join()
 
 
-def _listen(worker: _Worker, answers: IO[str], said: queue.SimpleQueue[Event | _Worker]) -> None:
+def _listen(worker: _Worker, answers: IO[str], said: queue.SimpleQueue[BuildEvent | _Worker]) -> None:
     try:
         for line in answers:
-            said.put(Event.from_json(line))
+            said.put(BuildEvent.from_json(line))
     except SaitError as error:
-        said.put(Event(error=error.message))
+        said.put(BuildEvent(error=error.message))
     finally:
         said.put(worker)
 

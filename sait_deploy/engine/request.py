@@ -60,7 +60,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class PartAnswer:
-    """What became of one graph."""
+    """A part that was built: what the builder was given, its products' element types, and how long it took."""
 
     name: PartName
     network: NetworkInfo
@@ -69,12 +69,12 @@ class PartAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that the building process says.
+class BuildEvent:
+    """What the building process reports.
 
     Attributes:
-        schema_version: of this line.
-        progress: what is being done, and the share of it that is done.
+        schema_version: of this document.
+        progress: name of the part that is being built, and the share of it that is done.
         warning: what the builder warned of.
         error: why there is no engine.
         errno: the operating system's number of that reason, where it was that which refused.
@@ -95,6 +95,6 @@ class Event:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Event:
+    def from_json(cls, text: str) -> BuildEvent:
         """Reads an event."""
         return _CODEC.read(cls, text)

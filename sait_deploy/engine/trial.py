@@ -13,6 +13,7 @@ from sait_deploy.engine.options import BuilderChoice, BuilderName, EngineOptions
 from sait_deploy.engine.process import run_builder
 from sait_deploy.engine.profiles import PartName, Profile, Range
 from sait_deploy.engine.request import BuildRequest, PartRequest
+from sait_deploy.system.progress import no_progress
 
 
 def build_trial(builder: BuilderName) -> str:
@@ -38,7 +39,7 @@ def build_trial(builder: BuilderName) -> str:
             portability=(),
             strip_weights=False,
         )
-        run_builder(request, lambda *_: None)
+        run_builder(request, no_progress)
         size = plan.stat().st_size
     return f"{builder} {chosen.version}, an engine of {size} bytes for {', '.join(chosen.targets)}"
 

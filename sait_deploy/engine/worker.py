@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 
-from sait_deploy.engine.builder import BuildFailed, Cancelled, Talk, build
-from sait_deploy.engine.request import BuildRequest, Event
+from sait_deploy.engine.builder import BuildContext, BuildFailed, Cancelled, build
+from sait_deploy.engine.request import BuildEvent, BuildRequest
 from sait_deploy.errors import SaitError
 
 
@@ -21,36 +21,36 @@ def main(descriptor: int) -> int:
     stop, lock = threading.Event(), threading.Lock()
     with os.fdopen(descriptor, "w", encoding="utf-8") as channel:
 
-        def say(event: Event) -> None:
+        def send(event: BuildEvent) -> None:
             with lock:
                 channel.write(event.to_json() + "\n")
                 channel.flush()
 
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        talk, codes = Talk(say, stop.is_set), [1]
+        context, codes = BuildContext(send, stop.is_set), [1]
         # Beside the main thread, which alone runs signal handlers and would be stuck in native code.
-        builder = threading.Thread(target=lambda: codes.append(_build(request, talk)))
+        builder = threading.Thread(target=lambda: codes.append(_build(request, context)))
         builder.start()
         builder.join()
     return codes[-1]
 
 
-def _build(request: BuildRequest, talk: Talk) -> int:
+def _build(request: BuildRequest, context: BuildContext) -> int:
     try:
-        build(request, talk)
+        build(request, context)
     except Cancelled:
         return 0
     except BuildFailed as error:
-        talk.say(Event(error="\n".join([*talk.errors, *([] if talk.errors else [str(error)])])))
+        context.send(BuildEvent(error="\n".join([*context.errors, *([] if context.errors else [str(error)])])))
         return 1
     except SaitError as error:
-        talk.say(Event(error=f"{error.message}; {error.hint}"))
+        context.send(BuildEvent(error=f"{error.message}; {error.hint}"))
         return 1
     except OSError as error:
-        talk.say(Event(error=f"{type(error).__name__}: {error}", errno=error.errno))
+        context.send(BuildEvent(error=f"{type(error).__name__}: {error}", errno=error.errno))
         return 1
     except Exception as error:  # whatever a binding raises is the reason
-        talk.say(Event(error="\n".join([*talk.errors, f"{type(error).__name__}: {error}"])))
+        context.send(BuildEvent(error="\n".join([*context.errors, f"{type(error).__name__}: {error}"])))
         return 1
     return 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.folder import Artifact
@@ -32,16 +32,15 @@ from sait_deploy.evaluation.tune_splits import Splits, make_splits
 from sait_deploy.evaluation.tune_trials import Candidate, Family, Judge, Trial, candidates
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from sait_deploy.evaluation.tune_search import SearchPlan
 
 __all__ = ["TuneOptions", "TuneResult", "tune"]
 
-Progress = Callable[[str], None]
 
-
-def tune(artifact: Artifact, options: TuneOptions, progress: Progress = lambda _: None) -> TuneResult:
+def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progress) -> TuneResult:
     """Looks for the cheapest point of an artifact that keeps to a limit, and writes it beside the artifact.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,8 @@ from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.runtime.torch import original_model
+from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import Score
-
-Progress = Callable[[str], None]
 
 _DEPTHS: Final = ((1, 4), (1, 3), (1, 2), (2, 3))
 """Shares of the depth to prune at: a later block saves less, and needs less of weights never trained sparse."""

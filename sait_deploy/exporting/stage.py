@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,13 +37,12 @@ from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe
 from sait_deploy.runtime.base import Runner, RunOptions
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
+from sait_deploy.system.progress import Progress, no_progress
 
 PARITY_IMAGES: Final = 24
 
-Progress = Callable[[str], None]
 
-
-def export_model(model: LoadedModel, options: ExportOptions, progress: Progress = lambda _: None) -> list[Artifact]:
+def export_model(model: LoadedModel, options: ExportOptions, progress: Progress = no_progress) -> list[Artifact]:
     """Exports a model at the densities and points asked for, and its dense baseline.
 
     Each graph is compared with the torch model on real images before it takes its place. A baseline that is already
@@ -53,7 +51,7 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
     Args:
         model: the model, as ``sait_deploy.models.registry`` loads it.
         options: what to export.
-        progress: told what is being done, one line at a time.
+        progress: called with each step.
 
     Returns:
         The artifacts, the dense baseline first.
@@ -186,7 +184,7 @@ def export(
     module: nn.Module,
     options: ExportOptions = DEFAULT_OPTIONS,
     name: str | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = no_progress,
 ) -> list[Artifact]:
     """Exports a timm model that exists in memory. Raises what :func:`export_model` raises.
 
@@ -194,7 +192,7 @@ def export(
         module: a supported timm model.
         options: what to export; density 0.6 where left out.
         name: what to call it; None for its timm name.
-        progress: told what is being done, one line at a time.
+        progress: called with each step.
     """
     known = getattr(module, "pretrained_cfg", None) or {}
     called = name or known.get("architecture") or type(module).__name__

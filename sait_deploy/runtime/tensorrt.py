@@ -14,7 +14,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.engine.choose import load_package
-from sait_deploy.engine.cuda import DeviceBuffer, Event, Graph, Stream, device, pinned
+from sait_deploy.engine.cuda import CudaEvent, DeviceBuffer, Graph, Stream, device, pinned
 from sait_deploy.engine.folder import choose_engine
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.manifest import PartInfo
@@ -241,7 +241,7 @@ class TensorRTRunner(Runner):
         """Returns a call that computes on inputs which are on the GPU already, timed by the GPU's clock."""
         count = len(images)
         staged = [array.copy() for array in (images, *(() if point is None else (point.mass, point.keep_limits)))]
-        before, after = Event(), Event()
+        before, after = CudaEvent(), CudaEvent()
 
         def compute() -> float:
             self._stage(staged[0], None if point is None else BatchPoint(staged[1], staged[2]))
@@ -258,7 +258,7 @@ class TensorRTRunner(Runner):
     def _stages(self, images: NDArray[np.float32], point: BatchPoint | None) -> StageTimes:
         count = len(images)
         self._stage(images, point)
-        marks = [Event() for _ in range(4)]
+        marks = [CudaEvent() for _ in range(4)]
         self._upload(count)
         graph = self._ready(count)
         marks[0].record(self._stream)

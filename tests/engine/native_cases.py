@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sait_deploy.engine.builder import Talk, build
-from sait_deploy.engine.request import BuildRequest, Event, PartAnswer
+from sait_deploy.engine.builder import BuildContext, build
+from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer
 from tests.engine.cases import TRT, attention_graph, request_for
 
 
@@ -14,9 +14,9 @@ class Heard:
     """What a build said, and when it is to stop."""
 
     def __init__(self, stop_at: float = 2.0) -> None:
-        self.events: list[Event] = []
+        self.events: list[BuildEvent] = []
         self.stop_at = stop_at
-        self.talk = Talk(self.events.append, self._stopped)
+        self.context = BuildContext(self.events.append, self._stopped)
 
     def _stopped(self) -> bool:
         return any(share >= self.stop_at for _, share in self.progress)
@@ -41,5 +41,5 @@ def asked(folder: Path, **changes: Any) -> BuildRequest:
 
 def built(request: BuildRequest) -> Heard:
     heard = Heard()
-    build(request, heard.talk)
+    build(request, heard.context)
     return heard

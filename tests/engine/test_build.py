@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, Sait
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export
+from tests.cli.calls import child_environment
 from tests.engine.cases import ONE_TARGET, RTX, TARGET, builder_version, copied_engine, files_of
 from tests.exported import POINTS, TinyExport, copied, graph_of, with_graph
 from tests.tiny import small_vit
@@ -102,6 +105,46 @@ def test_a_dense_engine(dense_engine: Engine, tiny: TinyExport) -> None:
     assert part.profiles[0].ranges["images"].optimum == (8, 3, 96, 96)
 
 
+BUILDING = f"""
+import os
+from sait_deploy.engine.build import build_engine
+from sait_deploy.engine.options import BuilderChoice, EngineOptions
+print(build_engine(os.environ["ARTIFACT"], EngineOptions(BuilderChoice.TENSORRT_RTX, targets=("{TARGET}",))).path)
+"""
+"""Without a guard against being imported as the main module."""
+
+DOORS = {
+    "a script": (("script.py",), ""),
+    "standard input": (("-",), BUILDING),
+    "an event loop and no file, as in a notebook": (
+        ("-c", "import asyncio\nasync def cell(): exec(open('script.py').read())\nasyncio.run(cell())"),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_engine_is_built_from_code_that_cannot_be_imported_again(
+    tiny: TinyExport, tmp_path: Path, door: str
+) -> None:
+    artifact = copied(tiny.dense, tmp_path)
+    (tmp_path / "script.py").write_text(BUILDING)
+    arguments, typed = DOORS[door]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=typed,
+        cwd=tmp_path,
+        env=child_environment(ARTIFACT=str(artifact.path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = engine_folders(artifact)
+    assert done.stdout.splitlines() == [str(folder)]
+    assert open_engine(artifact, folder).manifest.parts
+
+
 def test_a_density_engine_fuses_all_attention_but_the_one_that_scores(half_engine: Engine, tiny: TinyExport) -> None:
     check_what_it_says(half_engine, tiny.half)
     manifest, depth = half_engine.manifest, tiny.half.manifest.model.geometry.depth
@@ -164,10 +207,10 @@ def test_features_are_scattered_back_in_the_trunk(tmp_path: Path) -> None:
 def test_precision_and_the_form_of_attention(
     adaptive: Artifact, precision: EnginePrecision, fusion: FusionChoice, form: AttentionForm, got: tuple[str, ...]
 ) -> None:
-    told: dict[str, list[float]] = defaultdict(list)
+    reported: dict[str, list[float | None]] = defaultdict(list)
     options = asked(precision=precision, fusion=fusion)
-    engine = build_engine(adaptive, options, lambda step, share: told[step].append(share))
-    check_told(told)
+    engine = build_engine(adaptive, options, lambda step, share=None, /: reported[step].append(share))
+    check_steps(reported, adaptive)
     check_what_it_says(engine, adaptive)
     manifest, depth = engine.manifest, adaptive.manifest.model.geometry.depth
     assert (manifest.precision, manifest.precisions_got, manifest.attention.form) == (precision, got, form)
@@ -214,13 +257,14 @@ def test_an_engine_built_again_takes_the_place_of_the_first(dense_engine: Engine
     assert {path.name for path in second.path.iterdir()} == {"manifest.json", "model.plan"}
 
 
-def check_told(told: dict[str, list[float]]) -> None:
+def check_steps(reported: dict[str, list[float | None]], artifact: Artifact) -> None:
     """Steps of an adaptive build, each with how far it is."""
-    assert next(iter(told)) == "cut and lowered"
-    assert set(told) == {"cut and lowered", "stem", "trunk"}
+    assert next(iter(reported)) == f"{artifact.path.name}: cutting and lowering"
     for part in ("stem", "trunk"):
-        assert told[part] == sorted(told[part])
-        assert told[part][-1] == 1.0
+        shares = [share for share in reported.pop(f"{artifact.path.name}: {part}") if share is not None]
+        assert shares == sorted(shares)
+        assert shares[-1] == 1.0
+    assert len(reported) == 1
 
 
 def refused(artifact: Artifact, kind: type[SaitError], **changes: Any) -> SaitError:

@@ -20,6 +20,7 @@ from sait_deploy.engine.options import EngineOptions
 from sait_deploy.errors import EngineError, StorageError
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export
+from sait_deploy.system.progress import Progress
 from tests.engine.cases import ONE_TARGET, builder_version, files_of, workers
 from tests.exported import TinyExport, copied
 from tests.tiny import small_vit
@@ -42,10 +43,10 @@ def asked(**changes: Any) -> EngineOptions:
     return dataclasses.replace(ONE_TARGET, **changes)
 
 
-def raising(error: BaseException, after: int) -> Callable[[str, float], None]:
+def raising(error: BaseException, after: int) -> Progress:
     told: list[str] = []
 
-    def progress(step: str, _: float) -> None:
+    def progress(step: str, _: float | None = None, /) -> None:
         told.append(step)
         if len(told) > after:
             raise error
@@ -53,13 +54,13 @@ def raising(error: BaseException, after: int) -> Callable[[str, float], None]:
     return progress
 
 
-def killing(step: str, _: float) -> None:
-    for worker in workers() if step != "cut and lowered" else ():
+def killing(step: str, _: float | None = None, /) -> None:
+    for worker in workers() if not step.endswith("cutting and lowering") else ():
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
 
 
-Failure = tuple[Callable[[], Callable[[str, float], None]], dict[str, Any], type[BaseException]]
+Failure = tuple[Callable[[], Progress], dict[str, Any], type[BaseException]]
 FAILURES: dict[str, Failure] = {
     "before the builder": (lambda: raising(KeyboardInterrupt(), 0), {}, KeyboardInterrupt),
     "while it builds": (lambda: raising(KeyboardInterrupt(), 20), {}, KeyboardInterrupt),

@@ -69,7 +69,7 @@ def test_each_part_is_built_written_and_told(trt: Recording, tmp_path: Path) -> 
         assert (answer.network.layers, answer.network.attention_fused) == (3, 1)
         assert answer.network.kinds == {"matrix_multiply": 1, "attention_input": 1, "constant": 1}
         assert answer.network.precisions == {"float16": 2, "float32": 1}
-    assert heard.talk.errors == heard.warnings == []
+    assert heard.context.errors == heard.warnings == []
 
 
 def test_the_gpu_is_told_first_and_by_name(trt: Recording, tmp_path: Path) -> None:
@@ -206,11 +206,11 @@ def test_a_timing_cache_that_is_refused_is_not_overwritten(trt: Recording, tmp_p
     place, heard = tmp_path / "cache", Heard()
     place.write_bytes(stored)
     with pytest.raises(BuildFailed, match=r"timing cache .*cache is none, or is of another GPU or TensorRT"):
-        build(asked(tmp_path, timing_cache=str(place)), heard.talk)
+        build(asked(tmp_path, timing_cache=str(place)), heard.context)
     assert place.read_bytes() == stored
     assert trt.asked == []
     assert heard.warnings == ([] if stored.startswith(CACHE_HEADER) else [NO_CACHE])
-    what, hint = explain_error(heard.talk.errors)
+    what, hint = explain_error(heard.context.errors)
     assert what == "the timing cache cannot be used"
     assert "--timing-cache" in hint
 
@@ -246,7 +246,7 @@ def test_progress_is_of_each_part_and_reaches_its_end(trt: Recording, tmp_path: 
 def test_a_build_that_is_told_to_stop_stops_at_the_next_step(trt: Recording, tmp_path: Path, share: float) -> None:
     heard, place = Heard(stop_at=share), tmp_path / "cache"
     with pytest.raises(Cancelled):
-        build(asked(tmp_path, timing_cache=str(place)), heard.talk)
+        build(asked(tmp_path, timing_cache=str(place)), heard.context)
     assert [goes_on for _, goes_on in trt.steps] == [True] * (len(trt.steps) - 1) + [False]
     assert len(trt.steps) == max(1, int(share * recording.STEPS))
     assert [one.part for one in trt.asked] == ["model"], "no other part was begun"
@@ -258,8 +258,8 @@ def test_a_part_that_comes_to_nothing_ends_the_build_with_its_reason(trt: Record
     trt.fails, trt.warns = ("model",), "kernels are few"
     heard = Heard()
     with pytest.raises(BuildFailed, match="no engine for the model"):
-        build(asked(tmp_path), heard.talk)
-    assert heard.talk.errors == ["no engine for model"]
+        build(asked(tmp_path), heard.context)
+    assert heard.context.errors == ["no engine for model"]
     assert heard.warnings == ["kernels are few"]
     assert [one.part for one in trt.asked] == ["model"], "no other part was begun"
     assert (heard.answers, list(tmp_path.glob("*.plan"))) == ([], [])
@@ -269,6 +269,6 @@ def test_all_that_the_parser_complains_of_is_told(trt: Recording, tmp_path: Path
     trt.refuses = ("node 3: no such operator", "node 7: no such type")
     heard = Heard()
     with pytest.raises(BuildFailed, match="the parser refused the model"):
-        build(asked(tmp_path), heard.talk)
-    assert heard.talk.errors == list(trt.refuses)
+        build(asked(tmp_path), heard.context)
+    assert heard.context.errors == list(trt.refuses)
     assert trt.asked == []

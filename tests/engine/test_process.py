@@ -20,6 +20,7 @@ from sait_deploy.engine.process import run_builder
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.request import BuildRequest
 from sait_deploy.errors import EngineError
+from sait_deploy.system.progress import Progress, no_progress
 from tests.cli.calls import child_environment
 from tests.engine.cases import (
     FUSABLE,
@@ -43,16 +44,12 @@ def installed() -> str:
     return builder_version()
 
 
-def silent(_: str, __: float) -> None:
-    pass
-
-
 def plans(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.plan"))
 
 
 def test_each_graph_becomes_a_file_and_an_answer(tmp_path: Path) -> None:
-    answer = run_builder(request_for(tmp_path, attention_graph(), attention_graph(blocks=BLOCKS)), silent)
+    answer = run_builder(request_for(tmp_path, attention_graph(), attention_graph(blocks=BLOCKS)), no_progress)
     assert [part.name for part in answer.parts] == [PartName.MODEL, PartName.STEM]
     assert plans(tmp_path) == ["model.plan", "stem.plan"]
     assert all((tmp_path / name).stat().st_size > 1000 for name in plans(tmp_path))
@@ -68,12 +65,15 @@ def test_each_graph_becomes_a_file_and_an_answer(tmp_path: Path) -> None:
 
 
 def test_progress_only_grows_and_reaches_the_end(tmp_path: Path) -> None:
-    told: dict[str, list[float]] = defaultdict(list)
-    run_builder(
-        request_for(tmp_path, attention_graph(), attention_graph()), lambda part, share: told[part].append(share)
-    )
-    assert set(told) == {"model", "stem"}
-    for shares in told.values():
+    reported: dict[str, list[float]] = defaultdict(list)
+
+    def progress(part: str, share: float | None = None, /) -> None:
+        assert share is not None
+        reported[part].append(share)
+
+    run_builder(request_for(tmp_path, attention_graph(), attention_graph()), progress)
+    assert set(reported) == {"model", "stem"}
+    for shares in reported.values():
         assert shares == sorted(shares)
         assert len(set(shares)) > 5
         assert (shares[0], shares[-1]) == (0.0, 1.0)
@@ -92,7 +92,7 @@ def test_a_builder_that_returns_nothing_says_why(tmp_path: Path, kind: str, what
     else:
         request = request_for(tmp_path, bare_attention(UNFUSABLE), head=UNFUSABLE)
     with pytest.raises(EngineError) as caught:
-        run_builder(request, silent)
+        run_builder(request, no_progress)
     assert caught.value.message.startswith("tensorrt-rtx built no engine: ")
     assert what in caught.value.message
     assert hint in caught.value.hint
@@ -105,23 +105,23 @@ def test_a_graph_that_the_parser_refuses(tmp_path: Path) -> None:
     request = request_for(tmp_path, attention_graph())
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(EngineError, match="built no engine") as caught:
-        run_builder(request, silent)
+        run_builder(request, no_progress)
     assert len(caught.value.message.splitlines()) == 1
     assert plans(tmp_path) == []
 
 
 def test_a_graph_and_a_profile_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="built no engine") as caught:
-        run_builder(request_for(tmp_path, attention_graph(), head=UNFUSABLE), silent)
+        run_builder(request_for(tmp_path, attention_graph(), head=UNFUSABLE), no_progress)
     assert len(caught.value.message) < 500
     assert plans(tmp_path) == []
 
 
-def once(action: Callable[[int], object]) -> Callable[[str, float], None]:
+def once(action: Callable[[int], object]) -> Progress:
     """Does something to the building process as soon as it builds."""
     done = threading.Event()
 
-    def progress(_: str, __: float) -> None:
+    def progress(_: str, __: float | None = None, /) -> None:
         if not done.is_set():
             done.set()
             (worker,) = workers()
@@ -142,7 +142,7 @@ def test_an_abort_takes_the_building_process_alone(tmp_path: Path, number: signa
 
 def test_a_builder_that_crashes_of_itself_takes_the_building_process_alone(tmp_path: Path) -> None:
     try:
-        run_builder(request_for(tmp_path, bare_attention(FUSABLE, times=2), attention_graph()), silent)
+        run_builder(request_for(tmp_path, bare_attention(FUSABLE, times=2), attention_graph()), no_progress)
     except EngineError as error:
         assert error.message.startswith("tensorrt-rtx was ended by SIG")
         assert not workers()
@@ -165,9 +165,9 @@ def test_an_interrupt_ends_the_building_process_in_time(
     """Of a build that would go on for ten seconds; the last of these is when kernels are chosen."""
     raised: list[float] = []
 
-    def progress(_: str, done: float) -> None:
+    def progress(_: str, done: float | None = None, /) -> None:
         assert not raised, "told after it was stopped"
-        if done >= share:
+        if done is not None and done >= share:
             raised.append(time.monotonic())
             raise error
 
@@ -181,7 +181,7 @@ def test_an_interrupt_ends_the_building_process_in_time(
 def test_a_builder_that_does_not_listen_is_killed_by_the_second_interrupt(tmp_path: Path) -> None:
     """A stopped process stands for native code that is deaf to signals."""
 
-    def progress(_: str, __: float) -> None:
+    def progress(_: str, __: float | None = None, /) -> None:
         (worker,) = workers()
         os.kill(worker, signal.SIGSTOP)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -236,7 +236,7 @@ def test_noise_neither_breaks_in_nor_gets_out(
 ) -> None:
     """More of it than a pipe holds; standard output is the caller's."""
     before_the_worker(NOISE)
-    answer = run_builder(request_for(tmp_path, attention_graph()), silent)
+    answer = run_builder(request_for(tmp_path, attention_graph()), no_progress)
     assert [part.name for part in answer.parts] == [PartName.MODEL]
     assert answer.messages == ()
     assert tuple(capfd.readouterr()) == ("", "")
@@ -245,7 +245,7 @@ def test_noise_neither_breaks_in_nor_gets_out(
 def test_last_words_of_an_abort_are_told(tmp_path: Path, before_the_worker: Callable[[str], None]) -> None:
     before_the_worker(ABORT)
     with pytest.raises(EngineError) as caught:
-        run_builder(request_for(tmp_path, attention_graph()), silent)
+        run_builder(request_for(tmp_path, attention_graph()), no_progress)
     assert caught.value.message == (
         "tensorrt-rtx was ended by SIGABRT: terminate called after throwing an instance of 'std::bad_alloc'"
     )
@@ -256,21 +256,21 @@ def test_a_process_that_ends_of_itself_is_told_with_its_status(
 ) -> None:
     before_the_worker(EXIT)
     with pytest.raises(EngineError) as caught:
-        run_builder(request_for(tmp_path, attention_graph()), silent)
+        run_builder(request_for(tmp_path, attention_graph()), no_progress)
     assert caught.value.message.startswith("tensorrt-rtx ended with status 3 and no engine: Fatal: ")
 
 
 def test_a_package_that_is_not_there_is_no_crash(tmp_path: Path, before_the_worker: Callable[[str], None]) -> None:
     before_the_worker("import sys\nsys.modules['tensorrt_rtx'] = None\n")
     with pytest.raises(EngineError, match="tensorrt_rtx"):
-        run_builder(request_for(tmp_path, attention_graph()), silent)
+        run_builder(request_for(tmp_path, attention_graph()), no_progress)
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     request = request_for(tmp_path, attention_graph())
     (tmp_path / "model.plan").mkdir()
     with pytest.raises(EngineError, match=r"model\.plan"):
-        run_builder(request, silent)
+        run_builder(request, no_progress)
 
 
 ORPHAN = """

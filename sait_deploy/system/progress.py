@@ -1,0 +1,30 @@
+"""How a stage reports what it is doing, and how much of that is done."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a stage calls when a step begins, and again while the step goes on.
+
+    Args:
+        step: what is being done, in words; the same words while the step goes on.
+        share: how much of the step is done, from 0 to 1; None where that is unknown.
+    """
+
+    def __call__(self, step: str, share: float | None = None, /) -> None:
+        """Reports a step."""
+
+
+def no_progress(step: str, share: float | None = None, /) -> None:
+    """Reports nothing."""
+
+
+def named(name: str, progress: Progress) -> Progress:
+    """Returns a progress that puts a name before each step: "tensorrt: batch 8"."""
+
+    def report(step: str, share: float | None = None, /) -> None:
+        progress(f"{name}: {step}", share)
+
+    return report
