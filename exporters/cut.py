@@ -37,7 +37,8 @@ def cut(model: onnx.ModelProto) -> Parts:
     """Cuts an adaptive graph at its seam; the model given is left as it is.
 
     Raises:
-        ArtifactError: the graph has no seam, as operators were inlined, or something crosses that has no place there.
+        ArtifactError: the graph has no seam, as its operators were inlined, or a tensor would cross that is none of the
+            seam's.
     """
     parts = _cut(without_weights(model))
     for part in (parts.stem, parts.trunk):
@@ -75,9 +76,9 @@ def _descendants(node: gs.Node) -> dict[int, gs.Node]:
 
 
 def _sink(nodes: Sequence[gs.Node], trunk: dict[int, gs.Node], seam: set[int]) -> None:
-    """Moves into the trunk what is computed from the seam's tensors alone and read by the trunk alone.
+    """Moves nodes into the trunk that compute from the seam's tensors alone and are read by the trunk alone.
 
-    Backwards, so that a chain sinks whole.
+    Nodes are visited from the last to the first, so that a whole chain of them moves.
     """
     from_seam = set(seam)
     for node in nodes:
@@ -92,9 +93,9 @@ def _sink(nodes: Sequence[gs.Node], trunk: dict[int, gs.Node], seam: set[int]) -
 
 
 def _copy_chains(later: list[gs.Node], earlier: list[gs.Node], inputs: Sequence[gs.Tensor]) -> None:
-    """Gives the trunk its own copy of chains that depend on nothing but weights and the size of the batch.
+    """Gives the trunk its own copy of nodes that depend on weights and the size of the batch alone.
 
-    The size, which is read off one of the graph's inputs, the trunk reads off ``guard``.
+    The stem reads the size off one of the graph's inputs, the copy in the trunk reads it off ``guard``.
     """
     guard = next((output for node in earlier for output in node.outputs if _is_guard(output)), None)
     repeated: dict[int, gs.Node] = {}
@@ -136,10 +137,10 @@ def _crossing(earlier: Iterable[gs.Node], later: Iterable[gs.Node]) -> list[gs.T
 
 
 def _named(seam: gs.Node, crossing: Sequence[gs.Tensor]) -> dict[int, str]:
-    """Says what each crossing tensor is.
+    """Returns the seam's name of each crossing tensor, by the tensor's identity.
 
     Raises:
-        ArtifactError: one has no place in the seam.
+        ArtifactError: a tensor has no place in the seam.
     """
     rows, cu_seqlens = seam.inputs
     names = {id(rows): ROWS, id(cu_seqlens): CU_SEQLENS}
@@ -163,7 +164,7 @@ def _named(seam: gs.Node, crossing: Sequence[gs.Tensor]) -> dict[int, str]:
 
 
 def _is_guard(tensor: gs.Tensor) -> bool:
-    """Whether a tensor is importance times a number."""
+    """Whether a tensor is importance times a constant."""
     product = tensor.inputs[0]
     parts = [maker for factor in product.inputs for maker in factor.inputs]
     return product.op == "Mul" and any(maker.op == "Slice" and maker.inputs[0].name == IMPORTANCE for maker in parts)
@@ -212,7 +213,7 @@ def _parts(
 def _seam_shapes(
     crossing: Sequence[gs.Tensor], kept: gs.Tensor, lanes: gs.Tensor
 ) -> list[tuple[gs.Tensor, tuple[type, list[str | int]]]]:
-    """Returns types and shapes of the seam's tensors, whose own are symbols of the whole graph."""
+    """Returns types and shapes for the seam's tensors, in place of those with the whole graph's symbols."""
     shapes: dict[str, tuple[type, list[str | int]]] = {
         ROWS: (np.int32, ["batch_tokens"]),
         CU_SEQLENS: (np.int32, ["batch_and_1"]),

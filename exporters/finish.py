@@ -1,4 +1,4 @@
-"""A traced graph → the file that is shipped: functions attached, names given, metadata written."""
+"""A traced graph → the file of an artifact: functions attached, names given, metadata written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
 
 _LARGEST_PROTOBUF: Final = 1_900_000_000
-"""Bytes of weights above which they go into a file of their own: a protobuf message ends at 2 GiB."""
+"""Bytes of weights above which they go into a file of their own, as a protobuf message holds at most 2 GiB."""
 
 
 class OperatorForm(StrEnum):
@@ -42,7 +42,7 @@ class FinishOptions:
 
 
 def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
-    """Makes a traced graph whole: functions attached or inlined, selection's tensors named."""
+    """Attaches or inlines the operators' functions, names the selection's tensors and writes metadata, in place."""
     _name_selection(model)
     attach_functions(model, options.opset)
     if options.operators is OperatorForm.INLINE and model.functions:
@@ -96,7 +96,7 @@ def attach_functions(model: ir.Model, opset: int, native: Collection[str] = ()) 
 
 
 def _fix_types(function: onnx.FunctionProto, dtype: ir.DataType) -> None:
-    """Turns casts to the type of another tensor into casts to the model's: runtimes fold those when they load."""
+    """Turns casts to another tensor's type into casts to the model's type, which runtimes fold when they load."""
     for node in function.node:
         if node.op_type == "CastLike":
             node.op_type = "Cast"

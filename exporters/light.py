@@ -1,4 +1,4 @@
-"""Graphs without their weights: to rearrange a graph, copies of what it weighs are not needed."""
+"""Graphs without the values of their weights, so that rearranging a graph copies no weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 import onnx
 
 _SMALL_BYTES: Final = 4096
-"""Weights up to this size stay: shapes and axes, which tools look at."""
+"""Weights up to this size are kept, as they are shapes and axes, whose values tools read."""
 
 _PARTS: Final = ("node", "input", "output", "value_info")
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns a copy of a model in which larger weights have type and shape and nothing else.
+    """Returns a copy of a model in which larger weights have a type and a shape, but no values.
 
-    Copied field by field: protobuf gives back no memory of what is cleared later.
+    The copy is made field by field, because protobuf frees no memory when a field is cleared later.
     """
     light = onnx.ModelProto(
         ir_version=model.ir_version, producer_name=model.producer_name, producer_version=model.producer_version

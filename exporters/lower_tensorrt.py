@@ -1,7 +1,7 @@
 """The lowering for TensorRT and TensorRT for RTX: opset 23, one ``Attention`` a block, precision in the graph itself.
 
-The attention of the block that scores stays as its function, as its weights are read. The selection is a plugin node
-where plugins exist and its function body where they do not.
+The attention of the scoring block becomes its function's body, as its weights are read. The selection is plugin nodes
+where plugins are wanted, else its functions' bodies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OPSET: Final = 23
 """The first with ``Attention``."""
 
 _IR_VERSION: Final = 11
-"""The one that came with the opset."""
+"""The ONNX IR version that came with the opset."""
 
 _LOW: Final = {EnginePrecision.FP16: ir.DataType.FLOAT16, EnginePrecision.BF16: ir.DataType.BFLOAT16}
 

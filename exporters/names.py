@@ -13,7 +13,7 @@ KEEP: Final = "keep"
 IMAGES: Final = "images"
 MASS: Final = "mass"
 KEEP_LIMITS: Final = "keep_limits"
-"""A graph's inputs; beside the images, an adaptive one takes an operating point for each of them."""
+"""A graph's inputs. An adaptive graph takes an operating point for each image besides the images."""
 
 TOKENS: Final = "tokens"
 ROWS: Final = "rows"
@@ -21,8 +21,8 @@ CU_SEQLENS: Final = "cu_seqlens"
 KEPT: Final = "kept"
 LANES: Final = "lanes"
 GUARD: Final = "guard"
-"""The seam's tensors. ``guard`` float32 [B, 1] is 0, or NaN where an image's importance is no number: it carries that
-across the seam to the logits."""
+"""The seam's tensors. ``guard`` float32 [B, 1] is 0, or NaN where an image's importance is NaN, which reaches the
+logits that way."""
 
 
 class EnginePrecision(StrEnum):

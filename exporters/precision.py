@@ -1,8 +1,8 @@
-"""float32 graph → mixed precision, with every cast written out: strongly typed builders add none of their own.
+"""float32 graph → mixed precision, with every cast written out, as strongly typed builders add none.
 
-Matrix products, attention and what is element by element run in the low precision. Norms, softmax, every reduction and
-what is computed from one, and all that is computed from attention weights up to the selection stay in float32, as do
-inputs and outputs. Integers are never touched, so no index passes through a float.
+Matrix products, attention and element-wise operators run in the low precision. These stay in float32: norms, softmax,
+reductions and what is computed from them, what is computed from attention weights up to the selection, and the graph's
+inputs and outputs. Integers stay as they are, so no index passes through a float.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PRODUCTS: Final = frozenset({"Attention", "Conv", "Gemm", "MatMul"})
 _ELEMENTWISE: Final = frozenset(
     {"Add", "Clip", "Div", "Erf", "Gelu", "HardSigmoid", "Max", "Min", "Mul", "Neg", "Relu", "Sigmoid", "Sub", "Tanh"}
 )
-"""Operators that run in the low precision too, unless what they read has to stay in float32."""
+"""Operators that run in the low precision too, unless their inputs have to stay in float32."""
 
 _MOVES: Final = frozenset(
     {
@@ -33,15 +33,17 @@ _MOVES: Final = frozenset(
         *("ScatterElements", "ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
     }
 )
-"""Operators that only move data: they take the precision of what they move, or weights that of who reads them."""
+"""Operators that only move data. They keep the precision of their inputs; moved weights take that of their readers."""
 
-_FOLLOW: Final = _ELEMENTWISE | _MOVES
+_EITHER: Final = _ELEMENTWISE | _MOVES
+"""Operators that run in either precision, as their inputs say."""
 
 _NORMS: Final = frozenset({"LayerNormalization", "RMSNormalization", "Softmax"})
-"""Operators that run in float32, as all do that are not named here, but whose results the low precision holds.
+"""Operators that run in float32 and whose results fit into the low precision.
 
-Results of the others, sums and squares and what is computed from them, it may not hold: they stay in float32 up to the
-next matrix product, or up to the weight that ends a norm written out.
+Operators that are named nowhere here run in float32 too, but their results (sums, squares) may be too large for the low
+precision. What is computed from those stays in float32 up to the next matrix product, or up to the product with weights
+that ends a norm written out in single operators.
 """
 
 _ATTENTION: Final = frozenset({PACKED_ATTENTION.name, UNIFORM_ATTENTION.name})
@@ -55,7 +57,7 @@ _LARGEST: Final = {
 
 
 def lower_precision(graph: ir.Graph, low: ir.DataType, seam: Collection[str] = ()) -> None:
-    """Rewrites a float32 graph in place; of one that is in the low precision already, what has to be float32.
+    """Rewrites a float32 graph in place; in a graph of the low precision, widens what has to be in float32.
 
     Args:
         graph: nodes in topological order, every value with its type.
@@ -109,7 +111,7 @@ class _Lowering:
 
     def _widens(self, node: ir.Node, floats: list[ir.Value]) -> bool:
         """Whether what a node computes in float32 has to stay there."""
-        if node.op_type in _FOLLOW:
+        if node.op_type in _EITHER:
             return bool(self.wide.intersection(floats)) and not _scales(node)
         return node.op_type not in _NORMS
 
@@ -118,7 +120,7 @@ class _Lowering:
             moved = [value for value in floats if not value.is_initializer()]
             if not moved:
                 readers = [use.node.op_type for output in node.outputs for use in output.uses()]
-                return self.low if any(reader in _FOLLOW or reader in _PRODUCTS for reader in readers) else FULL
+                return self.low if any(reader in _EITHER or reader in _PRODUCTS for reader in readers) else FULL
             return FULL if all(value.dtype == FULL for value in moved) else self.low
         if node.op_type in _ELEMENTWISE:
             return FULL if self.wide.intersection(floats) else self.low
@@ -142,7 +144,7 @@ class _Lowering:
     def _converted(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         assert value.const_value is not None and value.name is not None
         array = value.const_value.numpy()
-        # The largest number there is stands for the largest there is, as what a maximum leaves out is filled with it.
+        # Masks are filled with float32's largest number, which becomes the largest number of the other type.
         largest = np.abs(array.astype(np.float32)) == np.float32(_LARGEST[FULL])
         with np.errstate(over="ignore"):
             converted = np.where(largest, np.copysign(_LARGEST[dtype], array), array).astype(dtype.numpy())
@@ -158,7 +160,7 @@ class _Lowering:
         return made
 
     def _convert_output(self, index: int, output: ir.Value, dtype: ir.DataType) -> None:
-        """Gives one of the graph's outputs the type it is to have; its name goes to the new value."""
+        """Casts one of the graph's outputs to the type that it shall have; the new value takes over its name."""
         name, maker = output.name, output.producer()
         assert maker is not None and output.dtype is not None
         node = ir.node("Cast", [output], {"to": int(dtype)})

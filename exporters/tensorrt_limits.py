@@ -1,4 +1,4 @@
-"""What TensorRT cannot build, found before it is asked to."""
+"""What TensorRT cannot build, found before the build starts."""
 
 from __future__ import annotations
 

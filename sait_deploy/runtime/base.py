@@ -27,11 +27,11 @@ class RunOptions:
 
     Attributes:
         threads: threads within one operator; None for all of the processors this process may use.
-        weights: the torch runtime's weights file, where the one the manifest names is not there any more.
+        weights: the torch runtime's weights file, in place of the one that the manifest names.
         device: the torch runtime's device.
 
     Raises:
-        InvalidArgument: a number of threads that no machine has.
+        InvalidArgument: the number of threads is not from 1 to 1,024.
     """
 
     threads: int | None = None
@@ -40,7 +40,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):
-            raise InvalidArgument(f"{self.threads!r} threads cannot be had", f"use 1 to {_MOST_THREADS}")
+            raise InvalidArgument(f"{self.threads!r} is no number of threads", f"use 1 to {_MOST_THREADS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Output:
     Attributes:
         logits: float32 [B, classes]; features [B, D] for a headless model.
         kept: int32 [B], patch tokens that each image kept.
-        features: float32 [B, P+N, D], the last block's tokens, of an artifact that was exported with them: kept ones
-            processed, dropped ones as they were when dropped.
+        features: float32 [B, P+N, D], the last block's tokens, where the artifact was exported with them. Kept tokens
+            went through all blocks; a dropped token is what it was when it was dropped.
     """
 
     logits: NDArray[np.float32]
@@ -61,7 +61,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
-    """What a graph returns: logits, counts with the prefix of a pruned form, features where it has them."""
+    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them."""
 
     logits: NDArray[np.float32]
     counts: NDArray[np.int32] | None
@@ -70,7 +70,7 @@ class RawOutput:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The answer to a batch, and what the selection saw and decided.
+    """The answer to a batch, with the selection's input and output.
 
     Attributes:
         logits: float32 [B, classes].
@@ -88,11 +88,11 @@ class StageTimes:
     """Where the time of one request went, seconds.
 
     Attributes:
-        enqueue: the host's, to start the work between the copies; what it waits for the device in between is left out,
-            so where this is as long as compute, the device waits for the host.
-        upload: host to device, by the device's clock, as are the two that follow.
-        compute: between the copies.
-        download: device to host.
+        enqueue: what the host takes to start the work between the copies, without what it waits for the device. Where
+            this is as long as ``compute``, the device waits for the host.
+        upload: the copy to the device, by the device's clock.
+        compute: the work between the copies, by the device's clock.
+        download: the copy to the host, by the device's clock.
     """
 
     enqueue: float
@@ -177,7 +177,7 @@ class Runner(ABC):
         """Returns a call that runs this batch on buffers bound beforehand."""
 
     def _stages(self, images: NDArray[np.float32], point: BatchPoint | None) -> StageTimes | None:
-        """Runs a batch and says where its time went; None of a runtime that has no stages."""
+        """Runs a batch and returns where its time went; None for a runtime that cannot tell."""
         return None
 
     def run(
@@ -209,7 +209,7 @@ class Runner(ABC):
         return self.run_at(images, PointChoice(point, mass, min_keep, max_keep))
 
     def run_at(self, images: NDArray[np.float32], choice: PointChoice) -> Output:
-        """Does what :meth:`run` does, with what is asked of the operating point in one."""
+        """Does what :meth:`run` does, with the operating point in one argument."""
         images = self._checked(images)
         return self._output(self._execute(images, self._resolved(images, choice)))
 
@@ -231,7 +231,7 @@ class Runner(ABC):
         return self.select_at(images, PointChoice(point, mass, min_keep, max_keep))
 
     def select_at(self, images: NDArray[np.float32], choice: PointChoice) -> Selection:
-        """Does what :meth:`select` does, with what is asked of the operating point in one."""
+        """Does what :meth:`select` does, with the operating point in one argument."""
         images = self._checked(images)
         if self.description.form is Form.DENSE:
             raise InvalidArgument(f"{self.description.name} is dense: it selects no tokens", "use a pruned artifact")
@@ -242,14 +242,14 @@ class Runner(ABC):
         return selection
 
     def stages(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> StageTimes | None:
-        """Runs a batch and says where its time went; None of a runtime that has no stages."""
+        """Runs a batch and returns where its time went; None for a runtime that cannot tell."""
         images = self._checked(images)
         return self._stages(images, self._resolved(images, choice))
 
     def bind(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> Callable[[], float | None]:
-        """Returns a call that runs this batch on buffers bound beforehand: what ``--timing compute`` measures.
+        """Returns a call that runs this batch on buffers bound beforehand, which ``--timing compute`` measures.
 
-        Where the device has a clock, the call returns its seconds.
+        Where the device has a clock, the call returns the seconds by that clock.
         """
         images = self._checked(images)
         return self._bound(images, self._resolved(images, choice))

@@ -1,4 +1,4 @@
-"""What running an engine takes, as far as no GPU is needed to know it: buffers, shapes, profiles."""
+"""Sizes of an engine's buffers, shapes of its tensors and the profile to use, for any batch: no GPU is needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Extents:
-    """What the host reads at the seam: rows kept by the whole batch, and by its longest image."""
+    """What the host reads at the seam: tokens kept by the whole batch, and by the image that keeps most."""
 
     rows: int
     longest: int
@@ -63,7 +63,7 @@ class EngineTensors:
     def buffers(self) -> tuple[Buffer, ...]:
         """Lists device buffers, one for each tensor, inputs and outputs of every part.
 
-        ``kept`` has none, as it is the front of ``rows``.
+        ``kept`` has no buffer, as it is the front of ``rows``.
         """
         largest = self.manifest.batch.largest
         whole = Extents(largest * self.geometry.tokens, self.geometry.tokens)
@@ -122,7 +122,7 @@ class EngineTensors:
 
 
 def engine_parts(manifest: EngineManifest) -> tuple[PartInfo, PartInfo | None]:
-    """Returns what runs first, and what runs after the host has read the extents, if there is such a part."""
+    """Returns the part that runs first, and the part that runs once the host has read the extents, if there is one."""
     if len(manifest.parts) == 1:
         return manifest.parts[0], None
     return manifest.part(PartName.STEM), manifest.part(PartName.TRUNK)

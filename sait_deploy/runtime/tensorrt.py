@@ -61,7 +61,7 @@ class TensorRTRunner(Runner):
         self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))
         self._host = self._host_memory()
         self._graphs: dict[str, Graph] = {}
-        self._graphed, self._refused_recording = 0, ""
+        self._recorded_batch, self._refused_recording = 0, ""
         if self._second is not None:
             lanes = np.arange(self._tensors.geometry.tokens, dtype=np.int32)
             self._stream.upload(self._buffers[LANES].address, lanes)
@@ -115,7 +115,7 @@ class TensorRTRunner(Runner):
         return self._tensors.manifest.batch.smallest, self._tensors.manifest.batch.largest
 
     def _host_memory(self) -> dict[str, NDArray[Any]]:
-        """Returns page-locked memory for what crosses to the GPU and back, at the largest batch."""
+        """Returns page-locked memory for the tensors that are copied to the GPU and back, for the largest batch."""
         largest = self._tensors.manifest.batch.largest
         parts = [part for part in engine_parts(self._tensors.manifest) if part is not None]
         crossing = {tensor.name: tensor for tensor in (*parts[0].inputs, *parts[0].outputs, *parts[-1].outputs)}
@@ -143,10 +143,10 @@ class TensorRTRunner(Runner):
             self._stream.upload(self._buffers[tensor.name].address, self._host[tensor.name][:count])
 
     def _compute(self, count: int) -> float:
-        """Starts the work between the copies; waits once, for the extents, where there is a trunk.
+        """Starts the work between the copies. Where there is a trunk, waits once, to read the extents.
 
         Returns:
-            The host's seconds, the wait left out.
+            The host's seconds, without the wait.
         """
         started, waited = time.perf_counter(), 0.0
         addresses = {name: buffer.address for name, buffer in self._buffers.items()}
@@ -167,7 +167,7 @@ class TensorRTRunner(Runner):
             self._stream.download(self._host[name][:count], self._buffers[name].address)
 
     def _answer(self, names: tuple[str, ...], count: int) -> dict[str, NDArray[Any]]:
-        """Waits, and returns copies, as the next batch overwrites the memory."""
+        """Waits for the device and returns copies of the outputs, as the next batch overwrites the memory."""
         self._stream.synchronize()
         return {name: self._host[name][:count].copy() for name in names}
 
@@ -188,14 +188,14 @@ class TensorRTRunner(Runner):
         self._download(self._answers, count)
 
     def _recorded(self, name: str, count: int, work: Callable[[], object]) -> Graph | None:
-        """Returns the named work on a batch size as a recording, or None where it cannot be replayed.
+        """Returns work on a batch size as a recording of that name, or None where it cannot be recorded.
 
-        A wait cannot be recorded. The first run is unrecorded, as it allocates. Recordings of another batch size are
-        worth nothing once the context has seen this one's shapes.
+        A wait cannot be recorded. The work is done once before it is recorded, as a first run allocates. Recordings of
+        another batch size are forgotten, as they stop being valid once the context has seen other shapes.
         """
         if self._second is not None or not self.records or self._refused_recording:
             return None
-        self._forget_other(count)
+        self._forget_other_batches(count)
         if name not in self._graphs:
             work()
             self._stream.synchronize()
@@ -208,13 +208,13 @@ class TensorRTRunner(Runner):
             self._graphs[name] = graph
         return self._graphs[name]
 
-    def _forget_other(self, count: int) -> None:
-        if count != self._graphed:
+    def _forget_other_batches(self, count: int) -> None:
+        if count != self._recorded_batch:
             self._graphs.clear()
-            self._graphed = count
+            self._recorded_batch = count
 
     def _ready(self, count: int) -> Graph | None:
-        """Returns the recorded work between the copies, made beforehand, so that no clock covers its making."""
+        """Returns the work between the copies as a recording, made beforehand so that no clock covers the making."""
         return self._recorded("compute", count, lambda: self._compute(count))
 
     def _start(self, graph: Graph | None, count: int) -> float:
@@ -230,7 +230,7 @@ class TensorRTRunner(Runner):
         assert pruning is not None
         names = self._answers[0], pruning.importance, pruning.keep
         self._stage(images, point)
-        self._forget_other(len(images))
+        self._forget_other_batches(len(images))
         self._upload(len(images))
         self._compute(len(images))
         self._download(names, len(images))
@@ -284,7 +284,7 @@ class _Part:
     def enqueue(
         self, tensors: EngineTensors, stream: Stream, addresses: dict[str, int], count: int, extents: Extents | None
     ) -> None:
-        """Starts a run; the profile is changed only where the shapes want another."""
+        """Starts a run. The profile is changed only where it does not take the shapes."""
         profile = tensors.profile(self.info, count, extents)
         context, handle = self._context, int(stream.handle)
         accepted = True
