@@ -19,6 +19,7 @@ from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, Engine
 from sait_deploy.engine.options import (
     CURRENT,
     MAX_TOPK,
+    PACKAGES,
     TARGETS,
     BuilderName,
     EngineOptions,
@@ -99,7 +100,7 @@ def _lowered(artifact: Artifact, settings: _BuildSettings, folder: Path) -> dict
     try:
         from sait_deploy.engine.lowering import lower_parts
     except ModuleNotFoundError as error:
-        extra = "tensorrt" if settings.builder.name is BuilderName.TENSORRT else "rtx"
+        extra = PACKAGES[settings.builder.name].extra
         raise MissingDependency(str(error.name), "building engines", extra) from None
     return lower_parts(artifact, settings.lowering, folder)
 

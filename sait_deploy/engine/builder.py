@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from sait_deploy.engine.callbacks import message_collector, progress_monitor
 from sait_deploy.engine.manifest import NetworkInfo
-from sait_deploy.engine.options import AMPERE, BuilderName, Portability
+from sait_deploy.engine.options import AMPERE, PACKAGES, BuilderName, Portability
 from sait_deploy.engine.profiles import Profile
 from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer, PartRequest
 from sait_deploy.plugins import OPERATORS
@@ -55,13 +56,7 @@ class BuildContext:
 
 def import_builder(builder: BuilderName) -> Any:
     """Imports a builder's package. Raises ImportError where it is not installed."""
-    if builder is BuilderName.TENSORRT:
-        import tensorrt
-
-        return tensorrt
-    import tensorrt_rtx
-
-    return tensorrt_rtx
+    return importlib.import_module(PACKAGES[builder].name)
 
 
 def build(request: BuildRequest, context: BuildContext) -> None:

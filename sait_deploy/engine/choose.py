@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sait_deploy.engine.builder import import_builder
 from sait_deploy.engine.cuda import find_device
 from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
+    PACKAGES,
     BuilderChoice,
     BuilderName,
     EngineOptions,
@@ -18,10 +19,6 @@ from sait_deploy.engine.options import (
     check_precision,
 )
 from sait_deploy.errors import BuilderUnavailable
-
-_PACKAGES = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "tensorrt_rtx"}
-_OLDEST: Final = {BuilderName.TENSORRT: (10, 16), BuilderName.TENSORRT_RTX: (1, 7)}
-_EXTRAS = {BuilderName.TENSORRT: "tensorrt", BuilderName.TENSORRT_RTX: "rtx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Builder:
 
 def installed(name: BuilderName) -> bool:
     """Whether a builder's package is there."""
-    return importlib.util.find_spec(_PACKAGES[name]) is not None
+    return importlib.util.find_spec(PACKAGES[name].name) is not None
 
 
 def choose_builder(options: EngineOptions) -> Builder:
@@ -72,11 +69,11 @@ def choose_builder(options: EngineOptions) -> Builder:
 
 
 def _check_version(name: BuilderName, version: str) -> None:
-    oldest = _OLDEST[name]
+    oldest = PACKAGES[name].oldest
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < oldest:
         raise BuilderUnavailable(
             f"{name} {version} is too old, {'.'.join(map(str, oldest))} is needed",
-            f"pip install --upgrade 'sait-deploy[{_EXTRAS[name]}]'",
+            f"pip install --upgrade 'sait-deploy[{PACKAGES[name].extra}]'",
         )
 
 
@@ -86,14 +83,15 @@ def load_package(name: BuilderName) -> Any:
     Raises:
         BuilderUnavailable: it is not installed, or cannot be loaded.
     """
+    package = PACKAGES[name]
     try:
         return import_builder(name)
     except ModuleNotFoundError:
         raise BuilderUnavailable(
-            f"{_PACKAGES[name]} is not installed", f"pip install 'sait-deploy[{_EXTRAS[name]}]'"
+            f"{package.name} is not installed", f"pip install 'sait-deploy[{package.extra}]'"
         ) from None
     except (ImportError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BuilderUnavailable(
-            f"{_PACKAGES[name]} is installed but cannot be loaded ({first})", "reinstall it, and see sait-deploy doctor"
+            f"{package.name} is installed but cannot be loaded ({first})", "reinstall it, and see sait-deploy doctor"
         ) from None

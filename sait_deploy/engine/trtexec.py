@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.manifest import PartInfo
-from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.options import PACKAGES
 from sait_deploy.engine.profiles import Profile, Shape
 from sait_deploy.exporters.names import CU_SEQLENS, KEEP_LIMITS, KEPT, LANES
 from sait_deploy.tokens import Geometry
 
 INPUTS_FOLDER: Final = "trtexec"
-
-_TOOLS: Final = {BuilderName.TENSORRT: "trtexec", BuilderName.TENSORRT_RTX: "tensorrt_rtx"}
-"""The tool that comes with each builder."""
 
 
 def trtexec_commands(engine: Engine) -> list[str]:
@@ -71,7 +68,7 @@ def _file(folder: Path, part: PartInfo, index: int, name: str) -> Path:
 
 
 def _command(engine: Engine, part: PartInfo, index: int, profile: Profile) -> str:
-    words = [_TOOLS[engine.manifest.builder], f"--loadEngine={engine.plan_path(part.name)}"]
+    words = [PACKAGES[engine.manifest.builder].tool, f"--loadEngine={engine.plan_path(part.name)}"]
     shapes = {tensor.name: profile.ranges[tensor.name].optimum for tensor in part.inputs}
     words.append("--shapes=" + ",".join(f"{name}:{_shape(shape)}" for name, shape in shapes.items()))
     files: dict[str, Any] = {tensor.name: _file(engine.path, part, index, tensor.name) for tensor in part.inputs}

@@ -24,16 +24,16 @@ CPU: Final = "CPUExecutionProvider"
 """What ONNX Runtime calls itself on the processor."""
 
 
-def require_onnxruntime() -> Any:
+def require_onnxruntime(runtime: str = ONNXRUNTIME) -> Any:
     """Returns the onnxruntime package.
 
     Raises:
-        MissingDependency: it is not installed.
+        MissingDependency: it is not installed; the hint names the extra of the runtime.
     """
     try:
         import onnxruntime
     except ImportError:
-        raise MissingDependency("onnxruntime", "running an artifact", find_runtime(ONNXRUNTIME).extra) from None
+        raise MissingDependency("onnxruntime", "running an artifact", find_runtime(runtime).extra) from None
     return onnxruntime
 
 
@@ -155,6 +155,7 @@ class OnnxRuntimeRunner(Runner):
 
     def __init__(self, artifact: Artifact, options: RunOptions) -> None:
         super().__init__(artifact)
+        require_onnxruntime(self.runtime)
         self._threads = options.threads
         self._session = self._open(self._model())
         self._outputs = list(artifact.manifest.output_names)

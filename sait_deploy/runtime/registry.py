@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.options import PACKAGES, BuilderName
 from sait_deploy.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ RUNTIMES: Final[dict[str, Runtime]] = {
     "tensorrt": Runtime(
         module="sait_deploy.runtime.tensorrt",
         runner="TensorRTRunner",
-        package="tensorrt",
-        extra="tensorrt",
+        package=PACKAGES[BuilderName.TENSORRT].name,
+        extra=PACKAGES[BuilderName.TENSORRT].extra,
         task="build with TensorRT",
         also_needed=", on a machine with a GPU",
         builder=BuilderName.TENSORRT,
@@ -113,8 +113,8 @@ RUNTIMES: Final[dict[str, Runtime]] = {
     "tensorrt-rtx": Runtime(
         module="sait_deploy.runtime.tensorrt_rtx",
         runner="TensorRTForRTXRunner",
-        package="tensorrt_rtx",
-        extra="rtx",
+        package=PACKAGES[BuilderName.TENSORRT_RTX].name,
+        extra=PACKAGES[BuilderName.TENSORRT_RTX].extra,
         task="build with TensorRT for RTX",
         builder=BuilderName.TENSORRT_RTX,
     ),

@@ -18,7 +18,6 @@ from sait_deploy.tokens import Score
 from tests.exporters.graphs import (
     ADAPTIVE,
     OPSET,
-    SELECTION,
     all_nodes,
     before_last,
     finished,
@@ -187,26 +186,3 @@ def test_half_precision_keeps_norms_softmax_and_selection_in_float32() -> None:
     assert types["importance"] == onnx.TensorProto.FLOAT
     products = {types[node.output[0]] for kind in ("Gemm", "MatMul") for node in nodes(model, kind)}
     assert products == {onnx.TensorProto.FLOAT16}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("opset", range(18, 24))
-def test_every_opset_is_whole_and_gives_the_same_answer(opset: int) -> None:
-    expected = run(finished(SMALL, ADAPTIVE), IMAGES, SELECTION, POINT)
-    for operators in FORMS:
-        model = finished(SMALL, ADAPTIVE, opset=opset, operators=operators)
-        onnx.checker.check_model(model, full_check=True)
-        domains = {entry.domain: entry.version for entry in model.opset_import}
-        assert domains == {"": opset} | ({} if operators is OperatorForm.INLINE else {"ai.sait": 1})
-        for function in model.functions:
-            assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
-        found = run(model, IMAGES, SELECTION, POINT)
-        np.testing.assert_array_equal(found["keep"], expected["keep"])
-        np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("operators", FORMS)
-def test_no_path_of_this_machine_is_in_the_file(operators: OperatorForm) -> None:
-    data = finished(SMALL, ADAPTIVE, operators=operators).SerializeToString()
-    for text in ("site-packages", ".py", str(Path.home()), str(Path(__file__).parent.parent.parent)):
-        assert text.encode() not in data, text

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from sait_deploy.artifacts.manifest import Precision
+from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
 from sait_deploy.models.prunable_vit import FixedPruning, Pruning
@@ -39,6 +40,7 @@ OPSETS = range(18, 24)
 FORMS = (None, PRUNING)
 NAMES = ("plain", "siglip", "dinov2-registers-swiglu")
 IMAGES = random_batch((3, 3, 32, 32))
+POINT = BatchPoint(np.ones(3, dtype=np.float32), np.array([[2, 2], [7, 7], [4, 4]], dtype=np.int32))
 
 
 @pytest.mark.parametrize("operators", list(OperatorForm))
@@ -49,12 +51,21 @@ def test_the_checker_accepts_the_whole_model(pruning: FixedPruning | None, opera
 
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("operators", list(OperatorForm))
-def test_every_opset_is_whole_and_gives_the_same_answer(opset: int, operators: OperatorForm) -> None:
-    model = finished(opset=opset, operators=operators)
+@pytest.mark.parametrize(
+    ("name", "pruning", "point"),
+    [("plain", PRUNING, None), pytest.param("small/3", ADAPTIVE, POINT, marks=pytest.mark.slow)],
+    ids=["density", "adaptive"],
+)
+def test_every_opset_is_whole_and_gives_the_same_answer(
+    name: str, pruning: Pruning, point: BatchPoint | None, operators: OperatorForm, opset: int
+) -> None:
+    model = finished(name, pruning, opset=opset, operators=operators)
     onnx.checker.check_model(model, full_check=True)
+    domains = {entry.domain: entry.version for entry in model.opset_import}
+    assert domains == {"": opset} | ({} if operators is OperatorForm.INLINE else {"ai.sait": 1})
     for function in model.functions:
         assert [(entry.domain, entry.version) for entry in function.opset_import] == [("", opset)]
-    found, expected = run(model, IMAGES, SELECTION), run(finished(), IMAGES, SELECTION)
+    found, expected = (run(each, IMAGES, SELECTION, point) for each in (model, finished(name, pruning)))
     np.testing.assert_array_equal(found["keep"], expected["keep"])
     np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
 
@@ -197,8 +208,9 @@ def test_metadata_and_producer() -> None:
 
 
 @pytest.mark.parametrize("operators", list(OperatorForm))
-def test_no_path_of_this_machine_is_in_the_file(operators: OperatorForm) -> None:
-    model = finished(operators=operators)
+@pytest.mark.parametrize(("name", "pruning"), [("plain", PRUNING), ("small/3", ADAPTIVE)], ids=["density", "adaptive"])
+def test_no_path_of_this_machine_is_in_the_file(name: str, pruning: Pruning, operators: OperatorForm) -> None:
+    model = finished(name, pruning, operators=operators)
     for node in all_nodes(model):
         assert not node.metadata_props
     assert not any(node.doc_string for node in model.graph.node)

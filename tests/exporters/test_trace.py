@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from sait_deploy.artifacts.manifest import Precision
-from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
 from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
 from sait_deploy.tokens import Score
@@ -90,26 +89,6 @@ def test_half_precision_has_float32_at_its_boundary() -> None:
     assert relative_difference(torch.from_numpy(found["logits"]), reference.logits) < 2e-2
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer if ".fc1." in tensor.name}
     assert set(weights.values()) == {onnx.TensorProto.FLOAT16}
-
-
-def test_half_precision_keeps_norms_and_softmax_in_float32() -> None:
-    model = finished(pruning=None, operators=OperatorForm.INLINE, precision=Precision.FP16)
-    model = onnx.shape_inference.infer_shapes(model)
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
-    found = [types[node.output[0]] for kind in ("Softmax", "LayerNormalization") for node in nodes(model, kind)]
-    assert found == [onnx.TensorProto.FLOAT] * (DEPTH + 2 * DEPTH + 1)
-
-
-@pytest.mark.parametrize("opset", range(18, 24))
-def test_the_opset_asked_for_is_imported(opset: int) -> None:
-    imports = {entry.domain: entry.version for entry in finished(opset=opset).opset_import}
-    assert imports == {"": opset, "ai.sait": 1}
-
-
-def test_a_dense_graph_imports_the_domain_of_its_attention_alone() -> None:
-    model = finished(pruning=None)
-    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, "ai.sait": 1}
-    assert {node.op_type for node in model.graph.node if node.domain == "ai.sait"} == {"UniformAttention"}
 
 
 def test_operators_are_nodes_with_their_attributes() -> None:

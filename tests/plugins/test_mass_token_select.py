@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.plugins.cases import MAX_PATCHES, PREFIXES, STEP, Batch, large_batches, masses, score_rows, small_batches
+from tests.plugins.cases import MAX_PATCHES, PREFIXES, STEP, Batch, large_batches, masses, small_batches
 from tests.plugins.forms import COMPARED_FORMS, Form, Ints, assert_same_bits, selector
 
 examples = settings(max_examples=60, deadline=None)
@@ -172,63 +172,9 @@ def test_cases_worked_by_hand(
 
 @every_form
 @examples
-@given(batch=small_batches())
-def test_counts_are_sums_of_keep_and_stay_within_the_limits(form: Form, batch: Batch) -> None:
-    keep, counts = _select(form, batch)
-    patches = batch.importance.shape[1]
-    least, most = np.minimum(batch.keep_limits.T, patches)
-    least = np.maximum(least, 1 if batch.prefix == 0 else 0)
-    kept = counts - batch.prefix
-    assert keep.shape == (len(counts), batch.prefix + patches)
-    assert set(np.unique(keep).tolist()) <= {0, 1}
-    assert (keep[:, : batch.prefix] == 1).all()
-    assert (keep.sum(axis=1) == counts).all()
-    assert (least <= kept).all()
-    assert (kept <= np.maximum(least, most)).all()
-
-
-@every_form
-@examples
 @given(batch=small_batches(), data=st.data())
 def test_a_smaller_mass_keeps_a_subset(form: Form, batch: Batch, data: st.DataObject) -> None:
     other = np.array([data.draw(masses()) for _ in batch.mass], dtype=np.float32)
     smaller, _ = _select(form, replace(batch, mass=np.minimum(batch.mass, other)))
     larger, _ = _select(form, replace(batch, mass=np.maximum(batch.mass, other)))
     assert (smaller <= larger).all()
-
-
-@every_form
-@examples
-@given(batch=small_batches(), mass=st.floats(1, 4, width=32))
-def test_mass_one_without_a_limit_keeps_everything(form: Form, batch: Batch, mass: float) -> None:
-    patches = batch.importance.shape[1]
-    limits = np.stack([batch.keep_limits[:, 0], np.full(len(batch.mass), patches, dtype=np.int32)], axis=1)
-    keep, counts = _select(form, replace(batch, mass=np.full_like(batch.mass, mass), keep_limits=limits))
-    assert (keep == 1).all()
-    assert (counts == batch.prefix + patches).all()
-
-
-@every_form
-@examples
-@given(batch=small_batches(), data=st.data())
-def test_an_image_does_not_depend_on_its_place_in_the_batch(form: Form, batch: Batch, data: st.DataObject) -> None:
-    order = data.draw(st.permutations(range(len(batch.mass))))
-    moved = Batch(batch.importance[order], batch.mass[order], batch.keep_limits[order], batch.prefix)
-    for got, want in zip(_select(form, moved), _select(form, batch), strict=True):
-        assert np.array_equal(got, want[order])
-
-
-@every_form
-@examples
-@given(scores=st.integers(1, 12).flatmap(score_rows), mass=masses(), data=st.data())
-def test_equal_limits_keep_exactly_that_many_of_the_top(
-    form: Form, scores: list[float], mass: float, data: st.DataObject
-) -> None:
-    prefix = data.draw(st.sampled_from(PREFIXES))
-    kept = data.draw(st.integers(1 if prefix == 0 else 0, len(scores)))
-    importance, point = np.array([scores], dtype=np.float32), np.array([mass], dtype=np.float32)
-    keep, counts = _select(form, Batch(importance, point, np.array([[kept, kept]], dtype=np.int32), prefix))
-    steps = _steps(scores)
-    top = sorted(range(len(scores)), key=lambda index: (-steps[index], index))[:kept]
-    assert counts.tolist() == [prefix + kept]
-    assert np.flatnonzero(keep[0, prefix:]).tolist() == sorted(top)

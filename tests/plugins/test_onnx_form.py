@@ -19,8 +19,7 @@ from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.plugins.onnx_form import operator_function, operator_schema
 from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_in_numpy
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
-from sait_deploy.plugins.spec import OperatorSpec
-from tests.plugins.cases import PREFIXES
+from sait_deploy.plugins.spec import TORCH_NAMESPACE, OperatorSpec
 from tests.plugins.forms import DOMAIN, ONNX_FORMS, Form, assert_same_bits, model_of, pack_node, runner, select_node
 from tests.plugins.packing_forms import (
     PACK_PLAN,
@@ -55,10 +54,19 @@ def test_both_operators_run_in_one_model_at_every_opset(form: Form, opset: int) 
         assert_same_bits(f"{name}, {form}, opset {opset}", got, want)
 
 
-@pytest.mark.parametrize("opset", OPSETS)
-def test_models_pass_the_full_check(opset: int) -> None:
-    for nodes in ([select_node(prefix=1)], [pack_node()], [select_node(prefix=0), pack_node()]):
-        onnx.checker.check_model(model_of(nodes, opset), full_check=True)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_parts_of_an_operators_folder_agree(name: str) -> None:
+    operator = OPERATORS[name]
+    schema, spec = operator.torch_operator._opoverload._schema, operator.spec
+    assert (spec.name, schema.name.partition("::")[0]) == (name, TORCH_NAMESPACE)
+    assert [argument.name for argument in schema.arguments] == [part.name for part in (*spec.inputs, *spec.attributes)]
+    assert len(schema.returns) == len(spec.outputs)
+    assert operator.reference.__module__ == f"{operator.package}.reference"
+
+
+def test_the_static_operators_can_be_tensorrt_plugins() -> None:
+    plugins = {name for name, operator in OPERATORS.items() if operator.has_tensorrt_plugin}
+    assert {"MassTokenSelect", "PackRows"} <= plugins and "PackedAttention" not in plugins
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -74,15 +82,6 @@ def test_a_function_body_uses_standard_operators_alone(name: str, opset: int) ->
 def test_a_function_for_another_opset_than_its_model_is_rejected() -> None:
     with pytest.raises(onnx.checker.ValidationError):
         model_of([pack_node()], opset=20, functions=[OPERATORS["PackRows"].function(21)])
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("form", ONNX_FORMS)
-def test_the_prefix_attribute_reaches_the_function(form: Form, prefix: int) -> None:
-    keep, counts = runner(form, model_of([select_node(prefix=prefix)]))(_feeds())
-    assert keep.shape == (3, prefix + PATCHES)
-    assert (keep[:, :prefix] == 1).all()
-    assert counts.tolist() == [prefix + 2, prefix + 2, prefix + 3]
 
 
 @pytest.mark.parametrize("form", ONNX_FORMS)

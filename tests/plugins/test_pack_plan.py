@@ -13,15 +13,12 @@ from hypothesis import strategies as st
 from tests.plugins.forms import COMPARED_FORMS, Form, Ints, assert_same_bits
 from tests.plugins.packing_forms import (
     LARGE_LENGTHS,
-    OPSETS,
     PACK_PLAN,
     Bools,
     assert_fake_kernel_is_right,
     cu_seqlens_of,
     lengths,
-    operator_model,
     pack_plan,
-    run_model,
 )
 
 examples = settings(max_examples=40, deadline=None)
@@ -63,38 +60,6 @@ def test_the_plan_is_what_the_definition_says(form: Form, tokens: list[int], see
 
 @every_form
 @examples
-@given(tokens=lengths())
-def test_the_lanes_of_unslots_hold_every_packed_row_once_and_in_order(form: Form, tokens: list[int]) -> None:
-    slots, unslots, mask = pack_plan(form, *_inputs(tokens))
-    images, lanes = np.divmod(unslots, max(tokens))
-    assert slots[images, lanes].tolist() == list(range(sum(tokens)))
-    assert len(set(unslots.tolist())) == sum(tokens)
-    assert mask[images, 0, 0, lanes].all()
-
-
-@every_form
-@examples
-@given(tokens=lengths())
-def test_padding_repeats_the_first_row_and_the_mask_counts_the_rest(form: Form, tokens: list[int]) -> None:
-    slots, _, mask = pack_plan(form, *_inputs(tokens))
-    first = np.broadcast_to(cu_seqlens_of(tokens)[:-1, None], slots.shape)
-    real = mask[:, 0, 0]
-    assert np.array_equal(slots[~real], first[~real])
-    assert real.sum(axis=1).tolist() == tokens
-    assert real[:, 0].all()
-
-
-@every_form
-@examples
-@given(tokens=lengths(), seed=st.integers(0, 2**16))
-def test_gathering_back_undoes_gathering(form: Form, tokens: list[int], seed: int) -> None:
-    slots, unslots, _ = pack_plan(form, *_inputs(tokens))
-    rows = np.random.default_rng(seed).normal(size=(sum(tokens), 3))
-    assert np.array_equal(rows[slots].reshape(-1, 3)[unslots], rows)
-
-
-@every_form
-@examples
 @given(tokens=lengths(), seeds=st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)))
 def test_of_kept_only_the_length_is_read(form: Form, tokens: list[int], seeds: tuple[int, int]) -> None:
     one, other = (pack_plan(form, *_inputs(tokens, seed)) for seed in seeds)
@@ -118,13 +83,6 @@ def test_a_plan_worked_by_hand(form: Form) -> None:
         [[[True, True, True, True]]],
         [[[True, False, False, False]]],
     ]
-
-
-@pytest.mark.parametrize("opset", OPSETS)
-def test_it_checks_and_runs_at_every_opset(opset: int) -> None:
-    inputs = _inputs([2, 5, 1])
-    slots, unslots, mask = run_model(Form.ONNXRUNTIME, PACK_PLAN, operator_model(PACK_PLAN, opset=opset))(*inputs)
-    _assert_same_plan(f"opset {opset}", (slots, unslots, mask), pack_plan(Form.NUMPY, *inputs))
 
 
 @pytest.mark.parametrize("tokens", [[2, 5, 1], [3], [1, 1, 1], [1]], ids=str)

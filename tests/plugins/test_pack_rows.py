@@ -79,17 +79,6 @@ def test_cu_seqlens_delimit_each_image_among_the_rows(form: Form, keep: Ints) ->
         assert (own % tokens).tolist() == np.flatnonzero(bits).tolist()
 
 
-@every_form
-@examples
-@given(keep=keeps(), seed=st.integers(0, 2**16))
-def test_scattering_to_rows_undoes_gathering_them(form: Form, keep: Ints, seed: int) -> None:
-    rows, _ = _pack(form, keep)
-    tokens = np.random.default_rng(seed).normal(size=(keep.size, 3))
-    restored = np.full_like(tokens, np.nan)
-    restored[rows] = tokens[rows]
-    assert np.array_equal(restored, tokens)
-
-
 @pytest.mark.parametrize("form", list(Form))
 def test_a_plan_worked_by_hand(form: Form) -> None:
     keep = np.array([[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]], dtype=np.int32)

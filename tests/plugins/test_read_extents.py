@@ -13,13 +13,10 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbol
 from tests.plugins.forms import COMPARED_FORMS, Form, Ints, assert_same_bits
 from tests.plugins.packing_forms import (
     LARGE_LENGTHS,
-    OPSETS,
     READ_EXTENTS,
     cu_seqlens_of,
     lengths,
-    operator_model,
     read_extents,
-    run_model,
 )
 
 examples = settings(max_examples=60, deadline=None)
@@ -79,15 +76,6 @@ def test_kept_is_no_view_of_rows(form: Form) -> None:
     kept, _ = read_extents(form, rows, cu_seqlens_of([3, 2]))
     kept[:] = -1
     assert np.array_equal(rows, before)
-
-
-@pytest.mark.parametrize("opset", OPSETS)
-def test_it_checks_and_runs_at_every_opset(opset: int) -> None:
-    rows, cu_seqlens = _rows(12, 1), cu_seqlens_of([2, 5, 1])
-    model = operator_model(READ_EXTENTS, opset=opset)
-    kept, lanes = run_model(Form.ONNXRUNTIME, READ_EXTENTS, model)(rows, cu_seqlens)
-    assert_same_bits(f"kept, opset {opset}", kept, rows[:8])
-    assert_same_bits(f"lanes, opset {opset}", lanes, np.arange(5, dtype=np.int32))
 
 
 def _tensors() -> tuple[torch.Tensor, torch.Tensor]:

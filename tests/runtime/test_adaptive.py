@@ -15,20 +15,10 @@ from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import Runner, load
 from tests.exported import CLASSES, POINTS, TinyExport
-from tests.runtime.cases import ONE_THREAD, PATCHES, SHAPE
+from tests.runtime.cases import CHOICES, COUNT, ONE_THREAD, PATCHES, SHAPE
 from tests.tiny import random_batch
 
-COUNT = 6
 IMAGES = random_batch((COUNT, *SHAPE), seed=5)
-CHOICES: list[dict[str, Any]] = [
-    {},
-    *({"point": request.name} for request in POINTS),
-    {"mass": 0.45},
-    {"mass": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]},
-    {"min_keep": [1, 3, 5, 36, 9, 11], "max_keep": [2, 3, 6, 36, 12, 11]},
-    {"point": "fast", "max_keep": np.arange(4, 10)},
-    {"point": "wide", "mass": 2.0, "max_keep": 30},
-]
 
 
 def close(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> bool:
@@ -93,24 +83,6 @@ POINTS_OF_NEIGHBOURS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("place", range(COUNT))
-def test_an_answer_does_not_depend_on_the_neighbours_points(adaptive_runner: Runner, place: int) -> None:
-    alone = adaptive_runner.run(IMAGES[place : place + 1], mass=0.5)
-    for neighbours in POINTS_OF_NEIGHBOURS:
-        choice = {name: np.roll(values, place) for name, values in neighbours.items()}
-        among = adaptive_runner.run(IMAGES, **choice)
-        assert among.kept[place] == alone.kept[0]
-        assert close(among.logits[place], alone.logits[0])
-
-
-def test_an_answer_does_not_depend_on_the_neighbours_images(adaptive_runner: Runner) -> None:
-    masses = np.linspace(0.1, 0.9, COUNT)
-    order = np.array([3, 1, 5, 0, 4, 2])
-    straight, mixed = adaptive_runner.run(IMAGES, mass=masses), adaptive_runner.run(IMAGES[order], mass=masses[order])
-    np.testing.assert_array_equal(mixed.kept, straight.kept[order])
-    assert close(mixed.logits, straight.logits[order])
-
-
 @pytest.mark.parametrize("mass", [1.0, 1.5, 1e30])
 def test_mass_1_is_the_dense_model(
     adaptive_runner: Runner, tiny: TinyExport, tiny_adaptive: Artifact, mass: float
@@ -158,28 +130,6 @@ def test_predictions_are_made_at_the_point_asked_for(adaptive_runner: Runner, ch
     expected = adaptive_runner.run(adaptive_runner.preprocess(pixels), **choice)
     assert [prediction.kept for prediction in found] == expected.kept.tolist()
     assert [prediction.labels for prediction in found] == [(str(row.argmax()),) for row in expected.logits]
-
-
-@pytest.mark.parametrize("choice", CHOICES, ids=str)
-def test_bound_runs_compute_the_batch_at_the_point_asked_for(
-    tiny_adaptive: Artifact, choice: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a bound call leaves in its outputs is the batch's answer, each time."""
-    runner, bound = load(tiny_adaptive, options=ONE_THREAD), list[Any]()
-    session = runner._session  # type: ignore[attr-defined]
-    make = session.io_binding
-
-    def keep() -> Any:
-        bound.append(make())
-        return bound[-1]
-
-    monkeypatch.setattr(session, "io_binding", keep)
-    compute, expected = runner.bind(IMAGES, PointChoice(**choice)), runner.run(IMAGES, **choice)
-    for _ in range(2):
-        compute()
-        logits, counts = bound[0].copy_outputs_to_cpu()
-        assert close(logits, expected.logits)
-        np.testing.assert_array_equal(counts - 1, expected.kept)
 
 
 def test_bound_runs_take_a_point_on_every_runtime(adaptive_runner: Runner) -> None:

@@ -11,10 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.runtime import Runner, load
 from tests.exported import CLASSES, IMAGE_SIZE, TinyExport
-from tests.runtime.cases import GOOD, KEPT, ONE_THREAD, PATCHES, SHAPE
+from tests.runtime.cases import CHOICES, COUNT, GOOD, KEPT, ONE_THREAD, PATCHES, SHAPE
 from tests.tiny import random_batch
 
 
@@ -138,10 +140,13 @@ def test_bound_runs_take_a_batch_once_and_run_it_often(runner: Runner, dense_run
         assert each.run(GOOD).logits.shape == (2, CLASSES)
 
 
-def test_bound_runs_compute_the_batch(tiny: TinyExport, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a bound call leaves in its outputs is the batch's answer."""
-    runner = load(tiny.half, options=ONE_THREAD)
-    bound: list[Any] = []
+@pytest.mark.parametrize("choice", [None, *CHOICES], ids=str)
+def test_bound_runs_compute_the_batch_at_the_point_asked_for(
+    tiny: TinyExport, tiny_adaptive: Artifact, choice: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a bound call leaves in its outputs is the batch's answer, each time; with no choice, at a fixed point."""
+    images, bound = random_batch((COUNT, *SHAPE)), list[Any]()
+    runner = load(tiny.half if choice is None else tiny_adaptive, options=ONE_THREAD)
     session = runner._session  # type: ignore[attr-defined]
     make = session.io_binding
 
@@ -150,8 +155,10 @@ def test_bound_runs_compute_the_batch(tiny: TinyExport, monkeypatch: pytest.Monk
         return bound[-1]
 
     monkeypatch.setattr(session, "io_binding", keep)
-    runner.bind(GOOD)()
-    logits, counts = bound[0].copy_outputs_to_cpu()
-    expected = runner.run(GOOD)
-    np.testing.assert_allclose(logits, expected.logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(counts - 1, expected.kept)
+    asked: dict[str, Any] = choice or {}
+    compute, expected = runner.bind(images, PointChoice(**asked)), runner.run(images, **asked)
+    for _ in range(2):
+        compute()
+        logits, counts = bound[0].copy_outputs_to_cpu()
+        np.testing.assert_allclose(logits, expected.logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(counts - 1, expected.kept)

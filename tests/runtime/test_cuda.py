@@ -22,20 +22,11 @@ from sait_deploy.runtime import Runner, load
 from sait_deploy.runtime.onnxruntime import CPU, open_session, with_selection
 from sait_deploy.runtime.onnxruntime_cuda import lowered
 from tests.exported import TinyExport, copied, graph_of
-from tests.runtime.cases import ONE_THREAD, SHAPE
+from tests.runtime.cases import CHOICES, COUNT, ONE_THREAD, SHAPE
 from tests.tiny import random_batch
 
 CUDA = "onnxruntime-cuda"
-COUNT = 6
 IMAGES = random_batch((COUNT, *SHAPE), seed=5)
-CHOICES: list[dict[str, Any]] = [
-    {},
-    {"point": "fast"},
-    {"mass": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]},
-    {"min_keep": [1, 3, 5, 36, 9, 11], "max_keep": [2, 3, 6, 36, 12, 11]},
-    {"mass": 1},
-    {"mass": 0, "max_keep": 1},
-]
 # Largest difference from the CPU's logits, relative to the largest of them or 1: GPUs multiply fp32 as TF32.
 TOLERANCE = {Precision.FP32: 1e-2, Precision.FP16: 3e-2}
 

@@ -90,16 +90,6 @@ def test_the_environment_says_what_ran(tiny: TinyExport) -> None:
     }
 
 
-def test_cuda_is_never_replaced_by_the_processor(tiny: TinyExport) -> None:
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this machine has it")
-    with pytest.raises(RuntimeUnavailable, match="CUDAExecutionProvider") as caught:
-        load(tiny.half, "onnxruntime-cuda")
-    assert "sait-deploy[gpu]" in caught.value.hint
-
-
 def test_weights_outside_the_graph_are_not_read_from_elsewhere(tiny: TinyExport, tmp_path: Path) -> None:
     from onnx.external_data_helper import set_external_data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.errors import MissingDependency
+from sait_deploy.runtime.registry import RUNTIMES
 from tests.exported import TinyExport
 
 _BLOCKED = """
@@ -56,12 +57,18 @@ def test_onnxruntime_runs_without_torch(tiny: TinyExport, tiny_adaptive: Artifac
     assert imported == "[]"
 
 
-@pytest.mark.parametrize(
-    ("runtime", "package", "extra"), [("onnxruntime", "onnxruntime", "cpu"), ("torch", "torch", "export")]
-)
-def test_a_missing_package_is_named_with_its_extra(tiny: TinyExport, runtime: str, package: str, extra: str) -> None:
-    error, _ = without(tiny.half, runtime, package)
-    kind, code, message, hint = error.split("|")
-    assert (kind, code) == (MissingDependency.__name__, "3")
-    assert f"needs {package}, which is not installed" in message
-    assert f"sait-deploy[{extra}]" in hint
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_missing_package_is_named_with_its_extra(tiny: TinyExport, name: str) -> None:
+    runtime = RUNTIMES[name]
+    error, _ = without(tiny.half, name, runtime.package)
+    _, code, message, hint = error.split("|")
+    assert code == "3"
+    assert re.search(rf"\b{runtime.package}\b.* is not installed", message)
+    assert f"sait-deploy[{runtime.extra}]" in hint
+
+
+def test_engines_need_the_bindings_to_cuda_too(tiny: TinyExport) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    error, _ = without(tiny.half, "tensorrt-rtx", "cuda")
+    assert error.split("|")[:2] == ["MissingDependency", "3"]
+    assert "needs cuda-bindings, which is not installed" in error and "sait-deploy[rtx]" in error

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,41 +109,6 @@ def test_loading_says_that_no_gpu_can_be_used(tiny_adaptive: Artifact, engine_of
         assert caught.value.exit_code == 7
         assert len(caught.value.message.splitlines()) == 1
         assert "driver" in caught.value.hint
-
-
-BLOCKED = """
-import json, sys
-sys.modules.update(dict.fromkeys(sys.argv[3].split(",")))
-import sait_deploy
-from sait_deploy.errors import SaitError
-try:
-    sait_deploy.load(sys.argv[1], sys.argv[2])
-except SaitError as error:
-    print(json.dumps([type(error).__name__, error.exit_code, error.message, error.hint]))
-"""
-
-
-@pytest.mark.parametrize(
-    ("runtime", "package", "error", "hint"),
-    [
-        ("tensorrt-rtx", "tensorrt_rtx", "BuilderUnavailable", "sait-deploy[rtx]"),
-        ("tensorrt", "tensorrt", "BuilderUnavailable", "sait-deploy[tensorrt]"),
-        ("tensorrt-rtx", "cuda,cuda.bindings", "MissingDependency", "sait-deploy[rtx]"),
-    ],
-)
-def test_a_missing_package_is_named_with_its_extra(
-    tiny: TinyExport, runtime: str, package: str, error: str, hint: str
-) -> None:
-    if package.startswith("cuda"):
-        pytest.importorskip("tensorrt_rtx")
-    command = [sys.executable, "-c", BLOCKED, str(tiny.dense.path), runtime, package]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    kind, code, message, to_do = json.loads(done.stdout)
-    assert (kind, code) == (error, 3)
-    assert "is not installed" in message
-    assert hint in to_do
 
 
 # Where one is.
