@@ -59,12 +59,12 @@ def show(*renderables: Any) -> None:
 
 
 def show_tables(*tables: Table) -> None:
-    """Prints tables, each with an empty line below it, then their notes: warnings on stderr, the others on stdout."""
+    """Prints tables with empty lines between them, and below each its notes: warnings on stderr, others on stdout."""
     from sait_deploy.reports.text import render
 
-    for one in tables:
-        show(*render(one, columns()), "")
-    show_notes([note for one in tables for note in one.notes])
+    for index, one in enumerate(tables):
+        show(*([""] if index else []), *render(one, columns()))
+        show_notes(one.notes)
 
 
 def show_notes(notes: Iterable[Note]) -> None:

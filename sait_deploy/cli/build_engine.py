@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import click
 
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.cli._options import debug_option, json_option
-from sait_deploy.cli._render import live_progress, progress, show, table, warn
+from sait_deploy.cli._render import live_progress, progress, show_tables
 from sait_deploy.engine.build import build_engine
-from sait_deploy.engine.folder import Engine
+from sait_deploy.engine.inspect import built_as_dict
 from sait_deploy.engine.options import (
     BatchRange,
     BuilderChoice,
@@ -22,8 +21,9 @@ from sait_deploy.engine.options import (
     Portability,
     parse_targets,
 )
+from sait_deploy.engine.tables import built_table
 from sait_deploy.engine.trtexec import trtexec_commands
-from sait_deploy.exporters.names import AttentionForm, EnginePrecision
+from sait_deploy.exporters.names import EnginePrecision
 
 
 @click.command()
@@ -111,50 +111,9 @@ def command(
             engines.append(build_engine(artifact, options, report))
         progress(f"wrote {engines[-1].path}")
     if as_json:
-        click.echo(json.dumps([_as_dict(engine) for engine in engines], indent=2))
+        click.echo(json.dumps([built_as_dict(engine) for engine in engines], indent=2))
         return
-    show(table(None, _HEADINGS, [row for engine in engines for row in _rows(engine)], words=_WORDS))
-    for engine in engines:
-        _say_more(engine)
+    show_tables(built_table(engines))
     if print_trtexec:
         for line in (line for engine in engines for line in trtexec_commands(engine)):
             click.echo(line)  # whole, as a table's width would break it
-
-
-_HEADINGS = ("artifact", "engine", "part", "MiB", "seconds", "layers", "fused attention", "products in")
-_WORDS = ("engine", "part", "products in")
-
-
-def _as_dict(engine: Engine) -> dict[str, object]:
-    return {
-        "path": str(engine.path),
-        "manifest": dataclasses.asdict(engine.manifest),
-        "trtexec": trtexec_commands(engine),
-    }
-
-
-def _rows(engine: Engine) -> list[tuple[str, ...]]:
-    manifest = engine.manifest
-    return [
-        (
-            engine.artifact.path.name,
-            manifest.name,
-            part.name,
-            f"{part.size_bytes / 2**20:.1f}",
-            f"{part.build_seconds:.1f}",
-            str(part.network.layers),
-            str(part.network.attention_fused),
-            ", ".join(manifest.precisions_got),
-        )
-        for part in manifest.parts
-    ]
-
-
-def _say_more(engine: Engine) -> None:
-    """Says what a user should know before trusting an engine."""
-    manifest, attention = engine.manifest, engine.manifest.attention
-    if attention.form is AttentionForm.DECOMPOSED:
-        why = "fp32 has no fused attention" if manifest.precision is EnginePrecision.FP32 else "--allow-unfused"
-        warn(f"{engine.artifact.path.name}: attention is matrix products and softmax ({why})")
-    for message in manifest.messages:
-        warn(f"{engine.artifact.path.name}: {message}")

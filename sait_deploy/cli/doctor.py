@@ -10,8 +10,9 @@ import sys
 import click
 
 from sait_deploy.cli._options import debug_option, json_option
-from sait_deploy.cli._render import live_progress, show, table
+from sait_deploy.cli._render import live_progress, show_tables
 from sait_deploy.doctor import examine
+from sait_deploy.reports.table import Table, words
 
 
 @click.command()
@@ -26,5 +27,4 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
         return
     rows = [(f.part, f.state.value, f.detail, f.hint) for f in findings]
-    headings = ("part", "state", "detail", "what to do")
-    show(table(None, headings, rows, words=headings))
+    show_tables(Table.of("", [words(heading) for heading in ("part", "state", "detail", "what to do")], rows))

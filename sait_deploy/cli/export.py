@@ -11,19 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import (
-    AccuracyStatus,
-    Form,
-    Manifest,
-    Outputs,
-    Precision,
-    PruningInfo,
-    WeightsSource,
-)
+from sait_deploy.artifacts.manifest import Outputs, Precision
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import debug_option, json_option, model_options, weights_source
-from sait_deploy.cli._pruning import kept_text, points_table
-from sait_deploy.cli._render import live_progress, progress, show, table, warn
+from sait_deploy.cli._render import live_progress, progress, show_notes, show_tables
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Score, parse_density
 
@@ -146,18 +137,15 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
 
 
 def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json: bool) -> None:
-    manifests = [artifact.manifest for artifact in artifacts]
-    warnings = list(dict.fromkeys(line for manifest in manifests for line in export_warnings(manifest, training)))
+    from sait_deploy.exporting.tables import export_notes, exported_tables
+
+    notes = export_notes([artifact.manifest for artifact in artifacts], training)
     if as_json:
         made = [{"path": str(a.path), **dataclasses.asdict(a.manifest)} for a in artifacts]
-        click.echo(json.dumps({"artifacts": made, "warnings": warnings}, indent=2))
+        click.echo(json.dumps({"artifacts": made, "warnings": [note.text for note in notes]}, indent=2))
     else:
-        show(_summary(artifacts))
-        for artifact in artifacts:
-            if artifact.manifest.form is Form.ADAPTIVE:
-                show("", *points_table(artifact.manifest))
-    for line in warnings:
-        warn(line)
+        show_tables(*exported_tables(artifacts))
+    show_notes(notes)
 
 
 def _asked(given: dict[str, Any]) -> tuple[tuple[Decimal, ...], tuple[PointRequest, ...]]:
@@ -181,61 +169,3 @@ def _points(
     least = 1 if min_keep is None else min_keep
     by_mass = [mass_point(parse_mass(text), least, max_keep) for text in masses]
     return (*by_mass, *(parse_point(text, least, max_keep) for text in points))
-
-
-def export_warnings(manifest: Manifest, training: SparseTraining | None) -> list[str]:
-    """Returns what a user should know before deploying an artifact.
-
-    Args:
-        manifest: the artifact's.
-        training: how its weights were trained sparse; None where they were not, or nobody knows.
-    """
-    lines = []
-    if manifest.weights.source is WeightsSource.RANDOM:
-        lines.append("random weights: the answers mean nothing, only the speed does")
-    elif manifest.pruning is not None:
-        known = manifest.accuracy
-        accuracy = (
-            "accuracy unmeasured"
-            if known.status is AccuracyStatus.UNMEASURED
-            else f"{known.top1_percent:.1f} % right on {known.images} images here"
-        )
-        if not manifest.weights.trained_sparse:
-            lines.append(f"{manifest.name}: never trained sparse; {accuracy}")
-        lines += _untrained_pruning(manifest.pruning, training)
-    return lines
-
-
-def _untrained_pruning(pruning: PruningInfo, training: SparseTraining | None) -> list[str]:
-    own = pruning.score, pruning.prune_at
-    if training is None or own == (training.score, training.prune_at):
-        return []
-    trained = f"block {training.prune_at} by score {training.score}"
-    return [f"pruned in block {own[1]} by score {own[0]}, but the weights were trained to be in {trained}"]
-
-
-def _summary(artifacts: list[Artifact]) -> object:
-    rows = []
-    for artifact in artifacts:
-        manifest, parity = artifact.manifest, artifact.manifest.parity
-        rows.append(
-            (
-                str(artifact.path),
-                kept_text(manifest),
-                f"{manifest.macs.per_image / 1e9:.3f}",
-                f"{manifest.macs.ratio:.2f}",
-                f"{parity.largest_difference:.1e} of {parity.tolerance:g}",
-                "–" if parity.kept_sets_equal_torch is None else f"{100 * parity.kept_sets_equal_torch:.0f} %",
-                f"{artifact.model_path.stat().st_size / 2**20:.1f}",
-            )
-        )
-    columns = (
-        "artifact",
-        "tokens kept",
-        "GMACs/image",
-        "MAC ratio ×",
-        "largest difference",
-        "kept sets as torch",
-        "MiB",
-    )
-    return table(None, columns, rows)

@@ -6,8 +6,9 @@ import click
 
 from sait_deploy import demo
 from sait_deploy.cli._options import debug_option
-from sait_deploy.cli._render import counted, live_progress, show, table
+from sait_deploy.cli._render import counted, live_progress, show_tables
 from sait_deploy.errors import ModelError
+from sait_deploy.reports.table import Table, figures, words
 
 
 @click.command()
@@ -26,4 +27,4 @@ def command(pattern: str) -> None:
             rows.append((name, str(entry.image_size), "shipped" if name == demo.NAME else own))
     if not rows:
         raise ModelError(f"no supported model's name has {pattern!r} in it", "list all: sait-deploy models")
-    show(table(None, ("model", "image size", "pretrained weights"), rows))
+    show_tables(Table.of("", [words("model"), figures("image size"), figures("pretrained weights")], rows))

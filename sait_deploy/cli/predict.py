@@ -19,8 +19,9 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import counted, live_progress, progress, show, table, warn
+from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
 from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
+from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.runtime import RunOptions, load
 
 
@@ -75,14 +76,8 @@ def command(
         click.echo(json.dumps([{"path": str(a.path), **dataclasses.asdict(a.prediction)} for a in answers], indent=2))
         return
     tokens = opened.manifest.model.geometry.patch_tokens
-    show(
-        table(
-            None,
-            ("image", f"kept of {tokens}", f"top {top}"),
-            [_row(answer) for answer in answers],
-            words=(f"top {top}",),
-        )
-    )
+    columns = [words("image"), figures(f"kept of {tokens}"), words(f"top {top}")]
+    show_tables(Table.of("", columns, map(_row, answers)))
     if visualize is not None:
         sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
         progress(f"pictures are in {visualize}{sheet}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,8 +18,10 @@ from click.core import ParameterSource
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.cli._options import Decorated, debug_option, json_option, model_options, weights_source
-from sait_deploy.cli._render import progress, show, table
+from sait_deploy.cli._render import live_progress, progress, show_tables
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.reports.table import Table, figures
+from sait_deploy.system.progress import no_progress
 from sait_deploy.tokens import Score
 from sait_deploy.training.options import (
     DEMO_DATA,
@@ -165,12 +168,13 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
     from sait_deploy.training.train import train
 
     name = model or demo.NAME
-    loaded = load_model(name, WeightsRequest(source, given["weights"]), given["imgsz"])
-    teacher: LoadedModel | None = None
-    if given["teacher"] is not None:
-        request = WeightsRequest(WeightsSource.FILE, given["teacher"])
-        teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
-    result = train(loaded, teacher, options, progress)
+    with live_progress() if speaks else contextlib.nullcontext(no_progress) as report:
+        loaded = load_model(name, WeightsRequest(source, given["weights"]), given["imgsz"])
+        teacher: LoadedModel | None = None
+        if given["teacher"] is not None:
+            request = WeightsRequest(WeightsSource.FILE, given["teacher"])
+            teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
+        result = train(loaded, teacher, options, report)
     if result.is_main:
         _report(result, as_json)
 
@@ -243,7 +247,7 @@ def _report(result: TrainResult, as_json: bool) -> None:
         return
     by_mass = any(entry.mass is not None for entry in result.log)
     last = ("top-1 % by mass", "at mass") if by_mass else ()
-    headings = ("epoch", "loss", "dense top-1 %", "sparse top-1 %", "at density", *last, "images/s")
+    names = ("epoch", "loss", "dense top-1 %", "sparse top-1 %", "at density", *last, "images/s")
     rows = [
         (
             str(entry.epoch),
@@ -255,7 +259,7 @@ def _report(result: TrainResult, as_json: bool) -> None:
         )
         for entry in result.log
     ]
-    show(table(None, headings, rows))
+    show_tables(Table.of("", [figures(name) for name in names], rows))
     progress(f"weights are in {result.weights}; export them with --weights")
 
 

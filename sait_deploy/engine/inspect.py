@@ -1,16 +1,21 @@
-"""What TensorRT made of a network: its layers after fusion, and the memory it takes. Needs a GPU."""
+"""What an artifact's engines are, and what TensorRT makes of them on this machine's GPU."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.choose import load_package
 from sait_deploy.engine.cuda import device
-from sait_deploy.engine.folder import Engine, check_runs_here
+from sait_deploy.engine.folder import Engine, check_runs_here, engine_folders, open_engine
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.profiles import PartName
+from sait_deploy.engine.trtexec import trtexec_commands
+from sait_deploy.errors import SaitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,56 @@ class LoadedInfo:
     part: PartName
     layers: tuple[LayerInfo, ...]
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInspection:
+    """An engine folder of an artifact.
+
+    Attributes:
+        folder: where it lies.
+        engine: what is in it; None where it is damaged.
+        loaded: what TensorRT made of each part on this machine, or why that is not known.
+        damage: why it cannot be used.
+    """
+
+    folder: Path
+    engine: Engine | None
+    loaded: tuple[LoadedInfo, ...] | str
+    damage: SaitError | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns plain data: the manifest, the layers on this machine, and how trtexec loads the engine."""
+        if self.engine is None:
+            return {"path": str(self.folder), "damage": "" if self.damage is None else self.damage.message}
+        loaded = self.loaded if isinstance(self.loaded, str) else [dataclasses.asdict(info) for info in self.loaded]
+        built = built_as_dict(self.engine)
+        return {"path": built["path"], "manifest": built["manifest"], "loaded": loaded, "trtexec": built["trtexec"]}
+
+
+def built_as_dict(engine: Engine) -> dict[str, object]:
+    """Returns plain data on an engine: where it is, its manifest, and how trtexec loads it."""
+    return {
+        "path": str(engine.path),
+        "manifest": dataclasses.asdict(engine.manifest),
+        "trtexec": trtexec_commands(engine),
+    }
+
+
+def inspect_engines(artifact: Artifact) -> tuple[EngineInspection, ...]:
+    """Opens an artifact's engines, each by itself, so that a damaged one hides no other."""
+    found = []
+    for folder in engine_folders(artifact):
+        try:
+            engine = open_engine(artifact, folder)
+        except SaitError as error:
+            found.append(EngineInspection(folder, None, "", error))
+            continue
+        try:
+            found.append(EngineInspection(folder, engine, inspect_layers(engine)))
+        except SaitError as error:
+            found.append(EngineInspection(folder, engine, f"unknown: {error.message}"))
+    return tuple(found)
 
 
 def inspect_layers(engine: Engine) -> tuple[LoadedInfo, ...]:

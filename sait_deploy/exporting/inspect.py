@@ -14,7 +14,8 @@ import onnx
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import ParityInfo, Precision
-from sait_deploy.errors import ArtifactError
+from sait_deploy.engine.inspect import EngineInspection, inspect_engines
+from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.images.dataset import folder_dataset, shipped_dataset
 from sait_deploy.images.preprocess import preprocess
@@ -97,6 +98,54 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     itemsize: int = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
     size: int = math.prod(tensor.dims) * itemsize
     return size
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """All that is known of an artifact.
+
+    Attributes:
+        artifact: which.
+        graph: its graph.
+        attention: what ONNX Runtime makes of attention, or why that is not known.
+        parity: how the artifact compared with torch just now; None where it was not compared.
+        engines: its engines.
+    """
+
+    artifact: Artifact
+    graph: GraphInfo
+    attention: AttentionInfo | str
+    parity: ParityInfo | None
+    engines: tuple[EngineInspection, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns plain data."""
+        return {
+            "path": str(self.artifact.path),
+            "manifest": dataclasses.asdict(self.artifact.manifest),
+            "graph": dataclasses.asdict(self.graph),
+            "attention": self.attention if isinstance(self.attention, str) else dataclasses.asdict(self.attention),
+            "check": None if self.parity is None else dataclasses.asdict(self.parity),
+            "engines": [engine.as_dict() for engine in self.engines],
+        }
+
+
+def inspect_artifact(artifact: Artifact, parity: ParityInfo | None = None) -> Inspection:
+    """Finds out what an artifact is made of.
+
+    Args:
+        artifact: what to inspect.
+        parity: what :func:`check` found, where it was called.
+
+    Raises:
+        ArtifactError: its file is no ONNX model.
+    """
+    graph = inspect_graph(artifact)
+    try:
+        attention: AttentionInfo | str = inspect_attention(artifact)
+    except (MissingDependency, RuntimeUnavailable) as error:
+        attention = f"unknown: {error.message}"
+    return Inspection(artifact, graph, attention, parity, inspect_engines(artifact))
 
 
 def check(artifact: Artifact, images: Path | None, weights: Path | None) -> ParityInfo:

@@ -60,7 +60,7 @@ def test_the_points_of_an_adaptive_artifact_are_a_table(sait: Sait, tiny_adaptiv
         *("point", "mass", "limits", "images", "mean ± sd", "p5 – p95", "most", "share"),
         *("GMACs/image", "MAC ratio ×"),
     ]
-    assert lines[start + 2 + len(POINTS) :] == [""]
+    assert lines[start + 2 + len(POINTS) :] == []
     pruning = tiny_adaptive.manifest.pruning
     assert pruning is not None
     for line, info, request in zip(lines[start + 2 :], pruning.points, POINTS, strict=False):

@@ -269,7 +269,7 @@ def test_what_only_training_needs_says_how_to_get_it(
     """Packages that are not there: as if nothing of training had been imported or composed before."""
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("train", "engine"):
+    for name in ("train", "loop"):
         monkeypatch.delitem(sys.modules, f"sait_deploy.training.{name}", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     load_sources.cache_clear()
