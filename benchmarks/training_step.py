@@ -7,8 +7,8 @@ backward pass through the student and the optimiser's update; with a teacher, it
 steps take turns, and the ratio is that of each pair.
 
 The demonstration model's steps are forward and backward passes in bfloat16 on its own images: by mass, where images
-keep their own number of tokens, and with as many tokens of each as that keeps in the mean; and dense with torch's fused
-attention in place of the two matrix products.
+keep their own number of tokens, and with as many tokens of each as that keeps in the mean; and dense by
+timm's own forward pass, whose attention is torch's fused one in place of two matrix products.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sait_deploy.tokens import OperatingPoint, Score, kept_at_density
 from sait_deploy.training.losses import losses_of
 from sait_deploy.training.options import Distillation, Recipe
 from sait_deploy.training.recipe import make_optimizer
-from sait_deploy.training.student import Student, unfuse_on_cpu
+from sait_deploy.training.student import Student
 from sait_deploy.training.teacher import Teacher
 
 NAME: Final = "deit_small_patch16_224"
@@ -54,7 +54,6 @@ def _steps(teacher: Teacher | None) -> dict[str, Callable[[], object]]:
     """Returns a dense step and sparse ones of one model."""
     torch.manual_seed(0)
     vit = timm.create_model(NAME)
-    unfuse_on_cpu(vit)
     student = Student(vit, Score.MEAN, PRUNE_AT).train()
     optimizer = make_optimizer(vit, Recipe())
     images, labels = torch.randn(BATCH, 3, 224, 224), torch.randint(0, 1000, (BATCH,))
@@ -80,25 +79,26 @@ def _demo_steps() -> dict[str, Callable[[], object]]:
     pixels, _ = compose_many(Split.HELD_OUT, DEMO_BATCH, seed=0)
     mean, std = (torch.tensor(values) for values in (loaded.preprocessing.mean, loaded.preprocessing.std))
     images = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
-    fused = Student(copy.deepcopy(loaded.vit), Score.MEAN, DEMO_PRUNE_AT)
-    unfuse_on_cpu(loaded.vit)
-    student = Student(loaded.vit, Score.MEAN, DEMO_PRUNE_AT)
-    patches = loaded.vit.patch_embed.num_patches
+    fused = copy.deepcopy(loaded.vit).train()
+    student = Student(loaded.vit, Score.MEAN, DEMO_PRUNE_AT).train()
+    patches = loaded.info.geometry.patch_tokens
 
-    def step(chosen: Student, point: OperatingPoint | None) -> float | None:
+    def step(forward: Callable[[], torch.Tensor]) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = chosen.train().requires_grad_(True)(images, point)
-        found.logits.float().square().sum().backward()  # type: ignore[no-untyped-call]
-        density: float | None = found.density
-        return density
+            logits = forward()
+        logits.float().square().sum().backward()  # type: ignore[no-untyped-call]
 
     by_mass = OperatingPoint(DEMO_MASS, 1, patches)
-    density = step(student, by_mass)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        density = student(images, by_mass).density
     assert density is not None
     kept = math.ceil(density * patches)
     points = {"dense": None, f"mass {DEMO_MASS:g}": by_mass, "as many of each": OperatingPoint(1.0, kept, kept)}
-    found = {name: functools.partial(step, student, point) for name, point in points.items()}
-    return {**found, "fused": functools.partial(step, fused, None)}
+    steps: dict[str, Callable[[], object]] = {
+        name: functools.partial(step, lambda point=point: student(images, point).logits)  # type: ignore[misc]
+        for name, point in points.items()
+    }
+    return {**steps, "fused": functools.partial(step, lambda: fused(images))}
 
 
 def _measured(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
@@ -127,7 +127,6 @@ def main(rounds: int) -> None:
     """Measure and write results/training_step.json."""
     torch.set_num_threads(THREADS)
     teacher_vit = timm.create_model(NAME)
-    unfuse_on_cpu(teacher_vit)
     found = {
         "model": NAME,
         "batch": BATCH,

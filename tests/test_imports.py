@@ -97,7 +97,7 @@ ROOMS = (
 NEED_MORE_THAN_A_RUNTIME = ("models", "training", "exporting", "exporters")
 """Rooms whose modules may need torch or what edits graphs: they export and train."""
 
-ELSEWHERE_TOO = ("torch", "torch_op", "lowering", "tune_search")
+ELSEWHERE_TOO = ("torch", "torch_op", "lanes", "lowering", "tune_search")
 """Modules of other rooms that need it, each imported by others when it is needed."""
 
 

@@ -99,6 +99,12 @@ def family(name: str) -> VisionTransformer:
     return _MAKERS[name]()
 
 
+FAMILY_SCORES: Final = [
+    (name, score) for name in FAMILIES for score in Score if score is Score.MEAN or family(name).has_class_token
+]
+"""Each model with each score that it has."""
+
+
 def images_for(vit: VisionTransformer, count: int = 3, seed: int = 0) -> torch.Tensor:
     """Random normalised images, float32 [count, 3, H, W]."""
     height, width = vit.patch_embed.img_size

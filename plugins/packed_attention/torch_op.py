@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sait_deploy.plugins.lanes import attend_lanes, lanes_of
+
 
 @torch.library.custom_op("sait::packed_attention", mutates_args=())
 def packed_attention(qkv: Tensor, slots: Tensor, unslots: Tensor, mask: Tensor, num_heads: int, scale: float) -> Tensor:
@@ -21,12 +23,9 @@ def packed_attention(qkv: Tensor, slots: Tensor, unslots: Tensor, mask: Tensor, 
     Returns:
         As qkv, [T, H*Dh].
     """
-    batch, width = slots.shape
-    q, k, v = qkv.index_select(0, slots.flatten()).reshape(batch, width, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-    scores = ((q * scale) @ k.transpose(-2, -1)).float()
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-    lanes = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(batch * width, -1)
-    output: Tensor = lanes.index_select(0, unslots)
+    rows = qkv.index_select(0, slots.flatten())
+    lanes, _ = attend_lanes(*lanes_of(rows, slots, num_heads), scale, mask)
+    output: Tensor = lanes.flatten(0, 1).index_select(0, unslots)
     return output
 
 

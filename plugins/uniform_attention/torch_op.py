@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sait_deploy.plugins.lanes import attend_lanes, lanes_of
+
 
 @torch.library.custom_op("sait::uniform_attention", mutates_args=())
 def uniform_attention(
@@ -22,9 +24,8 @@ def uniform_attention(
     Returns:
         As qkv, [B*S, H*Dh], and the attention weights, float32 [B, H, S, S].
     """
-    q, k, v = qkv.reshape(*slots.shape, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-    weights = ((q * scale) @ k.transpose(-2, -1)).float().softmax(dim=-1)
-    return (weights.to(v.dtype) @ v).transpose(1, 2).reshape(len(qkv), -1), weights
+    y, weights = attend_lanes(*lanes_of(qkv, slots, num_heads), scale)
+    return y.flatten(0, 1), weights
 
 
 @uniform_attention.register_fake

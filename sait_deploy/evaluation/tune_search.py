@@ -18,6 +18,7 @@ from sait_deploy.evaluation.tune_results import Search
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.runtime.torch import original_model
 from sait_deploy.system.progress import Progress
@@ -53,7 +54,7 @@ def plan_search(given: Artifact, search: Sequence[Search]) -> SearchPlan:
     depth = manifest.model.geometry.depth
     blocks = {depth * part // whole for part, whole in _DEPTHS} if Search.PRUNE_AT in search else set()
     scores = tuple(Score) if Search.SCORE in search else (pruning.score,)
-    known = [score for score in scores if score is not Score.CLS or model.vit.has_class_token]
+    known = [score for score in scores if score is not Score.CLS or transformer_of(model.vit).shape().has_class_token]
     own = pruning.score, pruning.prune_at
     pairs = [pair for pair in itertools.product(known, sorted(blocks | {pruning.prune_at})) if pair != own]
     return SearchPlan(given, model, tuple(_options(given, score, block) for score, block in pairs))

@@ -1,12 +1,12 @@
-"""A model for images of another size: the same weights, and position embeddings resampled by timm."""
+"""A model for images of another size: the same weights, and position embeddings resampled by its family."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import geometry_of
 from sait_deploy.models.registry import LoadedModel
 
@@ -19,18 +19,17 @@ def resized(loaded: LoadedModel, image_size: tuple[int, int]) -> LoadedModel:
         image_size: height and width, pixels.
 
     Raises:
-        InvalidArgument: the size is no multiple of the patch size.
+        InvalidArgument: the size is no multiple of the patch size, or the model has one image size.
     """
-    vit, patch = loaded.vit, loaded.info.patch_size
+    patch = loaded.info.patch_size
     if min(image_size) < 1 or image_size[0] % patch[0] or image_size[1] % patch[1]:
         raise InvalidArgument(
             f"image size {image_size[0]} x {image_size[1]} is no multiple of the patch size {patch[0]} x {patch[1]}"
         )
-    smaller = copy.deepcopy(vit, memo={id(parameter): parameter for parameter in vit.parameters()})
-    smaller.set_input_size(img_size=image_size)
+    smaller = transformer_of(loaded.vit).resized(image_size)
     info = dataclasses.replace(loaded.info, image_size=image_size, geometry=geometry_of(smaller))
     preprocessing = _resized_preprocessing(loaded.preprocessing, image_size)
-    return dataclasses.replace(loaded, vit=smaller.eval(), info=info, preprocessing=preprocessing)
+    return dataclasses.replace(loaded, vit=smaller, info=info, preprocessing=preprocessing)
 
 
 def _resized_preprocessing(preprocessing: Preprocessing, image_size: tuple[int, int]) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Reading weights from files that may be hostile, and telling one set of weights from another."""
+"""Weights files: reading them without running code from them, what they record of training, and their hashes."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ _WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model",
 """Keys under which training scripts put a state dict, exponential averages first: they are what is deployed."""
 
 _PREFIXES: Final = ("module.", "_orig_mod.", "model.")
-"""What data parallelism, torch.compile and training wrappers put before every name."""
+"""Prefixes that data parallelism, torch.compile and training wrappers put before every name."""
 
 _MOST_WRAPPERS: Final = 8
-"""Dictionaries inside each other that are taken off: a hostile one may hold itself."""
+"""How many nested dictionaries are unwrapped: a hostile dictionary may hold itself."""
 
 _NAMED: Final = 3
 """How many mismatching tensors an error names."""
 
-
 TRAINING_KEY: Final = "sait_deploy.training"
-"""Under which a safetensors file says, as one JSON object, how its weights were trained."""
+"""Key of a safetensors file's metadata whose value, a JSON object, records how the weights were trained."""
 
 CLASSES_KEY: Final = "classes"
-"""Member of that object: the names of the classes. Its others are all fields of ``SparseTraining``, or none."""
+"""Member of that object: the names of the classes. Its other members are all fields of ``SparseTraining``, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,10 @@ class SparseTraining:
     Attributes:
         score: how importance is read off the attention.
         prune_at: block pruned in.
-        low: lowest density drawn from.
-        high: highest density drawn from.
-        low_mass: lowest probability mass drawn from; None where no step drew one.
-        high_mass: highest likewise.
+        low: lowest density that training drew.
+        high: highest density that training drew.
+        low_mass: lowest probability mass that training drew; None where no step drew a mass.
+        high_mass: highest probability mass; None likewise.
 
     Raises:
         InvalidArgument: not 0 <= prune_at, 0 < low <= high <= 1, and 0 < low_mass <= high_mass < 1 or neither mass.
@@ -76,92 +75,92 @@ class SparseTraining:
 def chosen_pruning(
     training: SparseTraining | None, depth: int, score: Score | None, prune_at: int | None
 ) -> tuple[Score, int]:
-    """Returns the score and the block to prune by: what is asked for, else as trained, else mean and depth // 4.
+    """Returns the score and the block to prune by: the user's choice, else as trained, else mean and depth // 4.
 
     Args:
-        training: how the weights were trained sparse; None where they were not, or nobody knows.
+        training: how the weights were trained sparse; None where they were not, or it is not recorded.
         depth: blocks of the model.
-        score: asked for; None to leave it open.
-        prune_at: likewise.
+        score: the user's choice; None for none.
+        prune_at: the user's choice; None for none.
     """
     known = (Score.MEAN, default_prune_at(depth)) if training is None else (training.score, training.prune_at)
     return known[0] if score is None else score, known[1] if prune_at is None else prune_at
 
 
 def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> dict[str, str]:
-    """Returns the metadata of a safetensors file by which ``read_training`` and ``read_class_names`` know its weights.
+    """Returns the metadata of a safetensors file that ``read_training`` and ``read_class_names`` read.
 
     It is one key alone: safetensors writes several in an order that changes from run to run.
 
     Args:
-        training: how they were trained sparse; None where every step was dense.
+        training: how the weights were trained sparse; None where every step was dense.
         class_names: a name for each class of the head.
     """
-    said = {} if training is None else {name: value for name, value in asdict(training).items() if value is not None}
-    return {TRAINING_KEY: json.dumps({**said, CLASSES_KEY: list(class_names)})}
+    record = {} if training is None else {name: value for name, value in asdict(training).items() if value is not None}
+    return {TRAINING_KEY: json.dumps({**record, CLASSES_KEY: list(class_names)})}
 
 
 def is_class_name(name: str) -> bool:
-    """Returns whether a class can be called so: not empty, and of no control characters or halves of characters."""
+    """Returns whether a text can name a class: it is not empty and has no control characters and no surrogates."""
     return bool(name) and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def read_training(path: Path) -> SparseTraining | None:
-    """Returns how a file's weights were trained sparse; None where it does not say.
+    """Returns how a file's weights were trained sparse; None where its metadata does not record it.
 
     Raises:
-        ModelError: what it says of its training cannot be understood.
+        ModelError: the metadata cannot be understood.
     """
-    said = _read_said(path)
-    return None if said is None else said.training
+    metadata = _read_metadata(path)
+    return None if metadata is None else metadata.training
 
 
 def read_class_names(path: Path) -> tuple[str, ...] | None:
-    """Returns the names of a file's classes, in the order of its head's; None where it does not say.
+    """Returns the names of a file's classes, in the order of its head's; None where its metadata has none.
 
     Raises:
-        ModelError: what it says of its training cannot be understood.
+        ModelError: the metadata cannot be understood.
     """
-    said = _read_said(path)
-    return None if said is None else said.class_names
+    metadata = _read_metadata(path)
+    return None if metadata is None else metadata.class_names
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a file says of its training."""
+class _TrainingMetadata:
+    """What the metadata of a weights file records of its training."""
 
     training: SparseTraining | None
     class_names: tuple[str, ...] | None
 
 
-def _read_said(path: Path) -> _Said | None:
+def _read_metadata(path: Path) -> _TrainingMetadata | None:
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(TRAINING_KEY)
     except (SafetensorError, OSError):
-        return None  # whoever reads the weights names what is wrong with the file
+        return None  # reading the weights raises the error that names what is wrong with the file
     if text is None:
         return None
     try:
-        return _understood(text)
+        return _parsed(text)
     except (ValueError, RecursionError):
         raise ModelError(
-            f"weights file {path} says of its training what cannot be understood", "save it again without metadata"
+            f"weights file {path} has training metadata that cannot be understood", "save it again without metadata"
         ) from None
 
 
-def _understood(text: str) -> _Said:
-    said = json.loads(text)
-    if not isinstance(said, dict):
+def _parsed(text: str) -> _TrainingMetadata:
+    record = json.loads(text)
+    if not isinstance(record, dict):
         raise ValueError
-    named = CLASSES_KEY in said
-    names = adapter(tuple[str, ...]).validate_json(json.dumps(said.pop(CLASSES_KEY, [])))
+    named = CLASSES_KEY in record
+    names = adapter(tuple[str, ...]).validate_json(json.dumps(record.pop(CLASSES_KEY, [])))
     if named and not (names and all(map(is_class_name, names))):
         raise ValueError
-    training = None if named and not said else adapter(SparseTraining).validate_json(json.dumps(said))
-    return _Said(training, names or None)
+    training = None if named and not record else adapter(SparseTraining).validate_json(json.dumps(record))
+    return _TrainingMetadata(training, names or None)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -170,7 +169,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Wrapping dictionaries and name prefixes are taken off; of several state dicts the averaged one is used.
 
     Raises:
-        ModelError: the file is missing, cannot be read, wants to run code, or holds no tensors.
+        ModelError: the file is missing, cannot be read, holds code to run, or holds no tensors.
     """
     if not path.is_file():
         raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")

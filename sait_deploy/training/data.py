@@ -10,8 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.data import create_transform, resolve_model_data_config
-from timm.models.vision_transformer import VisionTransformer
+from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -91,7 +90,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
 
 
 class Prepared(Dataset[tuple[Tensor, int]]):
-    """Validation images, as a deployed model sees them."""
+    """Images as a deployed model sees them."""
 
     def __init__(self, images: Sequence[ImageLike], labels: NDArray[np.int64], preprocessing: Preprocessing) -> None:
         self._images, self._labels, self._preprocessing = images, labels, preprocessing
@@ -150,13 +149,13 @@ def data_classes(options: DataOptions) -> int:
     return len(_labelled(_folders(options)[0]).classes or ())
 
 
-def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Preprocessing, seed: int) -> TrainingData:
+def open_data(options: DataOptions, classes: int, preprocessing: Preprocessing, seed: int) -> TrainingData:
     """Finds the images of a training.
 
     Args:
         options: where they are.
-        vit: the model, whose configuration says how images are scaled.
-        preprocessing: of the deployed model, for validation.
+        classes: of the model.
+        preprocessing: of the deployed model.
         seed: of order and variation.
 
     Raises:
@@ -164,11 +163,11 @@ def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Prepr
         InvalidArgument: one class only, other classes than the model's, or others in validation.
     """
     if options.source == DEMO_DATA:
-        return _digits(options, vit, preprocessing, seed)
+        return _digits(options, classes, preprocessing, seed)
     train_folder, validation_folder = _folders(options)
     found, held_out = _labelled(train_folder), _labelled(validation_folder)
     names = found.classes or ()
-    _check_classes(len(names), vit, str(train_folder))
+    _check_classes(len(names), classes, str(train_folder))
     if found.classes != held_out.classes:
         differing = sorted(set(found.classes or ()) ^ set(held_out.classes or ()))[:3]
         raise InvalidArgument(
@@ -177,12 +176,16 @@ def open_data(options: DataOptions, vit: VisionTransformer, preprocessing: Prepr
     chosen = evenly_spaced(len(held_out.paths), options.validation_images)
     labels = np.array(held_out.labels, dtype=np.int64)[chosen]
     validation = Prepared([held_out.paths[i] for i in chosen], labels, preprocessing)
-    train = FolderImages(found, _transform(options.augmentation, vit, preprocessing))
-    return TrainingData(train, validation, EpochSampler(len(train), seed), names, str(train_folder))
+    train: Dataset[tuple[Tensor, int]]
+    if options.augmentation is Augmentation.NONE:
+        train = Prepared(found.paths, np.array(found.labels, dtype=np.int64), preprocessing)
+    else:
+        train = FolderImages(found, _transform(options.augmentation, preprocessing))
+    return TrainingData(train, validation, EpochSampler(len(found.paths), seed), names, str(train_folder))
 
 
-def _digits(options: DataOptions, vit: VisionTransformer, preprocessing: Preprocessing, seed: int) -> TrainingData:
-    _check_classes(DEMO_CLASSES, vit, "the demonstration's data")
+def _digits(options: DataOptions, classes: int, preprocessing: Preprocessing, seed: int) -> TrainingData:
+    _check_classes(DEMO_CLASSES, classes, "the demonstration's data")
     images, labels = compose_many(Split.HELD_OUT, options.validation_images, VALIDATION_SEED)
     train = ComposedDigits(options.epoch_images, seed, preprocessing)
     validation = Prepared(list(images), labels, preprocessing)
@@ -234,28 +237,23 @@ def _labelled(folder: Path) -> ImageSet:
     return found
 
 
-def _check_classes(classes: int, vit: VisionTransformer, source: str) -> None:
-    if classes != vit.num_classes:
+def _check_classes(found: int, classes: int, source: str) -> None:
+    if found != classes:
         raise InvalidArgument(
-            f"{source} has {classes} classes, the model {vit.num_classes}", "give --new-head for a head of its own"
+            f"{source} has {found} classes, the model {classes}", "give --new-head for a head of its own"
         )
 
 
-def _transform(augmentation: Augmentation, vit: VisionTransformer, preprocessing: Preprocessing) -> Any:
-    config = resolve_model_data_config(vit)
-    shared = {
-        "input_size": (3, *preprocessing.image_size),
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-        "interpolation": config["interpolation"],
-        "is_training": True,
-    }
+def _transform(augmentation: Augmentation, preprocessing: Preprocessing) -> Any:
+    """Returns timm's transform of training images, which varies them."""
+    varied: dict[str, Any] = {"color_jitter": 0.0, "scale": (0.5, 1.0)}
     if augmentation is Augmentation.STANDARD:
-        return create_transform(
-            **shared, color_jitter=0.3, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_mode="pixel"
-        )
-    if augmentation is Augmentation.LIGHT:
-        return create_transform(**shared, color_jitter=0.0, scale=(0.5, 1.0))
+        varied = {"color_jitter": 0.3, "auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_mode": "pixel"}
     return create_transform(
-        **{**shared, "is_training": False}, crop_pct=config["crop_pct"], crop_mode=config["crop_mode"]
+        input_size=(3, *preprocessing.image_size),
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        interpolation=preprocessing.interpolation.value,
+        is_training=True,
+        **varied,
     )

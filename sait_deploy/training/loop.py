@@ -1,4 +1,4 @@
-"""The moving parts of a training: model, optimiser, schedule, averaged weights and data, on one process or several."""
+"""The training loop: model, optimiser, schedule, averaged weights and data, on one process or several."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
@@ -25,7 +24,7 @@ from sait_deploy.training.options import Amp, TrainOptions
 from sait_deploy.training.recipe import make_mixup, make_optimizer, make_schedule, set_drop_path
 from sait_deploy.training.state import State
 from sait_deploy.training.steps import check_alternates, check_batches, point_in_step
-from sait_deploy.training.student import Student, unfuse_on_cpu
+from sait_deploy.training.student import Student
 from sait_deploy.training.teacher import Teacher
 
 try:
@@ -35,42 +34,38 @@ try:
 except ImportError:
     raise MissingDependency("accelerate", "training", extra="train") from None
 
-_TELL_EVERY: Final = 20.0
+_REPORT_EVERY: Final = 20.0
 """Seconds between lines about a running epoch."""
 
 _VALIDATION_BATCH: Final = 64
 
 
-class Engine:
+class TrainingLoop:
     """A training in progress.
 
     Args:
         vit: the model; its parameters are changed.
-        teacher: what it learns from; None for the labels alone.
-        data: what it learns on.
-        options: how.
+        teacher: the model to learn from; None to learn from the labels alone.
+        data: the images to learn from and those to validate on.
+        options: the recipe.
         prune_at: block to prune in.
 
     Raises:
-        InvalidArgument: an optimiser or schedule that timm has not, a precision that the device has not, processes
-            that divide the model or more than a step's images between them, or no step, or no sparse one, in all.
+        InvalidArgument: timm has no such optimiser or schedule, the device has no such precision, processes divide
+            more than the images of a step between them, or the training has no step or no sparse one.
     """
 
     def __init__(
-        self, vit: VisionTransformer, teacher: Teacher | None, data: TrainingData, options: TrainOptions, prune_at: int
+        self, vit: nn.Module, teacher: Teacher | None, data: TrainingData, options: TrainOptions, prune_at: int
     ) -> None:
         recipe = options.recipe
         self._options, self._data, self._teacher = options, data, teacher
         self._accelerator = _accelerator(recipe.amp)
         check_batches(data.images, recipe.batch, self.processes)
         device = self._accelerator.device
-        for one in (vit, None if teacher is None else teacher.vit):
-            if one is not None and device.type == "cpu":
-                unfuse_on_cpu(one)
         set_drop_path(vit, recipe.drop_path)
         self._vit = vit.to(device).requires_grad_(True)
         self._student = Student(self._vit, options.score, prune_at)
-        self._patches = vit.patch_embed.num_patches
         loader = loader_of(data.train, recipe.batch, options.data.workers, data.sampler)
         self._loader_seed = loader.generator
         optimizer = make_optimizer(self._vit, recipe)
@@ -126,7 +121,7 @@ class Engine:
 
         Args:
             epoch: from 0.
-            progress: told every so often how far it is.
+            progress: takes a line about the epoch every 20 seconds.
 
         Raises:
             TrainingError: the loss of a batch, or a weight at the end, is no number.
@@ -136,14 +131,14 @@ class Engine:
         options, steps = self._options, len(self._loader)
         batch = min(options.recipe.batch, self._data.images)
         meter = Meter(epoch, batch * self._accelerator.num_processes)
-        told = time.monotonic()
+        reported = time.monotonic()
         batches = iter(self._loader)
         for step in range(steps):
             images, labels = _next(batches)
-            point = point_in_step(epoch, step, steps, self._patches, options)
+            point = point_in_step(epoch, step, steps, self._student.patches, options)
             meter.add(*self._step(images, labels, point, epoch * steps + step))
-            if time.monotonic() - told > _TELL_EVERY:
-                told = time.monotonic()
+            if time.monotonic() - reported > _REPORT_EVERY:
+                reported = time.monotonic()
                 progress(f"epoch {epoch + 1}: {step + 1} of {steps} steps, loss {meter.mean():.4f}")
         sums = meter.sums(max(group["lr"] for group in self._optimizer.param_groups), steps)
         self._check_weights(epoch)
@@ -175,7 +170,7 @@ class Engine:
                     right[index] += (classify(seen).argmax(dim=1) == labels).sum()
         return [100.0 * count / images for count in accelerator.reduce(right, "sum").tolist()]
 
-    def _deployed(self, vit: VisionTransformer, point: OperatingPoint | None) -> Callable[[Tensor], Tensor]:
+    def _deployed(self, vit: nn.Module, point: OperatingPoint | None) -> Callable[[Tensor], Tensor]:
         """Returns what takes images [B, 3, H, W] to logits [B, classes] as the model does once it is deployed."""
         score, prune_at = self._options.score, self._student.prune_at
         if point is None or point.min_keep == point.max_keep:
@@ -240,7 +235,7 @@ def _next(batches: Any) -> tuple[Tensor, Tensor]:
     try:
         images, labels = next(batches)
     except ImageError as error:
-        # A worker process sends its whole traceback as the message; the last line is what it said.
+        # A worker process sends its whole traceback as the message; the last line is the error's own.
         last = [line for line in error.message.splitlines() if line.strip()][-1]
         raise ImageError(last.rpartition("ImageError: ")[2], error.hint or "remove it, or replace it") from None
     return images, labels
@@ -250,8 +245,8 @@ def check_parallelism(kind: DistributedType, accumulated: int) -> None:
     """Checks that processes divide the images of a step between them, and nothing else.
 
     Args:
-        kind: how accelerate is told to divide the work.
-        accumulated: steps that it is told to add up gradients over.
+        kind: how accelerate's configuration divides the work.
+        accumulated: steps whose gradients it adds up.
 
     Raises:
         InvalidArgument: the model is divided too, or gradients of several steps are added up.
@@ -268,14 +263,14 @@ def check_parallelism(kind: DistributedType, accumulated: int) -> None:
 
 
 def _accelerator(amp: Amp) -> Accelerator:
-    AcceleratorState._reset_state()  # it would hold a process to the precision of its first training
+    AcceleratorState._reset_state()  # else the first training's precision would hold for the whole process
     try:
         accelerator = Accelerator(mixed_precision=amp.value)
-    except (ValueError, ImportError) as error:  # the latter where what accelerate is told to use is missing
+    except (ValueError, ImportError) as error:  # ImportError: a package of accelerate's configuration is missing
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, ImportError) or amp is Amp.NONE:
             raise InvalidArgument(
-                f"accelerate cannot do what it is told to: {first}", "change it by accelerate config"
+                f"accelerate cannot run its configuration: {first}", "change it by accelerate config"
             ) from None
         raise InvalidArgument(f"mixed precision {amp.value} cannot be had here: {first}", "use --amp no") from None
     check_parallelism(accelerator.distributed_type, accelerator.gradient_accumulation_steps)

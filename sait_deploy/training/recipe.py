@@ -7,12 +7,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from timm.data import Mixup
-from timm.layers import DropPath
-from timm.models.vision_transformer import VisionTransformer
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
+from torch import nn
 
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.models.families import transformer_of
 from sait_deploy.training.options import Recipe
 
 SCHEDULES: Final = ("cosine", "tanh")
@@ -25,7 +25,7 @@ _ELSEWHERE: Final = ("bnb*", "fused*")
 """Names of those that other packages bring, for GPUs."""
 
 
-def make_optimizer(vit: VisionTransformer, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(vit: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Makes timm's optimiser over a model's parameters; biases, norms and what timm excepts do not decay.
 
     Raises:
@@ -86,8 +86,11 @@ def make_mixup(recipe: Recipe, classes: int, images: int) -> Any:
     return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
 
 
-def set_drop_path(vit: VisionTransformer, rate: float) -> None:
-    """Sets stochastic depth, rising linearly from 0 in the first block."""
-    rates = np.linspace(0.0, rate, len(vit.blocks)).tolist()
-    for block, one in zip(vit.blocks, rates, strict=True):
-        block.drop_path1 = block.drop_path2 = DropPath(one) if one > 0 else torch.nn.Identity()
+def set_drop_path(vit: nn.Module, rate: float) -> None:
+    """Sets stochastic depth, rising linearly from 0 in the first block.
+
+    Raises:
+        InvalidArgument: the model has none, and the rate is not 0.
+    """
+    transformer = transformer_of(vit)
+    transformer.set_drop_path(np.linspace(0.0, rate, transformer.depth).tolist())

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import token_importance
-from sait_deploy.models.prunable_vit import check_supported
 from sait_deploy.tokens import Score
-from sait_deploy.training.student import Pass, attend
+from sait_deploy.training.layouts import differentiable
+from sait_deploy.training.student import Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,18 @@ class Teacher(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, vit: VisionTransformer, blocks: int, score: Score, renormalisation: Renormalisation | None = None
+        self, vit: nn.Module, blocks: int, score: Score, renormalisation: Renormalisation | None = None
     ) -> None:
         super().__init__()
-        self.vit = check_supported(vit).eval().requires_grad_(False)
-        if blocks > len(vit.blocks):
-            raise InvalidArgument(f"the teacher has {len(vit.blocks)} blocks, not {blocks}", "give fewer")
-        if score is Score.CLS and not vit.has_class_token:
+        self.transformer = transformer_of(vit)
+        self.vit = vit.eval().requires_grad_(False)
+        shape, depth = self.transformer.shape(), self.transformer.depth
+        if blocks > depth:
+            raise InvalidArgument(f"the teacher has {depth} blocks, not {blocks}", "give fewer")
+        if score is Score.CLS and not shape.has_class_token:
             raise InvalidArgument("the teacher has no class token to read attention from", "use --teacher-score mean")
-        self.first = len(vit.blocks) - blocks
+        self.prefix, self.patches = shape.prefix, shape.patches
+        self.first = depth - blocks
         self.score = score
         self.renormalises = renormalisation is not None
         if renormalisation is not None:
@@ -72,31 +75,30 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Pass:
         """Returns logits [B, classes] and importance float32 [B, N], the mean over the last blocks' attention."""
-        vit, blocks = self.vit, list(self.vit.blocks)
         if self.renormalises:
             images = images * self.scale + self.shift
-        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-        for block in blocks[: self.first]:
-            x = block(x)
+        model = self.transformer
+        whole = differentiable(images.device).uniform.of(len(images), self.prefix + self.patches, images.device)
+        tokens = model.run(model.embed(images), whole, 0, self.first)
         seen = []
-        for block in blocks[self.first :]:
-            update, weights = attend(block.attn, block.norm1(x))
-            seen.append(token_importance(weights, vit.num_prefix_tokens, self.score))
-            x = x + block.ls1(update)
-            x = x + block.ls2(block.mlp(block.norm2(x)))
-        return Pass(vit.forward_head(vit.norm(x)), torch.stack(seen).mean(dim=0))
+        for block in range(self.first, model.depth):
+            tokens, weights = model.scored(block, tokens, whole)
+            seen.append(token_importance(weights, self.prefix, self.score))
+            tokens = model.fed_forward(block, tokens, whole)
+        return Pass(model.readout(model.normed(tokens.x), whole), torch.stack(seen).mean(dim=0))
 
 
-def check_pair(student: VisionTransformer, teacher: VisionTransformer) -> None:
+def check_pair(student: nn.Module, teacher: nn.Module) -> None:
     """Checks that a teacher's answers can be compared with a student's; widths and depths may differ.
 
     Raises:
-        ModelError: other classes, another image size, or another grid of patches.
+        ModelError: a model is not supported, or they differ in classes, in image size or in the grid of patches.
     """
-    for what, own, other in (
-        ("classes", student.num_classes, teacher.num_classes),
-        ("image size", student.patch_embed.img_size, teacher.patch_embed.img_size),
-        ("patch grid", student.patch_embed.grid_size, teacher.patch_embed.grid_size),
+    own, other = transformer_of(student).shape(), transformer_of(teacher).shape()
+    for what, ours, theirs in (
+        ("classes", own.classes, other.classes),
+        ("image size", own.image_size, other.image_size),
+        ("patch grid", own.grid, other.grid),
     ):
-        if own != other:
-            raise ModelError(f"the teacher has {what} {other}, the model {own}", "choose a teacher that fits")
+        if ours != theirs:
+            raise ModelError(f"the teacher has {what} {theirs}, the model {ours}", "choose a teacher that fits")

@@ -13,13 +13,14 @@ import torch
 
 from sait_deploy.artifacts.files import check_writable
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining
 from sait_deploy.tokens import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.training.data import TrainingData, data_classes, open_data
 from sait_deploy.training.log import LogEntry
-from sait_deploy.training.loop import Engine
+from sait_deploy.training.loop import TrainingLoop
 from sait_deploy.training.options import Alternation, Head, TrainOptions
 from sait_deploy.training.state import STATE_FILE, WEIGHTS_FILE, deliver, read_state, save_state
 from sait_deploy.training.teacher import Renormalisation, Teacher, check_pair
@@ -60,7 +61,7 @@ def train(
         model: with the weights to begin at; they are changed.
         teacher: a dense model to learn from; None to learn from the labels alone.
         options: what to train on, and how.
-        progress: told a line at a time of what is done.
+        progress: takes a line at a time about what is done.
 
     Raises:
         InvalidArgument: options that do not fit the model or each other, or a folder that holds another training.
@@ -69,41 +70,41 @@ def train(
         TrainingError: the loss is no number any more, or the state cannot be read.
         StorageError: something could not be written.
     """
-    vit = model.vit
-    prune_at = default_prune_at(len(vit.blocks)) if options.prune_at is None else options.prune_at
-    patches = vit.patch_embed.num_patches
+    vit, geometry = model.vit, model.info.geometry
+    prune_at = default_prune_at(geometry.depth) if options.prune_at is None else options.prune_at
+    patches = geometry.patch_tokens
     check_pruning(vit, FixedPruning(options.score, prune_at, patches))
     _set_head(model, options)
     teaching = None if teacher is None else _teaching(model, teacher, options)
-    data = open_data(options.data, vit, model.preprocessing, options.seed)
+    data = open_data(options.data, transformer_of(vit).shape().classes, model.preprocessing, options.seed)
     check_writable(options.output / STATE_FILE)
     training = _training_of(options, prune_at)
-    engine = Engine(vit, teaching, data, options, prune_at)
-    progress = progress if engine.is_main else _say_nothing
-    if engine.processes > 1:
-        progress(f"{engine.processes} processes train together, each on {options.recipe.batch} images a step")
+    loop = TrainingLoop(vit, teaching, data, options, prune_at)
+    progress = progress if loop.is_main else _say_nothing
+    if loop.processes > 1:
+        progress(f"{loop.processes} processes train together, each on {options.recipe.batch} images a step")
     if teacher is not None and options.alternation is Alternation.EPOCH:
         progress(_PATENT)
-    identity = _identity(model, teacher, options, prune_at, data) | {"processes": str(engine.processes)}
+    identity = _identity(model, teacher, options, prune_at, data) | {"processes": str(loop.processes)}
     state = read_state(options.output)
     if state is not None:
         _check_same(identity, state.identity, options.output)
-        engine.restore(state)
+        loop.restore(state)
         progress(f"resumed after epoch {state.epochs} of {options.recipe.epochs}")
-        if engine.is_main:
+        if loop.is_main:
             deliver(options.output, state, training, data.class_names)  # what a crash left half done is made again
     else:
-        begun = _validated(engine, options, patches)  # and every validation image can be read
-        progress(f"before training: {begun.told}")
+        begun = _validated(loop, options, patches)  # and every validation image can be read
+        progress(f"before training: {begun.words}")
     done, log = (state.epochs, state.log) if state is not None else (0, ())
     for epoch in range(done, options.recipe.epochs):
-        log = (*log, _epoch(engine, patches, epoch, options, progress))
-        if engine.is_main:
-            state = engine.state(identity, epoch + 1, log)
+        log = (*log, _epoch(loop, patches, epoch, options, progress))
+        if loop.is_main:
+            state = loop.state(identity, epoch + 1, log)
             save_state(options.output, state)
             deliver(options.output, state, training, data.class_names)
-        engine.wait()
-    return TrainResult(options.output / WEIGHTS_FILE, log, training, engine.is_main)
+        loop.wait()
+    return TrainResult(options.output / WEIGHTS_FILE, log, training, loop.is_main)
 
 
 def _teaching(model: LoadedModel, teacher: LoadedModel, options: TrainOptions) -> Teacher:
@@ -122,7 +123,7 @@ def _set_head(model: LoadedModel, options: TrainOptions) -> None:
     if options.head is Head.NEW:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            model.vit.reset_classifier(data_classes(options.data))
+            transformer_of(model.vit).new_head(data_classes(options.data))
 
 
 def _training_of(options: TrainOptions, prune_at: int) -> SparseTraining | None:
@@ -135,12 +136,12 @@ def _training_of(options: TrainOptions, prune_at: int) -> SparseTraining | None:
 
 
 def _epoch(
-    engine: Engine, patches: int, epoch: int, options: TrainOptions, progress: Callable[[str], None]
+    loop: TrainingLoop, patches: int, epoch: int, options: TrainOptions, progress: Callable[[str], None]
 ) -> LogEntry:
     began = time.perf_counter()
-    sums = engine.train_epoch(epoch, progress)
+    sums = loop.train_epoch(epoch, progress)
     seconds = time.perf_counter() - began
-    found = _validated(engine, options, patches)
+    found = _validated(loop, options, patches)
     entry = LogEntry(
         epoch=epoch + 1,
         steps=sums.steps,
@@ -160,7 +161,7 @@ def _epoch(
         mass=None if found.mass is None or options.masses is None else options.masses.low,
     )
     progress(
-        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {found.told}, "
+        f"epoch {entry.epoch} of {options.recipe.epochs}: loss {entry.loss:.4f}, {found.words}, "
         f"{entry.images_per_second:.0f} images/s"
     )
     return entry
@@ -172,21 +173,21 @@ class _Validated(NamedTuple):
     dense: float
     sparse: float | None
     mass: float | None
-    told: str
+    words: str
 
 
-def _validated(engine: Engine, options: TrainOptions, patches: int) -> _Validated:
+def _validated(loop: TrainingLoop, options: TrainOptions, patches: int) -> _Validated:
     if options.alternation is Alternation.NEVER:
-        (dense,) = engine.accuracies([None])
+        (dense,) = loop.accuracies([None])
         return _Validated(dense, None, None, f"{dense:.1f} % right")
     low, masses = options.densities.low, options.masses
     points = [None, density_point(parse_density(str(low)), patches)]
     points += [] if masses is None else [OperatingPoint(masses.low, 1, patches)]
-    dense, sparse, *by_mass = engine.accuracies(points)
-    told = f"{dense:.1f} % right, {sparse:.1f} % at density {low:g}"
+    dense, sparse, *by_mass = loop.accuracies(points)
+    words = f"{dense:.1f} % right, {sparse:.1f} % at density {low:g}"
     if masses is None:
-        return _Validated(dense, sparse, None, told)
-    return _Validated(dense, sparse, by_mass[0], f"{told}, {by_mass[0]:.1f} % at mass {masses.low:g}")
+        return _Validated(dense, sparse, None, words)
+    return _Validated(dense, sparse, by_mass[0], f"{words}, {by_mass[0]:.1f} % at mass {masses.low:g}")
 
 
 def _say_nothing(_: str) -> None:

@@ -118,7 +118,7 @@ def test_a_sample_is_of_the_evenly_spaced_places(length: int, most: int) -> None
 def test_training_validates_on_the_images_of_a_sample(most: int) -> None:
     model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
     options = DataOptions(str(demo.IMAGES), validation=demo.IMAGES, validation_images=most)
-    validation = open_data(options, model.vit, model.preprocessing, 0).validation
+    validation = open_data(options, model.info.classes, model.preprocessing, 0).validation
 
     sample = folder_dataset(demo.IMAGES, None, len(demo.LABELS)).sample(most)
 

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from sait_deploy.artifacts.manifest import Outputs, Precision
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning, check_pruning
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.tokens import Score
 from tests.tiny import (
@@ -70,20 +70,6 @@ def test_every_image_is_pruned_as_if_alone(name: str) -> None:
         expected = plainly_adaptive(vit, images, pruning.prune_at, chosen)
         assert traced.logits.shape == expected.shape
         assert relative_difference(traced.logits, expected) < TOLERANCE, pruning
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@torch.no_grad()
-def test_mass_one_equals_timms_forward(name: str) -> None:
-    vit = family(name)
-    images = images_for(vit)
-    for pruning in prunings(vit):
-        module = PrunableViT(vit, pruning, outputs=BOTH)
-        logits, features, counts = module(images, torch.ones(3), anything(vit, 3))
-        assert counts.tolist() == [vit.num_prefix_tokens + patches(vit)] * 3
-        assert relative_difference(logits, vit(images)) < TOLERANCE, pruning
-        assert features.dtype == torch.float32
-        assert token_difference(features, vit.forward_features(images)) < TOLERANCE, pruning
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -227,24 +213,3 @@ def test_an_operating_point_must_be_given_whole(point: tuple[torch.Tensor | None
     with torch.no_grad(), pytest.raises(InvalidArgument, match="mass and keep_limits") as caught:
         PrunableViT(vit, MIDDLE)(images_for(vit), *point)
     assert caught.value.hint
-
-
-@pytest.mark.parametrize("block", [-1, 3, 12])
-def test_a_block_that_is_not_there_is_refused(block: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"prune_at {block} ") as caught:
-        PrunableViT(family("vit"), AdaptivePruning(Score.MEAN, block))
-    assert "0 to 2" in caught.value.hint
-
-
-@pytest.mark.parametrize("name", ["siglip", "average-register"])
-def test_the_class_score_needs_a_class_token(name: str) -> None:
-    with pytest.raises(InvalidArgument, match="class token"):
-        check_pruning(family(name), AdaptivePruning(Score.CLS, 0))
-
-
-def test_no_parameter_or_buffer_is_added() -> None:
-    for name in FAMILIES:
-        vit = family(name)
-        module = PrunableViT(vit, MIDDLE)
-        assert {f"vit.{key}" for key in vit.state_dict()} == set(module.state_dict())
-        assert [p.data_ptr() for p in module.parameters()] == [p.data_ptr() for p in vit.parameters()]

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.models.prunable_vit import check_supported
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.registry import WeightsRequest, describe, load_model, model_entry, supported_names
 from sait_deploy.models.weights import TRAINING_KEY, SparseTraining, metadata_of, sha256_of_weights
 from sait_deploy.tokens import Score
@@ -38,7 +38,7 @@ def test_the_table_holds_exactly_what_can_be_pruned() -> None:
         with torch.device("meta"):
             model = timm.create_model(name, depth=1)
         try:
-            check_supported(model)
+            transformer_of(model)
         except ModelError:
             continue
         can.append(name)
@@ -260,7 +260,7 @@ def test_a_weights_file_brings_how_it_was_trained(tmp_path: Path, name: str) -> 
     assert loaded.weights.trained_sparse
     assert loaded.weights.sha256 == plain.weights.sha256
     save_file(dict(plain.vit.state_dict()), path, {TRAINING_KEY: "nonsense"})
-    with pytest.raises(ModelError, match="says of its training what cannot be understood"):
+    with pytest.raises(ModelError, match="has training metadata that cannot be understood"):
         load_model(name, WeightsRequest(WeightsSource.FILE, path))
     save_weights(plain.vit, path)
     loaded = load_model(name, WeightsRequest(WeightsSource.FILE, path))

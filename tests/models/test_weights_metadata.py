@@ -1,4 +1,4 @@
-"""What a weights file says of its training: how it was pruned, and what its classes are called."""
+"""The training metadata of a weights file: how it was pruned, and the names of its classes."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_understood_of_a_training_is_refused(tmp_path: Path, text
     for read in (read_training, read_class_names):
         with pytest.raises(ModelError) as refused:
             read(path)
-        assert refused.value.message == f"weights file {path} says of its training what cannot be understood"
+        assert refused.value.message == f"weights file {path} has training metadata that cannot be understood"
         assert refused.value.hint
 
 
@@ -181,7 +181,7 @@ def test_masses_that_cannot_be_understood_are_refused(
     for read in (read_training, read_class_names):
         with pytest.raises(ModelError) as refused:
             read(path)
-        assert refused.value.message == f"weights file {path} says of its training what cannot be understood"
+        assert refused.value.message == f"weights file {path} has training metadata that cannot be understood"
         assert refused.value.hint
 
 

@@ -34,7 +34,7 @@ from sait_deploy.training.options import (
     TrainOptions,
 )
 from sait_deploy.training.train import TrainResult, train
-from tests.tiny import FAMILIES, family, randomised, small_vit
+from tests.tiny import randomised, small_vit
 
 EPOCHS: Final = 3
 COLOURS: Final = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
@@ -131,10 +131,6 @@ def run(name: str, folder: Path, output: Path, progress: Callable[[str], None] =
 
 EXACT: Final = 1e-10
 """What gradients in float64 differ by, of the largest."""
-
-FAMILY_SCORES: Final = [
-    (name, score) for name in FAMILIES for score in Score if score is Score.MEAN or family(name).has_class_token
-]
 
 
 def masked(vit: VisionTransformer, images: Tensor, prune_at: int, keep: Tensor) -> Tensor:

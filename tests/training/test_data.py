@@ -36,7 +36,7 @@ def model() -> LoadedModel:
 
 
 def opened(options: DataOptions, model: LoadedModel, seed: int = 0) -> TrainingData:
-    return open_data(options, model.vit, model.preprocessing, seed)
+    return open_data(options, model.info.classes, model.preprocessing, seed)
 
 
 def of_folder(root: Path, **options: object) -> DataOptions:

@@ -1,35 +1,72 @@
-"""The differentiable pass with as many tokens of every image: equal to the deployed one, with masking's gradients."""
+"""The differentiable pass: equal to the deployed model at every point, with the gradients of a masked pass."""
 
 from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from timm.layers import DropPath, PatchDropout
+from timm.layers import PatchDropout
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.errors import ModelError
+from sait_deploy.models.families import transformer_of
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Traced
+from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.tokens import OperatingPoint, Score
+from sait_deploy.training.layouts import DifferentiableUniform, FusedUniform
 from sait_deploy.training.losses import importance_divergence
-from sait_deploy.training.student import Student, unfuse_on_cpu
+from sait_deploy.training.student import Student
 from tests.tiny import (
+    FAMILY_SCORES,
     attention_weights,
     family,
     images_for,
     importance_of,
-    keep_of,
-    kept_tokens,
     relative_difference,
     small_vit,
 )
-from tests.training.small import EXACT, FAMILY_SCORES, assert_same_gradients, gradients, masked
+from tests.training.small import EXACT, assert_same_gradients, gradients, masked
 
+IMAGES = 5
 KEPT = 7
 AS_MANY = OperatingPoint(1.0, KEPT, KEPT)
-POINTS = [None, AS_MANY, OperatingPoint(0.5, 1, 16)]
+ANY = OperatingPoint(0.5, 1, 16)
+POINTS = [None, AS_MANY, ANY]
 TOLERANCE = 1e-5
+
+
+def patches(vit: VisionTransformer) -> int:
+    return int(vit.patch_embed.num_patches)
+
+
+def deployed(vit: VisionTransformer, score: Score, prune_at: int, images: Tensor, point: OperatingPoint) -> Traced:
+    """What the deployed model does with all images at one point."""
+    if point.min_keep == point.max_keep:
+        return PrunableViT(vit, FixedPruning(score, prune_at, point.max_keep)).trace(images)
+    limits = torch.tensor([[point.min_keep, point.max_keep]] * len(images), dtype=torch.int32)
+    model = PrunableViT(vit, AdaptivePruning(score, prune_at))
+    return model.trace(images, torch.full((len(images),), point.mass), limits)
+
+
+def counts_of(traced: Traced, vit: VisionTransformer) -> list[int]:
+    """Patch tokens kept of each image."""
+    assert traced.counts is not None
+    return [count - vit.num_prefix_tokens for count in traced.counts.tolist()]
+
+
+@torch.no_grad()
+def telling(vit: VisionTransformer, score: Score, prune_at: int, images: Tensor) -> OperatingPoint:
+    """A mass to which images differ most in how many tokens they keep, with limits that bound nothing."""
+    importance = importance_of(vit, prune_at, score, images).numpy()
+    limits = np.array([[1, patches(vit)]] * len(images), dtype=np.int32)
+    spread = {
+        mass: len(set(mass_token_select(importance, np.full(len(images), mass, np.float32), limits, 0)[1].tolist()))
+        for mass in np.linspace(0.4, 0.8, 21).tolist()
+    }
+    return OperatingPoint(max(spread, key=lambda mass: spread[mass]), 1, patches(vit))
 
 
 @pytest.mark.parametrize(("name", "score"), FAMILY_SCORES)
@@ -37,31 +74,43 @@ TOLERANCE = 1e-5
 @torch.no_grad()
 def test_the_pass_equals_the_deployed_model(name: str, score: Score, prune_at: int) -> None:
     vit = family(name)
-    images = images_for(vit)
+    images = images_for(vit, IMAGES)
     student = Student(vit, score, prune_at).eval()
-    logits, importance, density = student(images, AS_MANY)
-    wanted = PrunableViT(vit, FixedPruning(score, prune_at, KEPT)).trace(images)
-    assert wanted.importance is not None
-    assert relative_difference(logits, wanted.logits) < TOLERANCE
-    assert (importance - wanted.importance).abs().max() < 1e-6
-    assert importance.dtype == torch.float32
-    assert density == KEPT / vit.patch_embed.num_patches
-    dense, seen, whole = student(images, None)
-    assert whole is None
-    assert relative_difference(dense, vit(images)) < TOLERANCE
-    assert torch.equal(seen, importance), "what is dropped afterwards changes nothing in it"
-    if prune_at < 2:  # after the last attention a class token no longer meets the others
-        assert relative_difference(dense, logits) > 1e-3, "dropping tokens changes nothing: the comparison is blind"
+    dense = student(images, None)
+    mass = telling(vit, score, prune_at, images)
+    for point in (AS_MANY, OperatingPoint(mass.mass, 7, patches(vit) - 2), mass):
+        wanted = deployed(vit, score, prune_at, images, point)
+        counts = counts_of(wanted, vit)
+        assert point.min_keep <= min(counts) <= max(counts) <= point.max_keep
+        found = student(images, point)
+        assert wanted.importance is not None
+        assert found.density == pytest.approx(sum(counts) / len(counts) / patches(vit))
+        assert relative_difference(found.logits, wanted.logits) < TOLERANCE
+        assert (found.importance - wanted.importance).abs().max() < 1e-6
+        assert found.importance.dtype == torch.float32
+        assert torch.equal(found.importance, dense.importance), "what is dropped afterwards changes nothing in it"
+        assert relative_difference(found.logits, student(images.flip(0), point).logits.flip(0)) < TOLERANCE
+        if prune_at < 2:  # after the last attention a class token no longer meets the others
+            assert relative_difference(dense.logits, found.logits) > 1e-4, "dropping tokens changes nothing"
+    assert len(set(counts)) > 1 and max(counts) < patches(vit), "images that all keep as many prove little"
 
 
-@torch.no_grad()
-def test_attention_as_on_the_cpu_gives_the_same_answers() -> None:
-    vit = small_vit(qk_norm=True)
-    images = images_for(vit)
-    fused = Student(vit, Score.MEAN, 1)(images, AS_MANY)
-    unfuse_on_cpu(vit)
-    assert not any(block.attn.fused_attn for block in vit.blocks)
-    assert relative_difference(Student(vit, Score.MEAN, 1)(images, AS_MANY).logits, fused.logits) < TOLERANCE
+@pytest.mark.parametrize("name", ["vit", "qk-norm", "siglip"])
+def test_fused_attention_has_the_same_answers_and_gradients(name: str) -> None:
+    vit = copy.deepcopy(family(name)).double()
+    transformer, images = transformer_of(vit), images_for(vit).double()
+    tokens = transformer.shape().geometry.tokens
+
+    def logits(kind: type[DifferentiableUniform], batch: Tensor) -> Tensor:
+        layout = kind.of(len(batch), tokens, batch.device)
+        x = transformer.run(transformer.embed(batch), layout, 0, transformer.depth).x
+        return transformer.readout(transformer.normed(x), layout)
+
+    fused = gradients(vit, images, lambda batch: logits(FusedUniform, batch))
+    products = gradients(vit, images, lambda batch: logits(DifferentiableUniform, batch))
+    assert_same_gradients(fused, products)
+    with torch.no_grad():
+        assert relative_difference(logits(FusedUniform, images), logits(DifferentiableUniform, images)) < EXACT
 
 
 @torch.no_grad()
@@ -74,23 +123,42 @@ def test_a_mass_has_no_say_where_limits_leave_no_choice() -> None:
 
 
 @pytest.mark.parametrize(("name", "score"), FAMILY_SCORES)
-def test_gradients_equal_those_of_a_masked_pass(name: str, score: Score) -> None:
+@pytest.mark.parametrize("by_mass", [False, True], ids=["as many", "mass"])
+def test_gradients_equal_those_of_a_masked_pass(name: str, score: Score, by_mass: bool) -> None:
     prune_at = 1
     vit = copy.deepcopy(family(name)).double()
-    images = images_for(vit).double()
+    images = images_for(vit, IMAGES).double()
+    point = telling(family(name), score, prune_at, images.float()) if by_mass else AS_MANY
     with torch.no_grad():
-        chosen = kept_tokens(importance_of(vit, prune_at, score, images).float(), KEPT)
-    keep = keep_of(vit, chosen).bool()
-    assert len({tuple(patches) for patches in chosen}) > 1, "images that all keep the same tokens prove little"
+        traced = deployed(family(name), score, prune_at, images.float(), point)
+    counts = counts_of(traced, vit)
+    assert traced.keep is not None
+    keep = traced.keep.bool()
+    assert len(set(counts)) > 1 or not by_mass, "images that all keep as many prove little"
+    assert len({tuple(row) for row in keep.tolist()}) > 1, "images that all keep the same tokens prove little"
 
     student = Student(vit, score, prune_at)
-    found = gradients(vit, images, lambda batch: student(batch, AS_MANY).logits)
+    assert student(images, point).density == pytest.approx(sum(counts) / len(counts) / patches(vit))
+    found = gradients(vit, images, lambda batch: student(batch, point).logits)
     wanted = gradients(vit, images, lambda batch: masked(vit, batch, prune_at, keep))
     dense = gradients(vit, images, lambda batch: student(batch, None).logits)
     assert_same_gradients(found, wanted)
     assert float((dense["images"] - wanted["images"]).abs().max()) > 1e-3 * float(wanted["images"].abs().max())
     last = vit.blocks[-1].mlp.fc1.weight if hasattr(vit.blocks[-1].mlp, "fc1") else vit.blocks[-1].norm1.weight
     assert last.grad is not None and float(last.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("name", ["vit", "deit-distilled", "siglip", "average-and-largest", "beit3-inner-norms"])
+@pytest.mark.parametrize("point", [OperatingPoint(1e-6, 7, 8), OperatingPoint(0.9999, 6, 7)], ids=["least", "most"])
+def test_gradients_equal_those_at_as_many_where_limits_leave_as_many(name: str, point: OperatingPoint) -> None:
+    """Limits that differ are packed, whatever they come to."""
+    vit = copy.deepcopy(family(name)).double()
+    images = images_for(vit).double()
+    student = Student(vit, Score.MEAN, 1)
+    assert student(images, point).density == 7 / 16
+    packed = gradients(vit, images, lambda batch: student(batch, point).logits)
+    as_many = gradients(vit, images, lambda batch: student(batch, OperatingPoint(1.0, 7, 7)).logits)
+    assert_same_gradients(packed, as_many)
 
 
 def test_keeping_all_tokens_has_the_gradients_of_a_dense_step() -> None:
@@ -141,77 +209,27 @@ def test_no_gradient_flows_through_the_selection(score: Score, point: OperatingP
     assert torch.autograd.grad(importance[0, 0], vit.blocks[1].attn.qkv.weight)[0].abs().max() > 0
 
 
-@pytest.mark.parametrize("rates", ["path", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate", "drop_rate"])
-@pytest.mark.parametrize("point", POINTS, ids=["dense", "as many", "mass"])
-@torch.no_grad()
-def test_what_is_dropped_at_random_is_dropped_in_training_alone(rates: str, point: OperatingPoint | None) -> None:
-    vit = small_vit(depth=1) if rates == "path" else small_vit(depth=1, **{rates: 0.5})
-    if rates == "path":
-        vit.blocks[0].drop_path1 = vit.blocks[0].drop_path2 = DropPath(0.5)
-    images = images_for(vit, 16)
-    student = Student(vit, Score.MEAN, 0)
-    still = [student.eval()(images, point).logits for _ in range(2)]
-    assert torch.equal(*still)
-    assert relative_difference(still[0], Student(small_vit(depth=1), Score.MEAN, 0)(images, point).logits) < TOLERANCE
-    torch.manual_seed(0)
-    moving = [student.train()(images, point).logits for _ in range(2)]
-    assert relative_difference(moving[0], still[0]) > 1e-3
-    assert relative_difference(*moving) > 1e-3
-    torch.manual_seed(0)
-    assert torch.equal(student(images, point).logits, moving[0]), "the generator is the only source of chance"
-
-
-@torch.no_grad()
-def test_stochastic_depth_reaches_both_halves_of_the_block_pruned_in() -> None:
-    """At a rate of nearly one only the scale of a survivor could betray a half that is never dropped."""
-    vit = small_vit(depth=1)
-    images = images_for(vit, 64)
-    student = Student(vit, Score.MEAN, 0)
-    vit.blocks[0].drop_path1 = vit.blocks[0].drop_path2 = torch.nn.Identity()
-    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-    vit.blocks[0].drop_path1 = vit.blocks[0].drop_path2 = _Nothing()
-    logits = student.train()(images, None).logits
-    assert torch.allclose(logits, vit.forward_head(vit.norm(x)), atol=1e-6)
-
-
-class _Nothing(torch.nn.Module):
-    """Stochastic depth that always drops."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
-
-@torch.no_grad()
-def test_dropout_of_attention_leaves_importance_as_deployed() -> None:
-    vit = small_vit(attn_drop_rate=0.5, depth=2)
-    images = images_for(vit)
-    expected = importance_of(vit, 0, Score.MEAN, images)
-    found = Student(vit, Score.MEAN, 0).train()(images, None).importance
-    assert (found - expected).abs().max() < 1e-6
-
-
-@pytest.mark.parametrize("name", ["vit", "deit-distilled", "siglip", "rmsnorm-register"])
-def test_no_parameter_is_added(name: str) -> None:
-    vit = copy.deepcopy(family(name))
-    before = {key: tensor.clone() for key, tensor in vit.state_dict().items()}
-    student = Student(vit, Score.MEAN, 1)
-    student(images_for(vit), AS_MANY).logits.sum().backward()
-    assert list(vit.state_dict()) == list(before)
-    assert {id(p) for p in student.parameters()} == {id(p) for p in vit.parameters()}
-    assert list(student.state_dict()) == [f"vit.{key}" for key in before]
-    assert all(torch.equal(vit.state_dict()[key], tensor) for key, tensor in before.items())
-
-
 @torch.no_grad()
 def test_importance_stays_float32_in_mixed_precision() -> None:
-    vit = family("vit")
-    images = images_for(vit)
-    full = Student(vit, Score.MEAN, 1)(images, None)
+    for name in ("vit", "qk-norm", "siglip", "average-and-largest", "beit3-inner-norms"):
+        vit = family(name)
+        images = images_for(vit)
+        full = Student(vit, Score.MEAN, 1)(images, None)
+        for point in POINTS:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                mixed = Student(vit, Score.MEAN, 1)(images, point)
+            assert mixed.importance.dtype == torch.float32
+            assert (mixed.importance - full.importance).abs().max() < 0.02
+            assert (mixed.importance.sum(dim=1) - 1).abs().max() < 1e-5
+            assert torch.isfinite(mixed.logits).all()
+
+
+def test_a_step_in_mixed_precision_has_gradients() -> None:
+    vit = small_vit(qk_norm=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = Student(vit, Score.MEAN, 1)(images, AS_MANY)
-    assert mixed.importance.dtype == torch.float32
-    assert (mixed.importance - full.importance).abs().max() < 0.02
-    assert (mixed.importance.sum(dim=1) - 1).abs().max() < 1e-5
+        found = Student(vit, Score.MEAN, 1)(images_for(vit), ANY)
+    found.logits.float().square().sum().backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in vit.parameters())
 
 
 @torch.no_grad()
@@ -223,15 +241,32 @@ def test_importance_is_what_its_definition_says() -> None:
     assert (found - seen / seen.sum(dim=1, keepdim=True)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("prune_at", [-1, 3])
-def test_a_block_that_is_not_there_is_refused(prune_at: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"prune_at {prune_at}"):
-        Student(small_vit(), Score.MEAN, prune_at)
+@torch.no_grad()
+def test_an_image_without_numbers_spoils_no_other() -> None:
+    for name in ("vit", "siglip", "average-and-largest", "largest"):
+        vit = family(name)
+        images = images_for(vit, 4)
+        point = OperatingPoint(0.5, 1, 16)
+        whole = Student(vit, Score.MEAN, 1)(images, point)
+        images[1], images[2, 0, 0, 0] = float("nan"), float("inf")
+        found = Student(vit, Score.MEAN, 1)(images, point)
+        assert not torch.isfinite(found.logits[1:3]).any(dim=1).any(), name
+        assert not torch.isfinite(found.importance[1:3]).any()
+        assert relative_difference(found.logits[[0, 3]], whole.logits[[0, 3]]) < TOLERANCE
+        assert found.density is not None and 0 < found.density <= 1
 
 
-def test_a_score_by_a_class_token_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="class token"):
-        Student(small_vit(class_token=False, global_pool="avg"), Score.CLS, 1)
+@torch.no_grad()
+def test_one_image_is_its_own_batch() -> None:
+    vit = family("vit")
+    images = images_for(vit, IMAGES)
+    student = Student(vit, Score.MEAN, 1)
+    together = student(images, ANY)
+    alone = [student(image[None], ANY) for image in images]
+    assert relative_difference(torch.cat([one.logits for one in alone]), together.logits) < TOLERANCE
+    shares = [one.density for one in alone]
+    assert sum(share or 0.0 for share in shares) / IMAGES == pytest.approx(together.density)
+    assert len(set(shares)) > 1
 
 
 def test_a_model_that_drops_patches_at_random_is_refused() -> None:
@@ -240,8 +275,3 @@ def test_a_model_that_drops_patches_at_random_is_refused() -> None:
     with pytest.raises(ModelError, match="drops patches at random") as refused:
         Student(vit, Score.MEAN, 1)
     assert "patch_drop_rate" in refused.value.hint
-
-
-def test_a_model_of_another_class_is_refused() -> None:
-    with pytest.raises(ModelError, match="Linear"):
-        Student(torch.nn.Linear(2, 2), Score.MEAN, 0)

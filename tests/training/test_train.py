@@ -20,7 +20,7 @@ from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining, load_weights, read_class_names, read_training, sha256_of_weights
 from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.data import open_data
-from sait_deploy.training.loop import Engine
+from sait_deploy.training.loop import TrainingLoop
 from sait_deploy.training.options import Alternation, DensityRange, Distillation, MassRange
 from sait_deploy.training.recipe import make_optimizer, make_schedule
 from sait_deploy.training.state import CURVE_FILE, LOG_CSV, LOG_JSON, STATE_FILE, WEIGHTS_FILE, read_state
@@ -271,11 +271,11 @@ class Counted(Dataset[tuple[Tensor, int]]):
 
 def test_validation_reads_every_image_once_whatever_the_points(folder: Path, tmp_path: Path) -> None:
     chosen, model = options(folder, tmp_path), small_model(seed=8)
-    data = open_data(chosen.data, model.vit, model.preprocessing, 0)
+    data = open_data(chosen.data, model.info.classes, model.preprocessing, 0)
     counted = Counted(data.validation)
-    engine = Engine(model.vit, None, dataclasses.replace(data, validation=counted), chosen, 0)
+    loop = TrainingLoop(model.vit, None, dataclasses.replace(data, validation=counted), chosen, 0)
     own = [OperatingPoint(0.3, 1, 16), OperatingPoint(0.9, 1, 5), OperatingPoint(0.05, 2, 16)]
-    found = engine.accuracies([None, OperatingPoint(1.0, 8, 8), OperatingPoint(1.0, 4, 4), *own])
+    found = loop.accuracies([None, OperatingPoint(1.0, 8, 8), OperatingPoint(1.0, 4, 4), *own])
     assert counted.reads == Counter(range(30))
     weights = {name: tensor.clone() for name, tensor in model.vit.state_dict().items()}
     prunings = [None, *(FixedPruning(Score.MEAN, 0, kept) for kept in (8, 4))]

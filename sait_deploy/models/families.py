@@ -1,0 +1,70 @@
+"""The families of models that can be pruned: for each, the classes it serves and the module that computes them."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Final
+
+from torch import nn
+
+from sait_deploy.errors import ModelError
+from sait_deploy.models.transformer import Transformer
+from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+        models: its models in words, for errors.
+        classes: qualified names of their classes. A subclass may compute something else: it is not served.
+        module: that computes them, imported when a model of the family is met.
+        transformer: name of the subclass of ``Transformer`` in that module.
+    """
+
+    models: str
+    classes: tuple[str, ...]
+    module: str
+    transformer: str
+
+    def load(self) -> type[Transformer]:
+        """Imports the module and returns the class."""
+        found: type[Transformer] = getattr(importlib.import_module(self.module), self.transformer)
+        return found
+
+
+FAMILIES: Final[dict[str, Family]] = {
+    "timm-vit": Family(
+        models="timm's VisionTransformer and VisionTransformerDistilled (ViT, DeiT, DeiT-3, DINOv2, CLIP, SigLIP)",
+        classes=(
+            "timm.models.vision_transformer.VisionTransformer",
+            "timm.models.deit.VisionTransformerDistilled",
+        ),
+        module="sait_deploy.models.timm_vit",
+        transformer="TimmViT",
+    ),
+}
+
+
+def transformer_of(model: nn.Module) -> Transformer:
+    """Returns how a model's family computes it.
+
+    Raises:
+        ModelError: no family serves its class, its family does not compute a part of it, it has no readout, or it has
+            more patch tokens than selection ranks.
+    """
+    wanted = f"{type(model).__module__}.{type(model).__qualname__}"
+    family = next((one for one in FAMILIES.values() if wanted in one.classes), None)
+    if family is None:
+        supported = ", ".join(one.models for one in FAMILIES.values())
+        raise ModelError(f"a model of class {type(model).__name__} cannot be pruned", f"supported are {supported}")
+    transformer = family.load()(model)
+    patches = transformer.shape().patches
+    if patches > MAX_PATCH_TOKENS:
+        raise ModelError(
+            f"{patches} patch tokens are more than the {MAX_PATCH_TOKENS} that selection ranks",
+            "choose a smaller --imgsz or a larger patch",
+        )
+    return transformer
