@@ -28,7 +28,6 @@ from tests.plugins.packing_forms import (
     UNIFORM_ATTENTION,
     Activation,
     operator_model,
-    random_qkv,
 )
 
 OPSETS = range(18, 25)
@@ -230,47 +229,3 @@ def test_torch_accepts_the_selection_as_an_operator(prefix: int, requires_grad: 
 def test_torch_accepts_the_packing_as_an_operator() -> None:
     results = torch.library.opcheck(pack_rows, mass_token_select(*_tensors(), 1))
     assert set(results.values()) == {"SUCCESS"}
-
-
-class _Plan(torch.nn.Module):
-    def forward(
-        self, importance: torch.Tensor, mass: torch.Tensor, keep_limits: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        keep, counts = mass_token_select(importance, mass, keep_limits, 1)
-        return keep, counts, *pack_rows(keep, counts)
-
-
-def test_torch_export_keeps_both_operators_whole_for_any_batch() -> None:
-    batch = torch.export.Dim("batch")
-    exported = torch.export.export(_Plan(), _tensors(), dynamic_shapes=({0: batch}, {0: batch}, {0: batch}))
-    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
-    assert {"sait.mass_token_select.default", "sait.pack_rows.default"} <= called
-    assert not any(target.startswith("aten.sort") for target in called)
-    larger = tuple(torch.cat([tensor, tensor]) for tensor in _tensors())
-    for got, want in zip(exported.module()(*larger), _Plan()(*larger), strict=True):
-        assert torch.equal(got, want)
-
-
-class _Trunk(torch.nn.Module):
-    def forward(
-        self, qkv: torch.Tensor, importance: torch.Tensor, mass: torch.Tensor, keep_limits: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        keep, counts = mass_token_select(importance, mass, keep_limits, 1)
-        rows, cu_seqlens = pack_rows(keep, counts)
-        kept, lanes = READ_EXTENTS.torch_operator(rows, cu_seqlens)
-        packed = qkv.flatten(0, 1).index_select(0, kept)
-        update = PACKED_ATTENTION.torch_operator(packed, *PACK_PLAN.torch_operator(kept, cu_seqlens, lanes), 2, 0.25)
-        return packed[:, :32] + update, counts
-
-
-def test_torch_export_keeps_the_packed_operators_whole_for_any_batch() -> None:
-    qkv = torch.from_numpy(random_qkv(3 * (1 + PATCHES), (2, 16), Activation.FLOAT32, 0)).reshape(3, 1 + PATCHES, 96)
-    example = (qkv, *_tensors())
-    batch = torch.export.Dim("batch", min=1)
-    exported = torch.export.export(_Trunk(), example, dynamic_shapes=tuple({0: batch} for _ in example))
-    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
-    assert {"sait.read_extents.default", "sait.pack_plan.default", "sait.packed_attention.default"} <= called
-    for repeats in (1, 4):
-        inputs = tuple(torch.cat([tensor] * repeats)[: 1 if repeats == 1 else None] for tensor in example)
-        for got, want in zip(exported.module()(*inputs), _Trunk()(*inputs), strict=True):
-            assert torch.equal(got, want)

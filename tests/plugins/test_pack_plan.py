@@ -58,14 +58,6 @@ def test_the_plan_is_what_the_definition_says(form: Form, tokens: list[int], see
         row += length
 
 
-@every_form
-@examples
-@given(tokens=lengths(), seeds=st.tuples(st.integers(0, 2**16), st.integers(0, 2**16)))
-def test_of_kept_only_the_length_is_read(form: Form, tokens: list[int], seeds: tuple[int, int]) -> None:
-    one, other = (pack_plan(form, *_inputs(tokens, seed)) for seed in seeds)
-    _assert_same_plan(form, one, other)
-
-
 @pytest.mark.parametrize("tokens", LARGE_LENGTHS, ids=lambda tokens: f"{len(tokens)} images of {max(tokens)} at most")
 @pytest.mark.parametrize("form", COMPARED_FORMS)
 def test_every_form_gives_the_same_bits(form: Form, tokens: list[int]) -> None:

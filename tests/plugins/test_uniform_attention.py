@@ -86,32 +86,30 @@ def test_weights_are_float32_distributions_whatever_the_activations(
     assert np.abs(weights.sum(axis=3, dtype=np.float64) - 1).max() < TOLERANCES[Activation.FLOAT32]
 
 
-@every_form
 @activations
 @examples
 @given(size=sizes, seed=seeds)
 def test_the_output_is_the_weighted_mean_of_the_values(
-    form: Form, activation: Activation, size: tuple[int, int], seed: int
+    activation: Activation, size: tuple[int, int], seed: int
 ) -> None:
     images, tokens = size
     qkv = random_qkv(images * tokens, (2, 16), activation, seed)
-    output, weights = uniform_attention(form, qkv, tokens, 2, 0.25)
+    output, weights = uniform_attention(Form.NUMPY, qkv, tokens, 2, 0.25)
     values = qkv[:, 64:].astype(np.float64).reshape(images, tokens, 2, 16)
     mean = np.einsum("bhqk,bkhd->bqhd", weights, values).reshape(images * tokens, 32)
     assert relative_error(output, mean, qkv, [tokens] * images) < TOLERANCES[activation]
 
 
-@every_form
 @activations
 @examples
 @given(heads=st.sampled_from(HEADS), size=sizes, seed=seeds)
 def test_it_is_packed_attention_on_equal_lengths(
-    form: Form, activation: Activation, heads: tuple[int, int], size: tuple[int, int], seed: int
+    activation: Activation, heads: tuple[int, int], size: tuple[int, int], seed: int
 ) -> None:
     images, tokens = size
     qkv, scale = random_qkv(images * tokens, heads, activation, seed), heads[1] ** -0.5
-    packed = packed_attention(form, qkv, [tokens] * images, heads[0], scale)
-    output, _ = uniform_attention(form, qkv, tokens, heads[0], scale)
+    packed = packed_attention(Form.NUMPY, qkv, [tokens] * images, heads[0], scale)
+    output, _ = uniform_attention(Form.NUMPY, qkv, tokens, heads[0], scale)
     assert relative_error(output, packed.astype(np.float64), qkv, [tokens] * images) < TOLERANCES[activation]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable
-from sait_deploy.runtime import RunOptions, load, registry
+from sait_deploy.runtime import Runner, RunOptions, load, registry
 from tests.exported import TinyExport, copied, graph_of, with_graph
 from tests.runtime.cases import GOOD, ONE_THREAD, RUNTIMES
 
@@ -39,6 +40,14 @@ def test_an_unknown_runtime_is_refused_with_those_known(tiny: TinyExport, runtim
         load(tiny.half, runtime)
     assert repr(runtime) in caught.value.message
     assert all(name in caught.value.hint for name in registry.RUNTIMES)
+
+
+@pytest.mark.parametrize("name", registry.RUNTIMES)
+def test_a_runtimes_class_states_the_name_of_its_entry(name: str) -> None:
+    entry = registry.RUNTIMES[name]
+    runner = getattr(importlib.import_module(entry.module), entry.runner)
+    assert (issubclass(runner, Runner), runner.runtime) == (True, name)
+    assert entry.compared_with in registry.RUNTIMES
 
 
 def test_an_unknown_runtime_is_refused_before_the_artifact_is_looked_at(tmp_path: Path) -> None:
