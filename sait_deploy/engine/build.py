@@ -16,16 +16,8 @@ from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.engine.choose import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
-from sait_deploy.engine.options import (
-    CURRENT,
-    MAX_TOPK,
-    PACKAGES,
-    TARGETS,
-    BuilderName,
-    EngineOptions,
-    FusionChoice,
-    PluginChoice,
-)
+from sait_deploy.engine.options import CURRENT, MAX_TOPK, TARGETS, EngineOptions, FusionChoice, PluginChoice
+from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.engine.process import BuildAnswer, run_builder
 from sait_deploy.engine.profiles import PartName, Profile, profiles
 from sait_deploy.engine.request import BuildRequest, PartRequest

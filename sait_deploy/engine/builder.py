@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from sait_deploy.engine.callbacks import message_collector, progress_monitor
 from sait_deploy.engine.manifest import NetworkInfo
-from sait_deploy.engine.options import AMPERE, PACKAGES, BuilderName, Portability
+from sait_deploy.engine.options import AMPERE, Portability
+from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.engine.profiles import Profile
 from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer, PartRequest
 from sait_deploy.plugins import OPERATORS

@@ -9,15 +9,8 @@ from typing import Any
 
 from sait_deploy.engine.builder import import_builder
 from sait_deploy.engine.cuda import find_device
-from sait_deploy.engine.options import (
-    DEFAULT_TARGETS,
-    PACKAGES,
-    BuilderChoice,
-    BuilderName,
-    EngineOptions,
-    check_for_builder,
-    check_precision,
-)
+from sait_deploy.engine.options import DEFAULT_TARGETS, BuilderChoice, EngineOptions, check_for_builder, check_precision
+from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import BuilderUnavailable
 
 

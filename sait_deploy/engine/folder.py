@@ -10,7 +10,8 @@ from typing import Final
 from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact, check_file
 from sait_deploy.engine.cuda import Device
 from sait_deploy.engine.manifest import EngineManifest, from_json, to_json
-from sait_deploy.engine.options import AMPERE, BuilderName, Portability
+from sait_deploy.engine.options import AMPERE, Portability
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, parts_of
 from sait_deploy.errors import ArtifactError, RuntimeUnavailable, SaitError
 

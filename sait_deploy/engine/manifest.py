@@ -9,7 +9,8 @@ from typing import Final
 
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.artifacts.manifest import TensorInfo
-from sait_deploy.engine.options import BatchRange, BuilderName, Portability
+from sait_deploy.engine.options import BatchRange, Portability
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
 
@@ -29,39 +30,6 @@ MAX_TOPK: Final = 3840
 _MOST_LEVEL: Final = 5
 _MOST_GIB: Final = 1 << 16
 _MOST_IMAGES: Final = 2**31 - 1
-
-
-class BuilderName(StrEnum):
-    """The builders."""
-
-    TENSORRT = "tensorrt"
-    """NVIDIA TensorRT: builds on the GPU that the engine will run on."""
-
-    TENSORRT_RTX = "tensorrt-rtx"
-    """NVIDIA TensorRT for RTX: builds ahead of time, also where no GPU is."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuilderPackage:
-    """The package of a builder, which runs its engines too.
-
-    Attributes:
-        name: import name.
-        oldest: the oldest version that will do.
-        extra: the extra of sait-deploy that installs it.
-        tool: the command-line program that comes with it, which loads and times engines.
-    """
-
-    name: str
-    oldest: tuple[int, int]
-    extra: str
-    tool: str
-
-
-PACKAGES: Final = {
-    BuilderName.TENSORRT: BuilderPackage("tensorrt", (10, 16), "tensorrt", "trtexec"),
-    BuilderName.TENSORRT_RTX: BuilderPackage("tensorrt_rtx", (1, 7), "rtx", "tensorrt_rtx"),
-}
 
 
 class BuilderChoice(StrEnum):

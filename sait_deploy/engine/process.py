@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from sait_deploy.engine.messages import explain_error, explain_warning, shortened
-from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer
 from sait_deploy.errors import EngineError, SaitError
 from sait_deploy.system.progress import Progress

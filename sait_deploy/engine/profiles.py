@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Final
 
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.engine.options import BatchRange, BuilderName
+from sait_deploy.engine.options import BatchRange
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, TOKENS
 from sait_deploy.tokens import most_images

@@ -9,7 +9,8 @@ from typing import Final
 
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.engine.manifest import NetworkInfo
-from sait_deploy.engine.options import BuilderName, Portability
+from sait_deploy.engine.options import Portability
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile
 
 _VERSION: Final = 1

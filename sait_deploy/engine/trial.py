@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from sait_deploy.engine.choose import choose_builder
-from sait_deploy.engine.options import BuilderChoice, BuilderName, EngineOptions
+from sait_deploy.engine.options import BuilderChoice, EngineOptions
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.process import run_builder
 from sait_deploy.engine.profiles import PartName, Profile, Range
 from sait_deploy.engine.request import BuildRequest, PartRequest

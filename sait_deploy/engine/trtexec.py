@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.manifest import PartInfo
-from sait_deploy.engine.options import PACKAGES
+from sait_deploy.engine.packages import PACKAGES
 from sait_deploy.engine.profiles import Profile, Shape
 from sait_deploy.exporters.names import CU_SEQLENS, KEEP_LIMITS, KEPT, LANES
 from sait_deploy.tokens import Geometry

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-from sait_deploy.engine.options import PACKAGES, BuilderName
+from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import InvalidArgument
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sait_deploy.engine.folder import choose_engine
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.manifest import PartInfo
 from sait_deploy.engine.messages import shortened
-from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.runtime.tensorrt import TensorRTRunner
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Workspace, open_artifact
-from sait_deploy.engine.options import BatchRange, BuilderName
+from sait_deploy.engine.packages import BuilderName
+from sait_deploy.engine.options import BatchRange
 from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
 from sait_deploy.artifacts.manifest import KeptInfo, MacsInfo, Manifest, PointInfo

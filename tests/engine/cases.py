@@ -20,7 +20,8 @@ from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, sha256_of
 from sait_deploy.artifacts.manifest import KeptInfo, Manifest, PointInfo, TensorInfo
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, NetworkInfo, PartInfo
-from sait_deploy.engine.options import BatchRange, BuilderName, EngineOptions
+from sait_deploy.engine.options import BatchRange, EngineOptions
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile, Range, parts_of, profiles
 from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm

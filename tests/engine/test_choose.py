@@ -10,14 +10,8 @@ import pytest
 
 from sait_deploy.engine.choose import Builder, choose_builder, installed, load_package
 from sait_deploy.engine.cuda import find_device
-from sait_deploy.engine.options import (
-    DEFAULT_TARGETS,
-    BatchRange,
-    BuilderChoice,
-    BuilderName,
-    EngineOptions,
-    Portability,
-)
+from sait_deploy.engine.options import DEFAULT_TARGETS, BatchRange, BuilderChoice, EngineOptions, Portability
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import BuilderUnavailable, InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
 from tests.cli.calls import child_environment

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sait_deploy.engine.manifest import EngineManifest, from_json, to_json
-from sait_deploy.engine.options import BatchRange, BuilderName, Portability
+from sait_deploy.engine.options import BatchRange, Portability
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.names import EnginePrecision, SelectionForm

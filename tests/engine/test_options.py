@@ -14,12 +14,12 @@ from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
     TARGETS,
     BatchRange,
-    BuilderName,
     EngineOptions,
     Portability,
     check_for_builder,
     parse_targets,
 )
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
 

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.manifest import Manifest
-from sait_deploy.engine.options import BatchRange, BuilderName
+from sait_deploy.engine.options import BatchRange
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile, Range, Shape, choose_profile, parts_of, profiles
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, TOKENS

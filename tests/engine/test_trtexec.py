@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.engine.folder import Engine
-from sait_deploy.engine.options import BatchRange, BuilderName
+from sait_deploy.engine.options import BatchRange
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trtexec import trtexec_commands, write_inputs
 from sait_deploy.runtime.engine_buffers import EngineTensors

@@ -17,7 +17,7 @@ from sait_deploy.exporters.lower_tensorrt import OPSET, fused_attention, lower_t
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.models.prunable_vit import Pruning
 from sait_deploy.plugins.spec import DOMAIN, TENSORRT_NAMESPACE
-from tests.exporters.graphs import PRUNING, Opened, copied, finished, kinds, nodes, vit_named
+from tests.exporters.graphs import PRUNING, Opened, copied, finished, kinds, nodes
 from tests.exporters.lowerings import CASES, batch, made, original
 from tests.exporters.parts import lowered, whole
 
@@ -42,14 +42,6 @@ def test_every_attention_is_one_node_but_the_one_that_scores(case: str, precisio
     assert kinds(decomposed)["Softmax"] == scoring + pooled + CASES[case][3]
     options = LowerOptions(precision, FUSED, FUNCTION)
     assert fused_attention(lower_tensorrt(original(case), options)) == CASES[case][3]
-
-
-@pytest.mark.parametrize("model", ["adaptive", "density", "dense"])
-def test_all_blocks_fuse_in_a_dense_graph_and_all_but_one_in_a_pruned_one(model: str) -> None:
-    cases = ["stem", "trunk"] if model == "adaptive" else [model]
-    depth = len(vit_named(CASES[cases[0]][0]).blocks)
-    fused = sum(kinds(made(case))["Attention"] for case in cases)
-    assert fused == (depth if model == "dense" else depth - 1)
 
 
 @pytest.mark.parametrize("selection", SelectionForm)

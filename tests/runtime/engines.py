@@ -13,7 +13,8 @@ from sait_deploy.engine import cuda
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine, write_engine_manifest
 from sait_deploy.engine.lowering import lower_parts, lowering_of
-from sait_deploy.engine.options import BatchRange, BuilderChoice, BuilderName, EngineOptions
+from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import Profile, profiles
 from sait_deploy.exporters.names import EnginePrecision
 from sait_deploy.runtime import Runner, load, tensorrt

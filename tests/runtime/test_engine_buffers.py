@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.manifest import TensorInfo
-from sait_deploy.engine.options import BatchRange, BuilderName
+from sait_deploy.engine.options import BatchRange
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts

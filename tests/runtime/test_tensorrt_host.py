@@ -9,7 +9,7 @@ import pytest
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import PointChoice, resolve
-from sait_deploy.engine.options import BuilderName
+from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import InvalidArgument, ModelError, RuntimeUnavailable
 from sait_deploy.exporters.names import KEPT
