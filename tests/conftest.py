@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.shared import FOLDER, made_once
 
@@ -24,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 
 # Each worker process has one processor's share, and on matrices this small a second thread costs more than it saves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes depends on what else runs on the machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
