@@ -27,8 +27,8 @@ from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.artifacts.points import PointChoice, mass_point
 from sait_deploy.bench.clock import MeasureOptions, call_for, measure
+from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.kept import KeptDistribution
-from sait_deploy.bench.report import to_json
 from sait_deploy.bench.results import BenchRow, Report, Timing
 from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.bench.stats import paired_ratio

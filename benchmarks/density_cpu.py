@@ -20,7 +20,7 @@ import torch
 from benchmarks.common import THREADS, environment, write
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.clock import MeasureOptions, call_for, measure
-from sait_deploy.bench.report import to_json
+from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.results import Timing
 from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.bench.stats import paired_ratio

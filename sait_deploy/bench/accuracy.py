@@ -1,4 +1,4 @@
-"""How often the variants of a runtime are right, and how often they answer as dense does there."""
+"""How often the variants of a runtime are right, or without labels answer as dense does there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import PointChoice
-from sait_deploy.bench.results import Accuracy
+from sait_deploy.bench.results import Accuracy, AccuracyMeasure
 from sait_deploy.bench.runtimes import Failure, RuntimeSession, portions
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
@@ -22,7 +22,7 @@ def measure_accuracy(session: RuntimeSession, dataset: Dataset) -> dict[str, Acc
     """Answers all images with all variants, each image decoded once; one that fails is refused from then on.
 
     Returns:
-        RunnableVariant id to accuracy; forced counts have none.
+        RunnableVariant id to accuracy. Forced counts have none; without labels, nothing has where dense does not run.
 
     Raises:
         ImageError: an image cannot be read.
@@ -40,8 +40,13 @@ def measure_accuracy(session: RuntimeSession, dataset: Dataset) -> dict[str, Acc
             except SaitError as error:
                 session.refused[variant.id] = Failure.of(error)
     whole = {variant.id: np.concatenate(answers[variant.id]) for variant in judged if variant.id not in session.refused}
-    reference = whole.get(session.dense.id)
-    return {name: _accuracy(answer, dataset.labels, reference) for name, answer in whole.items()}
+    measure = AccuracyMeasure.AGREEMENT if dataset.labels is None else AccuracyMeasure.TOP1
+    right = whole.get(session.dense.id) if dataset.labels is None else dataset.labels
+    if right is None:
+        return {}
+    return {
+        name: Accuracy(measure, len(answer), 100.0 * float((answer == right).mean())) for name, answer in whole.items()
+    }
 
 
 def _answers(runner: Runner, images: NDArray[np.float32], choice: PointChoice) -> NDArray[np.int64]:
@@ -50,12 +55,3 @@ def _answers(runner: Runner, images: NDArray[np.float32], choice: PointChoice) -
         for numbers in portions(len(images), len(images), runner.batch_range)
     ]
     return np.concatenate(parts)[: len(images)]
-
-
-def _accuracy(
-    answer: NDArray[np.int64], labels: NDArray[np.int64] | None, reference: NDArray[np.int64] | None
-) -> Accuracy:
-    top1, agreement = (
-        None if wanted is None else 100.0 * float((answer == wanted).mean()) for wanted in (labels, reference)
-    )
-    return Accuracy(len(answer), top1, agreement)

@@ -95,8 +95,8 @@ def _check_variant(variant: Variant, first: Variant, runtimes: Sequence[str], wh
     _require(variant.runtime in runtimes, f"{where}.runtime {shown(variant.runtime)} is not among the runtimes")
     if variant.accuracy is not None:
         _require(variant.accuracy.images >= 1, f"{where}.accuracy.images is {variant.accuracy.images}")
-        for percent in (variant.accuracy.top1_percent, variant.accuracy.agreement_percent):
-            _require(percent is None or 0 <= percent <= 100, f"{where}.accuracy holds {percent} percent")
+        percent = variant.accuracy.percent
+        _require(0 <= percent <= 100, f"{where}.accuracy.percent is {percent}")
 
 
 def _check_flips(flips: Flips, known: set[str], where: str) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
+from sait_deploy.bench.results import AccuracyMeasure
 from sait_deploy.reports.table import Severity
 
 _OLD: Final = (3, 4)
@@ -16,7 +17,8 @@ _WARNING: Final = "WARNING: "
 def upgraded(text: str) -> str:
     """Returns the text of a report of schema 3 or 4 in the form of 5, and any other text as it is.
 
-    Schema 4 has notes without severity and variants without pruning and precision; 3 has no hash of weights either.
+    Schema 4 has notes without severity, variants without pruning and precision, and two figures of accuracy; 3 has no
+    hash of weights either.
     """
     try:
         data = json.loads(text)
@@ -27,7 +29,7 @@ def upgraded(text: str) -> str:
     for variant in _objects(data.get("variants")):
         if data["schema_version"] < 4:
             variant.setdefault("weights_sha256", "")
-        variant |= {"pruning": None, "precision": None}
+        variant |= {"accuracy": _accuracy(variant.get("accuracy")), "pruning": None, "precision": None}
     if isinstance(data.get("notes"), list):
         data["notes"] = [_note(note) if isinstance(note, str) else note for note in data["notes"]]
     return json.dumps(data | {"schema_version": 5})
@@ -35,6 +37,16 @@ def upgraded(text: str) -> str:
 
 def _objects(values: object) -> Iterable[dict[str, Any]]:
     return (value for value in values if isinstance(value, dict)) if isinstance(values, list) else ()
+
+
+def _accuracy(value: object) -> object:
+    """Returns the one figure of accuracy that today's form has: top-1, or where there is none agreement with dense."""
+    if not isinstance(value, dict):
+        return value
+    for measure, name in ((AccuracyMeasure.TOP1, "top1_percent"), (AccuracyMeasure.AGREEMENT, "agreement_percent")):
+        if value.get(name) is not None:
+            return {"measure": measure.value, "images": value.get("images"), "percent": value[name]}
+    return None
 
 
 def _note(text: str) -> dict[str, str]:

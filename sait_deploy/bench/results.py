@@ -33,19 +33,29 @@ class Interval:
     high: float
 
 
+class AccuracyMeasure(StrEnum):
+    """What counts as a right answer."""
+
+    TOP1 = "top-1"
+    """The image's label."""
+
+    AGREEMENT = "agreement"
+    """Dense's answer on the same runtime, where images have no labels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """How often a variant is right.
 
     Attributes:
+        measure: what counts as right.
         images: images answered.
-        top1_percent: accuracy in percent; None where they have no labels.
-        agreement_percent: agreement with dense on the same runtime; None where dense cannot run there.
+        percent: share of right answers.
     """
 
+    measure: AccuracyMeasure
     images: int
-    top1_percent: float | None
-    agreement_percent: float | None
+    percent: float
 
 
 @dataclass(frozen=True, slots=True)

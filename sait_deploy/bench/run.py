@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +40,18 @@ from sait_deploy.runtime import RunOptions
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.machine import environment, load_average
 
-MOST_ACCURACY_IMAGES: Final = 2000
+MOST_IMAGES: Final = 2000
+"""Of a folder, evenly spaced."""
 
 Progress = Callable[[str], None]
+
+
+class AccuracyOf(Enum):
+    """Which variants' accuracy is measured beside their speed."""
+
+    NONE = "none"
+    TRAINED = "trained"
+    """Those whose answers mean something: trained weights, with a head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class BenchOptions:
             of.
         threads: threads within one operator; None for all processors.
         images: folder to measure accuracy and time on; None for the images that come with the toolkit.
+        accuracy: which variants' accuracy is measured.
         timing: what the clock covers.
         warmup: rounds not counted.
         duration: seconds per batch size.
@@ -64,6 +75,7 @@ class BenchOptions:
     runtimes: tuple[str, ...] = ()
     threads: int | None = None
     images: Path | None = None
+    accuracy: AccuracyOf = AccuracyOf.TRAINED
     timing: Timing = Timing.END_TO_END
     warmup: int = 3
     duration: float = 10.0
@@ -180,7 +192,7 @@ def _check_meaning(dense: Manifest, variants: Sequence[RunnableVariant], options
 def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
     if options.images is None:
         return evaluation_dataset(manifest.model.name)
-    return folder_dataset(options.images, manifest.model.labels, manifest.model.classes).sample(MOST_ACCURACY_IMAGES)
+    return folder_dataset(options.images, manifest.model.labels, manifest.model.classes).sample(MOST_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,8 @@ def _measured(
 ) -> _Measured:
     dense, info = session.dense.artifact.manifest, session.info()
     accuracy: dict[str, Accuracy] = {}
-    if session.running and dense.weights.source is not WeightsSource.RANDOM and dense.model.classes:
+    meant = dense.weights.source is not WeightsSource.RANDOM and dense.model.classes
+    if session.running and meant and options.accuracy is AccuracyOf.TRAINED:
         progress(f"accuracy on {dataset.source}")
         accuracy = measure_accuracy(session, dataset)
     rows, refusals = _timed(session, dataset, options, progress)

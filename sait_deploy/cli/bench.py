@@ -10,14 +10,16 @@ import click
 from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.points import parse_mass
-from sait_deploy.bench import report as rendering
+from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Report, Timing, names_of
-from sait_deploy.bench.run import BenchOptions, bench, with_baseline
+from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
+from sait_deploy.bench.tables import report_tables
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import debug_option, threads_option, workspace_option
-from sait_deploy.cli._render import columns, progress, show, show_notes
+from sait_deploy.cli._render import progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
+from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
 
@@ -38,6 +40,7 @@ from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
     metavar="DIR",
     help="Images to time and measure accuracy on; subfolders are classes.",
 )
+@click.option("--no-accuracy", is_flag=True, help="Measure speed alone.")
 @click.option("--mass", "masses", multiple=True, metavar="M", help="Run adaptive artifacts at this mass; repeatable.")
 @click.option("--point", "points", multiple=True, metavar="NAME", help="Run them at this named point; repeatable.")
 @click.option(
@@ -82,6 +85,7 @@ def command(
     batches: str,
     threads: int | None,
     images: Path | None,
+    no_accuracy: bool,
     masses: tuple[str, ...],
     points: tuple[str, ...],
     kept: tuple[str, ...],
@@ -107,6 +111,7 @@ def command(
         runtimes=runtimes,
         threads=threads,
         images=images,
+        accuracy=AccuracyOf.NONE if no_accuracy else AccuracyOf.TRAINED,
         timing=Timing(timing),
         warmup=warmup,
         duration=duration,
@@ -121,7 +126,8 @@ def command(
     if output is not None:
         check_writable(output)
     report = bench(chosen, options, progress)
-    show(*rendering.tables(report, columns=columns()))
+    show_tables(*report_tables(report))
+    show("")
     show_notes(report.notes)
     if output is not None:
         write_whole(output, _WRITERS[output.suffix.lower()](report).encode())
@@ -132,12 +138,20 @@ def command(
 
 
 def _html(report: Report) -> str:
-    from sait_deploy.bench.html import to_html
+    from sait_deploy.bench.document import to_html
 
+    if not has_matplotlib():
+        warn(NO_PLOTS.text)
     return to_html(report)
 
 
-_WRITERS = {".json": rendering.to_json, ".html": _html, ".md": rendering.to_markdown}
+def _markdown(report: Report) -> str:
+    from sait_deploy.bench.document import to_markdown
+
+    return to_markdown(report)
+
+
+_WRITERS = {".json": to_json, ".html": _html, ".md": _markdown}
 
 
 def _parse_batches(text: str) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Evaluation, to_json
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
+from sait_deploy.reports.drawing import require_matplotlib
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES, find_runtime
 from sait_deploy.tokens import Score, parse_density
 
@@ -137,6 +138,8 @@ def command(
     for output in outputs:
         if output.suffix.lower() not in _WRITERS:
             raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
+        if output.suffix.lower() == ".svg":
+            require_matplotlib()
     for output in outputs:
         check_writable(output)
     chosen = None if artifact is None and named.model_is_meant else _artifact(artifact, workspace)

@@ -8,48 +8,36 @@ from typing import Final, NamedTuple
 
 from sait_deploy.evaluation.report import is_match
 from sait_deploy.evaluation.results import Evaluation, Kind, Row
-from sait_deploy.reports import svg
+from sait_deploy.reports.drawing import Names
 from sait_deploy.reports.escape import shorten
-from sait_deploy.reports.svg import Frame, Names, nice_ticks
+from sait_deploy.reports.plots import Level, Line, Panel, Point, Tags, panels_plot
 
-_IDENT: Final = "evaluation"
-_WIDTH: Final = 640.0
-_LEFT: Final = 50.0
-_RIGHT: Final = _WIDTH - 8
-_HEAD: Final = 66.0
 _TALL: Final = 270.0
 _LOW: Final = 150.0
-_BELOW: Final = 74.0
-"""From a plot's lower edge to where the next begins: ticks, and the heading of what follows."""
-_LEGEND_STEP: Final = 22.0
-_COLUMN: Final = 344.0
-_LETTER: Final = 6.0
-_TAG: Final = 80.0
-"""Room that a point's name needs beside it."""
 
 
 class _Look(NamedTuple):
-    """How a kind of row is drawn; where ``tag`` is true its points are named."""
+    """How a kind of row is drawn: its series, its text in the legend, and where the names of its points stand."""
 
-    tone: int
+    series: int
     legend: str
-    tag: bool
+    tags: Tags | None
 
 
 # In the order they are drawn, the last on top.
 _LOOKS: Final = {
-    Kind.LEAST_IMPORTANT: _Look(5, "control: the least important tokens", tag=False),
-    Kind.RANDOM: _Look(4, "control: tokens at random", tag=False),
-    Kind.LOWER_RESOLUTION: _Look(3, "dense at a lower resolution", tag=True),
-    Kind.DENSITY: _Look(1, "density: all images keep as many", tag=True),
-    Kind.MASS: _Look(2, "mass: each image keeps what it needs", tag=True),
+    Kind.LEAST_IMPORTANT: _Look(5, "control: the least important tokens", None),
+    Kind.RANDOM: _Look(4, "control: tokens at random", None),
+    Kind.LOWER_RESOLUTION: _Look(3, "dense at a lower resolution", Tags.BELOW),
+    Kind.DENSITY: _Look(1, "density: all images keep as many", Tags.BELOW),
+    Kind.MASS: _Look(2, "mass: each image keeps what it needs", Tags.ABOVE),
 }
 _OFFERED: Final = (Kind.DENSE, Kind.DENSITY, Kind.MASS)
-"""What a user chooses between, and so what the first plot's axis is made for."""
+"""What a user chooses between, and so what the first panel is made for."""
 
 
 class _Measure(NamedTuple):
-    """What the y axis shows: a field of rows, its name and unit, the decimals it is told with, the most it can be."""
+    """What the y axis shows: a field of rows, its name and unit, decimals, and the most it can be."""
 
     field: str
     name: str
@@ -65,7 +53,7 @@ _COSINE: Final = _Measure("cosine_mean", "mean cosine similarity to dense", "", 
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """A row in the plot's own units: cost in per cent of dense, value, and the ends of its interval."""
+    """A row in the plot: cost in per cent of dense, value, and the ends of its interval."""
 
     row: Row
     x: float
@@ -79,33 +67,31 @@ def accuracy_plot(evaluation: Evaluation) -> str:
 
     Whiskers are 95 % intervals of the difference to dense, paired by image; there are none without labels, and none
     of densities that are there only to be compared with. Where controls or rivals are far below what is offered, a
-    first plot shows the upper part and a second one everything.
+    first panel shows the upper part and a second one everything.
 
     Returns:
         An SVG file's text, with its own style for light and dark.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
     """
     measure = _measure(evaluation)
     dense, spots = _spots(evaluation, measure)
-    costs = nice_ticks(min([spot.x for spot in spots] + [99.0]), max([100.0] + [spot.x for spot in spots]), 8)
-    ranges = _ranges(dense, spots)
-    parts, top = _head(evaluation, measure), _HEAD
-    for index, values in enumerate(ranges):
-        bottom = top + (_LOW if index else _TALL)
-        frame = Frame(_LEFT, _RIGHT, top, bottom, costs, values)
-        if index:
-            parts.append(svg.text(0, top - 14, "the whole range", "soft"))
-        parts += frame.axes()
-        parts.append(svg.path(f"M{_LEFT:g} {frame.up(dense.y):.1f}H{_RIGHT:g}", "unity"))
-        drawn = [_series(kind, dense, spots, frame) for kind in _LOOKS]
-        parts.append(frame.clipped(f"{_IDENT}-clip{index}", drawn))
-        parts += [] if index else _tags(spots, frame)
-        top = bottom + _BELOW
-    bottom = top - _BELOW
+    level = Level(f"dense: {_value(dense, measure)}", dense.y)
+    near, whole = _ranges(dense, spots)
+    lines = tuple(line for kind in _LOOKS if (line := _line(kind, dense, spots)))
+    panels = [Panel(", ".join(filter(None, (measure.name, measure.unit))), lines, level, near, _TALL)]
+    if near != whole:
+        plain = tuple(_untagged(line) for line in lines)
+        panels.append(Panel("the whole range", plain, level, whole, _LOW))
+    title = f"{shorten(evaluation.model, 40)}: {measure.name} over cost"
+    about = f"{evaluation.images:,} images · {evaluation.runtime} · {evaluation.image_source}"
+    whiskers = "\nWhiskers: 95 % intervals of the difference to dense, paired by image."
+    if not any(spot.low < spot.high for spot in spots):
+        whiskers = ""
+    names = Names("evaluation", f"{evaluation.model}: {measure.name} over cost", _in_words(dense, spots, measure))
     label = "multiply-accumulates per image, % of dense"
-    parts.append(svg.text((_LEFT + _RIGHT) / 2, bottom + 42, label, "mid soft"))
-    legend, height = _legend(dense, spots, measure, bottom + 74)
-    names = Names(_IDENT, f"{evaluation.model}: {measure.name} over cost", _told(dense, spots, measure))
-    return svg.standalone(names, _WIDTH, height, parts + legend)
+    return panels_plot(panels, names, label + whiskers, title=f"{title}\n{shorten(about, 86)}")
 
 
 def _measure(evaluation: Evaluation) -> _Measure:
@@ -130,88 +116,42 @@ def _spots(evaluation: Evaluation, measure: _Measure) -> tuple[_Spot, list[_Spot
     return first, sorted((spot for spot in spots if spot is not first), key=lambda spot: spot.x)
 
 
-def _ranges(dense: _Spot, spots: Sequence[_Spot]) -> list[list[float]]:
-    """Returns ticks of the y axis: of everything, and before that of what is offered where it needs a closer look."""
+def _ranges(dense: _Spot, spots: Sequence[_Spot]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Returns the range of what is offered, where that needs a closer look, and the range of everything."""
     everything = [end for spot in (dense, *spots) for end in (spot.low, spot.y, spot.high)]
     offered = [end for s in (dense, *spots) if s.row.kind in _OFFERED for end in (s.low, s.y, s.high)]
-    whole, near = nice_ticks(min(everything), max(everything)), nice_ticks(min(offered), max(offered))
+    whole, near = (min(everything), max(everything)), (min(offered), max(offered))
     alone = all(spot.row.kind not in _OFFERED for spot in spots)
-    if alone or whole[-1] - whole[0] < 2 * (near[-1] - near[0]):
-        return [whole]
-    return [near, whole]
+    if alone or whole[1] - whole[0] < 2 * (near[1] - near[0]):
+        return whole, whole
+    return near, whole
 
 
-def _head(evaluation: Evaluation, measure: _Measure) -> list[str]:
-    about = f"{evaluation.images:,} images · {evaluation.runtime} · {evaluation.image_source}"
-    return [
-        svg.text(0, 4, f"{shorten(evaluation.model, 40)}: {measure.name} over cost", "strong"),
-        svg.text(0, 24, shorten(about, 86), "soft"),
-        svg.text(0, _HEAD - 14, ", ".join(filter(None, (measure.name, measure.unit))), "soft"),
-    ]
-
-
-def _series(kind: Kind, dense: _Spot, spots: Sequence[_Spot], frame: Frame) -> str:
-    """Draws the rows of one kind and a line through them to dense, which is where all of them end."""
-    own, tone = [spot for spot in spots if spot.row.kind is kind], _LOOKS[kind].tone
+def _line(kind: Kind, dense: _Spot, spots: Sequence[_Spot]) -> Line | None:
+    """Returns the rows of one kind, and a dashed line from the dearest to dense, which is where all of them end."""
+    own, look = [spot for spot in spots if spot.row.kind is kind], _LOOKS[kind]
     if not own:
-        return ""
-    at = [(frame.across(spot.x), frame.up(spot.y)) for spot in own]
-    # Nothing is measured between the dearest of them and dense.
-    parts = [svg.path(svg.polyline([at[-1], (frame.across(dense.x), frame.up(dense.y))]), "dash")]
-    parts.append(svg.path(svg.polyline(at), "line"))
-    for spot, (x, y) in zip(own, at, strict=True):
-        # That of a match would cover that of the row it costs as much as.
-        if spot.low < spot.high and not is_match(spot.row):
-            parts.append(svg.whisker(x, frame.up(spot.low), frame.up(spot.high), "thin"))
-        parts.append(svg.marker(tone, x, y))
-    return f'<g class="{svg.tone_class(tone)}">{"".join(parts)}</g>'
+        return None
+    reference = ((own[-1].x, own[-1].y), (dense.x, dense.y))
+    points = tuple(_point(spot, look) for spot in own)
+    return Line(look.legend, look.series, points, reference, look.tags or Tags.BELOW)
 
 
-def _tags(spots: Sequence[_Spot], frame: Frame) -> list[str]:
-    """Names the points that lie inside, masses first, where that leaves the names before legible.
-
-    Those of masses, which are above the others in most plots, stand to the upper left.
-    """
-    parts: list[str] = []
-    taken: list[tuple[float, float, float]] = []
-    kinds = list(reversed(_LOOKS))
-    for spot in sorted(spots, key=lambda spot: kinds.index(spot.row.kind)):
-        look, x, y = _LOOKS[spot.row.kind], frame.across(spot.x), frame.up(spot.y)
-        if not look.tag or is_match(spot.row) or not frame.top <= y <= frame.bottom:
-            continue
-        upper, words = spot.row.kind is Kind.MASS, shorten(_short(spot.row), 12)
-        before = x > frame.left + _TAG if upper else x > frame.right - _TAG
-        dx, side = (-8, "tag end") if before else (8, "tag")
-        width = _LETTER * (len(words) + 1)
-        middle, line = x + dx + (-0.5 if before else 0.5) * width, y + (-7 if upper else 15)
-        if all(abs(middle - a) > (width + wide) / 2 or abs(line - b) > 2 * _LETTER for a, b, wide in taken):
-            taken.append((middle, line, width))
-            words = svg.text(x + dx, line, words, side)
-            parts.append(f'<g class="{svg.tone_class(look.tone)}">{words}</g>')
-    return parts
+def _point(spot: _Spot, look: _Look) -> Point:
+    # The name and whiskers of a match would cover those of the row that it costs as much as.
+    if is_match(spot.row):
+        return Point(spot.x, spot.y)
+    # The legend has the word that a row's name begins with.
+    tag = spot.row.label.removeprefix(f"{spot.row.kind.value} ") if look.tags is not None else ""
+    return Point(spot.x, spot.y, spot.low, spot.high, tag)
 
 
-def _short(row: Row) -> str:
-    """Returns a row's name without the word that the legend has."""
-    return row.label.removeprefix(f"{row.kind.value} ")
+def _untagged(line: Line) -> Line:
+    points = tuple(Point(p.x, p.y, p.low, p.high) for p in line.points)
+    return Line(line.legend, line.series, points, line.reference)
 
 
-def _legend(dense: _Spot, spots: Sequence[_Spot], measure: _Measure, top: float) -> tuple[list[str], float]:
-    """Draws the names in two columns; returns how far down the drawing now goes, too."""
-    found = [look for kind, look in reversed(_LOOKS.items()) if any(spot.row.kind is kind for spot in spots)]
-    parts, places = [], [((i % 2) * _COLUMN, top + i // 2 * _LEGEND_STEP) for i in range(len(found) + 1)]
-    for look, (x, y) in zip(found, places, strict=False):
-        parts.append(svg.key(look.tone, x, y - 5) + svg.text(x + 40, y, look.legend))
-    x, y = places[-1]
-    parts.append(svg.path(f"M{x:g} {y - 5:.1f}h30", "unity"))
-    parts.append(svg.text(x + 40, y, f"dense: {_value(dense, measure)}"))
-    if any(spot.low < spot.high for spot in spots):
-        y += _LEGEND_STEP + 4
-        parts.append(svg.text(0, y, "Whiskers: 95 % intervals of the difference to dense, paired by image.", "soft"))
-    return parts, y + 6
-
-
-def _told(dense: _Spot, spots: Sequence[_Spot], measure: _Measure) -> str:
+def _in_words(dense: _Spot, spots: Sequence[_Spot], measure: _Measure) -> str:
     return " ".join(f"{s.row.label}: {_value(s, measure)} at {s.x:.0f} % of dense's cost." for s in (dense, *spots))
 
 

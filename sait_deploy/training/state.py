@@ -19,6 +19,7 @@ from torch import Tensor
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import TrainingError
 from sait_deploy.models.weights import SparseTraining, metadata_of
+from sait_deploy.reports.drawing import has_matplotlib
 from sait_deploy.training.curve import training_curve
 from sait_deploy.training.log import LogEntry, to_csv, to_json
 
@@ -91,7 +92,7 @@ def read_state(folder: Path) -> State | None:
 
 
 def deliver(folder: Path, state: State, training: SparseTraining | None, class_names: Sequence[str]) -> None:
-    """Writes what users of a training want: weights, log and curve.
+    """Writes what users of a training want: weights, log, and its curve where matplotlib is installed.
 
     Args:
         folder: to write to.
@@ -106,10 +107,14 @@ def deliver(folder: Path, state: State, training: SparseTraining | None, class_n
     write_whole(folder / WEIGHTS_FILE, save(weights, metadata_of(training, class_names)))
     write_whole(folder / LOG_CSV, to_csv(state.log).encode())
     write_whole(folder / LOG_JSON, to_json(state.log).encode())
-    accuracies: dict[str, list[float | None]] = {"dense": [entry.dense_top1 for entry in state.log]}
+    if has_matplotlib():
+        write_whole(folder / CURVE_FILE, _curve(state.log, training).encode())
+
+
+def _curve(log: Sequence[LogEntry], training: SparseTraining | None) -> str:
+    accuracies: dict[str, list[float | None]] = {"dense": [entry.dense_top1 for entry in log]}
     if training is not None:
-        accuracies[f"density {training.low:g}"] = [entry.sparse_top1 for entry in state.log]
+        accuracies[f"density {training.low:g}"] = [entry.sparse_top1 for entry in log]
     if training is not None and training.low_mass is not None:
-        accuracies[f"mass {training.low_mass:g}"] = [entry.mass_top1 for entry in state.log]
-    curve = training_curve([entry.epoch for entry in state.log], [entry.loss for entry in state.log], accuracies)
-    write_whole(folder / CURVE_FILE, curve.encode())
+        accuracies[f"mass {training.low_mass:g}"] = [entry.mass_top1 for entry in log]
+    return training_curve([entry.epoch for entry in log], [entry.loss for entry in log], accuracies)

@@ -17,6 +17,7 @@ from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining
+from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.tokens import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.training.data import TrainingData, data_classes, open_data
 from sait_deploy.training.log import LogEntry
@@ -85,6 +86,8 @@ def train(
         progress(f"{loop.processes} processes train together, each on {options.recipe.batch} images a step")
     if teacher is not None and options.alternation is Alternation.EPOCH:
         progress(_PATENT)
+    if not has_matplotlib():
+        progress(NO_PLOTS.text)
     identity = _identity(model, teacher, options, prune_at, data) | {"processes": str(loop.processes)}
     state = read_state(options.output)
     if state is not None:

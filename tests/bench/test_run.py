@@ -16,8 +16,8 @@ from sait_deploy import demo
 from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, open_artifact
 from sait_deploy.bench.clock import FEWEST_ROUNDS
 from sait_deploy.bench.notes import break_even_text
-from sait_deploy.bench.results import BenchRow, Interval, Report, Timing
-from sait_deploy.bench.run import BenchOptions, bench, with_baseline
+from sait_deploy.bench.results import AccuracyMeasure, BenchRow, Interval, Report, Timing
+from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
 from sait_deploy.bench.stats import make_row
 from sait_deploy.errors import ArtifactError, ImageError, InvalidArgument
 from sait_deploy.images import dataset
@@ -125,8 +125,14 @@ def test_accuracy_is_that_of_the_runner_s_own_answers(report: Report, demo_works
         answers[name] = np.array([int(runner.predict(image, top=1)[0].labels[0]) for image in images.images])
     for variant, name in zip(report.variants, (DENSE, PRUNED), strict=True):
         assert variant.accuracy is not None
-        assert variant.accuracy.top1_percent == pytest.approx(100 * (answers[name] == images.labels).mean())
-        assert variant.accuracy.agreement_percent == pytest.approx(100 * (answers[name] == answers[DENSE]).mean())
+        assert variant.accuracy.measure is AccuracyMeasure.TOP1
+        assert variant.accuracy.percent == pytest.approx(100 * (answers[name] == images.labels).mean())
+
+
+def test_without_accuracy_there_is_speed_alone(demo_workspace: Path) -> None:
+    report = bench(with_baseline([demo_workspace / PRUNED]), replace(QUICK, accuracy=AccuracyOf.NONE))
+    assert [variant.accuracy for variant in report.variants] == [None, None]
+    assert len(report.rows) == 2 * len(QUICK.batches)
 
 
 def test_the_report_says_how_and_where(report: Report) -> None:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact
 from sait_deploy.artifacts.points import BatchPoint, PointChoice
-from sait_deploy.bench.cells import by_runtime
-from sait_deploy.bench.report import from_json, to_json
-from sait_deploy.bench.results import Refusal, Report, Variant
+from sait_deploy.bench.jsonform import from_json, to_json
+from sait_deploy.bench.results import AccuracyMeasure, Refusal, Report, Variant
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
 from sait_deploy.bench.runtimes import open_session, portions, runtimes_for
+from sait_deploy.bench.tables import by_runtime
 from sait_deploy.bench.variants import NO_SWEEP, runnable_variants
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import find_device
@@ -251,8 +251,8 @@ def test_without_dense_the_others_run_and_no_speed_up_is_shown(
     dense, pruned = report.variants
     assert report.refusals == (Refusal(dense.id, (1, 2), f"{DENSE} has no engine", "build one", 5),)
     assert [(row.variant, row.speedup, row.share) for row in report.rows] == [(pruned.id, None, None)] * 2
-    assert pruned.accuracy is not None and pruned.accuracy.top1_percent is not None
-    assert (dense.accuracy, pruned.accuracy.agreement_percent) == (None, None)
+    assert dense.accuracy is None
+    assert pruned.accuracy is not None and pruned.accuracy.measure is AccuracyMeasure.TOP1
     (note,) = (note for note in report.notes if "no speed-up" in note.text)
     assert note == Note("no speed-up on onnxruntime at batch 1, 2: dense cannot run there", Severity.WARNING)
     assert not [note for note in report.notes if "break-even" in note.text]

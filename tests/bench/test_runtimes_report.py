@@ -1,54 +1,35 @@
-"""How several runtimes, stages and refusals are shown: in the terminal, in Markdown and in HTML, and read from JSON."""
+"""Reports of several runtimes: split by runtime, read from JSON, and what their notes say."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import re
 from collections.abc import Callable
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import pytest
-from rich.console import Console
 
-from sait_deploy.bench.cells import REFUSAL_HEADINGS, STAGE_HEADINGS, by_runtime, refusal_rows, stage_rows
-from sait_deploy.bench.html import to_html
+from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.notes import report_notes
-from sait_deploy.bench.report import from_json, tables, to_json, to_markdown
-from sait_deploy.bench.results import BenchRow, Report, Stages
+from sait_deploy.bench.results import BenchRow, Stages
 from sait_deploy.bench.stats import ENQUEUE_BOUND, row_notes
+from sait_deploy.bench.tables import by_runtime
 from sait_deploy.errors import ArtifactError
 from sait_deploy.reports.table import Note, Severity
 from tests.bench.sample import (
     BATCHES,
     ENGINE,
-    NO_GPU,
     RUNTIME,
-    TOO_LARGE,
     make_report,
     make_report_of_two,
     make_rows,
     make_variants,
 )
-from tests.bench.test_report import markdown_rows, set_at
+from tests.bench.test_jsonform import set_at
 from tests.exported import draft
 
 REPORT = make_report_of_two()
 FIRST, SECOND = by_runtime(REPORT)
-WHY = {"density 0.6": NO_GPU, "dense": TOO_LARGE}
-
-
-def terminal(report: Report, columns: int = 120) -> str:
-    out = io.StringIO()
-    Console(file=out, width=columns, color_system=None).print(*tables(report, columns=columns))
-    return out.getvalue()
-
-
-def ungrouped(text: str) -> str:
-    """Joins what lines were broken at."""
-    return " ".join(text.split())
 
 
 def test_each_part_is_of_one_runtime_and_together_they_are_all() -> None:
@@ -56,132 +37,6 @@ def test_each_part_is_of_one_runtime_and_together_they_are_all() -> None:
     for name in ("variants", "rows", "refusals"):
         assert getattr(FIRST, name) + getattr(SECOND, name) == getattr(REPORT, name)
     assert by_runtime(make_report()) == [make_report()]
-
-
-def test_the_terminal_has_a_titled_table_of_each_runtime() -> None:
-    text = terminal(REPORT)
-    titles = [line.strip() for line in text.splitlines() if "end-to-end" in line]
-    assert titles == [f"deit_small_patch16_224 · {name} · end-to-end" for name in (RUNTIME, ENGINE)]
-    assert text.index(titles[0]) < text.index("79.4 (−0.4)") < text.index(titles[1])
-
-
-@pytest.mark.parametrize("columns", [80, 120])
-def test_the_terminal_shows_where_time_goes_and_why_there_is_none(columns: int) -> None:
-    text = terminal(REPORT, columns)
-    assert max(map(len, text.splitlines())) <= columns
-    assert "Where a request's time goes: medians" in text
-    found = [line.split() for line in text.splitlines() if "4.50" in line.split()]
-    assert found == [[*row.batch.split(), *row.variant.split(), *row[2:]] for row in stage_rows(SECOND)]
-    for line in refusal_rows(SECOND):
-        words = ungrouped(" ".join(line))
-        assert re.sub(r"\s", "", words[:30]) in re.sub(r"\s", "", text)
-    for label, (reason, hint, _) in WHY.items():
-        assert reason.split()[-1] in text and hint.split()[-1] in text and label in text
-
-
-def test_only_a_runtime_that_ran_something_has_figures() -> None:
-    gone = dataclasses.replace(REPORT, rows=FIRST.rows)
-    text = terminal(gone, 160)
-    assert text.count("speed-up") == 1
-    assert text.count("Where a request's time") == 0
-    (title,) = (line.strip() for line in text.splitlines() if ENGINE in line)
-    assert title == f"deit_small_patch16_224 · {ENGINE} · end-to-end"
-
-
-def test_stage_rows_are_of_the_rows_that_have_them_in_their_order() -> None:
-    assert stage_rows(FIRST) == []
-    assert [(row.batch, row.variant) for row in stage_rows(SECOND)] == [
-        ("1", "dense"), ("1", "density 0.5"), ("8", "dense"), ("8", "density 0.5"), ("32", "density 0.5"),
-    ]  # fmt: skip
-    assert {row[2:] for row in stage_rows(SECOND)} == {("0.150", "0.200", "4.50", "0.0500")}
-
-
-def test_refusals_say_which_batch_sizes_why_and_what_to_do() -> None:
-    assert [tuple(row) for row in refusal_rows(SECOND)] == [
-        ("32", "dense", f"cannot run here: {TOO_LARGE[0]}; {TOO_LARGE[1]}"),
-        ("1, 8, 32", "density 0.6", f"cannot run here: {NO_GPU[0]}; {NO_GPU[1]}"),
-    ]
-    silent = dataclasses.replace(REPORT.refusals[0], hint="")
-    (row,) = refusal_rows(dataclasses.replace(SECOND, refusals=(silent,)))
-    assert row.why == f"cannot run here: {NO_GPU[0]}"
-
-
-def test_markdown_has_the_tables_of_each_runtime_under_its_name() -> None:
-    text = to_markdown(REPORT)
-    assert text.index(f"### {RUNTIME}") < text.index(f"### {ENGINE}") < text.index("### Notes")
-    before, after = text.split(f"### {ENGINE}\n")
-    assert len(markdown_rows(before)) == 2 + len(FIRST.rows)
-    rows = markdown_rows(after)
-    assert len(rows) == 6 + len(SECOND.rows) + len(stage_rows(SECOND)) + len(refusal_rows(SECOND))
-    for wanted in (STAGE_HEADINGS, REFUSAL_HEADINGS, *stage_rows(SECOND), *refusal_rows(SECOND)):
-        assert list(wanted) in rows
-    assert f"### Runtime {ENGINE}\n\n- GPU: one of them" in text
-    assert f"### Runtime {RUNTIME}\n\n- provider: its own" in text
-
-
-def test_a_report_of_one_runtime_has_no_heading_for_it() -> None:
-    assert f"### {RUNTIME}\n" not in to_markdown(make_report())
-    assert f"on {RUNTIME}</h2>" not in to_html(make_report())
-
-
-def page_tables(page: str) -> list[list[list[str]]]:
-    """Reads the page's tables, each as its rows, headings first."""
-    found = [ET.fromstring(table) for table in re.findall(r"<table>.*?</table>", page, re.DOTALL)]
-    return [[["".join(cell.itertext()) for cell in line] for line in table.iter("tr")] for table in found]
-
-
-def test_html_has_the_tables_of_each_runtime_under_its_name() -> None:
-    page = to_html(REPORT)
-    figures, others, stages, refusals = page_tables(page)
-    assert (len(figures), len(others)) == (1 + len(FIRST.rows), 1 + len(SECOND.rows))
-    assert stages == [list(STAGE_HEADINGS), *map(list, stage_rows(SECOND))]
-    assert refusals == [list(REFUSAL_HEADINGS), *map(list, refusal_rows(SECOND))]
-    headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
-    wanted = ["Speed-up", "Time of each round", "All figures"]
-    assert headings[:8] == [
-        *(f"{heading} on {RUNTIME}" for heading in wanted),
-        *(f"{heading} on {ENGINE}" for heading in wanted),
-        f"Where a request&#x27;s time goes on {ENGINE}",
-        f"Without figures on {ENGINE}",
-    ]
-    assert f"Runtime {ENGINE}</h2>" in page and "one of them" in page
-
-
-def test_html_ids_are_there_once_and_every_region_has_its_heading() -> None:
-    page = to_html(REPORT)
-    ids = re.findall(r'\bid="([^"]*)"', page)
-    assert len(ids) == len(set(ids))
-    assert set(" ".join(re.findall(r'aria-labelledby="([^"]*)"', page)).split()) <= set(ids)
-
-
-def test_html_gives_what_has_the_same_place_in_both_runtimes_the_same_colour() -> None:
-    rows = re.findall(r'class="swatch (t\d)" aria-hidden="true"></i>([^<]*)</th>', to_html(REPORT))
-    assert {label: {tone for tone, other in rows if other == label} for _, label in rows} == {
-        "dense": {"t0"},
-        "density 0.6": {"t1"},
-        "density 0.5": {"t2"},
-    }
-
-
-def test_html_draws_times_over_dense_only_where_dense_ran() -> None:
-    texts = re.findall(r"<svg.*?</svg>", to_html(REPORT), re.DOTALL)
-    assert "time ÷ dense median" in texts[1]
-    assert "time ÷ first variant&#x27;s median" in texts[3]
-
-
-def test_html_draws_speed_ups_and_mac_ratios_only_where_dense_ran() -> None:
-    svg = ET.fromstring(re.findall(r"<svg.*?</svg>", to_html(REPORT), re.DOTALL)[2])
-    assert "8" in svg.itertext() and "32" not in svg.itertext()
-    (dashed,) = (path.get("d") or "" for path in svg.iter() if path.get("class") == "dash")
-    width = float((svg.get("viewBox") or "").split()[2])
-    assert all(0 <= float(x) <= width for x in re.findall(r"[ML](-?[\d.]+) ", dashed))
-
-
-def test_html_of_what_ran_nowhere_has_no_drawing_but_says_why() -> None:
-    nothing = dataclasses.replace(SECOND, rows=())
-    page = to_html(nothing)
-    assert "<svg" not in page and 'class="plots"' not in page
-    assert [line[1] for line in page_tables(page)[0][1:]] == ["dense", "density 0.6"]
 
 
 def test_json_keeps_runtimes_stages_and_refusals() -> None:

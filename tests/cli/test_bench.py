@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact
-from sait_deploy.bench.report import from_json
-from sait_deploy.bench.results import Timing
+from sait_deploy.bench.jsonform import from_json
+from sait_deploy.bench.results import AccuracyMeasure, Timing
 from sait_deploy.runtime.registry import RUNTIMES
 from tests.cli.calls import Outcome, Sait
 from tests.exported import TinyExport
@@ -175,7 +175,7 @@ def test_every_named_point_of_an_adaptive_artifact_is_a_row_here_and_in_html(
     assert "10 images" in done.out and "onnxruntime and torch" in done.out
     page = Path("r.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
-    assert all(f"</i>{label}</th>" in page for label in ADAPTIVE)
+    assert all(re.search(rf"</i>\s*{re.escape(label)}</th>", page) for label in ADAPTIVE)
 
 
 def test_points_masses_and_forced_counts_are_measured_instead(quick: Sait, tiny_adaptive: Artifact) -> None:
@@ -226,8 +226,14 @@ def test_class_folders_give_top_1(quick: Sait, demo_workspace: Path) -> None:
     accuracies = [variant.accuracy for variant in from_json(Path("r.json").read_text()).variants]
     for accuracy in accuracies:
         assert accuracy is not None and accuracy.images == 10
-        assert accuracy.top1_percent is not None and 0 <= accuracy.top1_percent <= 100
-    assert "agrees" not in done.out
+        assert accuracy.measure is AccuracyMeasure.TOP1 and 0 <= accuracy.percent <= 100
+    assert "top-1" in done.out and "agrees" not in done.out
+
+
+def test_without_accuracy_nothing_says_how_often_it_is_right(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--no-accuracy")
+    assert done.code == 0, done.err
+    assert "speed-up" in done.out and "top-1" not in done.out and "accuracy" not in done.err
 
 
 def test_images_without_classes_give_agreement_with_dense(quick: Sait, demo_workspace: Path, digits: Path) -> None:
@@ -235,7 +241,7 @@ def test_images_without_classes_give_agreement_with_dense(quick: Sait, demo_work
     assert done.code == 0, done.err
     dense, pruned = (variant.accuracy for variant in from_json(Path("r.json").read_text()).variants)
     assert dense is not None and pruned is not None
-    assert (dense.top1_percent, dense.agreement_percent, pruned.top1_percent) == (None, 100.0, None)
+    assert dense.measure is pruned.measure is AccuracyMeasure.AGREEMENT and dense.percent == 100
     assert "agrees" in done.out
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.artifacts.folder import open_artifact
-from sait_deploy.bench.report import from_json
+from sait_deploy.bench.jsonform import from_json
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import find_device
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
@@ -32,7 +32,7 @@ def quick(sait: Sait, digits: Path) -> Sait:
 
 def variants(out: str) -> list[str]:
     """Returns which variants the rows of all tables are of, with the batch size where it is printed."""
-    return ["".join(found) for found in re.findall(r"^ +(1 )?(dense|density 0\.6) ", out, flags=re.MULTILINE)]
+    return ["".join(found) for found in re.findall(r"^ +(1 )? *(dense|density 0\.6) ", out, flags=re.MULTILINE)]
 
 
 def test_a_report_covers_every_runtime_asked_for(quick: Sait, demo_workspace: Path) -> None:
@@ -91,7 +91,7 @@ def test_engines_that_were_asked_for_and_cannot_run_here_fail_after_the_table(
 def test_what_was_not_asked_for_may_be_missing_but_onnxruntime_is_always_asked_for(
     quick: Sait, demo_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> None:
+    def missing(*_: str) -> None:
         raise MissingDependency("onnxruntime", "running an artifact", extra="cpu")
 
     monkeypatch.setattr("sait_deploy.runtime.onnxruntime.require_onnxruntime", missing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -167,6 +168,18 @@ def test_reports_are_written_in_every_form(brief: Sait, tmp_path: Path) -> None:
     assert ET.fromstring(outputs[2].read_text()).tag.endswith("svg")
     assert sorted(path.name for path in outputs[0].parent.iterdir()) == ["report.SVG", "report.json", "report.md"]
     assert [f"- wrote {output}" for output in outputs] == done.err.splitlines()[-3:]
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_runs(
+    brief: Sait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = brief("--density", "0.5", "-o", tmp_path / "r.svg")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.splitlines() == [
+        "error: drawing plots needs matplotlib, which is not installed", "hint: pip install 'sait-deploy[report]'"
+    ]  # fmt: skip
+    assert brief("--density", "0.5", "-o", tmp_path / "r.md").code == 0
 
 
 def test_json_is_all_of_stdout(brief: Sait) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,12 @@ def test_a_state_from_before_logs_told_of_masses_is_read(tmp_path: Path) -> None
     known = dataclasses.replace(ENTRY, epoch=2, mass_top1=12.5, mass=0.7)
     deliver(tmp_path, dataclasses.replace(found, epochs=2, log=(*found.log, known)), masses, NAMES)
     assert "mass 0.7: 12.5 % at epoch 2." in (tmp_path / CURVE_FILE).read_text()
+
+
+def test_without_matplotlib_all_but_the_curve_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    deliver(tmp_path, state(), None, NAMES)
+    assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS_FILE, LOG_CSV, LOG_JSON}
 
 
 def test_what_is_delivered(tmp_path: Path) -> None:

@@ -1,0 +1,333 @@
+"""The plots of reports as SVG text: lines with intervals, over a cost or time, and samples as strips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from sait_deploy.reports import palette
+from sait_deploy.reports.drawing import Names, bare, draw, heading, printable
+from sait_deploy.reports.escape import shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDE: Final = 640.0
+_NARROW: Final = 480.0
+_LEGEND_LINE: Final = 20.0
+_MARKERS: Final = "os^Dv"
+"""Neighbouring series differ in shape, so that colour is not needed to tell them apart."""
+_MOST_MARKERS: Final = 12
+_MOST_DOTS: Final = 200
+_LETTERS: Final = 50
+"""Of a legend's text at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value, with its interval where it has one, and a name to stand beside it."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    tag: str = ""
+
+
+class Tags(Enum):
+    """Where the names of a line's points stand: how far to the right and up, and what of them stands there."""
+
+    ABOVE = (-6, 7, "right")
+    BELOW = (6, -14, "left")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of points in ascending x.
+
+    Attributes:
+        legend: its text below the plot.
+        series: number of its colour and marker, from 0.
+        points: a point whose y is not finite leaves a gap.
+        reference: (x, y) of a dashed line of the same colour.
+        tags: where the names of its points stand.
+    """
+
+    legend: str
+    series: int
+    points: tuple[Point, ...]
+    reference: tuple[tuple[float, float], ...] = ()
+    tags: Tags = Tags.BELOW
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A line across the plot, of series 0: what the others are compared with."""
+
+    legend: str
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Lines in axes of their own.
+
+    Attributes:
+        heading: what y shows.
+        lines: what is drawn.
+        level: a line across, if any.
+        limits: the lowest and the highest y to show; None for all.
+        height: in units of the drawing.
+    """
+
+    heading: str
+    lines: tuple[Line, ...]
+    level: Level | None = None
+    limits: tuple[float, float] | None = None
+    height: float = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Samples in the order they were taken, drawn from top to bottom.
+
+    Attributes:
+        label: text above the strip, at the left.
+        value: text above the strip, at the right.
+        series: number of its colour, from 0.
+        samples: positions on the x axis; at least one.
+        p10: where the band of the middle 80 % begins.
+        p50: where the median stands.
+        p90: where the band ends.
+    """
+
+    label: str
+    value: str
+    series: int
+    samples: tuple[float, ...]
+    p10: float
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True)
+class StripGroup:
+    """Strips under one heading."""
+
+    heading: str
+    strips: tuple[Strip, ...]
+
+
+def panels_plot(panels: Sequence[Panel], names: Names, x_label: str, *, title: str = "") -> str:
+    """Draws panels below each other on one x axis, and the legend of all below them.
+
+    Args:
+        panels: at least one.
+        names: the drawing's accessible names.
+        x_label: what x shows; may have several lines.
+        title: text above all; may be empty, and have several lines.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    height = sum(panel.height for panel in panels) + 40 * len(panels) + 40
+    height += _LEGEND_LINE * (math.ceil(_entries(panels) / 2) + title.count("\n") + bool(title) + x_label.count("\n"))
+
+    def fill(figure: Figure) -> None:
+        heights = [panel.height for panel in panels]
+        found = list(figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)[:, 0])
+        for panel, axes in zip(panels, found, strict=True):
+            _panel(axes, panel)
+        found[-1].locator_params(axis="x", integer=True)
+        found[-1].set_xlabel(_lines(x_label))
+        if title:
+            figure.suptitle(_lines(title), x=0.01, ha="left", fontsize=14)
+        _legend(figure, found, columns=2)
+        figure.draw_without_rendering()
+        for axes in found:
+            _untangle(axes)
+
+    return draw(names, _WIDE, height, fill)
+
+
+def ratio_plot(lines: Sequence[Line], names: Names, x_label: str, y_label: str, unity: str) -> str:
+    """Draws ratios over a log2 axis, and a line at 1.
+
+    Args:
+        lines: at least one, with positive x.
+        names: the drawing's accessible names.
+        x_label: text below the x axis.
+        y_label: text above the y axis.
+        unity: what a ratio of 1 stands for, in the legend.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    xs = sorted({point.x for line in lines for point in line.points})
+    span = max(math.log2(xs[-1] / xs[0]), 1.0)
+    step = min(0.02, 0.08 / len(lines)) * span
+
+    def moved(index: int, line: Line) -> Line:
+        # Side by side, or the whiskers of one x would cover each other.
+        shift = (index - (len(lines) - 1) / 2) * step
+        points = tuple(Point(math.log2(p.x) + shift, p.y, p.low, p.high, p.tag) for p in line.points)
+        reference = tuple((math.log2(x), y) for x, y in line.reference)
+        if reference:
+            (first, start), (last, end) = reference[0], reference[-1]
+            reference = ((first - 0.1 * span, start), *reference, (last + 0.1 * span, end))
+        return Line(line.legend, line.series, points, reference)
+
+    panel = Panel(y_label, tuple(moved(i, line) for i, line in enumerate(lines)), Level(unity, 1.0))
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        _panel(axes, panel)
+        axes.set_xticks([math.log2(x) for x in xs], [f"{x:g}" for x in xs])
+        axes.set_xlabel(printable(x_label))
+        _legend(figure, [axes], columns=1)
+
+    return draw(names, _NARROW, 330 + _LEGEND_LINE * _entries([panel]), fill)
+
+
+def strip_plot(groups: Sequence[StripGroup], names: Names, x_label: str) -> str:
+    """Draws samples as dots, a strip for each set, grouped: first sample at a strip's top, last at its bottom.
+
+    The axis ends at 1.2 times the slowest p90 where samples lie beyond it: they stand at its end and are counted in the
+    strip's text.
+
+    Args:
+        groups: at least one, with at least one strip each.
+        names: the drawing's accessible names.
+        x_label: text above the axis.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    strips = [strip for group in groups for strip in group.strips]
+    end = min(max(max(strip.samples) for strip in strips), 1.2 * max(strip.p90 for strip in strips))
+    height = 32.0 * len(groups) + 44.0 * len(strips)
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        bare(axes)
+        axes.grid(axis="x", linewidth=1)
+        heading(axes, x_label)
+        y = 0.0
+        for group in groups:
+            _beside(axes, 0, y + 16, shorten(printable(group.heading), 58), fontweight="bold")
+            y += 24
+            for strip in group.strips:
+                _strip(axes, strip, end, y)
+                y += 44
+            y += 8
+        axes.set_ylim(height, 0)
+        axes.set_yticks([])
+
+    return draw(names, _NARROW, height + 60, fill)
+
+
+def _entries(panels: Sequence[Panel]) -> int:
+    return len({line.legend for panel in panels for line in panel.lines} | {p.level.legend for p in panels if p.level})
+
+
+def _lines(words: str) -> str:
+    return "\n".join(printable(line) for line in words.split("\n"))
+
+
+def _legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+    entries: dict[str, Any] = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns, fontsize=12)
+
+
+def _panel(axes: Axes, panel: Panel) -> None:
+    bare(axes)
+    heading(axes, panel.heading)
+    if panel.level is not None:
+        colour = palette.BASELINE.light
+        axes.axhline(panel.level.y, color=colour, linewidth=2, label=shorten(printable(panel.level.legend), _LETTERS))
+    for line in panel.lines:
+        _line(axes, line)
+    if panel.limits is not None:
+        low, high = panel.limits
+        margin = 0.08 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _line(axes: Axes, line: Line) -> None:
+    colour = palette.series_colour(line.series).light
+    marker = _MARKERS[(line.series - 1) % len(_MARKERS)]
+    if line.reference:
+        axes.plot(*zip(*line.reference, strict=True), color=colour, linestyle="--", linewidth=1.5, alpha=0.8)
+    ys = [point.y if math.isfinite(point.y) else math.nan for point in line.points]
+    xs = [point.x for point in line.points]
+    # On a long line markers would hide it: they stand at even distances back from its end.
+    step = max(1, math.ceil(len(xs) / _MOST_MARKERS))
+    marked = list(range(len(xs)))[::-1][::step]
+    label = shorten(printable(line.legend), _LETTERS)
+    axes.plot(xs, ys, color=colour, linewidth=2, marker=marker, markersize=7, markevery=marked, label=label)
+    for point in line.points:
+        if point.low is not None and point.high is not None and point.low < point.high:
+            ends = [[point.y - point.low], [point.high - point.y]]
+            axes.errorbar([point.x], [point.y], ends, color=colour, linewidth=1.5, capsize=4)
+        if point.tag:
+            right, up, side = line.tags.value
+            axes.annotate(
+                shorten(printable(point.tag), 12),
+                (point.x, point.y),
+                (right, up),
+                textcoords="offset points",
+                fontsize=11,
+                ha=side,
+                color=colour,
+                annotation_clip=True,
+            )
+
+
+def _untangle(axes: Axes) -> None:
+    """Removes names of points that would cover others, or that stand outside."""
+    taken: list[Any] = []
+    frame = axes.get_window_extent()
+    for text in list(axes.texts):
+        own = text.get_window_extent()
+        if any(own.overlaps(other) for other in taken) or not (frame.y0 <= own.y0 and own.y1 <= frame.y1):
+            text.remove()
+        else:
+            taken.append(own)
+
+
+def _beside(axes: Axes, x: float, y: float, words: str, **style: Any) -> None:
+    """Writes text whose x is a share of the axes' width."""
+    axes.text(x, y, printable(words), transform=axes.get_yaxis_transform(), va="baseline", **style)
+
+
+def _strip(axes: Axes, strip: Strip, end: float, top: float) -> None:
+    colour = palette.series_colour(strip.series).light
+    beyond = sum(sample > end for sample in strip.samples)
+    value = f"{strip.value} · {beyond} beyond ›" if beyond else strip.value
+    _beside(axes, 0, top + 12, shorten(strip.label, 52 - len(value)), color=palette.MUTED.light)
+    _beside(axes, 1, top + 12, value, ha="right")
+    upper, lower = top + 18, top + 38
+    axes.fill_between([strip.p10, strip.p90], upper, lower, color=colour, alpha=0.18, linewidth=0)
+    last = max(1, len(strip.samples) - 1)
+    dots = [(min(sample, end), upper + 3 + 14 * index / last) for index, sample in _drawn(strip.samples)]
+    # Strokes without length, which round ends make dots, in one path.
+    xs = [value for x, _ in dots for value in (x, x, math.nan)]
+    ys = [value for _, y in dots for value in (y, y, math.nan)]
+    axes.plot(xs, ys, color=colour, linewidth=3.2, solid_capstyle="round", alpha=0.75)
+    axes.plot([strip.p50] * 2, [upper - 2, lower + 2], color=palette.INK.light, linewidth=2.5)
+
+
+def _drawn(samples: Sequence[float]) -> list[tuple[int, float]]:
+    """Returns (index, sample) of all samples, or of 200 evenly spaced by rank: the extremes are always there."""
+    ranked = sorted(enumerate(samples), key=lambda pair: pair[1])
+    if len(ranked) <= _MOST_DOTS:
+        return ranked
+    return [ranked[round(k * (len(ranked) - 1) / (_MOST_DOTS - 1))] for k in range(_MOST_DOTS)]
