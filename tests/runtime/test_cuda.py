@@ -20,7 +20,7 @@ from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, fused_attention
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import Runner, load
 from sait_deploy.runtime.onnxruntime import CPU, open_session, with_selection
-from sait_deploy.runtime.onnxruntime_cuda import lowered
+from sait_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaRunner, lowered
 from tests.exported import TinyExport, copied, graph_of
 from tests.runtime.cases import CHOICES, COUNT, ONE_THREAD, SHAPE
 from tests.tiny import random_batch
@@ -117,6 +117,23 @@ def test_the_selections_tensors_are_outputs_of_what_a_gpu_runs(tiny_adaptive: Ar
     importance, keep = session.run(["importance", "keep"], feeds)
     np.testing.assert_allclose(importance, expected.importance, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(keep, expected.keep)
+
+
+class OnProcessor(OnnxRuntimeCudaRunner):
+    """What a GPU is given, on a processor, which has a kernel of every fused attention but the packed one."""
+
+    provider, device = CPU, "cpu"
+
+
+@pytest.mark.parametrize("form", ["dense", "half"])
+def test_what_a_gpu_is_given_answers_on_a_processor_too(tiny: TinyExport, form: str) -> None:
+    artifact = getattr(tiny, form)
+    runner, expected = OnProcessor(artifact, ONE_THREAD), load(artifact, options=ONE_THREAD).run(IMAGES)
+    np.testing.assert_allclose(runner.run(IMAGES).logits, expected.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(runner.run(IMAGES).kept, expected.kept)
+    runner.bind(IMAGES)()
+    blocks = artifact.manifest.model.geometry.depth - (form == "half")
+    assert (runner.environment["runtime"], runner.environment["fused attention"]) == (CUDA, f"{blocks} {UNIFORM}")
 
 
 def test_weights_beside_the_graph_are_found(tiny: TinyExport, tmp_path: Path) -> None:
