@@ -19,7 +19,7 @@ class Operator:
     """An operator, whose folder holds all that it is. Its parts are imported when they are asked for.
 
     The folder's modules are ``spec`` with ``SPEC``, ``reference`` and ``torch_op`` with a function of the folder's name
-    each, ``onnx_function`` with ``function`` and, where the operator is a TensorRT plugin too, ``tensorrt_plugin`` with
+    each, ``onnx_function`` with ``BODY`` and, where the operator is a TensorRT plugin too, ``tensorrt_plugin`` with
     ``register``.
 
     Attributes:
@@ -44,8 +44,10 @@ class Operator:
         return self._named("torch_op")
 
     def function(self, opset: int) -> onnx.FunctionProto:
-        """Returns the operator in standard ONNX operators of a version."""
-        return cast("onnx.FunctionProto", self._module("onnx_function").function(opset))
+        """Returns the operator as a model-local function, for a model at ``opset`` (18 to 24)."""
+        from sait_deploy.plugins.onnx_form import operator_function
+
+        return operator_function(self.spec, self._module("onnx_function").BODY, opset)
 
     @property
     def has_tensorrt_plugin(self) -> bool:

@@ -6,12 +6,11 @@ With K tokens kept, the K-th largest score is the edge; what lies above it is ke
 
 from __future__ import annotations
 
-import onnx
+from typing import Final
 
-from sait_deploy.plugins.mass_token_select.spec import RESOLUTION, SPEC
-from sait_deploy.plugins.onnx_form import operator_function
+from sait_deploy.plugins.mass_token_select.spec import RESOLUTION
 
-_BODY = f"""
+BODY: Final = f"""
     axis = Constant <value_int: int = 1> ()
     columns = Constant <value_ints: ints = [1]> ()
     zero = Constant <value = int32 {{0}}> ()
@@ -76,8 +75,3 @@ _BODY = f"""
     kept_flat = Squeeze (kept, columns)
     counts = Add (kept_flat, prefix_i)
 """
-
-
-def function(opset: int) -> onnx.FunctionProto:
-    """Returns the operator as a model-local function for a model at ``opset`` (18 to 24)."""
-    return operator_function(SPEC, _BODY, opset)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import onnx
-
-from sait_deploy.plugins.onnx_form import operator_function
-from sait_deploy.plugins.pack_plan.spec import SPEC
+from typing import Final
 
 # Every padding lane writes what its image's first lane writes, so the order of the scatter does not matter.
-_BODY = """
+BODY: Final = """
     zero = Constant <value = int32 {0}> ()
     one = Constant <value = int32 {1}> ()
     first = Constant <value_ints: ints = [0]> ()
@@ -40,8 +37,3 @@ _BODY = """
     flat_places = Reshape (places, last)
     unslots = ScatterElements <axis: int = 0> (kept, flat_slots, flat_places)
 """
-
-
-def function(opset: int) -> onnx.FunctionProto:
-    """Returns the operator as a model-local function for a model at ``opset`` (18 to 24)."""
-    return operator_function(SPEC, _BODY, opset)

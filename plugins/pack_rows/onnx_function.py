@@ -5,12 +5,9 @@ What lies before a token is kept or dropped, so the dropped ones before it are i
 
 from __future__ import annotations
 
-import onnx
+from typing import Final
 
-from sait_deploy.plugins.onnx_form import operator_function
-from sait_deploy.plugins.pack_rows.spec import SPEC
-
-_BODY = """
+BODY: Final = """
     axis = Constant <value_int: int = 0> ()
     zero = Constant <value = int32 {0}> ()
     one = Constant <value = int32 {1}> ()
@@ -31,8 +28,3 @@ _BODY = """
     place = Where (is_kept, kept_before, dropped_place)
     rows = ScatterElements <axis: int = 0> (index, place, index)
 """
-
-
-def function(opset: int) -> onnx.FunctionProto:
-    """Returns the operator as a model-local function for a model at ``opset`` (18 to 24)."""
-    return operator_function(SPEC, _BODY, opset)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import onnx
+from typing import Final
 
-from sait_deploy.plugins.onnx_form import operator_function
-from sait_deploy.plugins.read_extents.spec import SPEC
-
-_BODY = """
+BODY: Final = """
     zero = Constant <value = int32 {0}> ()
     one = Constant <value = int32 {1}> ()
     first = Constant <value_ints: ints = [0]> ()
@@ -25,8 +22,3 @@ _BODY = """
     longest = ReduceMax <keepdims: int = 0> (lengths)
     lanes = Range (zero, longest, one)
 """
-
-
-def function(opset: int) -> onnx.FunctionProto:
-    """Returns the operator as a model-local function for a model at ``opset`` (18 to 24)."""
-    return operator_function(SPEC, _BODY, opset)

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sait_deploy.plugins.mass_token_select.onnx_function import function
+from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.plugins.mass_token_select.spec import SPEC
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, ElementType
@@ -46,4 +46,6 @@ def _selection() -> onnx.ModelProto:
     node = helper.make_node(SPEC.name, *names, domain=DOMAIN, prefix=_PREFIX)
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     graph = helper.make_graph([node], "trial", inputs, outputs)
-    return helper.make_model(graph, opset_imports=opsets, functions=[function(_OPSET)], ir_version=10)
+    return helper.make_model(
+        graph, opset_imports=opsets, functions=[OPERATORS[SPEC.name].function(_OPSET)], ir_version=10
+    )

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sait_deploy.plugins.mass_token_select import onnx_function as select_function
+from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_in_numpy
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select as select_in_torch
-from sait_deploy.plugins.pack_rows import onnx_function as pack_function
 from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_in_numpy
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows as pack_in_torch
 
@@ -79,7 +78,7 @@ def model_of(
     model = helper.make_model(
         helper.make_graph(list(nodes), "operators", inputs, outputs),
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)],
-        functions=functions or [select_function.function(opset), pack_function.function(opset)],
+        functions=functions or [OPERATORS[name].function(opset) for name in ("MassTokenSelect", "PackRows")],
         ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
