@@ -21,7 +21,8 @@ from sait_deploy.reports.drawing import NO_PLOTS, Names, has_matplotlib
 from sait_deploy.reports.escape import shorten
 from sait_deploy.reports.html import to_html as document_to_html
 from sait_deploy.reports.markdown import to_markdown as document_to_markdown
-from sait_deploy.reports.plots import Line, Point, Strip, StripGroup, ratio_plot, strip_plot
+from sait_deploy.reports.plots import Line, Point, ratio_plot
+from sait_deploy.reports.strips import Strip, StripGroup, strip_plot
 from sait_deploy.reports.table import Cell, Row, Table, words
 from sait_deploy.reports.wording import digits
 

@@ -29,7 +29,7 @@ _ORDER_SEED: Final = 0
 _STAGE_RUNS: Final = 32
 _STAGE_WARM_UP: Final = 4
 
-Asked = tuple[NDArray[np.float32], PointChoice]
+Request = tuple[NDArray[np.float32], PointChoice]
 """A batch of images, float32 [B, 3, H, W], and its operating points."""
 
 
@@ -40,14 +40,14 @@ class _Ready:
     Attributes:
         variant: which.
         runner: what runs it.
-        asked: batches of images, each with its operating points.
+        requests: batches of images, each with its operating points.
         kept: int32 [n], patch tokens that the images kept.
         calls: what the clock runs, one for each batch.
     """
 
     variant: RunnableVariant
     runner: Runner
-    asked: list[Asked]
+    requests: list[Request]
     kept: NDArray[np.int32]
     calls: list[Callable[[], float | None]]
 
@@ -75,7 +75,7 @@ def measure_batch(
         return [], refused
     try:
         seconds = measure({one.variant.id: one.calls for one in ready}, options)
-        stages = [measure_stages(one.runner, one.asked) for one in ready]
+        stages = [measure_stages(one.runner, one.requests) for one in ready]
     except SaitError as error:
         # What stops one in the middle, such as a GPU that went away, stops all that share it.
         return [], refused | {one.variant.id: Failure.of(error) for one in ready}
@@ -97,9 +97,9 @@ def _made_ready(
 ) -> _Ready:
     size = len(batches[0])
     choices = variant.choices(size * len(batches))
-    asked = [(images, choices.of(slice(i * size, (i + 1) * size))) for i, images in enumerate(batches)]
-    kept = np.concatenate([runner.run_at(*one).kept for one in asked])
-    return _Ready(variant, runner, asked, kept, [call_for(runner, one[0], timing, one[1]) for one in asked])
+    requests = [(images, choices.of(slice(i * size, (i + 1) * size))) for i, images in enumerate(batches)]
+    kept = np.concatenate([runner.run_at(*one).kept for one in requests])
+    return _Ready(variant, runner, requests, kept, [call_for(runner, one[0], timing, one[1]) for one in requests])
 
 
 def _row(
@@ -112,7 +112,7 @@ def _row(
         seconds=seconds[one.variant.id],
         dense_seconds=None if one.variant is dense else seconds.get(dense.id),
         kept=one.kept.tolist(),
-        batches=len(one.asked),
+        batches=len(one.requests),
         macs=_mean_macs(manifest, one.kept),
         dense_macs=dense.artifact.manifest.macs.dense,
         stages=stages,
@@ -126,7 +126,7 @@ def _mean_macs(manifest: Manifest, kept: NDArray[np.int32]) -> int:
     return round(sum(pruned_macs(geometry, prune_at, int(count)) for count in kept) / len(kept))
 
 
-def measure_stages(runner: Runner, batches: Sequence[Asked]) -> Stages | None:
+def measure_stages(runner: Runner, batches: Sequence[Request]) -> Stages | None:
     """Returns where the time of batches goes, run in turn; None of a runtime that has no stages."""
     taken: list[StageTimes] = []
     for turn in range(_STAGE_WARM_UP + _STAGE_RUNS):

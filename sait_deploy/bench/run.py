@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -39,11 +39,10 @@ from sait_deploy.reports.table import Note
 from sait_deploy.runtime import RunOptions
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.machine import environment, load_average
+from sait_deploy.system.progress import Progress, named, no_progress
 
 MOST_IMAGES: Final = 2000
 """Of a folder, evenly spaced."""
-
-Progress = Callable[[str], None]
 
 
 class AccuracyOf(Enum):
@@ -123,7 +122,7 @@ def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
     return [baseline, *(a for a in opened if a.manifest.baseline is not None)]
 
 
-def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progress = lambda _: None) -> Report:
+def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progress = no_progress) -> Report:
     """Measures artifacts against the first of them, the dense baseline, on each runtime by itself.
 
     What cannot run has a refusal in the report, and the rest is measured.
@@ -131,7 +130,7 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     Args:
         artifacts: as :func:`with_baseline` returns them.
         options: what to measure.
-        progress: told what is being done, one line at a time.
+        progress: reports each step as it begins; nothing of it runs while times are measured.
 
     Raises:
         InvalidArgument: an operating point that an artifact has not, or adaptive counts that would mean nothing.
@@ -143,17 +142,17 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     _check_meaning(dense, asked, options)
     dataset = _dataset(dense, options)
     runtimes = runtimes_for(artifacts, options.runtimes)
-    measured: list[_Measured] = []
+    measured: list[_Findings] = []
     for runtime in runtimes:
-        said = _said_of(runtime, progress) if len(runtimes) > 1 else progress
+        report = named(runtime, progress) if len(runtimes) > 1 else progress
         before = tuple(one.runtime for one in measured if one.rows)
         session = open_session(artifacts, asked, runtime, RunOptions(threads=options.threads))
-        measured.append(_measured(session, dataset, options, before, said))
+        measured.append(_measured(session, dataset, options, before, report))
         del session  # a GPU's memory is free for the next
     variants = tuple(variant for one in measured for variant in one.variants)
     rows = tuple(row for one in measured for row in one.rows)
     flips = tuple(found for one in measured for found in one.flips)
-    unknown = dict.fromkeys(note for one in measured for note in one.unknown)
+    uncompared = dict.fromkeys(note for one in measured for note in one.uncompared)
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -171,12 +170,8 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         rows=rows,
         refusals=tuple(refusal for one in measured for refusal in one.refusals),
         flips=flips,
-        notes=(*report_notes(dense, variants, rows), *flip_notes(flips, names_of(variants)), *unknown),
+        notes=(*report_notes(dense, variants, rows), *flip_notes(flips, names_of(variants)), *uncompared),
     )
-
-
-def _said_of(runtime: str, progress: Progress) -> Progress:
-    return lambda line: progress(f"{runtime}: {line}")
 
 
 def _check_meaning(dense: Manifest, variants: Sequence[RunnableVariant], options: BenchOptions) -> None:
@@ -196,7 +191,7 @@ def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _Findings:
     """What was found on one runtime; see :class:`Report`."""
 
     runtime: str
@@ -205,12 +200,12 @@ class _Measured:
     rows: list[BenchRow]
     refusals: list[Refusal]
     flips: list[Flips]
-    unknown: list[Note]
+    uncompared: list[Note]
 
 
 def _measured(
     session: RuntimeSession, dataset: Dataset, options: BenchOptions, before: tuple[str, ...], progress: Progress
-) -> _Measured:
+) -> _Findings:
     dense, info = session.dense.artifact.manifest, session.info()
     accuracy: dict[str, Accuracy] = {}
     meant = dense.weights.source is not WeightsSource.RANDOM and dense.model.classes
@@ -218,9 +213,9 @@ def _measured(
         progress(f"accuracy on {dataset.source}")
         accuracy = measure_accuracy(session, dataset)
     rows, refusals = _timed(session, dataset, options, progress)
-    flips, unknown = _flips(session, dataset, options, before, progress)
+    flips, uncompared = _flips(session, dataset, options, before, progress)
     variants = tuple(_variant(session, variant, accuracy.get(variant.id)) for variant in session.variants)
-    return _Measured(session.runtime, info, variants, rows, refusals, flips, unknown)
+    return _Findings(session.runtime, info, variants, rows, refusals, flips, uncompared)
 
 
 def _timed(

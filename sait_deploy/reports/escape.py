@@ -1,19 +1,13 @@
-"""Text from outside made safe for terminals, HTML, SVG and Markdown."""
+"""Text from outside made safe for terminals and Markdown, and short enough for drawings."""
 
 from __future__ import annotations
 
-import html
 import re
 
 
 def plain(text: str) -> str:
     """Returns the text on one line: white space becomes spaces, other unprintable characters U+FFFD."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def escape_html(text: str) -> str:
-    """Returns the text for use as HTML or XML content or inside a quoted attribute."""
-    return html.escape(plain(text), quote=True)
 
 
 def escape_markdown(text: str) -> str:

@@ -21,7 +21,6 @@ from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import AccuracyMeasure, Refusal, Report, Variant
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
 from sait_deploy.bench.runtimes import open_session, portions, runtimes_for
-from sait_deploy.bench.tables import by_runtime
 from sait_deploy.bench.variants import NO_SWEEP, runnable_variants
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import find_device
@@ -99,20 +98,16 @@ def test_notes_name_the_runtime_and_nothing_is_said_twice(tiny: TinyExport) -> N
 
 
 def test_progress_says_on_which_runtime(demo_workspace: Path) -> None:
-    said: list[str] = []
-    bench(with_baseline([demo_workspace / DENSE]), replace(QUICK, batches=(1,), runtimes=(ORT, TORCH)), said.append)
-    assert [line for line in said if "batch" in line] == [
+    steps: list[str] = []
+
+    def progress(step: str, share: float | None = None, /) -> None:
+        steps.append(step)
+
+    bench(with_baseline([demo_workspace / DENSE]), replace(QUICK, batches=(1,), runtimes=(ORT, TORCH)), progress)
+    assert [step for step in steps if "batch" in step] == [
         "onnxruntime: batch 1: dense alone, 0.01 s",
         "torch: batch 1: dense alone, 0.01 s",
     ]
-
-
-def test_a_report_of_several_runtimes_can_be_read_back(report: Report) -> None:
-    back = from_json(to_json(report))
-    assert (back.runtimes, back.variants, back.flips) == (report.runtimes, report.variants, report.flips)
-    for part, info in zip(by_runtime(report), report.runtimes, strict=True):
-        assert part.runtimes == (info,)
-        assert {row.variant for row in part.rows} == {variant.id for variant in of(report, info.name)}
 
 
 def test_onnxruntime_is_measured_where_there_is_no_engine(demo_workspace: Path) -> None:
@@ -148,8 +143,8 @@ def test_an_engine_without_its_manifest_is_known_by_its_folder(built: Path, tmp_
 
 @no_gpu
 def test_engines_that_cannot_run_here_have_a_refusal_and_the_rest_is_measured(built: Path) -> None:
-    said: list[str] = []
-    report = bench(with_baseline([built / PRUNED]), QUICK, said.append)
+    steps: list[str] = []
+    report = bench(with_baseline([built / PRUNED]), QUICK, lambda step, share=None: steps.append(step))
     dense, pruned = of(report, RTX)
     assert [(refusal.variant, refusal.batches) for refusal in report.refusals] == [
         (dense.id, (1, 2)),
@@ -163,7 +158,7 @@ def test_engines_that_cannot_run_here_have_a_refusal_and_the_rest_is_measured(bu
     assert {row.variant for row in report.rows} == {variant.id for variant in of(report, ORT)}
     assert (dense.accuracy, pruned.accuracy, report.runtimes[1].environment) == (None, None, {})
     assert not [note for note in report.notes if "tensorrt" in note.text]
-    assert said[-1] == f"tensorrt-rtx: nothing can run here: {report.refusals[0].reason}"
+    assert steps[-1] == f"tensorrt-rtx: nothing can run here: {report.refusals[0].reason}"
     assert from_json(to_json(report)).refusals == report.refusals
 
 
@@ -224,10 +219,10 @@ def test_an_engine_of_another_kind_than_dense_s_is_not_compared_with_it(
 ) -> None:
     particular.kinds[PRUNED] = "fp32"
     artifacts = with_baseline([demo_workspace / PRUNED])
-    group = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
-    assert [subject.label for subject in group.running] == ["dense"]
-    (why,) = group.refused.values()
-    assert why.reason == "it is fp32, and dense is fp16: no speed-up can be told from that"
+    session = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
+    assert [variant.label for variant in session.running] == ["dense"]
+    (failure,) = session.refused.values()
+    assert failure.reason == "it is fp32, and dense is fp16: no speed-up can be told from that"
 
 
 def missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,8 +289,8 @@ def test_where_runners_differ_it_is_said_of_which_variants(tiny: TinyExport, mon
 
     monkeypatch.setattr(OnnxRuntimeRunner, "environment", property(blocks))
     artifacts = [tiny.dense, tiny.half]
-    group = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
-    assert group.info().environment == {
+    session = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
+    assert session.info().environment == {
         "TensorRT": "11.4",
         "fused attention": "4 of 4 (dense); 3 of 4 (density 0.5)",
     }

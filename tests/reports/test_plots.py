@@ -18,13 +18,11 @@ from sait_deploy.reports.plots import (
     Line,
     Panel,
     Point,
-    Strip,
-    StripGroup,
     Tags,
     panels_plot,
     ratio_plot,
-    strip_plot,
 )
+from sait_deploy.reports.strips import Strip, StripGroup, strip_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = Names("plot", "a <title>", "what it shows & more")
