@@ -17,7 +17,7 @@ from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import HEAVY_CLUTTER, LIGHT_CLUTTER, TWO_OBJECTS
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import Row
+from sait_deploy.evaluation.results import EvaluationRow
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import TuneOptions
 from sait_deploy.evaluation.tune_splits import SplitOptions
@@ -90,7 +90,7 @@ def _tuned(artifact: Artifact, images: Path, family: Family) -> tuple[PointReque
     return PointRequest(family.value, point.mass, point.min_keep, point.max_keep), outcome
 
 
-def _figures(row: Row) -> dict[str, Any]:
+def _figures(row: EvaluationRow) -> dict[str, Any]:
     change = row.top1_change
     assert change is not None
     return {

@@ -35,7 +35,7 @@ from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import Evaluation, Row, from_json, to_json
+from sait_deploy.evaluation.results import Evaluation, EvaluationRow, from_json, to_json
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.tokens import Score, default_prune_at
@@ -177,7 +177,7 @@ def _evaluated(
     return dataclasses.replace(evaluation, strata=strata)
 
 
-def _change(row: Row) -> float:
+def _change(row: EvaluationRow) -> float:
     assert row.top1_change is not None
     return row.top1_change.value
 
@@ -213,7 +213,7 @@ def _mean(values: dict[str, Any], names: list[str]) -> dict[str, float] | None:
     return {"mean": round(float(np.mean(chosen)), 3), "sd": round(float(np.std(chosen, ddof=1)), 3)} if chosen else None
 
 
-def _row(evaluation: Evaluation, row_id: str) -> Row:
+def _row(evaluation: Evaluation, row_id: str) -> EvaluationRow:
     return next(row for row in evaluation.rows if row.id == row_id)
 
 

@@ -15,7 +15,6 @@ from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, ModelInfo, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
-from sait_deploy.bench.cells import ordered_notes
 from sait_deploy.cli._options import (
     debug_option,
     json_option,
@@ -24,7 +23,7 @@ from sait_deploy.cli._options import (
     weights_source,
     workspace_option,
 )
-from sait_deploy.cli._render import columns, progress, show, table, warn
+from sait_deploy.cli._render import progress, show, show_notes, show_tables
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
@@ -33,6 +32,7 @@ from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Evaluation, to_json
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.reports.drawing import require_matplotlib
+from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES, find_runtime
 from sait_deploy.tokens import Score, parse_density
 
@@ -272,18 +272,11 @@ def _dataset(model: ModelInfo, images: Path | None) -> Dataset:
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:
+    notes = report.notes(evaluation)
     if as_json:
         click.echo(to_json(evaluation), nl=False)
-    for is_warning, note in ordered_notes(evaluation.notes):
-        if is_warning:
-            warn(note)
-    if as_json:
-        return
-    for grid in [report.figures(evaluation), *report.strata_briefs(evaluation)]:
-        for part in grid.fitted(columns()):
-            show(table(part.title or None, part.headings, part.rows), "")
-    for line in report.comparison_lines(evaluation):
-        show(line)
-    for is_warning, note in ordered_notes(evaluation.notes):
-        if not is_warning:
-            show(note)
+        notes = [note for note in notes if note.severity is Severity.WARNING]
+    else:
+        show_tables(report.figures_table(evaluation), *report.brief_strata_tables(evaluation))
+        show(*report.comparison_lines(evaluation))
+    show_notes(notes)

@@ -24,7 +24,7 @@ SEED: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What an answerer is in a report; see ``sait_deploy.evaluation.results.Row``.
+    """What an answerer is in a report; see ``sait_deploy.evaluation.results.EvaluationRow``.
 
     Attributes:
         id: unique among the answerers of an evaluation.

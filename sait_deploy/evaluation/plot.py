@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sait_deploy.evaluation.report import is_match
-from sait_deploy.evaluation.results import Evaluation, Kind, Row
+from sait_deploy.evaluation.results import Evaluation, EvaluationRow, Kind
 from sait_deploy.reports.drawing import Names
 from sait_deploy.reports.escape import shorten
 from sait_deploy.reports.plots import Level, Line, Panel, Point, Tags, panels_plot
@@ -55,7 +55,7 @@ _COSINE: Final = _Measure("cosine_mean", "mean cosine similarity to dense", "", 
 class _Spot:
     """A row in the plot: cost in per cent of dense, value, and the ends of its interval."""
 
-    row: Row
+    row: EvaluationRow
     x: float
     y: float
     low: float

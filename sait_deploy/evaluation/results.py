@@ -12,6 +12,10 @@ from sait_deploy.artifacts.codec import Codec
 from sait_deploy.tokens import OperatingPoint
 
 SCHEMA_VERSION: Final = 1
+
+WARNING: Final = "WARNING: "
+"""How a note begins that is a warning."""
+
 _CODEC: Final = Codec("the evaluation report", "evaluate again, or take the file as it was written", SCHEMA_VERSION)
 
 
@@ -57,7 +61,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EvaluationRow:
     """One way of answering all images.
 
     Attributes:
@@ -172,7 +176,7 @@ class Evaluation:
     labelled: bool
     environment: dict[str, str]
     options: dict[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[EvaluationRow, ...]
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
     notes: tuple[str, ...]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import TOP, Answers
-from sait_deploy.evaluation.results import Basis, Comparison, Kind, Row, Stratum
+from sait_deploy.evaluation.results import Basis, Comparison, EvaluationRow, Kind, Stratum
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.evaluation.strata import Grouping, strata_of
 from sait_deploy.tokens import OperatingPoint, density_point
@@ -94,14 +94,14 @@ class Truth:
         """Returns for each image whether the answer is right, or that of dense, bool [n]."""
         return answers.right(self.dense.top[:, 0] if self.labels is None else self.labels)
 
-    def row(self, one: Answered) -> Row:
+    def row(self, one: Answered) -> EvaluationRow:
         """Returns a row of the report."""
         identity, model, answers, dense = one.identity, one.answerer.runner.description.model, one.answers, self.dense
         macs = float(answers.macs.mean())
         known = None if self.headless or self.labels is None else (self.right(answers), self.right(dense))
         compared = known if known is not None and identity.kind is not Kind.DENSE else None
         five = self.labels if known is not None and model.classes > TOP else None
-        return Row(
+        return EvaluationRow(
             id=identity.id,
             label=identity.label,
             kind=identity.kind,

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.bench.stats import WARNING
 from sait_deploy.errors import SaitError
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector, Progress
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.request import make_request
-from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
+from sait_deploy.evaluation.results import SCHEMA_VERSION, WARNING, Basis, Evaluation, Kind
 from sait_deploy.evaluation.rivals import (
     density_of_equal_macs,
     resized_geometry,

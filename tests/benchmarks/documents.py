@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from benchmarks.demo_targets import targets
 from benchmarks.demo_training import BY_CLASS, summarise
-from sait_deploy.evaluation.results import Basis, Comparison, Estimate, Evaluation, Kind, Row, Stratum
+from sait_deploy.evaluation.results import Basis, Comparison, Estimate, Evaluation, EvaluationRow, Kind, Stratum
 from tests.evaluation.sample import make_dense, make_evaluation, make_row
 
 GROUPS: Final = {"students": "student", "dense-only": "dense", "teachers": "teacher"}
@@ -104,7 +104,7 @@ def make_found(case: Case = Case()) -> dict[str, Evaluation]:
     return found | dict.fromkeys(ABLATIONS, others)
 
 
-def _densities(dense: float, changes: Mapping[str, float]) -> tuple[Row, ...]:
+def _densities(dense: float, changes: Mapping[str, float]) -> tuple[EvaluationRow, ...]:
     whole = dataclasses.replace(make_dense(), top1_percent=dense)
     made = []
     for density, change in changes.items():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.evaluation.results import Evaluation, Row
+from sait_deploy.evaluation.results import Evaluation, EvaluationRow
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
@@ -48,7 +48,7 @@ def grouped(name: str, names: Sequence[str]) -> Grouping:
     return Grouping(name, tuple(map(str, groups)), of.astype(np.int64))
 
 
-def row_of(evaluation: Evaluation, name: str) -> Row:
+def row_of(evaluation: Evaluation, name: str) -> EvaluationRow:
     """The row with this id."""
     (row,) = [row for row in evaluation.rows if row.id == name]
     return row

@@ -12,8 +12,8 @@ from sait_deploy.evaluation.results import (
     Comparison,
     Estimate,
     Evaluation,
+    EvaluationRow,
     Kind,
-    Row,
     Stratum,
 )
 from sait_deploy.tokens import Geometry, OperatingPoint, dense_macs, pruned_macs
@@ -50,9 +50,9 @@ _GRID: Final[Mapping[str, tuple[Kind, float, float]]] = {
 """Kept tokens and points of top-1 over dense, by row."""
 
 
-def make_dense() -> Row:
+def make_dense() -> EvaluationRow:
     """Makes the row that all others are compared with."""
-    return Row(
+    return EvaluationRow(
         id="dense",
         label="dense",
         kind=Kind.DENSE,
@@ -75,7 +75,7 @@ def make_dense() -> Row:
     )
 
 
-def make_row(identity: str, kind: Kind, kept: float, change: float, macs: int | None = None) -> Row:
+def make_row(identity: str, kind: Kind, kept: float, change: float, macs: int | None = None) -> EvaluationRow:
     """Makes a row with an interval that widens with the change."""
     lost = max(0.0, -change) + 0.4
     half = 0.25 + 0.15 * abs(change) ** 0.7
@@ -83,7 +83,7 @@ def make_row(identity: str, kind: Kind, kept: float, change: float, macs: int | 
     cost = pruned_macs(DIGITS, PRUNE_AT, round(kept)) if macs is None else macs
     name = kind.value.replace("-", " ")
     number = identity.removeprefix(kind.value).removesuffix("px")
-    return Row(
+    return EvaluationRow(
         id=identity,
         label=f"{number} px" if kind is Kind.LOWER_RESOLUTION else f"{name} {number}",
         kind=kind,
@@ -106,7 +106,7 @@ def make_row(identity: str, kind: Kind, kept: float, change: float, macs: int | 
     )
 
 
-def make_rows() -> tuple[Row, ...]:
+def make_rows() -> tuple[EvaluationRow, ...]:
     """Makes a row of every kind."""
     rows = [make_row(identity, kind, kept, change) for identity, (kind, kept, change) in _GRID.items()]
     smaller = make_row("64px", Kind.LOWER_RESOLUTION, 64, -3.4, macs=int(0.42 * dense_macs(DIGITS)))

@@ -11,10 +11,9 @@ import torch
 
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.artifacts.points import PointRequest, mass_point
-from sait_deploy.bench.stats import WARNING
 from sait_deploy.evaluation.evaluate import evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import Basis, Kind, from_json, to_json
+from sait_deploy.evaluation.results import WARNING, Basis, Kind, from_json, to_json
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess

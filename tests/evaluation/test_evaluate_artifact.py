@@ -11,11 +11,10 @@ import torch
 
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.points import mass_point
-from sait_deploy.bench.stats import WARNING
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import Kind
+from sait_deploy.evaluation.results import WARNING, Kind
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sait_deploy.evaluation.plot import accuracy_plot
-from sait_deploy.evaluation.results import Evaluation, Kind, Row
+from sait_deploy.evaluation.results import Evaluation, EvaluationRow, Kind
 from sait_deploy.tokens import dense_macs
 from tests.evaluation.sample import (
     DENSE_TOP1,
@@ -42,7 +42,7 @@ def of_kinds(evaluation: Evaluation, *kinds: Kind) -> Evaluation:
     return dataclasses.replace(evaluation, rows=rows)
 
 
-def with_rows(*rows: Row) -> Evaluation:
+def with_rows(*rows: EvaluationRow) -> Evaluation:
     return dataclasses.replace(EVALUATION, rows=(make_dense(), *rows))
 
 
