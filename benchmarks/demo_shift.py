@@ -15,7 +15,7 @@ from sait_deploy.artifacts.manifest import Form
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import HEAVY_CLUTTER, LIGHT_CLUTTER, TWO_OBJECTS
-from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import EvaluationRow
 from sait_deploy.evaluation.tune import tune
@@ -54,9 +54,11 @@ def shifted(weights: Path, images: int) -> dict[str, Any]:
         dataset, _ = composed(canvas, EVALUATION_SEED + 2, images)
         progress(f"{weights.parent.name}: {name}")
         model = load(weights)
-        options = EvaluateOptions(points=tuple(points), lower_resolutions=())
         block = default_prune_at(model.info.geometry.depth)
-        rows = {row.id: row for row in evaluate_model(model, Score.MEAN, block, dataset, options).rows}
+        options = EvaluateOptions(
+            points=tuple(points), lower_resolutions=(), score=Score.MEAN, prune_at=block, threads=1
+        )
+        rows = {row.id: row for row in evaluate(model, dataset, options).rows}
         kinds = {point.name: _figures(rows[point.name]) for point in points}
         found[name] = {"dense_top1_percent": rows["dense"].top1_percent, **kinds}
     return found

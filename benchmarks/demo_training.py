@@ -33,7 +33,7 @@ from sait_deploy.artifacts.files import write_whole
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions
-from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation, EvaluationRow, from_json, to_json
 from sait_deploy.evaluation.strata import Grouping
@@ -170,7 +170,8 @@ def _evaluated(
     progress(f"{weights.parent.name} by {score}")
     model = load(weights)
     block = default_prune_at(model.info.geometry.depth)
-    evaluation = evaluate_model(model, score, block, dataset, options, groupings=groupings)
+    asked = dataclasses.replace(options, score=score, prune_at=block, threads=1)
+    evaluation = evaluate(model, dataset, asked, groupings=groupings)
     # Strata by class and by tokens kept would be most of the file.
     given = {grouping.name for grouping in groupings}
     strata = tuple(stratum for stratum in evaluation.strata if stratum.grouping in given)

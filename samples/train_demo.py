@@ -26,9 +26,8 @@ from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions
-from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.images.dataset import evaluation_dataset
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.system.machine import environment
 from sait_deploy.training.demonstration import student_options, teacher_options
@@ -76,9 +75,8 @@ def main(output: Path, seed: int, epochs: int | None, epoch_images: int | None) 
     shutil.copyfile(done.weights, output / "model.safetensors")
     student = load(done.weights)
     assert student.training is not None
-    options = EvaluateOptions(densities=DENSITIES, lower_resolutions=())
-    dataset = evaluation_dataset(demo.NAME)
-    held_out = evaluate_model(student, student.training.score, student.training.prune_at, dataset, options, progress)
+    options = EvaluateOptions(densities=DENSITIES, lower_resolutions=(), threads=1)
+    held_out = evaluate(student, options=options, progress=progress)
     report = {
         "architecture": demo.ARCHITECTURE,
         "canvas": dataclasses.asdict(CanvasOptions()),

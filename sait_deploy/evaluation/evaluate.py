@@ -7,82 +7,94 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import ModelInfo
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.answers import Progress
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation
 from sait_deploy.evaluation.run import EvaluationRun
-from sait_deploy.evaluation.sources import ArtifactSource, ModelSource
+from sait_deploy.evaluation.sources import ArtifactSource, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.images.dataset import Dataset
-from sait_deploy.tokens import Score
+from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
+from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 
 if TYPE_CHECKING:
     from sait_deploy.models.registry import LoadedModel
 
-__all__ = ["EvaluateOptions", "evaluate_artifact", "evaluate_model"]
+__all__ = ["EvaluateOptions", "check_for_artifact", "check_for_model", "evaluate"]
 
 
-def evaluate_model(
-    loaded: LoadedModel,
-    score: Score | None,
-    prune_at: int | None,
-    dataset: Dataset,
+def evaluate(
+    what: LoadedModel | Artifact,
+    images: Dataset | Path | None = None,
     options: EvaluateOptions = EvaluateOptions(),
     progress: Progress = lambda _: None,
     groupings: Sequence[Grouping] = (),
 ) -> Evaluation:
-    """Evaluates a model in torch.
+    """Evaluates a model in torch, or an artifact on a runtime.
+
+    A model and an adaptive artifact answer any density and mass, a density artifact its own density, and a dense one
+    nothing else. Controls and lower resolutions run in torch; where that cannot be had, a note says why.
 
     Args:
-        loaded: the model.
-        score: how importance is read off the attention; None for as the weights were trained, else by the mean.
-        prune_at: block pruned in; None for the one that the weights were trained at, else depth // 4.
-        dataset: images, and labels where they are known.
-        options: what to evaluate.
-        progress: told what is being done, one line at a time.
+        what: the model, or the artifact, whose dense baseline is looked for beside it.
+        images: images, with labels where they are known; a folder of them; or None for what comes with the toolkit.
+        options: what to evaluate, and how.
+        progress: called with a line at a time that says what is being done.
         groupings: of the images, beside those by class and by tokens kept.
 
     Raises:
-        InvalidArgument: options or labels that are not the model's, or groupings of other images.
+        InvalidArgument: options that the model or artifact cannot run, labels that are not the model's, or groupings of
+            other images.
         ImageError: an image cannot be read.
-        ModelError: the model cannot be pruned, or its answer is no number.
-        ArtifactError: the benchmark's file cannot be read.
+        ModelError: the model cannot be pruned, or an answer is no number.
+        ArtifactError: the baseline is missing, or the benchmark's file cannot be read.
+        RuntimeUnavailable, MissingDependency: the runtime or the device does not work here.
     """
+    source = _source(what, options)
+    dataset = images if isinstance(images, Dataset) else _dataset(source.model, images)
+    return EvaluationRun(source, dataset, options, progress, groupings).report()
+
+
+def check_for_model(options: EvaluateOptions) -> None:
+    """Checks what a model in torch can be asked.
+
+    Raises:
+        InvalidArgument: a runtime that runs artifacts.
+    """
+    if options.runtime is not None and not find_runtime(options.runtime).from_weights:
+        raise InvalidArgument(
+            f"--runtime {options.runtime} runs artifacts, and a model is evaluated in torch",
+            "leave it out, or export the model and give --artifact",
+        )
+
+
+def check_for_artifact(options: EvaluateOptions) -> None:
+    """Checks what an artifact can be asked.
+
+    Raises:
+        InvalidArgument: a score or a block, or no such runtime.
+    """
+    for flag, value in (("--score", options.score), ("--prune-at", options.prune_at)):
+        if value is not None:
+            raise InvalidArgument(
+                f"{flag} cannot be chosen for an artifact, which has its own",
+                "leave it out, or evaluate a model with --model",
+            )
+    if options.runtime is not None:
+        find_runtime(options.runtime)
+
+
+def _source(what: LoadedModel | Artifact, options: EvaluateOptions) -> Source:
+    if isinstance(what, Artifact):
+        check_for_artifact(options)
+        return ArtifactSource(what, options.runtime or ONNXRUNTIME, options.running)
     from sait_deploy.models.weights import chosen_pruning
 
-    pruning = chosen_pruning(loaded.training, loaded.info.geometry.depth, score, prune_at)
-    source = ModelSource(loaded, *pruning, options.running(None))
-    return EvaluationRun(source, dataset, options, progress, groupings).report()
+    check_for_model(options)
+    pruning = chosen_pruning(what.training, what.info.geometry.depth, options.score, options.prune_at)
+    return ModelSource(what, *pruning, options.running)
 
 
-def evaluate_artifact(
-    artifact: Artifact,
-    runtime: str,
-    dataset: Dataset,
-    options: EvaluateOptions = EvaluateOptions(),
-    progress: Progress = lambda _: None,
-    weights: Path | None = None,
-    groupings: Sequence[Grouping] = (),
-) -> Evaluation:
-    """Evaluates an artifact on a runtime; controls and lower resolutions run in torch, or a note says why not.
-
-    An adaptive artifact answers any density and mass, a density artifact its own, and a dense one nothing else.
-
-    Args:
-        artifact: the artifact; a density artifact's dense baseline is looked for beside it.
-        runtime: what runs it.
-        dataset: images, and labels where they are known.
-        options: what to evaluate.
-        progress: told what is being done, one line at a time.
-        weights: the weights' file, where the one the manifest names is not there any more.
-        groupings: of the images, beside those by class and by tokens kept.
-
-    Raises:
-        InvalidArgument: options that the artifact cannot run, labels that are not the model's, groupings of others.
-        ImageError: an image cannot be read.
-        ModelError: an answer is no number.
-        ArtifactError: the baseline is missing, or the benchmark's file cannot be read.
-        RuntimeUnavailable, MissingDependency: the runtime does not work here.
-    """
-    source = ArtifactSource(artifact, runtime, options.running(weights))
-    return EvaluationRun(source, dataset, options, progress, groupings).report()
+def _dataset(model: ModelInfo, folder: Path | None) -> Dataset:
+    return evaluation_dataset(model.name) if folder is None else folder_dataset(folder, model.labels, model.classes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
+from sait_deploy.tokens import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class EvaluateOptions:
 
     Attributes:
         densities: kept shares of the patch tokens.
-        points: masses and named points. Of an adaptive artifact, with neither densities nor points, its own.
+        points: masses and named points. With neither densities nor points, an adaptive artifact is evaluated at its own
+            points, and a model at densities 0.7, 0.5, 0.3 and 0.2 and masses 0.9 and 0.8.
         controls: densities at which random tokens, and the least important, are kept in place of the most important.
         lower_resolutions: image heights in pixels at which dense runs as a rival; None for those of equal
             multiply-accumulates at each density and point; empty for none.
@@ -27,7 +29,11 @@ class EvaluateOptions:
         bench_batch: images per request of those times; None for the largest there.
         batch: images asked about at once.
         limit: images at most, evenly spaced; None for all.
-        threads: threads within one operator; None for the runtime's default.
+        score: how importance is read off a model's attention; None for as the weights were trained, else by the mean.
+        prune_at: block that a model is pruned in; None for the one that the weights were trained at, else depth // 4.
+        runtime: what runs an artifact; None for ONNX Runtime.
+        weights: weights file of an artifact, where the one that its manifest names is not there any more.
+        threads: threads within one operator; None for all of the processors this process may use.
         device: torch's device.
 
     Raises:
@@ -43,6 +49,10 @@ class EvaluateOptions:
     bench_batch: int | None = None
     batch: int = 32
     limit: int | None = None
+    score: Score | None = None
+    prune_at: int | None = None
+    runtime: str | None = None
+    weights: Path | None = None
     threads: int | None = None
     device: str = "cpu"
 
@@ -58,11 +68,12 @@ class EvaluateOptions:
                 raise InvalidArgument(f"{what} {number!r} is below 1", "give a whole number from 1")
         if self.bench_report is None and (self.bench_runtime is not None or self.bench_batch is not None):
             raise InvalidArgument("a runtime and batch of a benchmark need its file", "name the benchmark's JSON file")
-        _ = self.running(None)
+        _ = self.running
 
-    def running(self, weights: Path | None) -> RunOptions:
-        """Returns the part that a runtime needs."""
-        return RunOptions(self.threads, weights, self.device)
+    @property
+    def running(self) -> RunOptions:
+        """The part that a runtime needs."""
+        return RunOptions(self.threads, self.weights, self.device)
 
 
 def _check_once(what: str, values: Sequence[object]) -> None:

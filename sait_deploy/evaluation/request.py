@@ -103,7 +103,7 @@ def _check_sizes(source: Source, heights: Sequence[int]) -> None:
 def _requests(source: Source, options: EvaluateOptions) -> tuple[PointRequest, ...]:
     """Returns the points to ask for."""
     if not options.points:
-        return () if options.densities else source.named_points
+        return () if options.densities else source.default_points
     if source.pruning is None or source.density is not None:
         raise InvalidArgument(
             f"point {options.points[0].name!r} cannot be asked of an artifact whose operating point is fixed",
@@ -114,7 +114,8 @@ def _requests(source: Source, options: EvaluateOptions) -> tuple[PointRequest, .
 
 def _densities(source: Source, options: EvaluateOptions) -> tuple[Identity, ...]:
     """Returns the densities to ask for."""
-    asked, patches, own = dict.fromkeys((*options.densities, *options.controls)), _patches(source), source.density
+    named = options.densities if options.densities or options.points else source.default_densities
+    asked, patches, own = dict.fromkeys((*named, *options.controls)), _patches(source), source.density
     if asked and source.pruning is None:
         raise InvalidArgument("a dense artifact has no densities", "evaluate one exported with --density or --mass")
     if own is None:

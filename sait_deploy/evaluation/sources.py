@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, ModelInfo, WeightsInfo
-from sait_deploy.artifacts.points import PointChoice, PointRequest
+from sait_deploy.artifacts.points import PointChoice, PointRequest, mass_point
 from sait_deploy.errors import ArtifactError, MissingDependency, SaitError
 from sait_deploy.evaluation.answerers import Answerer, Control, Identity
 from sait_deploy.evaluation.results import Kind
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.models.weights import SparseTraining
     from sait_deploy.runtime.torch import TorchRunner
+
+DENSITIES: Final = (Decimal("0.7"), Decimal("0.5"), Decimal("0.3"), Decimal("0.2"))
+"""What a model is evaluated at where neither densities nor points are named, beside ``MASSES``."""
+
+MASSES: Final = (0.9, 0.8)
 
 DENSE: Final = Identity("dense", "dense", Kind.DENSE, None)
 """What all others are compared with."""
@@ -104,7 +109,8 @@ class Source(ABC):
         runtime: name of what runs it.
         pruning: how importance is read off the attention, and the block pruned in; None of a dense artifact.
         density: of a density artifact, the only one it answers; None where any point can be asked, or none.
-        named_points: the points that it has itself, where any can be asked.
+        default_densities: what it is asked where neither densities nor points are named, with ``default_points``.
+        default_points: see there.
         training: how the weights were trained sparse; None where they were not, or nobody knows.
         notes: what a reader must know of it.
     """
@@ -114,7 +120,8 @@ class Source(ABC):
     runtime: str
     pruning: tuple[Score, int] | None
     density: Decimal | None = None
-    named_points: tuple[PointRequest, ...] = ()
+    default_densities: tuple[Decimal, ...] = ()
+    default_points: tuple[PointRequest, ...] = ()
     training: SparseTraining | None = None
     notes: list[str]
 
@@ -153,6 +160,7 @@ class ModelSource(Source):
     def __init__(self, loaded: LoadedModel, score: Score, prune_at: int, options: RunOptions) -> None:
         self.model, self.weights, self.training = loaded.info, loaded.weights, loaded.training
         self.runtime, self.pruning, self.notes = TORCH, (score, prune_at), []
+        self.default_densities, self.default_points = DENSITIES, tuple(map(mass_point, MASSES))
         self._torch = TorchModel(loaded, self.pruning, options)
 
     @property
@@ -193,7 +201,7 @@ class ArtifactSource(Source):
             self.density = Decimal(pruning.density)
         elif pruning is not None:
             points = manifest.operating_points.items()
-            self.named_points = tuple(PointRequest(name, p.mass, p.min_keep, p.max_keep) for name, p in points)
+            self.default_points = tuple(PointRequest(name, p.mass, p.min_keep, p.max_keep) for name, p in points)
         self._artifact, self._options = artifact, options
         self._runner = load(artifact, runtime, options)
         self.runtime = self._runner.runtime

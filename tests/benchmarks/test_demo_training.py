@@ -81,7 +81,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     made = Asked()
-    monkeypatch.setattr(demo_training, "evaluate_model", made.evaluate)
+    monkeypatch.setattr(demo_training, "evaluate", made.evaluate)
     monkeypatch.setattr(demo_training, "shifted", made.shift)
     monkeypatch.setattr(demo_training, "composed", composed_once)
     monkeypatch.setattr(demo_training, "load", made.load)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace
-from sait_deploy.cli.evaluate import DENSITIES, MASSES
 from sait_deploy.evaluation.results import Evaluation, Kind, from_json
+from sait_deploy.evaluation.sources import DENSITIES, MASSES
 from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.tokens import Score
 from tests.cli.calls import Outcome, Sait
@@ -159,15 +159,16 @@ def test_images_without_labels_are_held_against_dense(brief: Sait, digits: Path,
 
 
 def test_reports_are_written_in_every_form(brief: Sait, tmp_path: Path) -> None:
-    outputs = [tmp_path / "below" / f"report{ending}" for ending in (".json", ".md", ".SVG")]
+    outputs = [tmp_path / "below" / f"report{ending}" for ending in (".json", ".md", ".html", ".SVG")]
     done = brief("--density", "0.5", *(part for output in outputs for part in ("-o", output)))
     assert done.code == 0, done.err
     evaluation = from_json(outputs[0].read_text())
     assert ids(evaluation) == ["dense", "density0.5"]
     assert "| density 0.5 |" in outputs[1].read_text()
-    assert ET.fromstring(outputs[2].read_text()).tag.endswith("svg")
-    assert sorted(path.name for path in outputs[0].parent.iterdir()) == ["report.SVG", "report.json", "report.md"]
-    assert [f"- wrote {output}" for output in outputs] == done.err.splitlines()[-3:]
+    assert "<td>density 0.5</td>" in outputs[2].read_text()
+    assert ET.fromstring(outputs[3].read_text()).tag.endswith("svg")
+    assert sorted(outputs[0].parent.iterdir()) == sorted(outputs)
+    assert [f"- wrote {output}" for output in outputs] == done.err.splitlines()[-4:]
 
 
 def test_a_plot_without_matplotlib_is_refused_before_anything_runs(

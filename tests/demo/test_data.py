@@ -160,16 +160,14 @@ def test_other_models_get_photographs_without_labels() -> None:
 def test_the_shipped_model_is_as_right_as_its_report_says() -> None:
     """Dense and pruned, on the report's own images: answers differ where processors round otherwise, no more."""
     from sait_deploy.artifacts.manifest import WeightsSource
-    from sait_deploy.evaluation.evaluate import evaluate_model
+    from sait_deploy.evaluation.evaluate import evaluate
     from sait_deploy.evaluation.options import EvaluateOptions
     from sait_deploy.models.registry import WeightsRequest, load_model
 
     said = json.loads(demo.REPORT.read_text(encoding="utf-8"))["held_out"]
     model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
-    assert model.training is not None
     options = EvaluateOptions(densities=(Decimal("0.3"),), lower_resolutions=())
-    dataset = evaluation_dataset(demo.NAME)
-    found = evaluate_model(model, model.training.score, model.training.prune_at, dataset, options)
+    found = evaluate(model, options=options)
     assert found.images == said["images"]
     for row in found.rows:
         assert row.top1_percent == pytest.approx(said["top1_percent"][row.id], abs=0.5)

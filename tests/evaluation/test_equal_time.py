@@ -14,12 +14,12 @@ from sait_deploy.artifacts.points import mass_point
 from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Basis, Evaluation
 from sait_deploy.evaluation.rivals import ModelInBench, read_bench_times
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
-from sait_deploy.tokens import OperatingPoint, Score
+from sait_deploy.tokens import OperatingPoint
 from tests.evaluation.blotches import labelled_by, noise, row_of, small
 from tests.evaluation.test_rivals import Times, report_of
 from tests.exported import IMAGE_SIZE, TinyExport
@@ -46,18 +46,16 @@ def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
     path.write_text(to_json(dataclasses.replace(report, model="small")))
     options = EvaluateOptions(points=(mass_point(0.6),), bench_report=path, lower_resolutions=())
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), options)
+    found = evaluate(loaded, labelled_by(loaded), dataclasses.replace(options, prune_at=PRUNE_AT))
 
     pairs = {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
     assert pairs == {("mass0.6", "kept7")}
     assert row_of(found, "kept7").kept_max == 7
     assert any("bench.json at batch 4 on onnxruntime" in note for note in found.notes)
     with pytest.raises(InvalidArgument, match=r"has not measured mass 0\.7 with"):
-        evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(mass_point(0.7),)))
+        evaluate(loaded, noise(2), dataclasses.replace(options, points=(mass_point(0.7),), prune_at=PRUNE_AT))
     with pytest.raises(InvalidArgument, match="equal time is told of masses"):
-        evaluate_model(
-            loaded, Score.MEAN, PRUNE_AT, noise(2), dataclasses.replace(options, points=(), densities=(HALF,))
-        )
+        evaluate(loaded, noise(2), dataclasses.replace(options, points=(), densities=(HALF,), prune_at=PRUNE_AT))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -100,8 +98,8 @@ def test_equal_time_is_told_of_the_same_weights_whatever_runs_them_and_of_no_oth
 
     def evaluations() -> list[Evaluation]:
         return [
-            evaluate_model(model, pruning.score, pruning.prune_at, dataset, options),
-            *(evaluate_artifact(one, "onnxruntime", dataset, options) for one in (tiny_adaptive, tiny_adaptive_fp16)),
+            evaluate(model, dataset, dataclasses.replace(options, score=pruning.score, prune_at=pruning.prune_at)),
+            *(evaluate(one, dataset, options) for one in (tiny_adaptive, tiny_adaptive_fp16)),
         ]
 
     bench_of(tiny.dense.manifest.weights.sha256)
@@ -110,7 +108,7 @@ def test_equal_time_is_told_of_the_same_weights_whatever_runs_them_and_of_no_oth
     bench_of(other.weights.sha256)
     said = f"bench.json is a benchmark of weights {other.weights.sha256[:12]}….*, not of {model.weights.sha256[:12]}…"
     with pytest.raises(InvalidArgument, match=said):
-        evaluate_model(model, pruning.score, pruning.prune_at, dataset, options)
+        evaluate(model, dataset, dataclasses.replace(options, score=pruning.score, prune_at=pruning.prune_at))
     for artifact in (tiny_adaptive, tiny_adaptive_fp16):
         with pytest.raises(InvalidArgument, match=said):
-            evaluate_artifact(artifact, "onnxruntime", dataset, options)
+            evaluate(artifact, dataset, options)

@@ -11,7 +11,7 @@ import torch
 
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.artifacts.points import PointRequest, mass_point
-from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import WARNING, Basis, Kind, from_json, to_json
 from sait_deploy.evaluation.stats import paired_difference
@@ -24,14 +24,14 @@ from tests.tiny import HALF
 
 PRUNE_AT = 1
 QUARTER, EIGHTH = Decimal("0.25"), Decimal("0.125")
-NO_RIVAL = EvaluateOptions(lower_resolutions=())
+NO_RIVAL = EvaluateOptions(lower_resolutions=(), prune_at=PRUNE_AT)
 
 
 def test_figures_of_a_point_are_those_of_its_answers() -> None:
     loaded = small()
     dataset, request = labelled_by(loaded), mass_point(0.6)
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, EvaluateOptions(points=(request,), batch=7))
+    found = evaluate(loaded, dataset, EvaluateOptions(points=(request,), batch=7, prune_at=PRUNE_AT))
 
     images = torch.from_numpy(preprocess(list(dataset.images), loaded.preprocessing))
     model = PrunableViT(loaded.vit, AdaptivePruning(Score.MEAN, PRUNE_AT))
@@ -75,7 +75,7 @@ def test_whole_report() -> None:
     sizes = grouped("size", ["small", "large"] * (IMAGES // 2))
     said: list[str] = []
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options, said.append, [sizes])
+    found = evaluate(loaded, dataset, dataclasses.replace(options, prune_at=PRUNE_AT), said.append, groupings=[sizes])
 
     assert from_json(to_json(found)) == found
     assert (found.model, found.score, found.prune_at, found.runtime) == ("small", "mean", PRUNE_AT, "torch")
@@ -107,7 +107,7 @@ def test_everything_is_compared_with_what_costs_as_much() -> None:
     geometry = loaded.info.geometry
     options = EvaluateOptions(densities=(QUARTER, EIGHTH), points=(mass_point(0.6),), controls=(QUARTER,))
 
-    found = evaluate_model(loaded, Score.MEAN, 0, labelled_by(loaded), options)
+    found = evaluate(loaded, labelled_by(loaded), dataclasses.replace(options, prune_at=0))
 
     rows = {row.id: row for row in found.rows}
     pairs = {(one.first, one.second) for one in found.comparisons}
@@ -132,7 +132,7 @@ def test_everything_is_compared_with_what_costs_as_much() -> None:
 def test_controls_answer_otherwise_and_keep_as_many() -> None:
     loaded = small()
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), EvaluateOptions(controls=(EIGHTH,)))
+    found = evaluate(loaded, labelled_by(loaded), EvaluateOptions(controls=(EIGHTH,), prune_at=PRUNE_AT))
 
     names = ("density0.125", "random0.125", "least-important0.125")
     assert len({row_of(found, name).cosine_mean for name in names}) == 3
@@ -145,7 +145,7 @@ def test_the_same_evaluation_twice_gives_the_same_figures() -> None:
     options = EvaluateOptions(densities=(HALF,), points=(mass_point(0.6),), controls=(EIGHTH,))
 
     found = [
-        evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), dataclasses.replace(options, batch=batch))
+        evaluate(loaded, labelled_by(loaded), dataclasses.replace(options, batch=batch, prune_at=PRUNE_AT))
         for batch in (8, 8, 5)
     ]
 
@@ -163,7 +163,7 @@ def test_lower_resolutions_are_those_asked_for(heights: tuple[int, ...] | None, 
     loaded = small(depth=6)
     options = EvaluateOptions(densities=(EIGHTH,), lower_resolutions=heights)
 
-    found = evaluate_model(loaded, Score.MEAN, 0, labelled_by(loaded), options)
+    found = evaluate(loaded, labelled_by(loaded), dataclasses.replace(options, prune_at=0))
 
     assert {row.id for row in found.rows if row.kind is Kind.LOWER_RESOLUTION} == wanted
     second = [one.second for one in found.comparisons]
@@ -173,7 +173,7 @@ def test_lower_resolutions_are_those_asked_for(heights: tuple[int, ...] | None, 
 def test_a_note_says_where_no_lower_resolution_costs_as_much() -> None:
     loaded = small()
 
-    found = evaluate_model(loaded, Score.MEAN, 2, labelled_by(loaded), EvaluateOptions(densities=(Decimal("0.9"),)))
+    found = evaluate(loaded, labelled_by(loaded), EvaluateOptions(densities=(Decimal("0.9"),), prune_at=2))
 
     assert [row.kind for row in found.rows] == [Kind.DENSE, Kind.DENSITY]
     assert any("no lower resolution has as many" in note and "density 0.9" in note for note in found.notes)
@@ -184,7 +184,7 @@ def test_without_labels_answers_are_held_against_denses() -> None:
     dataset = dataclasses.replace(labelled_by(loaded), labels=None)
     options = EvaluateOptions(densities=(EIGHTH,), points=(mass_point(0.6),), controls=(EIGHTH,))
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options)
+    found = evaluate(loaded, dataset, dataclasses.replace(options, prune_at=PRUNE_AT))
 
     assert not found.labelled
     assert {(r.top1_percent, r.top5_percent, r.top1_change, r.lost_percent, r.gained_percent) for r in found.rows} == {
@@ -203,7 +203,7 @@ def test_a_headless_model_is_held_against_denses_features() -> None:
     loaded = small(num_classes=0)
     dataset = noise(10)
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, EvaluateOptions(points=(mass_point(0.6),)))
+    found = evaluate(loaded, dataset, EvaluateOptions(points=(mass_point(0.6),), prune_at=PRUNE_AT))
 
     assert (found.labelled, found.comparisons, found.strata) == (False, (), ())
     assert {(row.top1_percent, row.agreement_percent) for row in found.rows} == {(None, None)}
@@ -215,7 +215,7 @@ def test_a_headless_model_is_held_against_denses_features() -> None:
 def test_five_classes_have_no_top5() -> None:
     loaded = small(num_classes=5)
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, labelled_by(loaded), EvaluateOptions(densities=(HALF,)))
+    found = evaluate(loaded, labelled_by(loaded), EvaluateOptions(densities=(HALF,), prune_at=PRUNE_AT))
 
     assert {row.top5_percent for row in found.rows} == {None}
     assert found.rows[0].top1_percent == 75.0
@@ -225,10 +225,18 @@ def test_random_weights_come_with_a_warning() -> None:
     loaded = small()
     loaded = dataclasses.replace(loaded, weights=dataclasses.replace(loaded.weights, source=WeightsSource.RANDOM))
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(4), NO_RIVAL)
+    found = evaluate(loaded, noise(4), NO_RIVAL)
 
     assert any(note.startswith(WARNING) and "random" in note for note in found.notes)
-    assert [row.id for row in found.rows] == ["dense"]
+
+
+def test_a_model_is_evaluated_at_densities_and_masses_where_none_are_named() -> None:
+    found = evaluate(small(), noise(4), dataclasses.replace(NO_RIVAL, controls=(EIGHTH,)))
+
+    densities = {f"density{share}" for share in (0.7, 0.5, 0.3, 0.2, 0.125)}
+    assert {row.id for row in found.rows} >= {"dense", *densities, "mass0.9", "mass0.8", "random0.125"}
+    named = evaluate(small(), noise(4), dataclasses.replace(NO_RIVAL, points=(mass_point(0.6),)))
+    assert {row.id for row in named.rows if not row.id.startswith("kept")} == {"dense", "mass0.6"}
 
 
 def test_a_limit_takes_images_labels_and_groups_alike() -> None:
@@ -239,10 +247,10 @@ def test_a_limit_takes_images_labels_and_groups_alike() -> None:
     groups = grouped("number", [f"{i:02}" for i in range(IMAGES)])
     options = EvaluateOptions(points=(mass_point(0.6),), limit=10, lower_resolutions=())
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, dataset, options, groupings=[groups])
+    found = evaluate(loaded, dataset, dataclasses.replace(options, prune_at=PRUNE_AT), groupings=[groups])
 
     part = Dataset([dataset.images[i] for i in chosen], dataset.labels[chosen], dataset.source)
-    wanted = evaluate_model(loaded, Score.MEAN, PRUNE_AT, part, dataclasses.replace(options, limit=None))
+    wanted = evaluate(loaded, part, dataclasses.replace(options, limit=None, prune_at=PRUNE_AT))
     assert found.images == 10
     assert row_of(found, "mass0.6").top1_percent == row_of(wanted, "mass0.6").top1_percent
     own = [s for s in found.strata if s.grouping == "number" and s.row == "mass0.6"]
@@ -256,7 +264,7 @@ def test_a_point_named_like_a_row_is_told_from_it() -> None:
     loaded = small()
     options = EvaluateOptions(densities=(HALF,), points=(PointRequest("density0.5", 0.4), PointRequest("dense", 0.9)))
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, noise(6), options)
+    found = evaluate(loaded, noise(6), dataclasses.replace(options, prune_at=PRUNE_AT))
 
     names = [row.id for row in found.rows]
     assert len(set(names)) == len(names)

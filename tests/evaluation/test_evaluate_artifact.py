@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.points import mass_point
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.evaluation.evaluate import evaluate_artifact, evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import WARNING, Kind
 from sait_deploy.images.dataset import Dataset
@@ -39,9 +40,9 @@ def test_an_adaptive_artifact_answers_as_the_model_does(tiny: TinyExport, tiny_a
     assert pruning is not None
     options = EvaluateOptions(densities=(HALF,), points=(mass_point(0.6), mass_point(0.8)), controls=(HALF,), batch=9)
 
-    found = evaluate_artifact(tiny_adaptive, "onnxruntime", dataset, options)
+    found = evaluate(tiny_adaptive, dataset, options)
 
-    wanted = evaluate_model(tiny.model, pruning.score, pruning.prune_at, dataset, options)
+    wanted = evaluate(tiny.model, dataset, dataclasses.replace(options, score=pruning.score, prune_at=pruning.prune_at))
     assert (found.runtime, found.model, found.prune_at) == ("onnxruntime", "test_vit", pruning.prune_at)
     assert [row.id for row in found.rows] == [row.id for row in wanted.rows]
     for row, other in zip(found.rows, wanted.rows, strict=True):
@@ -56,7 +57,7 @@ def test_an_adaptive_artifact_answers_as_the_model_does(tiny: TinyExport, tiny_a
 def test_an_adaptive_artifact_runs_at_its_own_points_where_none_is_asked_for(
     tiny: TinyExport, tiny_adaptive: Artifact
 ) -> None:
-    found = evaluate_artifact(tiny_adaptive, "onnxruntime", artifact_images(tiny), NO_RIVAL)
+    found = evaluate(tiny_adaptive, artifact_images(tiny), NO_RIVAL)
 
     rows = {row.id: row for row in found.rows}
     assert {"dense", "mass0.6", "fast", "wide"} <= set(rows)
@@ -70,9 +71,9 @@ def test_an_adaptive_artifact_without_its_baseline_is_its_own(
     alone = tmp_path / tiny_adaptive.path.name
     shutil.copytree(tiny_adaptive.path, alone)
 
-    found = evaluate_artifact(open_artifact(alone), "onnxruntime", artifact_images(tiny), NO_RIVAL)
+    found = evaluate(open_artifact(alone), artifact_images(tiny), NO_RIVAL)
 
-    wanted = evaluate_artifact(tiny_adaptive, "onnxruntime", artifact_images(tiny), NO_RIVAL)
+    wanted = evaluate(tiny_adaptive, artifact_images(tiny), NO_RIVAL)
     assert any("dense is the adaptive artifact at mass 1" in note for note in found.notes)
     assert not any("at mass 1" in note for note in wanted.notes)
     assert (found.rows[0].id, found.rows[0].kept_mean, found.rows[0].mac_ratio) == ("dense", 36.0, 1.0)
@@ -82,7 +83,7 @@ def test_an_adaptive_artifact_without_its_baseline_is_its_own(
 def test_a_density_artifact_stands_beside_its_dense_baseline(tiny: TinyExport) -> None:
     dataset = artifact_images(tiny)
 
-    found = evaluate_artifact(tiny.half, "onnxruntime", dataset, EvaluateOptions(controls=(HALF,)))
+    found = evaluate(tiny.half, dataset, EvaluateOptions(controls=(HALF,)))
 
     images = preprocess(list(dataset.images), tiny.half.manifest.preprocessing)
     answers = [load(a).run(images).logits.argmax(1) for a in (tiny.dense, tiny.half)]
@@ -96,11 +97,11 @@ def test_a_density_artifact_without_its_baseline_is_refused(tiny: TinyExport, tm
     shutil.copytree(tiny.half.path, alone)
 
     with pytest.raises(ArtifactError, match="is not beside it"):
-        evaluate_artifact(open_artifact(alone), "onnxruntime", noise(2, 96, 5))
+        evaluate(open_artifact(alone), noise(2, 96, 5))
 
 
 def test_a_dense_artifact_answers_itself_alone(tiny: TinyExport) -> None:
-    found = evaluate_artifact(tiny.dense, "onnxruntime", artifact_images(tiny))
+    found = evaluate(tiny.dense, artifact_images(tiny))
 
     assert [row.id for row in found.rows] == ["dense"]
     assert (found.score, found.prune_at) == ("none", 0)
@@ -117,7 +118,7 @@ def test_what_a_fixed_artifact_cannot_be_asked_is_refused(
     tiny: TinyExport, form: str, options: EvaluateOptions
 ) -> None:
     with pytest.raises(InvalidArgument, match=r"cannot be asked|no densities"):
-        evaluate_artifact(getattr(tiny, form), "onnxruntime", noise(2, 96, 5), options)
+        evaluate(getattr(tiny, form), noise(2, 96, 5), options)
 
 
 def test_what_needs_weights_that_are_gone_is_left_out_with_a_warning(
@@ -127,20 +128,20 @@ def test_what_needs_weights_that_are_gone_is_left_out_with_a_warning(
     options = EvaluateOptions(densities=(HALF,), controls=(HALF,))
     missing = tmp_path / "missing.safetensors"
 
-    found = evaluate_artifact(tiny_adaptive, "onnxruntime", dataset, options, weights=missing)
+    found = evaluate(tiny_adaptive, dataset, dataclasses.replace(options, weights=missing))
 
     assert [row.id for row in found.rows] == ["dense", "density0.5"]
     (note,) = [note for note in found.notes if note.startswith(WARNING)]
     assert "controls and lower resolutions are left out" in note and "missing.safetensors" in note
     moved = tmp_path / "moved.safetensors"
     shutil.copy(tiny.weights, moved)
-    again = evaluate_artifact(tiny_adaptive, "onnxruntime", dataset, options, weights=moved)
+    again = evaluate(tiny_adaptive, dataset, dataclasses.replace(options, weights=moved))
     assert "random0.5" in {row.id for row in again.rows}
 
 
 def test_an_unknown_runtime_is_refused(tiny: TinyExport) -> None:
     with pytest.raises(InvalidArgument, match="unknown runtime 'abacus'"):
-        evaluate_artifact(tiny.dense, "abacus", noise(2, 96, 5))
+        evaluate(tiny.dense, noise(2, 96, 5), EvaluateOptions(runtime="abacus"))
 
 
 def test_an_artifact_is_evaluated_without_torch(tiny_adaptive: Artifact) -> None:
@@ -150,12 +151,12 @@ from decimal import Decimal
 import numpy as np
 from sait_deploy.artifacts.folder import open_artifact
 from sait_deploy.images.dataset import Dataset
-from sait_deploy.evaluation.evaluate import EvaluateOptions, evaluate_artifact
+from sait_deploy.evaluation.evaluate import EvaluateOptions, evaluate
 from sait_deploy.artifacts.points import mass_point
 
 images = list(np.random.default_rng(0).integers(0, 255, (6, 96, 96, 3), np.uint8))
 options = EvaluateOptions(points=(mass_point(0.6),), densities=(Decimal("0.5"),), controls=(Decimal("0.5"),))
-found = evaluate_artifact(open_artifact(sys.argv[1]), "onnxruntime", Dataset(images, None, "noise"), options)
+found = evaluate(open_artifact(sys.argv[1]), Dataset(images, None, "noise"), options)
 print(",".join(row.id for row in found.rows))
 print(*found.notes, sep="\\n")
 """
@@ -175,7 +176,7 @@ def test_a_forced_number_of_tokens_is_the_density_of_the_adaptive_form(
     assert pruning is not None and dataset.labels is not None
 
     options = EvaluateOptions(densities=(Decimal("0.3"),), lower_resolutions=())
-    found = evaluate_artifact(tiny_adaptive, "onnxruntime", dataset, options)
+    found = evaluate(tiny_adaptive, dataset, options)
 
     images = torch.from_numpy(preprocess(list(dataset.images), tiny.model.preprocessing))
     model = PrunableViT(tiny.model.vit, AdaptivePruning(pruning.score, pruning.prune_at))

@@ -12,14 +12,12 @@ from PIL import Image
 
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.images.dataset import folder_dataset
-from sait_deploy.tokens import Score
 from tests.evaluation.blotches import grouped, noise, small
 from tests.tiny import HALF
 
-PRUNE_AT = 1
 NO_RIVAL = EvaluateOptions(lower_resolutions=())
 
 
@@ -29,7 +27,7 @@ def test_images_of_other_modes_in_folders_of_the_classes(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         Image.fromarray(noise(1, 64).images[0]).convert(mode).save(tmp_path / name / "image.png")  # type: ignore[arg-type]
 
-    found = evaluate_model(loaded, Score.MEAN, PRUNE_AT, folder_dataset(tmp_path, None, 2), NO_RIVAL)
+    found = evaluate(loaded, folder_dataset(tmp_path, None, 2), NO_RIVAL)
 
     assert (found.images, found.labelled) == (2, True)
 
@@ -38,7 +36,7 @@ def test_folders_that_are_no_classes_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "cats" / "image.png")
 
-    found = evaluate_model(small(), Score.MEAN, PRUNE_AT, folder_dataset(tmp_path, None, 10), NO_RIVAL)
+    found = evaluate(small(), folder_dataset(tmp_path, None, 10), NO_RIVAL)
 
     assert not found.labelled
     assert any("1 subfolders are not the model's 10 classes" in note for note in found.notes)
@@ -48,7 +46,7 @@ def test_a_damaged_image_is_one_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
     with pytest.raises(ImageError, match=r"bad\.png"):
-        evaluate_model(small(), Score.MEAN, PRUNE_AT, folder_dataset(tmp_path, None, 10), NO_RIVAL)
+        evaluate(small(), folder_dataset(tmp_path, None, 10), NO_RIVAL)
 
 
 @pytest.mark.parametrize(
@@ -63,25 +61,23 @@ def test_data_that_cannot_be_used_is_refused(change: dict[str, object], said: st
     dataset = dataclasses.replace(noise(3), **change)  # type: ignore[arg-type]
 
     with pytest.raises(InvalidArgument, match=said):
-        evaluate_model(small(), Score.MEAN, PRUNE_AT, dataset, NO_RIVAL)
+        evaluate(small(), dataset, NO_RIVAL)
 
 
 def test_groups_of_other_images_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="by size is of 2 images, not of 3"):
-        evaluate_model(small(), Score.MEAN, PRUNE_AT, noise(3), NO_RIVAL, groupings=[grouped("size", ["a", "b"])])
+        evaluate(small(), noise(3), NO_RIVAL, groupings=[grouped("size", ["a", "b"])])
 
 
 @pytest.mark.parametrize("height", [12, 32, 40])
 def test_a_lower_resolution_that_is_none_is_refused(height: int) -> None:
     with pytest.raises(InvalidArgument, match=f"lower resolution {height}"):
-        evaluate_model(small(), Score.MEAN, PRUNE_AT, noise(3), EvaluateOptions(lower_resolutions=(height,)))
+        evaluate(small(), noise(3), EvaluateOptions(lower_resolutions=(height,)))
 
 
 def test_a_point_of_more_tokens_than_there_are_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="the model has 16"):
-        evaluate_model(
-            small(), Score.MEAN, PRUNE_AT, noise(3), EvaluateOptions(points=(PointRequest("wide", 0.5, 1, 17),))
-        )
+        evaluate(small(), noise(3), EvaluateOptions(points=(PointRequest("wide", 0.5, 1, 17),)))
 
 
 @pytest.mark.parametrize(

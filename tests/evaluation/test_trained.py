@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.points import PointRequest, mass_point
-from sait_deploy.evaluation.evaluate import evaluate_model
+from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.trained import beyond_training
@@ -91,14 +91,16 @@ def test_an_evaluation_notes_what_was_asked_for_and_nothing_else() -> None:
     training = SparseTraining(Score.CLS, 2, 0.4, 0.5, 0.2, 0.6)
     loaded = dataclasses.replace(small(), training=training)
     options = EvaluateOptions(densities=(HALF,), points=(mass_point(0.6),), controls=(Decimal("0.1"),))
-    found = evaluate_model(loaded, None, None, noise(4), options)
+    found = evaluate(loaded, noise(4), options)
     assert (found.score, found.prune_at) == ("cls", 2), "as trained where nothing else is asked for"
     assert len(found.rows) > 5
     assert [note for note in found.notes if "trained at" in note] == [
         "density 0.1 is below density 0.4, the lowest that the weights were trained at"
     ]
-    other = evaluate_model(loaded, Score.MEAN, 0, noise(4), EvaluateOptions(densities=(HALF,), lower_resolutions=()))
+    other = evaluate(
+        loaded, noise(4), EvaluateOptions(densities=(HALF,), lower_resolutions=(), score=Score.MEAN, prune_at=0)
+    )
     assert (other.score, other.prune_at) == ("mean", 0)
-    unknown = evaluate_model(dataclasses.replace(loaded, training=None), None, None, noise(4), options)
+    unknown = evaluate(dataclasses.replace(loaded, training=None), noise(4), options)
     assert (unknown.score, unknown.prune_at) == ("mean", 0)
     assert not [note for note in unknown.notes if "trained" in note]
