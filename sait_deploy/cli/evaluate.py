@@ -20,7 +20,7 @@ from sait_deploy.cli._options import (
     weights_source,
     workspace_option,
 )
-from sait_deploy.cli._render import progress, show, show_notes, show_tables
+from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
@@ -133,7 +133,8 @@ def command(
         progress(f"evaluating {chosen.path.name}")
     else:
         check_for_model(options)
-    evaluation = evaluate(chosen or _model(given, source), images, options, progress)
+    with live_progress() as report_progress:
+        evaluation = evaluate(chosen or _model(given, source), images, options, report_progress)
     _show(evaluation, as_json)
     for output in outputs:
         write_whole(output, _WRITERS[output.suffix.lower()](evaluation).encode())
@@ -224,5 +225,6 @@ def _show(evaluation: Evaluation, as_json: bool) -> None:
         notes = [note for note in notes if note.severity is Severity.WARNING]
     else:
         show_tables(report.figures_table(evaluation), *report.brief_strata_tables(evaluation))
-        show(*report.comparison_lines(evaluation))
+        lines = report.comparison_lines(evaluation)
+        show(*([""] if lines else []), *lines)
     show_notes(notes)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
-from sait_deploy.artifacts.tuned_points import Measure
 from sait_deploy.cli._options import debug_option, json_option, runtime_option, threads_option, workspace_option
-from sait_deploy.cli._render import progress, show, table, warn
+from sait_deploy.cli._render import live_progress, progress, show, show_tables, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument, TargetMissed
 from sait_deploy.evaluation.tune import tune
+from sait_deploy.evaluation.tune_report import tables
 from sait_deploy.evaluation.tune_results import Outcome, Search, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
-from sait_deploy.evaluation.tune_trials import GRID, Family, Trial
+from sait_deploy.evaluation.tune_trials import GRID, Family
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -29,12 +29,6 @@ DEFAULT_WORKSPACE: Final = Path("artifacts")
 
 _MAKE: Final = "sait-deploy export --mass 0.9"
 """What makes an artifact that can be tuned."""
-
-_LOST: Final = {
-    Measure.DROP: "points lost",
-    Measure.DISAGREEMENT: "% answered otherwise",
-    Measure.COSINE: "% off (1 - cosine)",
-}
 
 
 @click.command()
@@ -130,7 +124,8 @@ def command(
         threads=threads,
     )
     opened = _adaptive(workspace) if artifact is None else open_artifact(artifact)
-    result = tune(opened, options, progress)
+    with live_progress() as report:
+        result = tune(opened, options, report)
     _report(result, as_json, workspace)
     if result.outcome is not Outcome.TUNED:
         raise TargetMissed(result.message, result.hint)
@@ -165,37 +160,13 @@ def _report(result: TuneResult, as_json: bool, workspace: Path) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result), indent=2, default=str))
         return
-    if result.trials:
-        show(_trials_table(f"tried on {result.calibration.source}", result.trials, result.limit.measure))
-    if result.checked is not None:
-        show("", _trials_table(f"checked on {result.check.source}", (result.checked,), result.limit.measure))
+    show_tables(*tables(result))
     if result.outcome is Outcome.TUNED:
         show("", result.message, *_usage(result, workspace))
     for note in result.notes:
         warn(note)
     if result.exported:
         progress(f"also exported, to keep or to delete: {', '.join(result.exported)}")
-
-
-def _trials_table(title: str, trials: tuple[Trial, ...], measure: Measure) -> Any:
-    headings = ("point", "kept, mean", "p95", "most", "MAC ratio ×", _LOST[measure], "at most", "")
-    several = len({trial.name for trial in trials}) > 1
-    rows = [(f"{trial.name}, " if several else "", trial) for trial in trials]
-    return table(title, headings, [_row(before, trial) for before, trial in rows])
-
-
-def _row(before: str, trial: Trial) -> tuple[str, ...]:
-    kept, found = trial.kept, trial.judgement
-    return (
-        before + trial.candidate.label,
-        f"{kept.mean:.1f}",
-        f"{kept.p95:.0f}",
-        str(kept.most),
-        f"{trial.macs.ratio:.2f}",
-        f"{found.value_percent:.2f}",
-        f"{found.bound_percent:.2f}",
-        found.verdict.value,
-    )
 
 
 def _usage(result: TuneResult, workspace: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -19,17 +19,13 @@ from sait_deploy.evaluation.answerers import Answerer
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import ImageLike, Preprocessing, open_image, preprocess
 from sait_deploy.system.processors import processors
+from sait_deploy.system.progress import Progress
 
 TOP: Final = 5
 """Classes kept of each answer."""
 
 _AHEAD: Final = 1
 """Batches that wait decoded, beside one for each decoding thread."""
-
-_PROGRESS_LINES: Final = 10
-"""In one pass over the images."""
-
-Progress = Callable[[str], None]
 
 Prepared = dict[Preprocessing, NDArray[np.float32]]
 """A batch float32 [B, 3, H, W] by each preprocessing that was asked for."""
@@ -73,7 +69,7 @@ class Collector:
     Args:
         dataset: the images.
         batch: images asked about at once.
-        progress: called with a line that says how far a pass is.
+        progress: reports each pass, and how much of it is done.
 
     Raises:
         InvalidArgument: no images, or a batch below 1.
@@ -97,7 +93,9 @@ class Collector:
         if not answerers:
             return {}
         records = [_Record(answerer) for answerer in answerers]
-        is_first, total, lines = not self._reference, len(self._images), 0
+        is_first, total = not self._reference, len(self._images)
+        step = f"answering {total} images, {_ways(len(answerers))}"
+        self._progress(step, 0.0)
         preprocessings = tuple(dict.fromkeys(record.preprocessing for record in records))
         with contextlib.closing(_prepared_batches(self._images, preprocessings, self._batch)) as batches:
             for number, prepared in enumerate(batches):
@@ -107,10 +105,7 @@ class Collector:
                     if is_first and record is records[0]:
                         self._reference.append(logits)
                     record.add(logits, self._reference[number])
-                done = min(first + self._batch, total)
-                if done * _PROGRESS_LINES // total > lines:
-                    lines = done * _PROGRESS_LINES // total
-                    self._progress(f"{done} of {total} images, {_ways(len(answerers))}")
+                self._progress(step, min(first + self._batch, total) / total)
         return {record.answerer.identity.id: record.answers() for record in records}
 
     def _logits(self, record: _Record, images: NDArray[np.float32], first: int) -> NDArray[np.float32]:

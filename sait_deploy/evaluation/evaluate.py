@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import ModelInfo
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.answers import Progress
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation
 from sait_deploy.evaluation.run import EvaluationRun
@@ -17,6 +16,7 @@ from sait_deploy.evaluation.sources import ArtifactSource, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
+from sait_deploy.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from sait_deploy.models.registry import LoadedModel
@@ -28,7 +28,7 @@ def evaluate(
     what: LoadedModel | Artifact,
     images: Dataset | Path | None = None,
     options: EvaluateOptions = EvaluateOptions(),
-    progress: Progress = lambda _: None,
+    progress: Progress = no_progress,
     groupings: Sequence[Grouping] = (),
 ) -> Evaluation:
     """Evaluates a model in torch, or an artifact on a runtime.
@@ -40,7 +40,7 @@ def evaluate(
         what: the model, or the artifact, whose dense baseline is looked for beside it.
         images: images, with labels where they are known; a folder of them; or None for what comes with the toolkit.
         options: what to evaluate, and how.
-        progress: called with a line at a time that says what is being done.
+        progress: reports what is being done.
         groupings: of the images, beside those by class and by tokens kept.
 
     Raises:

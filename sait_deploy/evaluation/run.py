@@ -13,7 +13,7 @@ from typing import Final
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import SaitError
 from sait_deploy.evaluation.answerers import Answerer, Identity
-from sait_deploy.evaluation.answers import Answers, Collector, Progress
+from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.request import make_request
 from sait_deploy.evaluation.results import SCHEMA_VERSION, WARNING, Basis, Evaluation, Kind
@@ -28,6 +28,7 @@ from sait_deploy.evaluation.sources import DENSE, Source, TorchModel
 from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.system.machine import environment
+from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import dense_macs, kept_at_density, pruned_macs
 
 _MOST_CLASSES: Final = 100
@@ -41,7 +42,7 @@ class EvaluationRun:
         source: what answers.
         dataset: the images.
         options: what to ask.
-        progress: called with a line at a time that says what is being done.
+        progress: reports what is being done.
         groupings: of the images, given by the caller.
 
     Raises:

@@ -25,7 +25,7 @@ from sait_deploy.artifacts.tuned_points import (
     write_point,
 )
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation import tune_wording as wording
+from sait_deploy.evaluation import tune_report
 from sait_deploy.evaluation.tune_limits import Limit, Verdict
 from sait_deploy.evaluation.tune_results import ImagesUsed, Outcome, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import Splits, make_splits
@@ -35,7 +35,7 @@ from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from sait_deploy.evaluation.tune_search import SearchPlan
+    from sait_deploy.evaluation.tune_search import SearchExports
 
 __all__ = ["TuneOptions", "TuneResult", "tune"]
 
@@ -46,7 +46,7 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
     Args:
         artifact: an adaptive artifact.
         options: the limit, and how to look.
-        progress: told what is being done, one line at a time.
+        progress: reports what is being done.
 
     Returns:
         What was found. Recommending dense is a result, not an error: ``outcome`` says which.
@@ -66,8 +66,8 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
     limit = options.limit(manifest.model.classes)
     splits = make_splits(manifest.model, options.splits)
     _check_labels(limit, splits)
-    plan = _plan(artifact, options)
-    sequences = len(options.families) * (1 if plan is None else 1 + len(plan.exports))
+    search = _search(artifact, options)
+    sequences = len(options.families) * (1 if search is None else 1 + len(search.exports))
     shared = limit.shared(sequences)
     result = TuneResult(
         outcome=Outcome.TOO_FEW_IMAGES,
@@ -82,13 +82,13 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
         check=_used(splits.check),
     )
     if result.calibration.images < result.images_needed:
-        return wording.too_few(result, options.splits)
-    progress(wording.plan_words(result))
-    artifacts = [artifact] if plan is None else _made(plan, progress)
+        return tune_report.too_few(result, options.splits)
+    progress(tune_report.limit_line(result))
+    artifacts = [artifact] if search is None else _made(search, progress)
     trials = tuple(_trials(artifacts, shared, splits.calibration, options, progress))
     result = dataclasses.replace(result, trials=trials)
     result = _settled(result, artifacts, splits.check, options, progress)
-    return result if plan is None else _searched(result, artifacts)
+    return result if search is None else _searched(result, artifacts)
 
 
 def _check_labels(limit: Limit, splits: Splits) -> None:
@@ -105,18 +105,18 @@ def _used(dataset: Dataset) -> ImagesUsed:
     return ImagesUsed(len(dataset.images), dataset.source)
 
 
-def _plan(artifact: Artifact, options: TuneOptions) -> SearchPlan | None:
+def _search(artifact: Artifact, options: TuneOptions) -> SearchExports | None:
     if not options.search:
         return None
-    from sait_deploy.evaluation.tune_search import plan_search
+    from sait_deploy.evaluation.tune_search import list_exports
 
-    return plan_search(artifact, options.search)
+    return list_exports(artifact, options.search)
 
 
-def _made(plan: SearchPlan, progress: Progress) -> list[Artifact]:
-    from sait_deploy.evaluation.tune_search import make_candidates
+def _made(search: SearchExports, progress: Progress) -> list[Artifact]:
+    from sait_deploy.evaluation.tune_search import make_exports
 
-    return make_candidates(plan, progress)
+    return make_exports(search, progress)
 
 
 def _searched(result: TuneResult, artifacts: Sequence[Artifact]) -> TuneResult:
@@ -146,7 +146,7 @@ def _trials(
         judge = Judge(_runner(artifact, options), images, limit, options.batch, progress)
         for family in options.families:
             for trial in judge.until_failure(_candidates(family, artifact, options)):
-                progress(wording.trial_words(trial, limit.measure))
+                progress(tune_report.trial_line(trial, limit.measure))
                 yield trial
 
 
@@ -156,7 +156,7 @@ def _settled(
     """Chooses among the trials, checks the choice, and writes it where it holds."""
     passing = [trial for trial in result.trials if trial.passes and trial.macs.per_image < trial.macs.dense]
     if not passing:
-        return wording.nothing_passes(result, options)
+        return tune_report.nothing_passes(result, options)
     chosen = min(passing, key=lambda trial: trial.macs.per_image)
     artifact = next(artifact for artifact in artifacts if artifact.manifest.id == chosen.artifact)
     runner = _runner(artifact, options)
@@ -164,9 +164,9 @@ def _settled(
     (checked,) = Judge(runner, images, result.limit, options.batch, progress).trials([chosen.candidate])
     result = dataclasses.replace(result, chosen=chosen, checked=checked)
     if checked.judgement.verdict is Verdict.EXCEEDS:
-        return wording.check_failed(result)
+        return tune_report.check_failed(result)
     file = write_point(artifact.path, artifact.manifest, _point(result, chosen, checked, runner, options))
-    return wording.tuned(dataclasses.replace(result, artifact=artifact.path, file=file), artifact.manifest)
+    return tune_report.tuned(dataclasses.replace(result, artifact=artifact.path, file=file), artifact.manifest)
 
 
 def _point(result: TuneResult, chosen: Trial, checked: Trial, runner: Runner, options: TuneOptions) -> TunedPoint:

@@ -29,15 +29,15 @@ _DEPTHS: Final = ((1, 4), (1, 3), (1, 2), (2, 3))
 
 
 @dataclass(frozen=True, slots=True)
-class SearchPlan:
-    """Artifacts to compare, the one given left out: their model, and what each is exported with."""
+class SearchExports:
+    """What is compared with the artifact given: the model, and what each further artifact is exported with."""
 
     given: Artifact
     model: LoadedModel
     exports: tuple[ExportOptions, ...]
 
 
-def plan_search(given: Artifact, search: Sequence[Search]) -> SearchPlan:
+def list_exports(given: Artifact, search: Sequence[Search]) -> SearchExports:
     """Loads the weights that an artifact names and lists the artifacts to compare it with.
 
     Args:
@@ -57,11 +57,11 @@ def plan_search(given: Artifact, search: Sequence[Search]) -> SearchPlan:
     known = [score for score in scores if score is not Score.CLS or transformer_of(model.vit).shape().has_class_token]
     own = pruning.score, pruning.prune_at
     pairs = [pair for pair in itertools.product(known, sorted(blocks | {pruning.prune_at})) if pair != own]
-    return SearchPlan(given, model, tuple(_options(given, score, block) for score, block in pairs))
+    return SearchExports(given, model, tuple(_options(given, score, block) for score, block in pairs))
 
 
-def make_candidates(plan: SearchPlan, progress: Progress) -> list[Artifact]:
-    """Exports the artifacts of a plan beside the one given; one that is there already is opened.
+def make_exports(search: SearchExports, progress: Progress) -> list[Artifact]:
+    """Exports the further artifacts beside the one given; one that is there already is opened.
 
     What was exported last stays what it was.
 
@@ -71,18 +71,18 @@ def make_candidates(plan: SearchPlan, progress: Progress) -> list[Artifact]:
     Raises:
         ParityError, StorageError: as exporting does.
     """
-    workspace = Workspace(plan.given.path.parent)
-    before = _last_export(workspace) or [plan.given.path]
-    made = [plan.given]
+    workspace = Workspace(search.given.path.parent)
+    before = _last_export(workspace) or [search.given.path]
+    made = [search.given]
     try:
-        for options in plan.exports:
-            planned = plan_exports(plan.model, options)[-1]
+        for options in search.exports:
+            planned = plan_exports(search.model, options)[-1]
             place = workspace.find(planned.id)
             if place is not None:
                 progress(f"{planned.name}: already there")
                 made.append(open_artifact(place))
             else:
-                made.append(export_model(plan.model, options, progress)[-1])
+                made.append(export_model(search.model, options, progress)[-1])
     finally:
         workspace.record_last_export(before)
     return made

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -23,6 +22,7 @@ from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.tune_limits import Judgement, Limit, Losses, Verdict, until_failure
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime.base import Runner
+from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import Geometry, OperatingPoint, dense_macs, density_point
 
 GRID: Final = (
@@ -33,9 +33,6 @@ GRID: Final = (
 
 _AT_ONCE: Final = 3
 """Candidates asked in one pass over the images: decoding is shared, and at most this many less one asked in vain."""
-
-_SILENCE: Final = 20.0
-"""Seconds between lines that tell how far a pass over the images is."""
 
 _DENSE: Final = "dense"
 
@@ -140,14 +137,12 @@ class Judge:
         dataset: the images, with labels where the limit is on a drop.
         limit: what to hold candidates to.
         batch: images asked about at once.
-        progress: told how far a pass over the images is, where it takes long.
+        progress: reports each pass over the images, and how much of it is done.
     """
 
-    def __init__(
-        self, runner: Runner, dataset: Dataset, limit: Limit, batch: int, progress: Callable[[str], None]
-    ) -> None:
+    def __init__(self, runner: Runner, dataset: Dataset, limit: Limit, batch: int, progress: Progress) -> None:
         self._runner, self._dataset, self._limit = runner, dataset, limit
-        self._collector = Collector(dataset, batch, _seldom(progress))
+        self._collector = Collector(dataset, batch, progress)
         self._dense: Answers | None = None
 
     def until_failure(self, sequence: Sequence[Candidate]) -> Iterator[Trial]:
@@ -199,19 +194,6 @@ class Judge:
         assert labels is not None
         drop: Losses = dense.right(labels).astype(np.int8) - answers.right(labels).astype(np.int8)
         return drop
-
-
-def _seldom(progress: Callable[[str], None]) -> Callable[[str], None]:
-    """Returns what tells of progress no more often than every so many seconds."""
-    last = time.monotonic()
-
-    def tell(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _SILENCE:
-            last = time.monotonic()
-            progress(line)
-
-    return tell
 
 
 def _kept(counts: NDArray[np.int32]) -> KeptInfo:

@@ -52,16 +52,14 @@ class Asked:
     def evaluate(
         self,
         loaded: LoadedModel,
-        score: Score | None,
-        prune_at: int | None,
         dataset: Dataset,
         options: EvaluateOptions,
         groupings: tuple[object, ...] = (),
     ) -> Evaluation:
         if self.fails:
             raise RuntimeError("interrupted")
-        assert (loaded.info.name, prune_at) == (demo.NAME, 1)
-        self.evaluations.append((score, len(dataset.images), options))
+        assert (loaded.info.name, options.prune_at) == (demo.NAME, 1)
+        self.evaluations.append((options.score, len(dataset.images), options))
         made = FOUND["student-0" if groupings else "teacher-0"]
         return dataclasses.replace(made, created=str(len(self.evaluations)), strata=(*made.strata, CLASS_STRATUM))
 
@@ -162,7 +160,7 @@ def test_other_options_are_asked_about(
     changed = dataclasses.replace(getattr(demo_training, options), points=())
     monkeypatch.setattr(demo_training, options, changed)
     evaluate("--only", "teacher-0", "--only", "student-0")
-    assert [given for _, _, given in asked.evaluations] == [changed], name
+    assert [given.points for _, _, given in asked.evaluations] == [changed.points], name
     assert asked.shifts == []
 
 

@@ -19,11 +19,12 @@ from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError
 from sait_deploy.evaluation import answers as answers_module
 from sait_deploy.evaluation.answerers import Answerer, Identity
-from sait_deploy.evaluation.answers import Answers, Collector, Progress
+from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import CropMode, ImageLike, Interpolation, Preprocessing, open_image, preprocess
 from sait_deploy.runtime.base import RawOutput, Runner, Selection
+from sait_deploy.system.progress import Progress, no_progress
 from sait_deploy.tokens import Geometry, OperatingPoint, pruned_macs
 
 GEOMETRY = Geometry(
@@ -116,10 +117,6 @@ def grey(levels: list[int]) -> Dataset:
     return Dataset([np.full((8, 8, 3), level, np.uint8) for level in levels], None, "shades")
 
 
-def quiet(_: str) -> None:
-    """Hears nothing."""
-
-
 LEVELS = [0, 255, 30, 200, 90, 170, 250, 10, 60]
 
 
@@ -127,7 +124,7 @@ LEVELS = [0, 255, 30, 200, 90, 170, 250, 10, 60]
 def test_answers_are_in_the_images_order_whatever_the_batch(batch: int) -> None:
     answerer = scripted("one", brightness)
 
-    found = collect([answerer], grey(LEVELS), batch, quiet)["one"]
+    found = collect([answerer], grey(LEVELS), batch, no_progress)["one"]
 
     wanted = [[2, 1, 0] if level > 127 else [0, 1, 2] for level in LEVELS]
     kept = [int(1 + 10 * np.float32(level / 255)) for level in LEVELS]
@@ -140,7 +137,7 @@ def test_answers_are_in_the_images_order_whatever_the_batch(batch: int) -> None:
 def test_the_first_run_is_not_timed_and_comes_on_one_image() -> None:
     answerer = scripted("one", brightness)
 
-    found = collect([answerer], grey(LEVELS), 4, quiet)["one"]
+    found = collect([answerer], grey(LEVELS), 4, no_progress)["one"]
 
     assert runner_of(answerer).asked == [1, 4, 4, 1]
     assert 0 < found.seconds < 10
@@ -153,7 +150,7 @@ def test_cosines_are_to_the_first_answerer() -> None:
         scripted("o", inverted),
     )
 
-    found = collect([one, same, other], grey(LEVELS), 4, quiet)
+    found = collect([one, same, other], grey(LEVELS), 4, no_progress)
 
     assert found["one"].cosine.tolist() == [1.0] * len(LEVELS)
     assert found["same"].cosine == pytest.approx(1.0)
@@ -163,7 +160,7 @@ def test_cosines_are_to_the_first_answerer() -> None:
 
 
 def test_a_later_pass_compares_with_the_very_first_answerer() -> None:
-    collector = Collector(grey(LEVELS), 4, quiet)
+    collector = Collector(grey(LEVELS), 4, no_progress)
 
     first = collector.collect([scripted("one", brightness), scripted("other", inverted)])
     second = collector.collect([scripted("again", inverted), scripted("one more", brightness)])
@@ -177,7 +174,7 @@ def test_a_later_pass_compares_with_the_very_first_answerer() -> None:
 def test_cosine_of_no_answer_at_all() -> None:
     nothing, something = scripted("nothing", lambda _: np.zeros(3, np.float32)), scripted("something", brightness)
 
-    found = collect([nothing, something], grey(LEVELS), 4, quiet)
+    found = collect([nothing, something], grey(LEVELS), 4, no_progress)
 
     assert found["nothing"].cosine.tolist() == [1.0] * len(LEVELS)
     assert found["something"].cosine.tolist() == [0.0] * len(LEVELS)
@@ -187,14 +184,14 @@ def test_ties_go_to_the_lower_class_as_argmax_does() -> None:
     answerer = scripted("tied", lambda _: np.array([0, 2, 1, 2, 2, 0, 1] + [0] * 93, np.float32), classes=100)
     other = scripted("all tied", lambda _: np.zeros(100, np.float32), classes=100)
 
-    found = collect([answerer, other], grey([0, 1]), 2, quiet)
+    found = collect([answerer, other], grey([0, 1]), 2, no_progress)
 
     assert found["tied"].top.tolist() == [[1, 3, 4, 2, 6]] * 2
     assert found["all tied"].top.tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_a_headless_models_features_have_no_likeliest_classes() -> None:
-    found = collect([scripted("features", brightness, classes=0)], grey(LEVELS), 4, quiet)["features"]
+    found = collect([scripted("features", brightness, classes=0)], grey(LEVELS), 4, no_progress)["features"]
 
     assert found.top.shape == (len(LEVELS), 0)
 
@@ -232,7 +229,7 @@ def test_every_image_is_decoded_once_for_all_answerers_and_each_preprocessing_ma
         scripted("another", brightness),
         scripted("small", taking("small"), preprocessing=SMALL),
     ]
-    collect(answerers, Dataset(paths, None, "files"), 3, quiet)
+    collect(answerers, Dataset(paths, None, "files"), 3, no_progress)
 
     assert sorted(map(str, opened)) == sorted(map(str, paths))
     assert np.array_equal(np.stack(seen["whole"][1:]), preprocess(paths, PLAIN))
@@ -252,7 +249,7 @@ def test_images_are_decoded_beside_the_answering_thread_and_not_far_ahead(monkey
     monkeypatch.setattr(answers_module, "open_image", opening)
     monkeypatch.setattr(answers_module, "processors", lambda: 2)
     answerer = scripted("one", lambda image: ahead.append(len(decoded)) or brightness(image))  # type: ignore[func-returns-value]
-    collect([answerer], grey(list(range(100))), 2, quiet)
+    collect([answerer], grey(list(range(100))), 2, no_progress)
 
     assert threading.get_ident() not in threads
     assert runner_of(answerer).threads == {threading.get_ident()}
@@ -262,13 +259,12 @@ def test_images_are_decoded_beside_the_answering_thread_and_not_far_ahead(monkey
     assert most <= 2 * (2 + 1 + 2)
 
 
-def test_progress_is_told_in_tenths() -> None:
-    said: list[str] = []
+def test_progress_says_how_much_is_answered() -> None:
+    reported: list[tuple[str, float | None]] = []
 
-    collect([scripted("one", brightness)], grey([0] * 100), 3, said.append)
+    collect([scripted("one", brightness)], grey([0] * 10), 4, lambda *step: reported.append(step))  # type: ignore[arg-type]
 
-    assert len(said) == 10
-    assert said[-1] == "100 of 100 images, 1 way of answering"
+    assert reported == [("answering 10 images, 1 way of answering", share) for share in (0, 0.4, 0.8, 1)]
 
 
 def broken(folder: Path) -> Path:
@@ -293,7 +289,9 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path: Path, make: Callable[[P
     fine = [np.zeros((8, 8, 3), np.uint8)] * 5
 
     with pytest.raises(ImageError, match=bad.name) as caught:
-        collect([scripted("one", brightness, preprocessing=large)], Dataset([*fine, bad, *fine], None, ""), 2, quiet)
+        collect(
+            [scripted("one", brightness, preprocessing=large)], Dataset([*fine, bad, *fine], None, ""), 2, no_progress
+        )
 
     assert caught.value.message.count(bad.name) == 1
     assert "\n" not in caught.value.message
@@ -303,7 +301,7 @@ def test_an_array_that_is_no_image_is_named_by_its_number() -> None:
     images = [np.zeros((8, 8, 3), np.uint8)] * 4 + [np.zeros((8, 8, 2), np.uint8)]
 
     with pytest.raises(ImageError, match="image 4: "):
-        collect([scripted("one", brightness)], Dataset(images, None, ""), 2, quiet)
+        collect([scripted("one", brightness)], Dataset(images, None, ""), 2, no_progress)
 
 
 def test_an_error_leaves_no_decoding_thread_behind() -> None:
@@ -311,7 +309,7 @@ def test_an_error_leaves_no_decoding_thread_behind() -> None:
         raise ModelError("it cannot")
 
     with pytest.raises(ModelError, match="it cannot"):
-        collect([scripted("one", failing)], grey([0] * 200), 1, quiet)
+        collect([scripted("one", failing)], grey([0] * 200), 1, no_progress)
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
@@ -321,13 +319,13 @@ def test_an_answer_that_is_no_number_names_answerer_and_image() -> None:
         return brightness(image) / (np.float32(0) if image.mean() > 0.99 else np.float32(1))
 
     with np.errstate(all="ignore"), pytest.raises(ModelError, match="sharp: the answer to image 1 is not finite"):
-        collect([scripted("dull", brightness), scripted("sharp", rule)], grey(LEVELS), 4, quiet)
+        collect([scripted("dull", brightness), scripted("sharp", rule)], grey(LEVELS), 4, no_progress)
 
 
 @pytest.mark.parametrize(("levels", "batch"), [([], 4), ([1], 0)])
 def test_nothing_to_answer_is_refused(levels: list[int], batch: int) -> None:
     with pytest.raises(InvalidArgument):
-        Collector(grey(levels), batch, quiet)
+        Collector(grey(levels), batch, no_progress)
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4))
@@ -336,9 +334,9 @@ def test_any_number_of_images_in_any_batches(images: int, batch: int, answerers:
     levels = [number * 6 for number in range(images)]
     asked = [scripted(str(number), brightness) for number in range(answerers)]
 
-    found = collect(asked, grey(levels), batch, quiet)
+    found = collect(asked, grey(levels), batch, no_progress)
 
-    alone = collect([scripted("0", brightness)], grey(levels), images, quiet)["0"]
+    alone = collect([scripted("0", brightness)], grey(levels), images, no_progress)["0"]
     for one in found.values():
         assert one.top.tolist() == alone.top.tolist()
         assert one.kept.tolist() == alone.kept.tolist()

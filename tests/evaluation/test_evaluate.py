@@ -73,16 +73,22 @@ def test_whole_report() -> None:
         densities=(HALF,), points=(mass_point(0.6), PointRequest("both", 1.0, 3, 5)), controls=(QUARTER,)
     )
     sizes = grouped("size", ["small", "large"] * (IMAGES // 2))
-    said: list[str] = []
+    steps: list[str] = []
 
-    found = evaluate(loaded, dataset, dataclasses.replace(options, prune_at=PRUNE_AT), said.append, groupings=[sizes])
+    found = evaluate(
+        loaded,
+        dataset,
+        dataclasses.replace(options, prune_at=PRUNE_AT),
+        lambda step, share=None, /: steps.append(step),
+        groupings=[sizes],
+    )
 
     assert from_json(to_json(found)) == found
     assert (found.model, found.score, found.prune_at, found.runtime) == ("small", "mean", PRUNE_AT, "torch")
     assert (found.images, found.image_source, found.labelled) == (IMAGES, dataset.source, True)
     assert found.weights_sha256 == loaded.weights.sha256
     assert found.environment["torch"] == torch.__version__
-    assert said[-1].startswith("40 of 40 images")
+    assert steps[-1].startswith("answering 40 images")
     kinds = [row.kind for row in found.rows]
     assert kinds == sorted(kinds, key=list(Kind).index)
     assert {row.id for row in found.rows} >= {"dense", "density0.5", "density0.25", "mass0.6", "both"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import Outcome, Search
-from sait_deploy.evaluation.tune_search import plan_search
+from sait_deploy.evaluation.tune_search import list_exports
 from sait_deploy.evaluation.tune_trials import Family, candidates
 from sait_deploy.tokens import OperatingPoint, Score
 from tests.evaluation.tunings import EXPORTED, options
@@ -74,7 +74,7 @@ def test_a_search_compares_other_artifacts_of_the_same_weights(adaptive: Artifac
 
 def test_a_search_lists_blocks_and_scores(adaptive: Artifact) -> None:
     def listed(*search: Search) -> list[tuple[Score, int | None]]:
-        return [(export.score, export.prune_at) for export in plan_search(adaptive, search).exports]
+        return [(export.score, export.prune_at) for export in list_exports(adaptive, search).exports]
 
     assert listed(Search.PRUNE_AT) == [(Score.MEAN, 2), (Score.MEAN, 3), (Score.MEAN, 4)]
     assert listed(Search.SCORE) == [(Score.CLS, 1)]

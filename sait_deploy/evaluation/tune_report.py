@@ -1,9 +1,10 @@
-"""What tuning came to, in words: one line each, with what to do next."""
+"""What tuning found, in tables and in sentences, with what to do next."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from sait_deploy.artifacts.manifest import Manifest, WeightsSource
@@ -12,15 +13,54 @@ from sait_deploy.evaluation.tune_limits import Limit, Verdict
 from sait_deploy.evaluation.tune_results import Outcome, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import Trial
+from sait_deploy.reports.table import Table, figures, words
 
 _LITTLE: Final = 1.05
 """A MAC ratio below this may not be worth the packed form."""
+
+_LOST: Final = {
+    Measure.DROP: "points lost",
+    Measure.DISAGREEMENT: "% answered otherwise",
+    Measure.COSINE: "% off (1 - cosine)",
+}
+"""Headings of what a candidate lost."""
 
 _LOSSES: Final = {
     Measure.DROP: ("points", "lost"),
     Measure.DISAGREEMENT: ("%", "answered otherwise than by dense"),
     Measure.COSINE: ("%", "off dense's features (1 - cosine)"),
 }
+
+
+def tables(result: TuneResult) -> list[Table]:
+    """Returns the candidates tried, and the one checked on other images."""
+    found = [_table(f"tried on {result.calibration.source}", result.trials, result.limit.measure)]
+    if result.checked is not None:
+        found.append(_table(f"checked on {result.check.source}", (result.checked,), result.limit.measure))
+    return found if result.trials else []
+
+
+def _table(title: str, trials: Sequence[Trial], measure: Measure) -> Table:
+    kept = figures("kept, mean"), figures("p95"), figures("most")
+    bounds = figures(_LOST[measure]), figures("at most"), words()
+    several = len({trial.name for trial in trials}) > 1
+    return Table.of(
+        title, [words("point"), *kept, figures("MAC ratio", "×"), *bounds], [_cells(trial, several) for trial in trials]
+    )
+
+
+def _cells(trial: Trial, named: bool) -> tuple[str, ...]:
+    kept, found = trial.kept, trial.judgement
+    return (
+        f"{trial.name}, {trial.candidate.label}" if named else trial.candidate.label,
+        f"{kept.mean:.1f}",
+        f"{kept.p95:.0f}",
+        str(kept.most),
+        f"{trial.macs.ratio:.2f}",
+        f"{found.value_percent:.2f}",
+        f"{found.bound_percent:.2f}",
+        found.verdict.value,
+    )
 
 
 def limit_words(limit: Limit) -> str:
@@ -35,14 +75,14 @@ def loss_words(trial: Trial, measure: Measure) -> str:
     return f"{found.value_percent:.2f} {unit} {lost}, at most {found.bound_percent:.2f}"
 
 
-def trial_words(trial: Trial, measure: Measure) -> str:
+def trial_line(trial: Trial, measure: Measure) -> str:
     """Returns what a candidate kept and lost and how that was judged, in a line."""
     kept, lost = f"{trial.kept.mean:.1f} patch tokens kept", loss_words(trial, measure)
     return f"{trial.name}, {trial.candidate.label}: {kept}, {lost}: {trial.judgement.verdict}"
 
 
-def plan_words(result: TuneResult) -> str:
-    """Says what is held to what, and how many images that takes."""
+def limit_line(result: TuneResult) -> str:
+    """Returns the limit, and how many images it takes and there are, in a line."""
     beside = "" if result.sequences == 1 else f", shared by {result.sequences} sequences"
     return (
         f"limit: {limit_words(result.limit)}{beside}; it takes {result.images_needed} images at least, "
