@@ -27,9 +27,6 @@ ENQUEUE_BOUND: Final = 0.9
 FEWEST_ROUNDS: Final = 6
 """Below this many rounds even the whole range of the ratios covers their median less often than 95 %."""
 
-WARNING: Final = "WARNING: "
-"""How a note begins that a report shows before the others."""
-
 _CHUNK: Final = 1 << 20
 
 

@@ -17,14 +17,13 @@ from sait_deploy.evaluation.results import (
 from sait_deploy.reports import markdown
 from sait_deploy.reports.document import Document, Listing, Section
 from sait_deploy.reports.table import Column, Fold, Note, Row, Severity, Table, figures, words
+from sait_deploy.reports.wording import NOTHING, kept_tokens, signed
 
 _FINE: Final = 10_000
 """Images from which a hundredth of a point is worth showing."""
 
 _MOST_GROUPS: Final = 12
 """Of one grouping in a terminal."""
-
-_NOTHING: Final = "–"
 
 _OFFERED: Final = (Kind.DENSITY, Kind.MASS)
 """What a user chooses between."""
@@ -40,16 +39,19 @@ def figures_table(evaluation: Evaluation) -> Table:
     answers lost and gained; without labels how many answers agree with dense's; of a headless model the cosine
     similarity of its features to dense's.
     """
+    rows = evaluation.rows
     columns: dict[Column, list[str]] = {
-        words(): [row.label for row in evaluation.rows],
-        figures("MAC ratio", "×"): [f"{row.mac_ratio:.2f}" for row in evaluation.rows],
-        figures("kept mean / p95 / max", fold=Fold.PHRASES): [_kept(row) for row in evaluation.rows],
+        words(): [row.label for row in rows],
+        figures("MAC ratio", "×"): [f"{row.mac_ratio:.2f}" for row in rows],
+        figures("kept mean / p95 / max", fold=Fold.PHRASES): [
+            kept_tokens(row.kept_mean, row.kept_p95, row.kept_max) for row in rows
+        ],
         **_quality(evaluation),
-        figures("images / s"): [_whole(row.images_per_second) for row in evaluation.rows],
+        figures("images / s"): [_whole(row.images_per_second) for row in rows],
     }
     title = f"{evaluation.model} · {evaluation.runtime} · {evaluation.images:,} images ({evaluation.image_source})"
-    rows = zip(evaluation.rows, zip(*columns.values(), strict=True), strict=True)
-    return Table.of(title, list(columns), [Row.of(cells, reference=row.kind is Kind.DENSE) for row, cells in rows])
+    cells = zip(rows, zip(*columns.values(), strict=True), strict=True)
+    return Table.of(title, list(columns), [Row.of(own, reference=row.kind is Kind.DENSE) for row, own in cells])
 
 
 def strata_tables(evaluation: Evaluation) -> list[Table]:
@@ -126,13 +128,6 @@ def is_match(row: EvaluationRow) -> bool:
     return row.kind is Kind.DENSITY and row.point is not None and row.id == f"kept{row.point.max_keep}"
 
 
-def signed(value: float, decimals: int) -> str:
-    """Writes a difference with its sign, which is ± where it rounds to zero."""
-    rounded = round(value, decimals)
-    sign = "±" if rounded == 0 else "+" if rounded > 0 else "−"
-    return f"{sign}{abs(rounded):.{decimals}f}"
-
-
 def change_text(change: Estimate, decimals: int) -> str:
     """Writes a difference with its interval: "−0.8 [−1.4, −0.2]"."""
     low, value, high = (signed(end, decimals) for end in (change.low, change.value, change.high))
@@ -148,19 +143,12 @@ def _decimals(evaluation: Evaluation) -> int:
     return 2 if evaluation.images >= _FINE else 1
 
 
-def _kept(row: EvaluationRow) -> str:
-    """Writes mean, p95 and the most kept patch tokens, or one number where every image keeps the same."""
-    if row.kept_mean == row.kept_p95 == row.kept_max:
-        return str(row.kept_max)
-    return f"{row.kept_mean:.1f} / {row.kept_p95:.0f} / {row.kept_max}"
-
-
 def _quality(evaluation: Evaluation) -> dict[Column, list[str]]:
     """Returns the columns that there are figures for."""
     rows, decimals = evaluation.rows, _decimals(evaluation)
 
     def percents(values: Sequence[float | None]) -> list[str]:
-        return [_NOTHING if value is None else f"{value:.{decimals}f}" for value in values]
+        return [NOTHING if value is None else f"{value:.{decimals}f}" for value in values]
 
     cosines = {
         figures("cosine mean"): [f"{row.cosine_mean:.4f}" for row in rows],
@@ -174,7 +162,7 @@ def _quality(evaluation: Evaluation) -> dict[Column, list[str]]:
     changes = [None if row.top1_change is None else change_text(row.top1_change, decimals) for row in rows]
     columns = {
         figures("top-1", "%"): percents([row.top1_percent for row in rows]),
-        figures("change [95 %]", fold=Fold.PHRASES): [change or _NOTHING for change in changes],
+        figures("change [95 %]", fold=Fold.PHRASES): [change or NOTHING for change in changes],
         figures("top-5", "%"): percents([row.top5_percent for row in rows]),
         figures("churn", "%"): percents([None if one is None else 100.0 - one for one in agreements]),
         figures("lost / gained", "%", fold=Fold.PHRASES): [_lost_and_gained(row, decimals) for row in rows],
@@ -186,7 +174,7 @@ def _quality(evaluation: Evaluation) -> dict[Column, list[str]]:
 
 def _lost_and_gained(row: EvaluationRow, decimals: int) -> str:
     if row.lost_percent is None or row.gained_percent is None:
-        return _NOTHING
+        return NOTHING
     return f"{row.lost_percent:.{decimals}f} / {row.gained_percent:.{decimals}f}"
 
 
@@ -239,9 +227,9 @@ def _group(
     cells = [name, str(first.images), f"{first.dense_top1_percent:.1f}"]
     for row in asked:
         stratum = found.get(row.id)
-        cells.append(_NOTHING if stratum is None else write(stratum.top1_change))
+        cells.append(NOTHING if stratum is None else write(stratum.top1_change))
         if row.kind is Kind.MASS:
-            cells.append(_NOTHING if stratum is None else f"{stratum.kept_mean:.1f}")
+            cells.append(NOTHING if stratum is None else f"{stratum.kept_mean:.1f}")
     return cells
 
 

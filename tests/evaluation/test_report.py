@@ -7,8 +7,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sait_deploy.evaluation.report import (
     brief_strata_tables,
@@ -16,7 +14,6 @@ from sait_deploy.evaluation.report import (
     document,
     figures_table,
     notes,
-    signed,
     strata_tables,
     to_html,
     to_markdown,
@@ -102,14 +99,6 @@ def test_comparisons_are_told_in_words() -> None:
     ]
     first, *_ = comparison_lines(make_unlabelled())
     assert "+0.8 points of agreement [" in first
-
-
-@given(st.floats(-100, 100), st.integers(1, 2))
-def test_a_difference_has_the_sign_of_what_is_written(value: float, decimals: int) -> None:
-    text = signed(value, decimals)
-    number = float(text[1:])
-    assert number == abs(round(value, decimals))
-    assert text[0] == ("±" if number == 0 else "+" if value > 0 else "−")
 
 
 def test_strata_say_what_each_group_loses_and_what_masses_keep_there() -> None:
