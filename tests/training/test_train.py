@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sait_deploy.images.preprocess import list_images, preprocess
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining, load_weights, read_class_names, read_training, sha256_of_weights
+from sait_deploy.reports.drawing import NO_PLOTS
 from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.data import open_data
 from sait_deploy.training.loop import TrainingLoop
@@ -74,6 +76,16 @@ def test_a_small_model_learns_colours_dense_and_sparse(folder: Path, tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, WEIGHTS_FILE, LOG_CSV, LOG_JSON, CURVE_FILE}
     assert result.weights == tmp_path / WEIGHTS_FILE
     assert result.training == read_training(result.weights) == SparseTraining(Score.MEAN, 0, 0.3, 1.0)
+
+
+def test_without_matplotlib_training_says_once_that_there_is_no_curve(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    lines: list[str] = []
+    train(small_model(), None, options(folder, tmp_path, recipe={"epochs": 2}), lines.append)
+    assert [line for line in lines if "plots" in line] == [NO_PLOTS.text]
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, WEIGHTS_FILE, LOG_CSV, LOG_JSON}
 
 
 def test_the_log_tells_the_accuracy_of_the_weights_delivered(folder: Path, tmp_path: Path) -> None:
