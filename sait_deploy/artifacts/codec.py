@@ -82,7 +82,7 @@ def _problem(data: Any, error: ErrorDetails) -> str:
         case "unexpected_keyword_argument":
             return f"{where} is an unknown field"
         case "value_error":
-            return f"{where} cannot be meant: {error['ctx']['error']}"
+            return f"{where} is not valid: {error['ctx']['error']}"
         case _:
             return f"{where} is {shown(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
 

@@ -39,7 +39,7 @@ class PointRequest:
         max_keep: patch tokens kept at most; None for all of the model's.
 
     Raises:
-        InvalidArgument: a name or number that cannot be meant.
+        InvalidArgument: a name or number that is not allowed.
     """
 
     name: str

@@ -88,7 +88,7 @@ class Evidence:
         runtime: what answered; with versions in ``environment``, name to value.
 
     Raises:
-        InvalidArgument: a limit or confidence that cannot be, a verdict that the figures belie, or figures beyond the
+        InvalidArgument: a limit or confidence that cannot be, a verdict that contradicts the figures, or figures beyond the
             limit.
     """
 

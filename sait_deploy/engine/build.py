@@ -75,7 +75,7 @@ def build_engine(
         check_writable(options.timing_cache)
     workspace = Workspace(artifact.path / ENGINES_FOLDER)
     place = workspace.root / settings.name
-    with _made(workspace), workspace.writing(place) as folder:
+    with _engines_folder(workspace), workspace.writing(place) as folder:
         progress = named(artifact.path.name, progress)
         progress("cutting and lowering")
         lowered = _lowered(artifact, settings, folder)
@@ -98,8 +98,8 @@ def _lowered(artifact: Artifact, settings: _BuildSettings, folder: Path) -> dict
 
 
 @contextlib.contextmanager
-def _made(workspace: Workspace) -> Iterator[None]:
-    """Makes the folder of an artifact's engines, and takes it away again where a first engine came to nothing."""
+def _engines_folder(workspace: Workspace) -> Iterator[None]:
+    """Makes the folder of an artifact's engines, and removes it again if its first engine fails."""
     try:
         workspace.prepare()
         yield

@@ -1,4 +1,4 @@
-"""Which builder there is, and what it builds for."""
+"""The choice of a builder, and of the GPU architectures that it builds for."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _check_version(name: BuilderName, version: str) -> None:
 
 
 def load_package(name: BuilderName) -> Any:
-    """Returns a builder's package, which is its runtime's too.
+    """Returns the package of a builder, which also runs its engines.
 
     Raises:
         BuilderUnavailable: it is not installed, or cannot be loaded.

@@ -1,4 +1,4 @@
-"""Engine files → deserialised engines. Needs a GPU; what can be checked without one was checked before."""
+"""Engine files, deserialised on this machine's GPU; their hashes are checked when the engine is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artifact's graph → the ONNX files that a builder is given."""
+"""The ONNX files that a builder is given: an artifact's graph, cut and lowered."""
 
 from __future__ import annotations
 

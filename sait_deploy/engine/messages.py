@@ -1,4 +1,4 @@
-"""What a builder says, in words that lead somewhere."""
+"""Builders' errors and warnings, explained, with what to do about each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a builder's message means, and what to do about it."""
+    """What messages with a fragment in them mean, and what to do."""
 
     fragment: str
     meaning: str
@@ -77,12 +77,12 @@ _LONGEST: Final = 300
 
 
 def explain_error(messages: list[str]) -> tuple[str, str]:
-    """Returns what is wrong and what to do, from what a builder said before it gave up."""
+    """Returns what is wrong and what to do, from the messages of a builder that failed."""
     for explanation in _ERRORS:
         if any(explanation.fragment in message for message in messages):
             return explanation.meaning, explanation.hint
-    said = shortened(messages[-1]) if messages else "the builder gave no reason"
-    return said, "run again with --debug to see all that the builder says"
+    reason = shortened(messages[-1]) if messages else "the builder gave no reason"
+    return reason, "run again with --debug to see all that the builder says"
 
 
 def explain_warning(message: str) -> str:

@@ -1,4 +1,4 @@
-"""What engines can be asked for, checked in one place."""
+"""Options of building engines, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CURRENT: Final = "current"
 """What TensorRT for RTX calls the GPU of the machine that it builds on."""
 
 DEFAULT_TARGETS: Final = ("sm86", "sm89", "sm120")
-"""Those of the common workstation GPUs: built for where this machine has no GPU of its own."""
+"""Architectures of common workstation GPUs, built for where this machine has no GPU."""
 
 AMPERE: Final = 80
-"""The architecture that hardware-compatible engines begin with."""
+"""The oldest architecture that runs hardware-compatible engines."""
 
 MAX_TOPK: Final = 3840
-"""Entries that TensorRT's TopK sorts: the most patch tokens of a selection that is no plugin."""
+"""Most entries that TensorRT's TopK sorts, and so most patch tokens where the selection is no plugin."""
 
 _MOST_LEVEL: Final = 5
 _MOST_GIB: Final = 1 << 16
@@ -57,7 +57,7 @@ class FusionChoice(StrEnum):
 
 
 class Portability(StrEnum):
-    """What else than its own TensorRT and GPU an engine is to run on."""
+    """Where an engine is to run beside the TensorRT version and the GPU that it is built with."""
 
     VERSIONS = "version-compatible"
     HARDWARE = "hardware-compatible"

@@ -1,4 +1,4 @@
-"""The parent's side of the building process: start it, listen, stop it, and say what went wrong."""
+"""The parent's side of the building process: it starts and stops the process, and turns its events into an answer."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _SHOWN_BYTES: Final = 4000
 
 @dataclass(frozen=True, slots=True)
 class BuildAnswer:
-    """What became of a request.
+    """The engines of a request.
 
     Attributes:
         parts: the engines, in the order asked for.
-        messages: what the builder warned of, each once.
+        messages: the builder's warnings, each once.
         gpu: the GPU they were built on; None where they were built for architectures.
     """
 
@@ -58,15 +58,15 @@ def run_builder(request: BuildRequest, progress: Progress) -> BuildAnswer:
     """
     apart = request.builder is BuilderName.TENSORRT_RTX
     requests = [dataclasses.replace(request, parts=(part,)) for part in request.parts] if apart else [request]
-    said: queue.SimpleQueue[BuildEvent | _Worker] = queue.SimpleQueue()
+    events: queue.SimpleQueue[BuildEvent | _Worker] = queue.SimpleQueue()
     parts: list[PartAnswer] = []
     messages: dict[str, None] = {}
     gpu = None
     with contextlib.ExitStack() as stack:
-        pending = {stack.enter_context(_started(each, said)) for each in requests}
+        pending = {stack.enter_context(_started(each, events)) for each in requests}
         stack.callback(_stop, tuple(pending))
         while pending:
-            event = said.get()
+            event = events.get()
             if isinstance(event, _Worker):
                 pending.discard(event)
                 event.check()
@@ -91,7 +91,7 @@ def _stop(workers: Iterable[_Worker]) -> None:
 
 
 def _check(event: BuildEvent, builder: BuilderName) -> None:
-    """Raises what an event says went wrong."""
+    """Raises the error that an event reports."""
     if event.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(event.errno, os.strerror(event.errno))
     if event.error is not None:
@@ -101,33 +101,33 @@ def _check(event: BuildEvent, builder: BuilderName) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Worker:
-    """One building process, what it was asked, and what it prints."""
+    """One building process, its request, and the file that it prints to."""
 
     process: subprocess.Popen[str]
     request: BuildRequest
-    noise: IO[bytes]
+    printed: IO[bytes]
 
     def check(self) -> None:
-        """Waits for the end, and finds out whether it was one: every file is there, and nothing went wrong."""
+        """Waits for the process to end, and checks that it ended well and wrote every file."""
         code = self.process.wait()
         if code != 0 or not all(Path(part.plan).is_file() for part in self.request.parts):
             raise EngineError(
-                f"{self.request.builder} {_ending(code)}{_last_words(self.noise)}",
+                f"{self.request.builder} {_ending(code)}{_last_printed_line(self.printed)}",
                 "try --allow-unfused or another --precision, and report this",
             )
 
 
 @contextlib.contextmanager
-def _started(request: BuildRequest, said: queue.SimpleQueue[BuildEvent | _Worker]) -> Iterator[_Worker]:
+def _started(request: BuildRequest, events: queue.SimpleQueue[BuildEvent | _Worker]) -> Iterator[_Worker]:
     """Yields a running process, whose events are put on a queue, and itself when there are no more."""
     reading, writing = os.pipe()
-    with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile() as noise:
+    with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile() as printed:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "sait_deploy.engine.worker", str(writing)],
                 stdin=subprocess.PIPE,
-                stdout=noise,
-                stderr=noise,
+                stdout=printed,
+                stderr=printed,
                 pass_fds=(writing,),
                 # An interrupt at the keyboard reaches this process alone, which ends the other in order.
                 start_new_session=True,
@@ -136,8 +136,8 @@ def _started(request: BuildRequest, said: queue.SimpleQueue[BuildEvent | _Worker
             )
         finally:
             os.close(writing)
-        worker = _Worker(process, request, noise)
-        listener = threading.Thread(target=_listen, args=(worker, answers, said))
+        worker = _Worker(process, request, printed)
+        listener = threading.Thread(target=_listen, args=(worker, answers, events))
         listener.start()
         try:
             assert process.stdin is not None
@@ -149,14 +149,14 @@ def _started(request: BuildRequest, said: queue.SimpleQueue[BuildEvent | _Worker
             listener.join()
 
 
-def _listen(worker: _Worker, answers: IO[str], said: queue.SimpleQueue[BuildEvent | _Worker]) -> None:
+def _listen(worker: _Worker, answers: IO[str], events: queue.SimpleQueue[BuildEvent | _Worker]) -> None:
     try:
         for line in answers:
-            said.put(BuildEvent.from_json(line))
+            events.put(BuildEvent.from_json(line))
     except SaitError as error:
-        said.put(BuildEvent(error=error.message))
+        events.put(BuildEvent(error=error.message))
     finally:
-        said.put(worker)
+        events.put(worker)
 
 
 def _environment() -> dict[str, str]:
@@ -175,7 +175,7 @@ def _end(worker: subprocess.Popen[str]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.wait(_GRACE_SECONDS)
     finally:
-        # A second interrupt does not wait, nor does it leave the process behind.
+        # A second interrupt ends the wait, and the process is killed all the same.
         worker.kill()
         worker.wait()
 
@@ -188,9 +188,9 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}"
 
 
-def _last_words(noise: IO[bytes]) -> str:
+def _last_printed_line(printed: IO[bytes]) -> str:
     """Returns the last line that the process printed, where it printed any."""
-    noise.seek(0, os.SEEK_END)
-    noise.seek(max(0, noise.tell() - _SHOWN_BYTES))
-    lines = [line for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
+    printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, printed.tell() - _SHOWN_BYTES))
+    lines = [line for line in printed.read().decode(errors="replace").splitlines() if line.strip()]
     return f": {shortened(lines[-1])}" if lines else ""

@@ -16,7 +16,7 @@ from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMAGES, KEEP_LIMITS, 
 from sait_deploy.tokens import most_images
 
 _APART: Final = 1.25
-"""Numbers of kept tokens nearer than this share a profile: kernels tuned for one suit the other."""
+"""Two numbers of kept rows whose ratio is below this share a profile: kernels tuned for one suit the other."""
 
 _MOST_PROFILES: Final = 6
 
@@ -98,7 +98,7 @@ class _Optimum:
 def _optima(manifest: Manifest, batch: BatchRange) -> list[_Optimum]:
     """Lists what to tune for: the default point at each batch size, other points and dense at the optimum.
 
-    The default point at the optimum comes first, so that what is near it is left out and not it.
+    The default point at the optimum comes first; others that are near one already chosen are left out.
     """
     geometry = manifest.model.geometry
     prefix, tokens = geometry.prefix_tokens, geometry.tokens
@@ -117,7 +117,7 @@ def _optima(manifest: Manifest, batch: BatchRange) -> list[_Optimum]:
 
 
 def _trunk_profiles(manifest: Manifest, batch: BatchRange, optima: list[_Optimum]) -> list[Profile]:
-    """Divides all numbers of rows among the optima, halfway between them on a scale of factors."""
+    """Returns a profile for each optimum; neighbouring profiles meet at the geometric mean of their rows."""
     geometry = manifest.model.geometry
     optima = sorted(optima, key=lambda optimum: optimum.rows)
     fewest, tokens = max(1, geometry.prefix_tokens), geometry.tokens

@@ -1,4 +1,4 @@
-"""What the building process is asked, and what it answers, as JSON lines."""
+"""What the building process is asked for, and the events that it reports, as JSON lines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``trtexec`` command lines that load engines: NVIDIA's own tool as a second opinion.
+"""``trtexec`` command lines that load and time engines with NVIDIA's own tool.
 
-Left alone, the tool fills inputs with random numbers. Where those are indices or limits, the commands load files that
-are written beside the engine, so that nothing is read from where no data is.
+The tool fills inputs with random numbers, which as indices would read beyond the data. The commands load indices and
+limits from files beside the engine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_inputs(folder: Path, parts: Sequence[PartInfo], geometry: Geometry) ->
 
 
 def _inputs(profile: Profile, geometry: Geometry) -> dict[str, NDArray[np.int32]]:
-    """Returns limits that leave mass its say, and a batch whose images share the rows evenly."""
+    """Returns keep limits that let the mass decide, or the indices of a batch whose images keep equally many rows."""
     optima = {name: span.optimum for name, span in profile.ranges.items()}
     if KEEP_LIMITS in optima:
         return {KEEP_LIMITS: np.full(optima[KEEP_LIMITS], (1, geometry.patch_tokens), np.int32)}

@@ -227,7 +227,7 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
     scale = np.maximum(1.0, np.abs(wanted).max(axis=1))
     difference = np.abs(found - wanted).max(axis=1) / scale
     worst = int(difference.argmax())
-    if not difference[worst] <= tolerance:  # so that a reference that is not a number is no agreement
+    if not difference[worst] <= tolerance:  # NaN is not within the tolerance either
         raise ParityError(
             f"the outputs of image {first + worst} differ from the reference's by {difference[worst]:.2e}, "
             f"over {tolerance:g}",

@@ -49,6 +49,17 @@ def test_a_document_reads_back_as_it_was_written() -> None:
     assert CODEC.read(Document, changed()) == GOOD
 
 
+def test_a_whole_number_is_a_fraction_too() -> None:
+    (part,) = CODEC.read(Document, changed(parts=[{"size": [1, 2], "weight": 2}])).parts
+    assert part == Part((1, 2), 2.0)
+    assert type(part.weight) is float
+
+
+def test_half_a_surrogate_pair_is_read_as_a_question_mark() -> None:
+    """A file's name can hold one, which JSON can escape and UTF-8 cannot hold."""
+    assert CODEC.read(Document, changed(note="bad\udc80name")).note == "bad?name"
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

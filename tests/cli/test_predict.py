@@ -95,18 +95,6 @@ def test_answers_do_not_depend_on_the_batch_that_an_image_was_in(predicted: Sait
     assert together[17]["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
 
 
-def test_visualize_writes_a_picture_of_each_image(predicted: Sait, digits: Path, tmp_path: Path) -> None:
-    plain = predicted(digits, "--json")
-    done = predicted(digits, "--json", "--visualize", "below/pictures")
-    assert done.code == 0, done.err
-    assert done.out == plain.out
-    pictures = sorted((tmp_path / "below" / "pictures").iterdir())
-    assert [path.name for path in pictures] == [f"{index:04d}-digit.png" for index in range(10)]
-    for path in pictures:
-        with Image.open(path) as picture:
-            assert picture.size[0] > 3 * 224
-
-
 def test_a_picture_of_dense_shows_the_whole_image_kept(sait: Sait, demo_workspace: Path, digits: Path) -> None:
     options = ("--artifact", demo_workspace / DENSE, "--visualize", "pictures")
     done = sait("predict", digits / "3", *options)
@@ -129,15 +117,9 @@ def test_an_adaptive_artifact_keeps_what_each_image_needs(sait: Sait, adaptive: 
 
 CHOICES: list[tuple[dict[str, Any], int, int]] = [
     ({}, 45, 120),
-    ({"point": "default"}, 45, 120),
-    ({"point": "mass0.97"}, 45, 120),
     ({"point": "fast"}, 4, 40),
     ({"mass": 1}, 144, 144),
-    ({"mass": 0}, 1, 1),
     ({"min_keep": 80}, 80, 120),
-    ({"max_keep": 30}, 30, 30),
-    ({"point": "fast", "mass": 1}, 40, 40),
-    ({"point": "fast", "min_keep": 12, "max_keep": 13}, 12, 13),
     ({"mass": 0.9, "min_keep": 10, "max_keep": 20}, 10, 20),
 ]
 
@@ -156,12 +138,8 @@ def test_an_adaptive_artifact_runs_at_the_point_asked_for(
 
 REFUSED = [
     (["--point", "slow"], "has no point 'slow'"),
-    (["--mass", "nan"], "mass nan is no number"),
-    (["--mass", "-0.5"], "mass -0.5 is no number from 0 on"),
     (["--mass", "much"], "mass 'much' is not a number"),
     (["--min-keep", "9", "--max-keep", "3"], "is above max_keep"),
-    (["--point", "fast", "--min-keep", "41"], "is above max_keep"),
-    (["--min-keep", "0"], "is outside 1 to 144"),
     (["--max-keep", "145"], "is outside 1 to 144"),
 ]
 
@@ -179,10 +157,7 @@ def test_a_point_that_cannot_be_is_refused_before_any_image_is_read(
     assert not Path("pictures").exists()
 
 
-@pytest.mark.parametrize("name", [DENSE, PRUNED])
-@pytest.mark.parametrize(
-    "option", [("--point", "default"), ("--mass", "0.9"), ("--min-keep", "1"), ("--max-keep", "9")]
-)
+@pytest.mark.parametrize(("name", "option"), [(DENSE, ("--mass", "0.9")), (PRUNED, ("--point", "default"))])
 def test_a_fixed_point_takes_no_other(
     sait: Sait, demo_workspace: Path, digits: Path, name: str, option: tuple[str, str]
 ) -> None:
@@ -230,26 +205,6 @@ def test_a_file_that_is_no_image(predicted: Sait, digits: Path, tmp_path: Path) 
     assert predicted(tmp_path / "words.txt").code == 8
 
 
-def test_files_beside_images_are_passed_over(predicted: Sait, digits: Path) -> None:
-    (digits / "3" / "notes.txt").write_text("no image")
-    assert len(json.loads(predicted(digits / "3", "--json").out)) == 1
-
-
-def test_an_image_cut_short(predicted: Sait, digits: Path) -> None:
-    file = digits / "3" / "digit.png"
-    file.write_bytes(file.read_bytes()[:-200])
-    done = predicted(file)
-    assert (done.code, done.out) == (8, "")
-    assert str(file) in done.err
-
-
-def test_an_empty_folder_and_a_missing_one(predicted: Sait, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert "folder empty holds no image" in predicted("empty").err
-    assert "there is no image or folder nowhere" in predicted("nowhere").err
-    assert (predicted("empty").code, predicted("nowhere").code) == (8, 8)
-
-
 @pytest.mark.parametrize("folder", ["file", "file/below"])
 def test_pictures_that_cannot_be_written(sait: Sait, adaptive: Path, digits: Path, folder: str) -> None:
     Path("file").write_text("in the way")
@@ -290,10 +245,3 @@ def test_a_gpu_that_is_not_there(predicted: Sait, digits: Path) -> None:
     done = predicted(digits, "--runtime", "onnxruntime-cuda")
     assert (done.code, done.out) == (7, "")
     assert "hint: " in done.err
-
-
-def test_progress_and_answers_go_to_different_streams(process: Sait, demo_workspace: Path, digits: Path) -> None:
-    done = process("predict", digits / "3", "--artifact", demo_workspace / PRUNED)
-    assert done.code == 0
-    assert done.err == f"- {PRUNED} on onnxruntime, 1 image\n"
-    assert len(done.out.splitlines()) == 2

@@ -103,14 +103,14 @@ def test_tensorrt_for_rtx_takes_every_flag_without_a_word(configs: list[Any], tm
     assert config.get_memory_pool_limit(real.MemoryPoolType.WORKSPACE) == 1 << 28
     assert (config.num_optimization_profiles, config.num_compute_capabilities) == (1, 1)
     assert config.get_compute_capability(0) == real.ComputeCapability.SM89
-    assert heard.talk.errors == heard.warnings == []
+    assert heard.context.errors == heard.warnings == []
     assert (tmp_path / "model.plan").stat().st_size > 1000
 
 
 def test_tensorrt_for_rtx_stops_when_it_is_told_to(configs: list[Any], tmp_path: Path) -> None:
     heard = Heard(stop_at=0.1)
     with pytest.raises(Cancelled):
-        build(request_for(tmp_path, attention_graph(blocks=50)), heard.talk)
+        build(request_for(tmp_path, attention_graph(blocks=50)), heard.context)
     assert max(share for _, share in heard.progress) < 0.5
     assert not (tmp_path / "model.plan").exists()
 
@@ -118,6 +118,6 @@ def test_tensorrt_for_rtx_stops_when_it_is_told_to(configs: list[Any], tmp_path:
 def test_tensorrt_for_rtx_says_why_it_returns_nothing(configs: list[Any], tmp_path: Path) -> None:
     heard = Heard()
     with pytest.raises(BuildFailed, match="no engine for the model"):
-        build(request_for(tmp_path, bare_attention(UNFUSABLE), head=UNFUSABLE), heard.talk)
-    assert any("dedicated kernel" in error for error in heard.talk.errors)
+        build(request_for(tmp_path, bare_attention(UNFUSABLE), head=UNFUSABLE), heard.context)
+    assert any("dedicated kernel" in error for error in heard.context.errors)
     assert not (tmp_path / "model.plan").exists()

@@ -73,38 +73,15 @@ def changed(file: Path) -> None:
     file.write_bytes(data)
 
 
-def lengthened(file: Path) -> None:
-    file.write_bytes(file.read_bytes() + b"\0")
-
-
-def symbolic(file: Path) -> None:
-    other = Path(shutil.copy(file, file.parents[3] / "other.plan"))
-    file.unlink()
-    file.symlink_to(other)
-
-
-def hard(file: Path) -> None:
-    os.link(file, file.parents[3] / "other.plan")
-
-
-def replaced_by_folder(file: Path) -> None:
-    file.unlink()
-    file.mkdir()
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_short, "SHA-256"),
         (changed, "SHA-256"),
-        (lengthened, "SHA-256"),
         (lambda file: file.write_bytes(b""), "is empty"),
         (Path.unlink, "is missing"),
-        (replaced_by_folder, "is missing"),
-        (symbolic, "is a link"),
-        (hard, "is a link"),
+        (lambda file: os.link(file, file.parents[3] / "other.plan"), "is a link"),
     ],
-    ids=["truncated", "tampered", "lengthened", "empty", "missing", "folder", "symlink", "hardlink"],
+    ids=["tampered", "empty", "missing", "hardlink"],
 )
 @pytest.mark.parametrize("part", [PartName.STEM, PartName.TRUNK])
 def test_files_that_are_not_what_was_built(
@@ -132,10 +109,6 @@ def test_a_manifest_that_is_none(engine: Engine, content: bytes) -> None:
     assert refused(engine).hint
 
 
-def without_trunk(data: dict[str, Any]) -> None:
-    del data["files"]["trunk.plan"]
-
-
 def with_another_file(data: dict[str, Any]) -> None:
     data["files"]["more.plan"] = "0" * 64
 
@@ -148,30 +121,14 @@ def without_a_part(data: dict[str, Any]) -> None:
     del data["parts"][1]
 
 
-def with_a_part_twice(data: dict[str, Any]) -> None:
-    data["parts"][1]["name"] = "stem"
-
-
 def with_parts_exchanged(data: dict[str, Any]) -> None:
     first, second = data["parts"]
     first["file"], second["file"] = second["file"], first["file"]
 
 
-def with_a_part_too_many(data: dict[str, Any]) -> None:
-    data["parts"].append(data["parts"][0])
-
-
 @pytest.mark.parametrize(
     "change",
-    [
-        without_trunk,
-        with_another_file,
-        from_outside,
-        without_a_part,
-        with_a_part_twice,
-        with_parts_exchanged,
-        with_a_part_too_many,
-    ],
+    [with_another_file, from_outside, without_a_part, with_parts_exchanged],
     ids=lambda change: change.__name__,
 )
 def test_a_manifest_that_does_not_list_the_parts(engine: Engine, change: Callable[[dict[str, Any]], None]) -> None:
