@@ -120,6 +120,8 @@ class _Bars:
             self._bars.update(self._running[step], completed=share)
             if share >= 1:
                 self._end(step)
+        if not self._bars.live.auto_refresh:
+            self._bars.refresh()
 
     def end_all(self) -> None:
         """Turns the bars that are left into lines."""
@@ -133,11 +135,12 @@ class _Bars:
 
 
 @contextlib.contextmanager
-def live_progress(*, keep_lines: bool = True) -> Iterator[Progress]:
+def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator[Progress]:
     """Yields what shows the progress of a stage: bars in a terminal, lines elsewhere.
 
     Args:
         keep_lines: whether a line of each step remains; without, a terminal alone shows them, while they go on.
+        animated: whether bars move between two reports; in a benchmark that would take time from what is measured.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield _Lines() if keep_lines else no_progress
@@ -146,7 +149,8 @@ def live_progress(*, keep_lines: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
-    with RichProgress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bars:
+    console = Console(stderr=True, highlight=False)
+    with RichProgress(*columns, console=console, transient=True, auto_refresh=animated, refresh_per_second=5) as bars:
         report = _Bars(bars, keep_lines)
         try:
             yield report

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import (
-    AccuracyStatus,
     Form,
     Manifest,
     ParityInfo,
@@ -65,9 +64,9 @@ def _warnings(manifest: Manifest, training: SparseTraining | None) -> list[str]:
     texts = []
     if not manifest.weights.trained_sparse:
         known = manifest.accuracy
-        accuracy = f"{known.top1_percent:.1f} % right on {known.images} images here"
-        if known.status is AccuracyStatus.UNMEASURED:
-            accuracy = "accuracy unmeasured"
+        accuracy = "accuracy unmeasured"
+        if known.top1_percent is not None:
+            accuracy = f"{known.top1_percent:.1f} % right on {known.images} images here"
         texts.append(f"{manifest.name}: never trained sparse; {accuracy}")
     return texts + _untrained_pruning(manifest.pruning, training)
 

@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import OperatingPoint
 from sait_deploy.training.data import TrainingData, loader_of
 from sait_deploy.training.log import LogEntry
@@ -116,7 +117,7 @@ class TrainingLoop:
         if self._accelerator.scaler is not None and state.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
 
-    def train_epoch(self, epoch: int, progress: Callable[[str], None]) -> Sums:
+    def train_epoch(self, epoch: int, progress: Progress) -> Sums:
         """Trains for an epoch.
 
         Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,6 +17,7 @@ from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
+from sait_deploy.system.progress import Progress, no_progress
 from sait_deploy.tokens import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.training.data import TrainingData, data_classes, open_data
 from sait_deploy.training.log import LogEntry
@@ -52,7 +52,7 @@ class TrainResult:
 
 
 def train(
-    model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, progress: Callable[[str], None]
+    model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, progress: Progress = no_progress
 ) -> TrainResult:
     """Trains a model, from where an earlier start of the same training in the same folder ended.
 
@@ -81,7 +81,7 @@ def train(
     check_writable(options.output / STATE_FILE)
     training = _training_of(options, prune_at)
     loop = TrainingLoop(vit, teaching, data, options, prune_at)
-    progress = progress if loop.is_main else _say_nothing
+    progress = progress if loop.is_main else no_progress
     if loop.processes > 1:
         progress(f"{loop.processes} processes train together, each on {options.recipe.batch} images a step")
     if teacher is not None and options.alternation is Alternation.EPOCH:
@@ -138,9 +138,7 @@ def _training_of(options: TrainOptions, prune_at: int) -> SparseTraining | None:
     return replace(training, low_mass=options.masses.low, high_mass=options.masses.high)
 
 
-def _epoch(
-    loop: TrainingLoop, patches: int, epoch: int, options: TrainOptions, progress: Callable[[str], None]
-) -> LogEntry:
+def _epoch(loop: TrainingLoop, patches: int, epoch: int, options: TrainOptions, progress: Progress) -> LogEntry:
     began = time.perf_counter()
     sums = loop.train_epoch(epoch, progress)
     seconds = time.perf_counter() - began
@@ -191,10 +189,6 @@ def _validated(loop: TrainingLoop, options: TrainOptions, patches: int) -> _Vali
     if masses is None:
         return _Validated(dense, sparse, None, words)
     return _Validated(dense, sparse, by_mass[0], f"{words}, {by_mass[0]:.1f} % at mass {masses.low:g}")
-
-
-def _say_nothing(_: str) -> None:
-    """Takes the lines of processes other than the first."""
 
 
 def _identity(
