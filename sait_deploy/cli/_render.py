@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from sait_deploy.reports.table import Note, Severity, Table, warnings_first
 from sait_deploy.system.progress import Progress, no_progress
@@ -25,20 +23,6 @@ _PIPED_WIDTH: Final = 200
 
 _SECONDS_BETWEEN_LINES: Final = 10
 """How often the share of one step is printed when stderr is no terminal."""
-
-
-def table(
-    title: str | None, headings: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[str] = ()
-) -> RichTable:
-    """Builds a table; columns after the first are figures, aligned to the right, unless named in ``words``."""
-    made = RichTable(
-        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(headings)
-    )
-    for index, column in enumerate(headings):
-        made.add_column(column, justify="left" if index == 0 or column in words else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*map(Text, row))  # Text: square brackets in a cell are no markup
-    return made
 
 
 def _console() -> Console:

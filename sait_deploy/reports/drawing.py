@@ -15,6 +15,7 @@ from sait_deploy.errors import MissingDependency
 from sait_deploy.reports import palette
 from sait_deploy.reports.escape import plain
 from sait_deploy.reports.table import Note
+from sait_deploy.system.loggers import errors_only
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,19 +93,24 @@ def draw(names: Names, width: float, height: float, fill: Callable[[Figure], Non
         MissingDependency: matplotlib is not installed.
     """
     require_matplotlib()
+    with errors_only(_PACKAGE), warnings.catch_warnings():  # it says where it keeps fonts, and which letters they lack
+        warnings.simplefilter("ignore")
+        return _named(_drawn(names, width, height, fill), names, width, height)
+
+
+def _drawn(names: Names, width: float, height: float, fill: Callable[[Figure], None]) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     out = io.StringIO()
-    with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": names.ident}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a text may have letters that the font of the layout lacks
+    with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": names.ident}):
         figure = Figure(figsize=(width / _UNITS, height / _UNITS), layout="constrained")
         figure.set_facecolor(palette.PAPER.light)
         fill(figure)
         unsaid: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(out, metadata=unsaid)
-    return _named(out.getvalue(), names, width, height)
+    return out.getvalue()
 
 
 def bare(axes: Axes) -> None:

@@ -7,15 +7,12 @@ import io
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure, Interval, Report
 from sait_deploy.bench.tables import accuracy_text, by_runtime, figures_table, part_tables, report_tables
 from sait_deploy.reports.table import Emphasis, Table
 from sait_deploy.reports.text import render
-from sait_deploy.reports.wording import digits, kept_tokens
 from tests.bench.sample import (
     ADAPTIVE,
     BATCHES,
@@ -88,26 +85,6 @@ def test_a_speed_up_stands_out_where_its_whole_interval_is_on_one_side_of_1(
     row = dataclasses.replace(ADAPTIVE_REPORT.rows[1], speedup=Interval(low, (low + high) / 2, high))
     (found,) = figures_table(dataclasses.replace(ADAPTIVE_REPORT, rows=(row,))).rows
     assert found.cells[7].emphasis is wanted
-
-
-@pytest.mark.parametrize(
-    ("value", "wanted"),
-    [(0.15, "0.150"), (4.606, "4.61"), (17.58, "17.6"), (1237.4, "1237"), (9.999, "10.0"), (0, "0.00")],
-)
-def test_three_digits_without_an_exponent(value: float, wanted: str) -> None:
-    assert digits(value) == wanted
-
-
-@given(st.floats(1e-6, 1e9))
-def test_digits_stay_within_half_a_percent(value: float) -> None:
-    assert float(digits(value)) == pytest.approx(value, rel=0.0051)
-    assert "e" not in digits(value)
-
-
-def test_kept_tokens_are_three_figures_where_images_differ_and_one_where_not() -> None:
-    assert kept_tokens(98.44, 121.0, 153) == "98.4 / 121 / 153"
-    assert kept_tokens(87.0, 87.0, 87) == "87"
-    assert kept_tokens(86.9, 87.0, 87) == "86.9 / 87 / 87"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.reports.wording import signed
+from sait_deploy.reports.wording import digits, kept_tokens, signed
 
 
 @given(st.floats(-100, 100), st.integers(1, 2))
@@ -14,3 +15,23 @@ def test_a_difference_has_the_sign_of_what_is_written(value: float, decimals: in
     number = float(text[1:])
     assert number == abs(round(value, decimals))
     assert text[0] == ("±" if number == 0 else "+" if value > 0 else "−")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(0.15, "0.150"), (4.606, "4.61"), (17.58, "17.6"), (1237.4, "1237"), (9.999, "10.0"), (0, "0.00")],
+)
+def test_three_digits_without_an_exponent(value: float, wanted: str) -> None:
+    assert digits(value) == wanted
+
+
+@given(st.floats(1e-6, 1e9))
+def test_digits_stay_within_half_a_percent(value: float) -> None:
+    assert float(digits(value)) == pytest.approx(value, rel=0.0051)
+    assert "e" not in digits(value)
+
+
+def test_kept_tokens_are_three_figures_where_images_differ_and_one_where_not() -> None:
+    assert kept_tokens(98.44, 121.0, 153) == "98.4 / 121 / 153"
+    assert kept_tokens(87.0, 87.0, 87) == "87"
+    assert kept_tokens(86.9, 87.0, 87) == "86.9 / 87 / 87"
