@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sait_deploy.runtime.registry import RUNTIMES
 from tests.cli.calls import Sait
 
 PARTS = [
-    "run on ONNX Runtime CPU",
-    "run on ONNX Runtime CUDA",
-    "build with TensorRT",
-    "build with TensorRT for RTX",
-    "run in torch",
-    "export",
-    "demonstration model",
-    "demonstration's thousand images",
-    "reach a GPU",
+    *(runtime.task for runtime in RUNTIMES.values()),
+    *("export", "demonstration model", "demonstration's thousand images", "reach a GPU"),
 ]
 NEEDED_FOR_THESE_TESTS = ["run on ONNX Runtime CPU", "run in torch", "export", "demonstration model"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import sait_deploy
+from sait_deploy.cli import COMMANDS
 from sait_deploy.errors import BuilderUnavailable, MissingDependency, SaitError
 from tests.cli.calls import Sait, child_environment
 
-COMMANDS = ["train", "export", "build-engine", "bench", "evaluate", "tune", "predict", "inspect", "doctor", "models"]
 CODES_OF_OTHERS = {0, 1, 70, 130}
 """Success, Python's own, an unexpected error, and Ctrl-C."""
 
@@ -33,13 +33,13 @@ def lines(text: str) -> list[str]:
 def test_help_lists_all_commands_in_the_order_they_are_used_in(process: Sait) -> None:
     done = process("--help")
     assert (done.code, done.err) == (0, "")
-    assert listed(done.out) == COMMANDS
+    assert listed(done.out) == list(COMMANDS)
 
 
 def test_no_arguments_show_the_commands(sait: Sait) -> None:
     done = sait()
     assert done.code in (0, 2)  # click 8.1 and 8.2
-    assert listed(done.out + done.err) == COMMANDS
+    assert listed(done.out + done.err) == list(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -69,9 +69,11 @@ def test_version(process: Sait) -> None:
 
 
 def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
+    """A kind that states none is a case of its base, as an answer that is not finite is of the model's errors."""
     by_code: dict[int, set[type[SaitError]]] = {}
     for kind in kinds():
-        by_code.setdefault(kind.exit_code, set()).add(kind)
+        if "exit_code" in vars(kind):
+            by_code.setdefault(kind.exit_code, set()).add(kind)
     shared = [found for found in by_code.values() if len(found) > 1]
     assert shared == [{MissingDependency, BuilderUnavailable}]
     assert not CODES_OF_OTHERS & by_code.keys()
