@@ -97,7 +97,7 @@ def test_debug_shows_the_traceback_and_keeps_line_and_code(sait: Sait) -> None:
     assert "Traceback" not in plain.err
 
 
-def broken() -> None:
+def broken(_: object) -> None:
     raise ZeroDivisionError("nobody thought of this\nsecond line")
 
 
@@ -126,7 +126,7 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(sait: Sait, monke
 
 
 def test_a_missing_module_of_no_extra_is_unexpected(sait: Sait, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
+    def absent(_: object) -> None:
         raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
 
     monkeypatch.setattr("sait_deploy.cli.doctor.examine", absent)
