@@ -19,7 +19,7 @@ from sait_deploy.bench.notes import break_even_text
 from sait_deploy.bench.results import AccuracyMeasure, BenchRow, Interval, Report, Timing
 from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
 from sait_deploy.bench.stats import make_row
-from sait_deploy.errors import ArtifactError, ImageError, InvalidArgument
+from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images import dataset
 from sait_deploy.reports.table import Severity
 from tests.exported import TinyExport, copied
@@ -57,19 +57,6 @@ def test_the_baseline_comes_first_whatever_was_named_first(demo_workspace: Path)
 def test_the_baseline_is_found_by_its_id_not_its_name(workspace: Path) -> None:
     (workspace / DENSE).rename(workspace / "renamed")
     assert [artifact.path.name for artifact in with_baseline([workspace / PRUNED])] == ["renamed", PRUNED]
-
-
-def test_a_baseline_that_is_not_there(workspace: Path) -> None:
-    shutil.rmtree(workspace / DENSE)
-    with pytest.raises(ArtifactError, match=r"the dense baseline .* is not beside it"):
-        with_baseline([workspace / PRUNED])
-
-
-def test_a_baseline_that_is_damaged(workspace: Path) -> None:
-    with (workspace / DENSE / MODEL_FILE).open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(ArtifactError, match="SHA-256"):
-        with_baseline([workspace / PRUNED])
 
 
 def test_artifacts_of_different_baselines_are_not_compared(workspace: Path) -> None:
@@ -146,12 +133,6 @@ def test_the_report_says_how_and_where(report: Report) -> None:
     assert report.refusals == ()
 
 
-def test_notes_on_training_and_break_even(tiny: TinyExport) -> None:
-    notes = bench([tiny.dense, tiny.half], FEW).notes
-    assert sum("never trained sparse" in note.text for note in notes) == 1
-    assert sum(note.text.startswith("break-even: density 0.5 is ") for note in notes) == 1
-
-
 def test_weights_trained_sparse_get_no_such_note(report: Report, tiny: TinyExport, tmp_path: Path) -> None:
     """The demonstration's, and those of which a manifest says so."""
     for artifact in (tiny.dense, tiny.half):
@@ -163,18 +144,6 @@ def test_weights_trained_sparse_get_no_such_note(report: Report, tiny: TinyExpor
         assert sum(note.text.startswith(f"break-even: {label} is ") for note in notes) == 1
 
 
-def test_random_weights_have_no_accuracy_and_a_warning(workspace: Path) -> None:
-    for name in (DENSE, PRUNED):
-        weights = json.loads((workspace / name / MANIFEST_FILE).read_text())["weights"]
-        rewrite(workspace / name, weights=weights | {"source": "random"})
-    said: list[str] = []
-    report = bench(with_baseline([workspace / PRUNED]), FEW, said.append)
-    assert [variant.accuracy for variant in report.variants] == [None, None]
-    assert all(variant.random_weights for variant in report.variants)
-    assert report.notes[0].text.startswith("random weights")
-    assert said == ["batch 1: 2 variants in turn, 0.02 s", "how often kept sets and answers flip"]
-
-
 def test_dense_alone(tiny: TinyExport) -> None:
     """Weights never trained sparse cost it nothing, so that nothing is said of them."""
     said: list[str] = []
@@ -183,31 +152,6 @@ def test_dense_alone(tiny: TinyExport) -> None:
     assert report.flips == ()
     assert not [note for note in report.notes if note.severity is not Severity.WARNING]
     assert said[-1] == "batch 2: dense alone, 0.02 s"
-
-
-def test_equal_densities_that_differ_otherwise_have_different_labels(workspace: Path) -> None:
-    pruning = json.loads((workspace / PRUNED / MANIFEST_FILE).read_text())["pruning"]
-    for index, changes in enumerate([{"prune_at": 2}, {"score": "cls"}, {"prune_at": 0, "score": "cls"}]):
-        other = Path(shutil.copytree(workspace / PRUNED, workspace / f"other{index}"))
-        rewrite(other, id=f"other{index}", pruning=pruning | changes)
-    named = [workspace / PRUNED, *sorted(workspace.glob("other*"))]
-    report = bench(with_baseline(named), FEW)
-    assert [variant.label for variant in report.variants] == [
-        "dense",
-        "density 0.6",
-        "density 0.6, block 2",
-        "density 0.6, cls score",
-        "density 0.6, block 0, cls score",
-    ]
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
-@pytest.mark.parametrize("timing", list(Timing))
-def test_every_timing_on_every_runtime_here(demo_workspace: Path, runtime: str, timing: Timing) -> None:
-    options = replace(FEW, runtimes=(runtime,), timing=timing)
-    report = bench(with_baseline([demo_workspace / PRUNED]), options)
-    assert ([info.name for info in report.runtimes], report.timing) == ([runtime], timing)
-    assert all(min(row.seconds) > 0 for row in report.rows)
 
 
 def test_without_images_the_demonstration_s_are_composed(demo_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
