@@ -188,7 +188,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
         _line(axes, line)
     if panel.limits is not None:
         low, high = panel.limits
-        margin = 0.08 * (high - low) or 1.0
+        margin = 0.08 * (high - low) or 0.01 * abs(high) or 1.0
         axes.set_ylim(low - margin, high + margin)
 
 
@@ -223,10 +223,10 @@ def _line(axes: Axes, line: Line) -> None:
 
 
 def _untangle(axes: Axes) -> None:
-    """Removes names of points that would cover others, or that stand outside."""
+    """Removes names of points that stand outside, or would cover those of lines drawn later, which lie on top."""
     taken: list[Any] = []
     frame = axes.get_window_extent()
-    for text in list(axes.texts):
+    for text in reversed(list(axes.texts)):
         own = text.get_window_extent()
         if any(own.overlaps(other) for other in taken) or not (frame.y0 <= own.y0 and own.y1 <= frame.y1):
             text.remove()

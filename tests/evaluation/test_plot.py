@@ -63,10 +63,10 @@ def test_a_density_of_equal_cost_is_a_point_without_name_and_whisker() -> None:
     assert tags(with_rows(match)) == []
 
 
-def test_names_that_would_cover_each_other_give_way() -> None:
+def test_names_that_would_cover_each_other_give_way_and_masses_keep_theirs() -> None:
     near = [make_row("density0.5", Kind.DENSITY, 72, -1, ALL // 2), make_row("mass0.9", Kind.MASS, 72, -1.4, ALL // 2)]
     same = [dataclasses.replace(row, id=f"{row.id}{n}", label=f"{row.label}{n}") for row in near for n in range(3)]
-    assert sorted(tags(with_rows(*same))) == ["0.50", "0.90"]
+    assert sorted(tags(with_rows(*same))) == ["0.52", "0.92"]
 
 
 def test_the_legend_names_what_is_there_and_nothing_else() -> None:

@@ -95,7 +95,7 @@ def test_names_of_points_that_would_cover_each_other_give_way() -> None:
         return [text for text in texts if text.startswith("n")]
 
     for tags in Tags:
-        assert named(tuple(Point(1.0 + i / 1000, 1.0, tag=f"n{i}") for i in range(3)), tags) == ["n0"]
+        assert named(tuple(Point(1.0 + i / 1000, 1.0, tag=f"n{i}") for i in range(3)), tags) == ["n2"]
         assert named((Point(0.5, 1.0, tag="n0"), Point(1.5, 1.2, tag="n1")), tags) == ["n0", "n1"]
 
 
