@@ -30,6 +30,7 @@ from sait_deploy.images.dataset import PHOTOGRAPHS, Dataset
 from sait_deploy.images.preprocess import list_images
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.system.progress import no_progress
 
 MODEL: Final = "deit_small_patch16_224"
 FILES: Final = 128
@@ -70,7 +71,7 @@ def main(rounds: int) -> None:
             running: list[float] = []
             for _ in range(rounds):
                 began = time.perf_counter()
-                Collector(dataset, BATCH, lambda _: None).collect([Answerer(DENSE, runner)])
+                Collector(dataset, BATCH, no_progress).collect([Answerer(DENSE, runner)])
                 evaluating.append(time.perf_counter() - began)
                 began = time.perf_counter()
                 for images in ready:

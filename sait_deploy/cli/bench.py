@@ -17,7 +17,7 @@ from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
 from sait_deploy.bench.tables import report_tables
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import debug_option, threads_option, workspace_option
-from sait_deploy.cli._render import progress, show, show_notes, show_tables, warn
+from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
@@ -125,7 +125,8 @@ def command(
         )
     if output is not None:
         check_writable(output)
-    report = bench(chosen, options, progress)
+    with live_progress(animated=False) as steps:
+        report = bench(chosen, options, steps)
     show_tables(*report_tables(report))
     show("")
     show_notes(report.notes)
