@@ -1,4 +1,8 @@
-"""The parent's side of the building process: it starts and stops the process, and turns its events into an answer."""
+"""The parent's side of the building process: it starts and stops the process, and turns its events into an answer.
+
+The process is a subprocess and not multiprocessing's: spawning imports the caller's main module again, which starts the
+build again in a script without a guard, and finds no file where the code came from standard input.
+"""
 
 from __future__ import annotations
 
