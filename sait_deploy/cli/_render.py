@@ -124,7 +124,8 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
 
     Args:
         keep_lines: whether a line of each step remains; without, a terminal alone shows them, while they go on.
-        animated: whether bars move between two reports; in a benchmark that would take time from what is measured.
+        animated: whether bars move between two reports, which takes a thread: it would disturb a benchmark, and may
+            not be there where a process forks.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield _Lines() if keep_lines else no_progress
@@ -134,7 +135,15 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
 
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
     console = Console(stderr=True, highlight=False)
-    with RichProgress(*columns, console=console, transient=True, auto_refresh=animated, refresh_per_second=5) as bars:
+    with RichProgress(
+        *columns,
+        console=console,
+        transient=True,
+        auto_refresh=animated,
+        refresh_per_second=5,
+        redirect_stdout=animated,
+        redirect_stderr=animated,
+    ) as bars:
         report = _Bars(bars, keep_lines)
         try:
             yield report

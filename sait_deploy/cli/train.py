@@ -168,7 +168,7 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
     from sait_deploy.training.train import train
 
     name = model or demo.NAME
-    with live_progress() if speaks else contextlib.nullcontext(no_progress) as report:
+    with live_progress(animated=False) if speaks else contextlib.nullcontext(no_progress) as report:
         loaded = load_model(name, WeightsRequest(source, given["weights"]), given["imgsz"])
         teacher: LoadedModel | None = None
         if given["teacher"] is not None:
