@@ -3,6 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= build/demo
+# Options of the demonstration's measurements: those that take a number of images or of seconds.
+BENCH ?=
+TUNE ?= --max-drop 0.5
+EVALUATE ?= --limit 500
 BIN := $(abspath $(VENV))/bin
 
 .PHONY: demo test lint clean
@@ -11,14 +15,14 @@ demo: $(VENV)/.demo
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/sait-deploy export --density 0.6
 	cd $(DEMO) && $(BIN)/sait-deploy build-engine
-	cd $(DEMO) && $(BIN)/sait-deploy bench -o report.html
+	cd $(DEMO) && $(BIN)/sait-deploy bench -o report.html $(BENCH)
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images/7) --visualize pictures
 	cd $(DEMO) && $(BIN)/sait-deploy export --mass 0.95 --mass 0.8
 	cd $(DEMO) && $(BIN)/sait-deploy build-engine --target sm86,sm89,sm120
-	cd $(DEMO) && $(BIN)/sait-deploy bench -o adaptive.html
+	cd $(DEMO) && $(BIN)/sait-deploy bench -o adaptive.html $(BENCH)
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images) --point mass0.8 --visualize sheet
-	cd $(DEMO) && $(BIN)/sait-deploy tune --max-drop 0.5
-	cd $(DEMO) && $(BIN)/sait-deploy evaluate --limit 500 -o evaluation.svg
+	cd $(DEMO) && $(BIN)/sait-deploy tune $(TUNE)
+	cd $(DEMO) && $(BIN)/sait-deploy evaluate $(EVALUATE) -o evaluation.svg
 	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 
 test: $(VENV)/.test

@@ -45,10 +45,11 @@ def load(path: Path | None) -> LoadedModel:
     return load_model(demo.NAME, WeightsRequest(WeightsSource.FILE, path))
 
 
-def shortened(options: TrainOptions, epochs: int | None, images: int | None) -> TrainOptions:
+def shortened(options: TrainOptions, epochs: int | None, images: int | None, held_out: int | None) -> TrainOptions:
     """Returns a training of fewer epochs or images, to try the command."""
     recipe = options.recipe if epochs is None else dataclasses.replace(options.recipe, epochs=epochs)
     data = options.data if images is None else dataclasses.replace(options.data, epoch_images=images)
+    data = data if held_out is None else dataclasses.replace(data, validation_images=held_out)
     return dataclasses.replace(options, recipe=recipe, data=data)
 
 
@@ -65,17 +66,18 @@ def training_record(options: TrainOptions, log: tuple[LogEntry, ...]) -> dict[st
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Of each of the two, to try the command.")
 @click.option("--epoch-images", type=click.IntRange(min=1), help="Likewise.")
-def main(output: Path, seed: int, epochs: int | None, epoch_images: int | None) -> None:
+@click.option("--val-images", type=click.IntRange(min=1), help="Images to measure accuracy on, to try the command.")
+def main(output: Path, seed: int, epochs: int | None, epoch_images: int | None, val_images: int | None) -> None:
     """Train the teacher and the student, and write the checkpoint and report that are shipped."""
     torch.set_num_threads(1)  # so that sums are added in the same order on any number of cores
-    first = shortened(teacher_options(output / "teacher", seed), epochs, epoch_images)
+    first = shortened(teacher_options(output / "teacher", seed), epochs, epoch_images, val_images)
     taught: TrainResult = train(load(None), None, first, progress)
-    second = shortened(student_options(output / "student", seed), epochs, epoch_images)
+    second = shortened(student_options(output / "student", seed), epochs, epoch_images, val_images)
     done = train(load(taught.weights), load(taught.weights), second, progress)
     shutil.copyfile(done.weights, output / "model.safetensors")
     student = load(done.weights)
     assert student.training is not None
-    options = EvaluateOptions(densities=DENSITIES, lower_resolutions=(), threads=1)
+    options = EvaluateOptions(densities=DENSITIES, lower_resolutions=(), threads=1, limit=val_images)
     held_out = evaluate(student, options=options, progress=progress)
     report = {
         "architecture": demo.ARCHITECTURE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import list_images, preprocess
 from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
 from sait_deploy.models.weights import load_weights
 from sait_deploy.training.state import WEIGHTS_FILE, read_state
+from sait_deploy.training.train import train
 from tests.cli.calls import child_environment
-from tests.training.each_process import VALIDATION_IMAGES
+from tests.training.each_process import VALIDATION_IMAGES, of_processes
 from tests.training.small import VARIANTS, assert_same_weights, small_model
 
-OPTIONS = ("--random-weights", "--epochs", "2", "--epoch-images", "64", "--val-images", "10", "--batch-size", "8")
+OPTIONS = (
+    *("--random-weights", "--epochs", "2", "--epoch-images", "64", "--val-images", "10", "--batch-size", "8"),
+    *("--mass-range", "0.4:0.9"),
+)
 
 
 def started(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -35,43 +41,18 @@ def started(processes: int, *arguments: object) -> subprocess.CompletedProcess[s
     )
 
 
-def trained(output: Path, processes: int, *more: str) -> tuple[list[dict[str, float]], str]:
-    """Returns the log of a training by the command line, and what else was said."""
-    done = started(processes, "sait_deploy", "train", *OPTIONS, *more, "--json", "-o", output)
-    assert done.returncode == 0, done.stderr
-    log: list[dict[str, float]] = json.loads(done.stdout)["log"]
-    return log, done.stderr
-
-
 @pytest.mark.slow
 def test_two_processes_share_the_batches_and_one_of_them_writes(tmp_path: Path) -> None:
     """As many images a step as one process with batches of twice the size, and so as many steps."""
-    masses = ("--mass-range", "0.4:0.9")
-    log, said = trained(tmp_path / "two", 2, *masses)
+    done = started(2, "sait_deploy", "train", *OPTIONS, "--json", "-o", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    log = json.loads(done.stdout)["log"]
     assert [entry["steps"] for entry in log] == [4, 4]
     assert [entry["sparse_steps"] for entry in log] == [2, 2]
     assert [entry["mass"] for entry in log] == [0.4, 0.4]
     for line in ("no --model: ", "2 processes train together, each on 8 images a step", "before training: "):
-        assert said.count(line) == 1
+        assert done.stderr.count(line) == 1
     assert load_file(tmp_path / "two" / WEIGHTS_FILE)
-    assert trained(tmp_path / "two", 2, *masses)[0] == log, "finished: nothing is left to do"
-
-
-@pytest.mark.slow
-def test_another_number_of_processes_is_another_training(tmp_path: Path) -> None:
-    _, said = trained(tmp_path, 1, "--epochs", "1")
-    assert "train together" not in said
-    with pytest.raises(AssertionError, match="its processes is 1, not 2"):
-        trained(tmp_path, 2, "--epochs", "1")
-
-
-@pytest.mark.slow
-def test_too_few_images_for_a_batch_for_each_process(tmp_path: Path) -> None:
-    done = started(2, "sait_deploy", "train", *OPTIONS, "--epoch-images", "15", "-o", tmp_path)
-    assert done.returncode != 0
-    assert "error: 15 images make no batch of 8 on 2 processes" in done.stderr
-    assert "ZeroDivisionError" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +91,23 @@ def test_processes_end_with_the_same_weights_and_the_same_accuracies(ends: Path,
     assert kept == pytest.approx(others, abs=0.1)
     assert [entry["steps"] for entry in first["log"]] == [3, 3, 3]
     assert [entry["sparse_steps"] for entry in first["log"]] == [1, 2, 1]
+    assert first["again"] == first["log"], "finished: nothing is left to do"
+
+
+@pytest.mark.slow
+def test_too_few_images_for_a_batch_for_each_process(ends: Path) -> None:
+    for rank in (0, 1):
+        assert (ends / f"too few.{rank}").read_text() == "48 images make no batch of 25 on 2 processes"
+    assert list((ends / "too few").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_is_another_training(ends: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(ends / "plain", tmp_path / "plain")
+    lines: list[str] = []
+    with pytest.raises(InvalidArgument, match="its processes is 2, not 1"):
+        train(small_model(), None, of_processes(folder, tmp_path / "plain", "plain"), lines.append)
+    assert "train together" not in "".join(lines)
 
 
 @pytest.mark.slow
