@@ -19,6 +19,7 @@ from sait_deploy.engine.profiles import Profile, profiles
 from sait_deploy.exporters.names import EnginePrecision
 from sait_deploy.runtime import Runner, load, tensorrt
 from tests.runtime.host_device import HostCuda, HostTensorRT
+from tests.shared import made_once
 
 BATCH: Final = BatchRange(1, 3, 5)
 CLOSE: Final[dict[str, Any]] = {"rtol": 1e-4, "atol": 1e-4}
@@ -44,7 +45,10 @@ def opened_on_host(engine: Engine, runtime: str, folder: Path, monkeypatch: pyte
     )
     said = dataclasses.replace(engine.manifest, builder=builder, parts=parts)
     write_engine_manifest(engine.path, said)
-    lowered = lower_parts(engine.artifact, lowering_of(said), folder)
+    lowering = lowering_of(said)
+    lowered = made_once(
+        f"{said.source_sha256} as {lowering}", lambda place: lower_parts(engine.artifact, lowering, place)
+    )
     device = HostCuda()
     plans = {engine.plan_path(name): part.path for name, part in lowered.items()}
     package = HostTensorRT(said.builder_version, device, plans)
