@@ -38,7 +38,7 @@ def run(*arguments: str | Path) -> str:
 
 @pytest.mark.slow
 def test_training_the_demonstration_writes_a_checkpoint_and_its_report(tmp_path: Path) -> None:
-    few = ("--epochs", "1", "--epoch-images", "128", "--val-images", "20")
+    few = ("--epochs", "1", "--epoch-images", "256", "--val-images", "20")
     run("samples/train_demo.py", *few, "--output", tmp_path)
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert [len(report[part]["log"]) for part in ("teacher", "student")] == [1, 1]
