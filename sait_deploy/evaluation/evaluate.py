@@ -93,7 +93,7 @@ def _source(what: LoadedModel | Artifact, options: EvaluateOptions) -> Source:
 
     check_for_model(options)
     pruning = chosen_pruning(what.training, what.info.geometry.depth, options.score, options.prune_at)
-    return ModelSource(what, *pruning, options.running)
+    return ModelSource(what, pruning, options.running)
 
 
 def _dataset(model: ModelInfo, folder: Path | None) -> Dataset:

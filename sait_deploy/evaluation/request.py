@@ -137,7 +137,7 @@ def _equal_times(
     if path is None:
         return {}
     if pruning is None or not masses:
-        raise InvalidArgument("equal time is told of masses, and none is evaluated", "leave the benchmark out")
+        raise InvalidArgument("a benchmark's times are for masses, and no mass is evaluated", "leave the benchmark out")
     model = ModelInBench(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
     times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime)
     notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.runtime}")

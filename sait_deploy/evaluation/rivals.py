@@ -1,4 +1,4 @@
-"""What costs the same: the density or the smaller image of equal multiply-accumulates, the density of equal time."""
+"""Which density or image size costs as much as a row: by multiply-accumulates, or by time in a benchmark."""
 
 from __future__ import annotations
 

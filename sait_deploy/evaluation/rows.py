@@ -1,4 +1,4 @@
-"""From answers to what a report says of them."""
+"""The figures of a report, computed from answers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def of_size(image_size: tuple[int, int]) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What answers are held against: labels, or without them what dense answers; nothing of a headless model.
+    """What answers are compared with: labels, or dense's answers where there are none.
 
     Attributes:
         labels: int64 [n]; None where unknown.

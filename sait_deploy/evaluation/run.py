@@ -24,7 +24,7 @@ from sait_deploy.evaluation.rivals import (
     smaller_sizes,
 )
 from sait_deploy.evaluation.rows import Answered, Truth, of_count, of_density, of_size, ordered
-from sait_deploy.evaluation.sources import DENSE, Source, TorchModel
+from sait_deploy.evaluation.sources import DENSE, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.system.machine import environment
@@ -70,15 +70,15 @@ class EvaluationRun:
 
     def report(self) -> Evaluation:
         """Asks everything and returns what was found."""
-        torch_model = self._torch_model()
+        in_torch = self._in_torch()
         collector = Collector(self._request.dataset, self._options.batch, self._progress)
-        self._ask_known(torch_model)
+        self._ask_known(in_torch)
         self._collect(collector)
-        self._ask_matched(torch_model)
+        self._ask_matched(in_torch)
         self._collect(collector)
         return self._written()
 
-    def _torch_model(self) -> TorchModel | None:
+    def _in_torch(self) -> ModelSource | None:
         """Returns the model in torch where controls or lower resolutions are asked for; notes why it cannot be had."""
         sizes = self._options.lower_resolutions
         if not self._options.controls and (
@@ -86,14 +86,14 @@ class EvaluationRun:
         ):
             return None
         try:
-            return self._source.torch_model()
+            return self._source.in_torch()
         except SaitError as error:
             what = ["controls"] * bool(self._options.controls) + ["lower resolutions"] * (sizes != ())
             hint = f" ({error.hint})" if error.hint else ""
             self._notes.append(f"{WARNING}{' and '.join(what)} are left out: {error.message}{hint}")
             return None
 
-    def _ask_known(self, torch_model: TorchModel | None) -> None:
+    def _ask_known(self, in_torch: ModelSource | None) -> None:
         """Queues what can be asked before anything was answered."""
         self._ask(self._source.dense())
         for kept, identity in self._request.fixed:
@@ -102,25 +102,25 @@ class EvaluationRun:
             self._ask(self._source.at(identity))
         for name, kept in self._request.equal_times.items():
             self._pairs.append((name, self._ask_count(kept), Basis.EQUAL_TIME))
-        if torch_model is None:
+        if in_torch is None:
             return
-        self._ask_controls(torch_model)
+        self._ask_controls(in_torch)
         for height in self._options.lower_resolutions or ():
             model = self._source.model
             size = next(s for s in smaller_sizes(model.image_size, model.patch_size) if s[0] == height)
-            self._ask_size(torch_model, size)
+            self._ask_size(in_torch, size)
         for kept, identity in self._request.fixed:
-            self._ask_rival(torch_model, identity, self._macs_at(kept))
+            self._ask_rival(in_torch, identity, self._macs_at(kept))
 
-    def _ask_controls(self, torch_model: TorchModel) -> None:
+    def _ask_controls(self, in_torch: ModelSource) -> None:
         for density in self._options.controls:
             for kind in (Kind.RANDOM, Kind.LEAST_IMPORTANT):
                 identity = of_density(density, self._patches, kind)
-                self._ask(torch_model.control(identity))
+                self._ask(in_torch.control(identity))
                 own = self._of_count[kept_at_density(density, self._patches)]
                 self._pairs.append((own, identity.id, Basis.EQUAL_MACS))
 
-    def _ask_matched(self, torch_model: TorchModel | None) -> None:
+    def _ask_matched(self, in_torch: ModelSource | None) -> None:
         """Queues what costs the same as masses, whose cost is known by now."""
         pruning, geometry = self._source.pruning, self._source.model.geometry
         for identity in self._request.masses:
@@ -128,10 +128,10 @@ class EvaluationRun:
             macs = float(self._answers[identity.id].macs.mean())
             kept = density_of_equal_macs(geometry, pruning[1], macs)
             self._pairs.append((identity.id, self._ask_count(kept), Basis.EQUAL_MACS))
-            if torch_model is not None:
-                self._ask_rival(torch_model, identity, macs)
+            if in_torch is not None:
+                self._ask_rival(in_torch, identity, macs)
 
-    def _ask_rival(self, torch_model: TorchModel, identity: Identity, macs: float) -> None:
+    def _ask_rival(self, in_torch: ModelSource, identity: Identity, macs: float) -> None:
         """Queues the dense model on smaller images that costs as much, and the comparison with it."""
         model, sizes = self._source.model, self._options.lower_resolutions
         if sizes == ():
@@ -144,13 +144,13 @@ class EvaluationRun:
         if size is None:
             self._notes.append(f"no lower resolution has as many multiply-accumulates as {identity.label}")
             return
-        self._pairs.append((identity.id, self._ask_size(torch_model, size), Basis.EQUAL_MACS))
+        self._pairs.append((identity.id, self._ask_size(in_torch, size), Basis.EQUAL_MACS))
 
-    def _ask_size(self, torch_model: TorchModel, size: tuple[int, int]) -> str:
+    def _ask_size(self, in_torch: ModelSource, size: tuple[int, int]) -> str:
         """Returns the id of the dense model on images of that size, which is queued if it was not."""
         identity = of_size(size)
         if identity.id not in self._answerers:
-            self._ask(torch_model.on_smaller_images(identity, size))
+            self._ask(in_torch.on_smaller_images(identity, size))
         return identity.id
 
     def _ask_count(self, kept: int) -> str:

@@ -32,74 +32,6 @@ DENSE: Final = Identity("dense", "dense", Kind.DENSE, None)
 """What all others are compared with."""
 
 
-class TorchModel:
-    """A model in memory, run in torch: dense, at any point, with controls, and on smaller images.
-
-    All of its runners share the model's weights, and those of the same number of tokens are one.
-
-    Args:
-        loaded: the model.
-        pruning: how importance is read off the attention, and the block pruned in.
-        options: threads and device.
-
-    Raises:
-        ModelError: it cannot be pruned.
-        InvalidArgument: the score or the block is not the model's.
-        RuntimeUnavailable: torch cannot use the device.
-    """
-
-    def __init__(self, loaded: LoadedModel, pruning: tuple[Score, int], options: RunOptions) -> None:
-        from sait_deploy.models.prunable_vit import AdaptivePruning
-
-        self._loaded, self._pruning, self._options = loaded, pruning, options
-        self._adaptive = self._runner(loaded, AdaptivePruning(*pruning))
-        self._fixed: dict[int, TorchRunner] = {}
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """torch's version, threads and device."""
-        import torch
-
-        said = self._adaptive.environment
-        return {"torch": said["torch"], "torch threads": str(torch.get_num_threads()), "device": said["device"]}
-
-    def dense(self) -> Answerer:
-        """Returns the model with nothing pruned."""
-        return Answerer(DENSE, self._runner(self._loaded, None))
-
-    def at(self, identity: Identity) -> Answerer:
-        """Returns the model at the identity's point."""
-        point = identity.point
-        assert point is not None
-        kept = _fixed_count(point)
-        if kept is None:
-            return Answerer(identity, self._adaptive, _choice(point))
-        return Answerer(identity, self._keeping(kept))
-
-    def control(self, identity: Identity) -> Answerer:
-        """Returns the model with as many tokens as the identity's point keeps, chosen as its kind says."""
-        assert identity.point is not None
-        return Control(identity, self._keeping(identity.point.max_keep))
-
-    def on_smaller_images(self, identity: Identity, image_size: tuple[int, int]) -> Answerer:
-        """Returns the dense model on images of that height and width, multiples of the patch size."""
-        from sait_deploy.models.resize import resized
-
-        return Answerer(identity, self._runner(resized(self._loaded, image_size), None))
-
-    def _keeping(self, kept: int) -> TorchRunner:
-        from sait_deploy.models.prunable_vit import FixedPruning
-
-        if kept not in self._fixed:
-            self._fixed[kept] = self._runner(self._loaded, FixedPruning(*self._pruning, kept))
-        return self._fixed[kept]
-
-    def _runner(self, loaded: LoadedModel, pruning: Pruning | None) -> TorchRunner:
-        from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
-
-        return TorchRunner(ModelInMemory(loaded, pruning), self._options)
-
-
 class Source(ABC):
     """What answers.
 
@@ -111,7 +43,7 @@ class Source(ABC):
         density: of a density artifact, the only one it answers; None where any point can be asked, or none.
         default_densities: what it is asked where neither densities nor points are named, with ``default_points``.
         default_points: see there.
-        training: how the weights were trained sparse; None where they were not, or nobody knows.
+        training: how the weights were trained sparse; None where they were not, or where that is unknown.
         notes: what a reader must know of it.
     """
 
@@ -139,7 +71,7 @@ class Source(ABC):
         """Returns the model at the identity's point."""
 
     @abstractmethod
-    def torch_model(self) -> TorchModel:
+    def in_torch(self) -> ModelSource:
         """Returns the model in torch, for what no artifact can be asked.
 
         Raises:
@@ -148,37 +80,81 @@ class Source(ABC):
 
 
 class ModelSource(Source):
-    """A model in memory, in torch. Raises what :class:`TorchModel` raises.
+    """A model in memory, run in torch: dense, at any point, with controls, and on smaller images.
+
+    All of its runners share the model's weights, and those of the same number of tokens are one.
 
     Args:
         loaded: the model.
-        score: how importance is read off the attention.
-        prune_at: block pruned in.
+        pruning: how importance is read off the attention, and the block pruned in.
         options: threads and device.
+
+    Raises:
+        ModelError: it cannot be pruned.
+        InvalidArgument: the score or the block is not the model's.
+        RuntimeUnavailable: torch cannot use the device.
     """
 
-    def __init__(self, loaded: LoadedModel, score: Score, prune_at: int, options: RunOptions) -> None:
+    runtime = TORCH
+    default_densities = DENSITIES
+    default_points = tuple(map(mass_point, MASSES))
+
+    def __init__(self, loaded: LoadedModel, pruning: tuple[Score, int], options: RunOptions) -> None:
+        from sait_deploy.models.prunable_vit import AdaptivePruning
+
         self.model, self.weights, self.training = loaded.info, loaded.weights, loaded.training
-        self.runtime, self.pruning, self.notes = TORCH, (score, prune_at), []
-        self.default_densities, self.default_points = DENSITIES, tuple(map(mass_point, MASSES))
-        self._torch = TorchModel(loaded, self.pruning, options)
+        self.pruning, self.notes = pruning, []
+        self._loaded, self._pruning, self._options = loaded, pruning, options
+        self._adaptive = self._runner(loaded, AdaptivePruning(*pruning))
+        self._fixed: dict[int, TorchRunner] = {}
 
     @property
     def environment(self) -> dict[str, str]:
         """torch's version, threads and device."""
-        return self._torch.environment
+        import torch
+
+        said = self._adaptive.environment
+        return {"torch": said["torch"], "torch threads": str(torch.get_num_threads()), "device": said["device"]}
 
     def dense(self) -> Answerer:
-        """Returns the dense model."""
-        return self._torch.dense()
+        """Returns the model with nothing pruned."""
+        return Answerer(DENSE, self._runner(self._loaded, None))
 
     def at(self, identity: Identity) -> Answerer:
         """Returns the model at the identity's point."""
-        return self._torch.at(identity)
+        point = identity.point
+        assert point is not None
+        kept = _fixed_count(point)
+        if kept is None:
+            return Answerer(identity, self._adaptive, _choice(point))
+        return Answerer(identity, self._keeping(kept))
 
-    def torch_model(self) -> TorchModel:
+    def in_torch(self) -> ModelSource:
         """Returns the model itself."""
-        return self._torch
+        return self
+
+    def control(self, identity: Identity) -> Answerer:
+        """Returns the model with as many tokens as the identity's point keeps, chosen as its kind says."""
+        assert identity.point is not None
+        return Control(identity, self._keeping(identity.point.max_keep))
+
+    def on_smaller_images(self, identity: Identity, image_size: tuple[int, int]) -> Answerer:
+        """Returns the dense model on images of that height and width, multiples of the patch size."""
+        from sait_deploy.models.resize import resized
+
+        return Answerer(identity, self._runner(resized(self._loaded, image_size), None))
+
+    def _keeping(self, kept: int) -> TorchRunner:
+        from sait_deploy.models.prunable_vit import FixedPruning
+
+        if kept not in self._fixed:
+            self._fixed[kept] = self._runner(self._loaded, FixedPruning(*self._pruning, kept))
+        return self._fixed[kept]
+
+    def _runner(self, loaded: LoadedModel, pruning: Pruning | None) -> TorchRunner:
+        from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
+
+        return TorchRunner(ModelInMemory(loaded, pruning), self._options)
 
 
 class ArtifactSource(Source):
@@ -236,7 +212,7 @@ class ArtifactSource(Source):
             return Answerer(identity, self._runner)
         return Answerer(identity, self._runner, _choice(identity.point))
 
-    def torch_model(self) -> TorchModel:
+    def in_torch(self) -> ModelSource:
         """Returns the model that the artifact was exported from, in float32.
 
         Raises:
@@ -253,7 +229,7 @@ class ArtifactSource(Source):
             raise MissingDependency("timm", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")
         pruning = self.pruning or (Score.MEAN, default_prune_at(self.model.geometry.depth))
-        return TorchModel(replace(loaded, preprocessing=manifest.preprocessing), pruning, self._options)
+        return ModelSource(replace(loaded, preprocessing=manifest.preprocessing), pruning, self._options)
 
 
 def baseline_of(artifact: Artifact) -> Artifact:

@@ -1,4 +1,4 @@
-"""Groups of images, and how a way of answering fares on each of them."""
+"""Groups of images, and how accurate a row of the report is on each of them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def strata_of(
     right: NDArray[np.bool_],
     kept: NDArray[np.int32],
 ) -> list[Stratum]:
-    """Returns how a row fares on each group that has images.
+    """Returns how accurate a row is on each group that has images.
 
     Args:
         row: its id.

@@ -1,4 +1,4 @@
-"""What is asked of weights that they did not meet in training."""
+"""Which densities and masses of an evaluation lie outside those that the weights were trained at."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def beyond_training(training: SparseTraining | None, asked: Sequence[Identity], patch_tokens: int) -> list[str]:
-    """Returns which densities and masses lie outside what the weights were trained at: a line for each way to.
+    """Returns a sentence for each bound of the training that densities or masses lie beyond.
 
     Args:
-        training: how the weights were trained sparse; None where they were not, or nobody knows: nothing is said then.
-        asked: densities and points; what drops no token lies within any training.
+        training: how the weights were trained sparse; None, for which there are no sentences, where they were not, or
+            where that is unknown.
+        asked: densities and points; those that drop no token lie within any training.
         patch_tokens: N.
     """
     if training is None:

@@ -1,4 +1,4 @@
-"""Limits on what pruning may cost, and what a sample of images says of whether a point keeps to one.
+"""Limits on what pruning may cost, and how a sample of images decides whether an operating point keeps to one.
 
 A sample is one number per image, its loss against the dense model: of a drop 1 where dense alone is right, -1 where the
 point alone is and 0 elsewhere; of disagreement 1 where the answers differ; of features one less their cosine.

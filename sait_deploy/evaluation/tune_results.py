@@ -1,4 +1,4 @@
-"""What tuning is asked for, and what it says: plain data."""
+"""The options and the result of tuning: plain data."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.answerers import Answerer, Control
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rows import of_density, of_point, of_size
-from sait_deploy.evaluation.sources import DENSE, TorchModel
+from sait_deploy.evaluation.sources import DENSE, ModelSource
 from sait_deploy.models.prunable_vit import FixedPruning, geometry_of
 from sait_deploy.models.registry import describe
 from sait_deploy.runtime import Output, RunOptions, load
@@ -41,9 +41,9 @@ PRUNE_AT = 1
 ONE_THREAD = RunOptions(threads=1)
 
 
-def model_of(vit: VisionTransformer) -> TorchModel:
+def model_of(vit: VisionTransformer) -> ModelSource:
     """A model in memory, pruned by the mean score."""
-    return TorchModel(describe(vit, "small", WeightsSource.MEMORY, None), (Score.MEAN, PRUNE_AT), ONE_THREAD)
+    return ModelSource(describe(vit, "small", WeightsSource.MEMORY, None), (Score.MEAN, PRUNE_AT), ONE_THREAD)
 
 
 def batch_for(vit: VisionTransformer, count: int = 5) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
     assert any("bench.json at batch 4 on onnxruntime" in note for note in found.notes)
     with pytest.raises(InvalidArgument, match=r"has not measured mass 0\.7 with"):
         evaluate(loaded, noise(2), dataclasses.replace(options, points=(mass_point(0.7),), prune_at=PRUNE_AT))
-    with pytest.raises(InvalidArgument, match="equal time is told of masses"):
+    with pytest.raises(InvalidArgument, match="no mass is evaluated"):
         evaluate(loaded, noise(2), dataclasses.replace(options, points=(), densities=(HALF,), prune_at=PRUNE_AT))
 
 

@@ -14,7 +14,7 @@ from sait_deploy.runtime import RunOptions
 from sait_deploy.tokens import Score
 from tests.evaluation.blotches import grouped, small
 
-SOURCE = ModelSource(small(), Score.MEAN, 1, RunOptions())
+SOURCE = ModelSource(small(), (Score.MEAN, 1), RunOptions())
 
 
 @given(st.integers(1, 300), st.integers(1, 320))

@@ -18,7 +18,6 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import Outcome, TuneOptions
 from sait_deploy.evaluation.tune_splits import SplitOptions, make_splits
-from sait_deploy.evaluation.tune_trials import Trial
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.models.registry import WeightsRequest, load_model
@@ -191,8 +190,3 @@ def test_features_are_held_to_their_cosine(images: Path, tmp_path: Path) -> None
     one, other = (runner.run(runner.preprocess(places), mass=mass).logits for mass in (1.0, trial.candidate.share))
     cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     assert trial.judgement.value_percent == pytest.approx(100 * (1 - cosine.mean()), abs=1e-3)
-
-
-def test_a_trial_says_whether_it_passes(adaptive: Artifact, images: Path) -> None:
-    (trial,) = tune(adaptive, options(images, limit=50.0, grid=(0.99,))).trials
-    assert isinstance(trial, Trial) and trial.passes
