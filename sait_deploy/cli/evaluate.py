@@ -20,14 +20,14 @@ from sait_deploy.cli._options import (
     weights_source,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables
+from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Evaluation, to_json
-from sait_deploy.reports.drawing import require_matplotlib
+from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib, require_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import RUNTIMES
 from sait_deploy.tokens import Score, parse_density
@@ -180,6 +180,8 @@ def _check_outputs(outputs: tuple[Path, ...]) -> None:
             raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
         if output.suffix.lower() == ".svg":
             require_matplotlib()
+        if output.suffix.lower() == ".html" and not has_matplotlib():
+            warn(NO_PLOTS.text)
     for output in outputs:
         check_writable(output)
 

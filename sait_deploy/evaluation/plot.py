@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sait_deploy.evaluation.report import is_match
 from sait_deploy.evaluation.results import Evaluation, EvaluationRow, Kind
 from sait_deploy.reports.drawing import Names
 from sait_deploy.reports.escape import shorten
@@ -139,7 +138,7 @@ def _line(kind: Kind, dense: _Spot, spots: Sequence[_Spot]) -> Line | None:
 
 def _point(spot: _Spot, look: _Look) -> Point:
     # The name and whiskers of a match would cover those of the row that it costs as much as.
-    if is_match(spot.row):
+    if spot.row.is_match:
         return Point(spot.x, spot.y)
     # The legend has the word that a row's name begins with.
     tag = spot.row.label.removeprefix(f"{spot.row.kind.value} ") if look.tags is not None else ""

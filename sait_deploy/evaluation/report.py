@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import (
     WARNING,
     Comparison,
@@ -15,7 +17,8 @@ from sait_deploy.evaluation.results import (
     Stratum,
 )
 from sait_deploy.reports import markdown
-from sait_deploy.reports.document import Document, Listing, Section
+from sait_deploy.reports.document import Document, Listing, Plot, Section
+from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.reports.table import Column, Fold, Note, Row, Severity, Table, figures, words
 from sait_deploy.reports.wording import NOTHING, kept_tokens, signed
 
@@ -91,10 +94,10 @@ def notes(evaluation: Evaluation) -> list[Note]:
     ]
 
 
-def document(evaluation: Evaluation) -> Document:
-    """Returns the whole evaluation; the plot is left to its own file."""
+def document(evaluation: Evaluation, plots: tuple[Plot, ...] = ()) -> Document:
+    """Returns the whole evaluation, with these plots above its figures."""
     whole, what = figures_table(evaluation), "accuracy" if evaluation.labelled else "agreement with dense"
-    sections = [Section(tables=(Table(title="", columns=whole.columns, rows=whole.rows),))]
+    sections = [Section(plots=plots, tables=(Table(title="", columns=whole.columns, rows=whole.rows),))]
     lines = tuple(comparison_lines(evaluation))
     if lines:
         sections.append(Section("At equal cost", lines=lines))
@@ -117,15 +120,13 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 
 def to_html(evaluation: Evaluation) -> str:
-    """Returns the whole evaluation as a page."""
+    """Returns the whole evaluation as a page; without matplotlib it says that its plot is missing."""
     from sait_deploy.reports import html
 
-    return html.to_html(document(evaluation))
-
-
-def is_match(row: EvaluationRow) -> bool:
-    """Returns whether a row is a density that nobody named, there because it costs as much as another row."""
-    return row.kind is Kind.DENSITY and row.point is not None and row.id == f"kept{row.point.max_keep}"
+    if has_matplotlib():
+        return html.to_html(document(evaluation, (Plot("Over cost", accuracy_plot(evaluation)),)))
+    made = document(evaluation)
+    return html.to_html(dataclasses.replace(made, notes=(*made.notes, NO_PLOTS)))
 
 
 def change_text(change: Estimate, decimals: int) -> str:
@@ -192,7 +193,7 @@ def _compared(one: Comparison, labels: Mapping[str, str], unit: str, decimals: i
 
 def _groupings(evaluation: Evaluation) -> dict[str, _Groups]:
     found: dict[str, _Groups] = {}
-    offered = {row.id for row in evaluation.rows if row.kind in _OFFERED and not is_match(row)}
+    offered = {row.id for row in evaluation.rows if row.kind in _OFFERED and not row.is_match}
     for stratum in (stratum for stratum in evaluation.strata if stratum.row in offered):
         found.setdefault(stratum.grouping, {}).setdefault(stratum.name, {})[stratum.row] = stratum
     return found

@@ -104,6 +104,11 @@ class EvaluationRow:
     mac_ratio: float
     images_per_second: float
 
+    @property
+    def is_match(self) -> bool:
+        """Whether it is a density that nobody named, there because it costs as much as another row."""
+        return self.kind is Kind.DENSITY and self.point is not None and self.id == f"kept{self.point.max_keep}"
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

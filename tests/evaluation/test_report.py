@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -19,6 +20,7 @@ from sait_deploy.evaluation.report import (
     to_markdown,
 )
 from sait_deploy.evaluation.results import Estimate, Evaluation, Stratum
+from sait_deploy.reports.drawing import NO_PLOTS
 from sait_deploy.reports.table import Note, Severity, Table
 from tests.evaluation.sample import make_evaluation, make_headless, make_unlabelled
 
@@ -176,7 +178,13 @@ def test_a_report_leaves_out_what_there_is_not(write: object) -> None:
     assert "nan" not in text.lower() and ">None<" not in text and "| None" not in text
 
 
-def test_a_page_has_every_table() -> None:
+def test_without_matplotlib_a_page_says_that_its_plot_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = to_html(EVALUATION)
+    assert "<svg" not in page and NO_PLOTS.text.partition(":")[0] in page
+
+
+def test_a_page_has_every_table_and_the_plot() -> None:
     class Tables(HTMLParser):
         found = 0
 
@@ -184,5 +192,6 @@ def test_a_page_has_every_table() -> None:
             self.found += tag == "table"
 
     page = Tables()
+    assert to_html(EVALUATION).count("<svg") == 1
     page.feed(to_html(EVALUATION))
     assert page.found == sum(len(section.tables) for section in document(EVALUATION).sections) == 2
