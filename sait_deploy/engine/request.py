@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.engine.manifest import NetworkInfo
@@ -14,7 +14,23 @@ from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile
 
 _VERSION: Final = 1
-_CODEC: Final = Codec("the build request", "report this", _VERSION)
+_CODEC: Final = Codec("a line of the building process", "report this", _VERSION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A document of one line; ``schema_version`` is the one that this process understands."""
+
+    schema_version: int = _VERSION
+
+    def to_json(self) -> str:
+        """Returns the document as one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads a document. Raises ArtifactError where a field is missing, unknown or of another type."""
+        return _CODEC.read(cls, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +44,15 @@ class PartRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
+class BuildRequest(_Line):
     """What to build and how; paths are absolute.
 
     Attributes:
-        schema_version: of this document; the one that this process understands.
         targets: GPU architectures, of TensorRT for RTX.
         plugins: whether the graphs have plugin nodes.
         workspace_bytes: None for no limit.
     """
 
-    schema_version: int = _VERSION
     builder: BuilderName
     targets: tuple[str, ...]
     parts: tuple[PartRequest, ...]
@@ -48,15 +62,6 @@ class BuildRequest:
     timing_cache: str | None
     portability: tuple[Portability, ...]
     strip_weights: bool
-
-    def to_json(self) -> str:
-        """Returns the request as one line."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> BuildRequest:
-        """Reads a request."""
-        return _CODEC.read(cls, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +75,10 @@ class PartAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildEvent:
+class BuildEvent(_Line):
     """What the building process reports.
 
     Attributes:
-        schema_version: of this document.
         progress: name of the part that is being built, and the share of it that is done.
         warning: what the builder warned of.
         error: why there is no engine.
@@ -83,19 +87,9 @@ class BuildEvent:
         gpu: name of the GPU that it is built on.
     """
 
-    schema_version: int = _VERSION
     progress: tuple[str, float] | None = None
     warning: str | None = None
     error: str | None = None
     errno: int | None = None
     answer: PartAnswer | None = None
     gpu: str | None = None
-
-    def to_json(self) -> str:
-        """Returns the event as one line."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> BuildEvent:
-        """Reads an event."""
-        return _CODEC.read(cls, text)

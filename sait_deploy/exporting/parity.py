@@ -131,6 +131,8 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class _PointResult:
+    """What the runs at one operating point found."""
+
     name: str | None
     difference: float
     top1: float

@@ -1,4 +1,4 @@
-"""The plan of an export: its options, what each artifact is called, and what its manifest says before it is checked."""
+"""What an export makes: its options, and the form, points, name and id of each artifact."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
 
 
 def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> ExportPlan:
-    """Names an artifact: readable by what is not the default, and an id by all that tells it from others."""
+    """Returns the plan with a readable name, of what is not the default, and an id, of all that makes it different."""
     pruning = plan.pruning
     info, parts = model.info, [re.sub(r"[^A-Za-z0-9_.]+", "_", model.info.name)]
     if info.image_size != model.default_image_size:
