@@ -37,10 +37,10 @@ def attend_lanes(
     Returns:
         As v, [B, W, H*Dh], and the weights before dropout, [B, H, W, W].
     """
-    scores = (q * scale) @ k.transpose(-2, -1)
+    weights = (q * scale) @ k.transpose(-2, -1)  # one name for scores and weights: memory is free as soon as it can be
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    dtype = torch.promote_types(scores.dtype, torch.float32) if in_float32 else scores.dtype
-    weights = F.softmax(scores, dim=-1, dtype=dtype)
+        weights = weights.masked_fill(~mask, float("-inf"))
+    dtype = torch.promote_types(weights.dtype, torch.float32) if in_float32 else weights.dtype
+    weights = F.softmax(weights, dim=-1, dtype=dtype)
     dropped = F.dropout(weights, dropout) if dropout else weights
     return (dropped.to(v.dtype) @ v).transpose(1, 2).flatten(2), weights

@@ -34,6 +34,7 @@ class TimmViT(TimmTransformer):
         _check_parts(model)
         if not model.global_pool:
             raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
+        self.blocks = list(model.blocks)
 
     def converted(self, tensors: dict[str, Tensor], origin: str, image_size: int | None) -> dict[str, Tensor]:
         """Applies timm's conversion of names and layouts.
@@ -75,8 +76,9 @@ class TimmViT(TimmTransformer):
 
     def heads(self, block: int, tokens: Tokens) -> Heads:
         """Returns the projections of the normalised tokens, queries and keys normalised where the model does so."""
-        attn = self.model.blocks[block].attn
-        qkv: Tensor = attn.qkv(self.model.blocks[block].norm1(tokens.x))
+        module = self.blocks[block]
+        attn = module.attn
+        qkv: Tensor = attn.qkv(module.norm1(tokens.x))
         if not isinstance(attn.q_norm, nn.Identity):
             q, k, v = qkv.reshape(-1, 3, attn.num_heads, attn.head_dim).unbind(1)
             qkv = torch.cat([attn.q_norm(q), attn.k_norm(k), v], dim=1).reshape(-1, 3 * attn.attn_dim)
@@ -84,13 +86,13 @@ class TimmViT(TimmTransformer):
 
     def attended(self, block: int, tokens: Tokens, attended: Tensor, layout: Layout) -> Tokens:
         """Applies inner norm, projection, layer scale and stochastic depth, and adds."""
-        module = self.model.blocks[block]
+        module = self.blocks[block]
         update = module.attn.proj_drop(module.attn.proj(module.attn.norm(attended)))
         return Tokens(tokens.x + layout.drop_path(module.drop_path1, module.ls1(update)))
 
     def fed_forward(self, block: int, tokens: Tokens, layout: Layout) -> Tokens:
         """Applies norm, MLP, layer scale and stochastic depth, and adds."""
-        module = self.model.blocks[block]
+        module = self.blocks[block]
         update = module.ls2(module.mlp(module.norm2(tokens.x)))
         return Tokens(tokens.x + layout.drop_path(module.drop_path2, update))
 
@@ -126,7 +128,7 @@ class TimmViT(TimmTransformer):
 
     def set_drop_path(self, rates: Sequence[float]) -> None:
         """Sets both halves of each block."""
-        for block, rate in zip(self.model.blocks, rates, strict=True):
+        for block, rate in zip(self.blocks, rates, strict=True):
             block.drop_path1 = block.drop_path2 = DropPath(rate) if rate > 0 else nn.Identity()
 
 
