@@ -37,7 +37,7 @@ _HUB: Final = ("hf-hub:", "hf_hub:")
 
 @dataclass(frozen=True, slots=True)
 class WeightsRequest:
-    """Where weights shall come from; ``path`` goes with ``FILE`` alone."""
+    """Where weights come from; ``path`` is given with ``FILE`` and with no other source."""
 
     source: WeightsSource
     path: Path | None = None
@@ -82,9 +82,9 @@ def _names() -> list[str]:
 
 
 def _family_of(name: str) -> type[Transformer | TimmTransformer]:
-    """Returns the family whose table has the name; for all others timm creates what it knows under that name."""
+    """Returns the family that has the name; for names of no family timm creates the model, to be refused by class."""
     families = (family.load() for family in FAMILIES.values())
-    return next((family for family in families if name in family.names()), TimmTransformer)
+    return next((family for family in families if family.has(name)), TimmTransformer)
 
 
 def load_model(name: str, weights: WeightsRequest, image_size: int | None = None) -> LoadedModel:
@@ -181,10 +181,10 @@ def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
 
 
 def _check_known(name: str) -> None:
-    names = _names()
-    if name in names or name.startswith(_HUB) or timm.is_model(name.split(".", maxsplit=1)[0]):
+    known = name.startswith(_HUB) or timm.is_model(name.split(".", maxsplit=1)[0])
+    if known or any(family.load().has(name) for family in FAMILIES.values()):
         return
-    close = difflib.get_close_matches(name, {*names, *timm.list_models()}, n=3)
+    close = difflib.get_close_matches(name, {*_names(), *timm.list_models()}, n=3)
     hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
     raise ModelError(f"unknown model {name!r}", hint)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 import timm
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.models import is_model_in_modules
 from torch import nn
 
 from sait_deploy.artifacts.manifest import WeightsSource
@@ -32,8 +33,12 @@ class TimmTransformer(Transformer):
     @classmethod
     def names(cls) -> list[str]:
         """Returns timm's names of the family's models."""
-        found = [name for module in cls.MODULES for name in timm.list_models(module=module)]
-        return [name for name in found if not any(part in f"{name}_" for part in cls.OTHERS)]
+        return [name for module in cls.MODULES for name in timm.list_models(module=module) if cls.has(name)]
+
+    @classmethod
+    def has(cls, name: str) -> bool:
+        """Returns whether a name, with or without the tag of its weights, is one of ``names``."""
+        return is_model_in_modules(name, cls.MODULES) and not any(part in f"{name}_" for part in cls.OTHERS)
 
     @classmethod
     def entry(cls, name: str) -> ModelEntry:

@@ -153,6 +153,11 @@ class Transformer(ABC):
         """Returns the names that ``create`` makes models of this family from."""
 
     @classmethod
+    def has(cls, name: str) -> bool:
+        """Returns whether a name is one of ``names``."""
+        return name in cls.names()
+
+    @classmethod
     @abstractmethod
     def entry(cls, name: str) -> ModelEntry:
         """Returns what is known of one of the names."""

@@ -54,7 +54,7 @@ class EpochSampler(Sampler[int]):
 
 
 class ComposedDigits(Dataset[tuple[Tensor, int]]):
-    """The demonstration's training images: composed when asked for, new ones in every epoch."""
+    """The demonstration's training images, composed when they are read, other ones in every epoch."""
 
     def __init__(self, length: int, seed: int, preprocessing: Preprocessing) -> None:
         self._length, self._seed, self._preprocessing = length, seed, preprocessing
@@ -104,7 +104,7 @@ class Prepared(Dataset[tuple[Tensor, int]]):
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a training reads.
+    """The images of a training.
 
     Attributes:
         train: images varied for training and labels.
@@ -131,7 +131,7 @@ class TrainingData:
         return len(self.class_names)
 
     def start(self, epoch: int) -> None:
-        """Makes this epoch's order and images those to come."""
+        """Begins an epoch: sets its order and its images."""
         self.sampler.epoch = epoch
         if isinstance(self.train, ComposedDigits):
             self.train.epoch = epoch

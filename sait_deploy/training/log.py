@@ -20,12 +20,12 @@ class LogEntry:
         sparse_steps: those of them in which tokens were dropped.
         density: mean kept share of the patch tokens over all steps, dense ones included.
         learning_rate: after the last step.
-        loss: mean of what was minimised.
-        label_loss: mean of its part by labels.
+        loss: mean of the total loss.
+        label_loss: mean of the part by labels.
         logits_loss: mean divergence from the teacher's logits, unweighted; None without a teacher.
-        importance_loss: mean divergence from where the teacher looks, unweighted; None likewise.
-        dense_top1: validation accuracy of the weights delivered, nothing pruned, percent.
-        sparse_top1: the same at ``sparse_density``; None where every step is dense.
+        importance_loss: mean divergence of importance from the teacher's, unweighted; None without a teacher.
+        dense_top1: validation accuracy of the delivered weights with nothing pruned, percent.
+        sparse_top1: their accuracy at ``sparse_density``; None where every step is dense.
         sparse_density: the lowest density trained at.
         seconds: of this epoch, validation left out.
         images_per_second: trained on, over all processes.

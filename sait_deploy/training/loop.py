@@ -82,7 +82,7 @@ class TrainingLoop:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process writes the files."""
         return bool(self._accelerator.is_main_process)
 
     @property
@@ -95,7 +95,7 @@ class TrainingLoop:
         self._accelerator.wait_for_everyone()
 
     def state(self, identity: dict[str, str], epochs: int, log: tuple[LogEntry, ...]) -> State:
-        """Returns all that resuming needs."""
+        """Returns the state to resume from."""
         average = None if self._average is None else dict(self._average.module.state_dict())
         scaler = self._accelerator.scaler
         return State(
@@ -109,7 +109,7 @@ class TrainingLoop:
         )
 
     def restore(self, state: State) -> None:
-        """Goes back to where a state was taken."""
+        """Takes up the training at a state."""
         self._vit.load_state_dict(state.model)
         self._optimizer.load_state_dict(state.optimizer)
         if self._average is not None and state.average is not None:
@@ -189,7 +189,7 @@ class TrainingLoop:
         return classify
 
     def _begin(self, epoch: int) -> None:
-        """Makes all that is drawn from here on a function of seed and epoch: no random state has to be saved."""
+        """Seeds an epoch's random draws by seed and epoch, so that no random state has to be saved."""
         self._data.start(epoch)
         drawn = np.random.SeedSequence((self._options.seed, epoch, self._accelerator.process_index)).generate_state(4)
         random.seed(int(drawn[0]))
@@ -200,7 +200,7 @@ class TrainingLoop:
         self._model.train()
 
     def _check_weights(self, epoch: int) -> None:
-        """Keeps weights from being saved that the last steps ruined without a later loss to show it."""
+        """Refuses weights that the last steps made infinite or not a number: no later loss would show it."""
         average = [] if self._average is None else list(self._average.module.parameters())
         if not all(bool(torch.isfinite(weights).all()) for weights in (*self._vit.parameters(), *average)):
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""Losses: labels, the teacher's logits, and where the teacher looks."""
+"""The losses: by labels, by the teacher's logits, and by the teacher's importance."""
 
 from __future__ import annotations
 

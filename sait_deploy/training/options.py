@@ -13,7 +13,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Score
 
 DEMO_DATA: Final = "demo"
-"""What stands for the demonstration's composed digits in place of a folder."""
+"""The ``source`` that names the demonstration's composed digits instead of a folder."""
 
 _RANGE: Final = re.compile(r"\s*([0-9.]+)\s*:\s*([0-9.]+)\s*")
 
@@ -32,13 +32,13 @@ class Alternation(StrEnum):
 
 
 class Head(StrEnum):
-    """What becomes of the model's classifier."""
+    """Which head the model trains with."""
 
     KEEP = "keep"
-    """It stays; the data must have its classes."""
+    """The model's own; the data must have as many classes."""
 
     NEW = "new"
-    """A fresh one for the data's classes takes its place, before anything is trained."""
+    """A new one with random weights and as many classes as the data."""
 
 
 class Amp(StrEnum):
@@ -137,10 +137,11 @@ class Distillation:
         temperature: divides both logits there.
         importance: weight of the divergence of the student's importance from the teacher's attention.
         teacher_blocks: last blocks of the teacher whose attention is averaged.
-        teacher_score: how it is read off: the class token's row, or the mean of all rows for models without one.
+        teacher_score: how importance is read off that attention: by the class token's row, or by the mean of all rows,
+            which a teacher without a class token needs.
 
     Raises:
-        InvalidArgument: a number that cannot be meant.
+        InvalidArgument: a number is out of its range.
     """
 
     logits: float = 1.0
@@ -164,24 +165,24 @@ class Recipe:
         epochs: passes over the data.
         batch: images per step and process.
         optimizer: timm's name of the optimiser.
-        learning_rate: its peak.
+        learning_rate: the peak of the learning rate.
         weight_decay: of matrices; biases, norms and what timm excepts have none.
         layer_decay: factor of the learning rate from each block to the one before; 1 for none.
         schedule: timm's name of the schedule, cosine or tanh, updated every step.
-        schedule_epochs: epochs that the schedule spans, warm-up included; None for as many as there are. Where it spans
-            more, the training ends before the schedule does.
-        warmup_epochs: epochs of linear rise.
-        least_learning_rate: where the schedule ends.
-        clip: largest norm of all gradients together; None for any.
+        schedule_epochs: epochs that the schedule spans, warm-up included; None for ``epochs``. A training ends before
+            a longer schedule does.
+        warmup_epochs: epochs in which the learning rate rises linearly.
+        least_learning_rate: the learning rate at the schedule's end.
+        clip: largest norm of all gradients together; None for no limit.
         label_smoothing: share of the label's probability that goes to all classes.
         mixup: alpha of Mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none.
         drop_path: rate of stochastic depth in the last block, rising from 0.
-        ema_decay: decay of the averaged weights, which are those delivered; None for none.
+        ema_decay: decay of the averaged weights, which are delivered in place of the last ones; None for no average.
         amp: element type of matrix products.
 
     Raises:
-        InvalidArgument: a number that cannot be meant.
+        InvalidArgument: a number is out of its range.
     """
 
     epochs: int = 30
@@ -232,10 +233,10 @@ class DataOptions:
         augmentation: how training images are varied; the demonstration's are new in every epoch as they are.
         workers: processes that load images; 0 for the training process itself.
         epoch_images: training images per epoch of ``demo``.
-        validation_images: validation images at most; the first so many of ``demo``, evenly spaced ones of a folder.
+        validation_images: most validation images: the first ones of ``demo``, evenly spaced ones of a folder.
 
     Raises:
-        InvalidArgument: a number that cannot be meant.
+        InvalidArgument: a number is out of its range.
     """
 
     source: str = DEMO_DATA
@@ -253,20 +254,20 @@ class DataOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """A whole training.
+    """All options of a training.
 
     Attributes:
         output: folder for weights, log and the state to resume from.
         data: what to train on.
         recipe: optimiser, schedule and regularisation.
-        head: what becomes of the model's classifier.
+        head: which head the model trains with.
         alternation: when tokens are dropped.
-        densities: what sparse steps draw from.
-        masses: what every other sparse step draws from instead; None for densities in all of them.
+        densities: range that a sparse step draws its density from.
+        masses: range that every other sparse step draws a mass from instead; None where all draw densities.
         score: how importance is read off the attention.
         prune_at: block to prune in; None for depth // 4.
-        distillation: what is learnt from the teacher, where there is one.
-        seed: of weights that start at random, of the data's order and variation, of densities drawn.
+        distillation: what the student learns from a teacher; not used without one.
+        seed: seed of a new head, of the data's order and variation, and of the densities and masses drawn.
     """
 
     output: Path

@@ -16,20 +16,20 @@ from sait_deploy.models.families import transformer_of
 from sait_deploy.training.options import Recipe
 
 SCHEDULES: Final = ("cosine", "tanh")
-"""timm's schedules that a number of epochs defines: its others need milestones or powers of their own."""
+"""timm's schedules that need nothing but a number of epochs: the others need milestones or powers."""
 
 _SECOND_ORDER: Final = ("adahessian",)
 """timm's optimisers that need gradients of gradients, which a step does not compute."""
 
 _ELSEWHERE: Final = ("bnb*", "fused*")
-"""Names of those that other packages bring, for GPUs."""
+"""Names of timm's optimisers that other packages implement, for GPUs."""
 
 
 def make_optimizer(vit: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Makes timm's optimiser over a model's parameters; biases, norms and what timm excepts do not decay.
 
     Raises:
-        InvalidArgument: timm has none of that name, or it needs what is not here.
+        InvalidArgument: timm has no optimiser of that name, or a package or a GPU that it needs is missing.
     """
     if recipe.optimizer in _SECOND_ORDER or recipe.optimizer not in list_optimizers():
         usual = list_optimizers(exclude_filters=[*_ELSEWHERE, *_SECOND_ORDER])
@@ -39,7 +39,7 @@ def make_optimizer(vit: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         made: torch.optim.Optimizer = create_optimizer_v2(
             vit, recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, layer_decay=layer_decay
         )
-    except (AssertionError, ImportError) as error:  # so timm says that a package or a GPU is missing
+    except (AssertionError, ImportError) as error:  # timm's way to say that a package or a GPU is missing
         raise InvalidArgument(f"optimizer {recipe.optimizer!r} cannot be had here: {error}", "choose another") from None
     return made
 
@@ -48,7 +48,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) 
     """Makes timm's schedule, to be updated before every step; ``steps`` are those of an epoch.
 
     Raises:
-        InvalidArgument: there is none of that name.
+        InvalidArgument: there is no schedule of that name.
     """
     if recipe.schedule not in SCHEDULES:
         raise InvalidArgument(f"there is no schedule {recipe.schedule!r}", f"choose from {', '.join(SCHEDULES)}")
@@ -73,7 +73,7 @@ def make_mixup(recipe: Recipe, classes: int, images: int) -> Any:
     Args:
         recipe: how much is mixed, and how large a batch is.
         classes: number of classes.
-        images: there are to train on; fewer than a batch are one by themselves.
+        images: number of training images; fewer than a batch make one batch.
 
     Raises:
         InvalidArgument: the batch is odd.

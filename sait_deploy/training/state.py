@@ -1,6 +1,6 @@
-"""What a training leaves behind: weights to deploy, its log, and the state that it resumes from after any end.
+"""The files of a training: weights to deploy, log, curve, and the state that it resumes from.
 
-The state is written first and holds all else, so that whatever a crash leaves can be made again from it.
+The state is written first and holds everything else, so that the other files can be written again after a crash.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Writes the state, whole or not at all: one of an earlier epoch stays until this one is whole.
+    """Writes the state whole or not at all: an earlier epoch's stays in place until then.
 
     Raises:
         StorageError: it could not be written.
@@ -71,7 +71,7 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def read_state(folder: Path) -> State | None:
-    """Reads the state that a training left; None where there is none.
+    """Reads a training's state; None where the folder has none.
 
     Raises:
         TrainingError: it is damaged.
@@ -92,11 +92,11 @@ def read_state(folder: Path) -> State | None:
 
 
 def deliver(folder: Path, state: State, training: SparseTraining | None, class_names: Sequence[str]) -> None:
-    """Writes what users of a training want: weights, log, and its curve where matplotlib is installed.
+    """Writes weights, log, and the log's curve where matplotlib is installed.
 
     Args:
         folder: to write to.
-        state: what is delivered.
+        state: the training's state.
         training: how the weights were trained sparse; None where every step was dense.
         class_names: of the head's classes.
 

@@ -1,4 +1,4 @@
-"""Which steps are dense, and what the others keep: a function of the seed alone, so that it resumes."""
+"""Which steps are dense, and what sparse ones keep: a function of the seed, which a resumed training repeats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STREAM: Final = 0x5A17
 
 
 def check_batches(images: int, batch: int, processes: int) -> None:
-    """Checks that an epoch has a step; one process by itself takes fewer images than a batch as a batch of their own.
+    """Checks that every process has a batch in an epoch; a single process takes fewer images than a batch as one batch.
 
     Args:
         images: to train on.
@@ -24,7 +24,7 @@ def check_batches(images: int, batch: int, processes: int) -> None:
         processes: that train together.
 
     Raises:
-        InvalidArgument: several processes would find no batch for each.
+        InvalidArgument: there are fewer images than one batch for each of several processes.
     """
     if processes > 1 and images < batch * processes:
         raise InvalidArgument(
@@ -34,17 +34,17 @@ def check_batches(images: int, batch: int, processes: int) -> None:
 
 
 def check_alternates(epochs: int, steps: int, alternation: Alternation, masses: MassRange | None = None) -> None:
-    """Checks that a training that is to be sparse has a sparse step, and one by mass where it is to draw masses.
+    """Checks that a training has a sparse step, unless all are to be dense, and a step by mass where masses are given.
 
     Args:
         epochs: of the training.
         steps: of an epoch.
         alternation: of steps or of epochs.
-        masses: to draw from.
+        masses: range to draw from; None for none.
 
     Raises:
-        InvalidArgument: its first step, or epoch, which is dense, is its only one; or it ends before its second sparse
-            step, which is the first to draw a mass.
+        InvalidArgument: the training has one step, or one epoch where epochs alternate, which is dense; or it ends
+            before its second sparse step, which is the first to draw a mass.
     """
     if alternation is Alternation.BATCH and epochs * steps < 2:
         raise InvalidArgument(

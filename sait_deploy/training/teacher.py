@@ -1,4 +1,4 @@
-"""The dense teacher: its logits, and where its class token looks in its last blocks."""
+"""The dense teacher: its logits, and the importance of patches in the attention of its last blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Renormalisation:
 
     @classmethod
     def between(cls, own: Preprocessing, other: Preprocessing) -> Renormalisation:
-        """Returns what takes images of one preprocessing to the other."""
+        """Returns the renormalisation from images of one preprocessing to those of another."""
         mean, std, other_mean, other_std = (
             torch.tensor(values)[:, None, None] for values in (own.mean, own.std, other.mean, other.std)
         )
@@ -33,13 +33,13 @@ class Renormalisation:
 
 
 class Teacher(nn.Module):
-    """A dense model in inference mode whose last blocks' attention is read.
+    """A dense model in inference mode that gives logits and importance.
 
     Args:
         vit: the model; its modules are used as they are, and are not to be trained.
-        blocks: last blocks whose attention is averaged.
-        score: how it is read off.
-        renormalisation: of images that are normalised for the student; None where both want the same.
+        blocks: number of last blocks whose importance is averaged.
+        score: how importance is read off their attention.
+        renormalisation: from the student's normalised images to the teacher's; None where they are the same.
 
     Raises:
         ModelError: the model is not supported.

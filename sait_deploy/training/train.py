@@ -95,9 +95,9 @@ def train(
         loop.restore(state)
         progress(f"resumed after epoch {state.epochs} of {options.recipe.epochs}")
         if loop.is_main:
-            deliver(options.output, state, training, data.class_names)  # what a crash left half done is made again
+            deliver(options.output, state, training, data.class_names)  # a crash may have left older files
     else:
-        begun = _validated(loop, options, patches)  # and every validation image can be read
+        begun = _validated(loop, options, patches)  # finds validation images that cannot be read, too
         progress(f"before training: {begun.words}")
     done, log = (state.epochs, state.log) if state is not None else (0, ())
     for epoch in range(done, options.recipe.epochs):
