@@ -89,7 +89,7 @@ def _tuned(artifact: Artifact, images: Path, family: Family) -> tuple[PointReque
         return None, outcome
     point = result.chosen.candidate.point
     outcome |= {"share": result.chosen.candidate.share}
-    return PointRequest(family.value, point.mass, point.min_keep, point.max_keep), outcome
+    return PointRequest.of(family.value, point), outcome
 
 
 def _figures(row: EvaluationRow) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from enum import StrEnum
 from typing import Final
 
 from sait_deploy.errors import ArtifactError
+import numpy as np
+from numpy.typing import NDArray
+
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.tokens import Geometry, OperatingPoint, Score
@@ -113,6 +116,12 @@ class KeptInfo:
     p5: float
     p95: float
     most: int
+
+    @classmethod
+    def of(cls, counts: NDArray[np.int32]) -> KeptInfo:
+        """Returns what images keep, from patch tokens per image int32 [n], n >= 1."""
+        p5, p95 = np.percentile(counts, (5, 95))
+        return cls(len(counts), float(counts.mean()), float(counts.std()), float(p5), float(p95), int(counts.max()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class PointRequest:
                 "give 1 <= min <= max",
             )
 
+    @classmethod
+    def of(cls, name: str, point: OperatingPoint) -> PointRequest:
+        """Returns the request for an operating point under a name."""
+        return cls(name, point.mass, point.min_keep, point.max_keep)
+
     def resolve(self, patch_tokens: int) -> OperatingPoint:
         """Returns the operating point of a model with that many patch tokens.
 
@@ -150,6 +155,11 @@ class PointChoice:
     mass: PerImage | None = None
     min_keep: PerImage | None = None
     max_keep: PerImage | None = None
+
+    @classmethod
+    def of(cls, point: OperatingPoint) -> PointChoice:
+        """Returns the choice of an operating point for all images."""
+        return cls(None, point.mass, point.min_keep, point.max_keep)
 
     @property
     def is_default(self) -> bool:

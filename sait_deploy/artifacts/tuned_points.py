@@ -267,7 +267,7 @@ def _check(tuned: TunedPoint, manifest: Manifest) -> None:
     if tuned.artifact != manifest.id:
         raise InvalidArgument(f"the point belongs to artifact {tuned.artifact}, not to {manifest.id}")
     geometry, point = manifest.model.geometry, info.point
-    PointRequest(info.name, point.mass, point.min_keep, point.max_keep).resolve(geometry.patch_tokens)
+    PointRequest.of(info.name, point).resolve(geometry.patch_tokens)
     least, most = (pruned_macs(geometry, pruning.prune_at, n) for n in (point.min_keep, point.max_keep))
     if not _possible(info.kept, point.min_keep, point.max_keep):
         raise InvalidArgument(

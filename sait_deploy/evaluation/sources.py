@@ -126,7 +126,7 @@ class ModelSource(Source):
         assert point is not None
         kept = _fixed_count(point)
         if kept is None:
-            return Answerer(identity, self._adaptive, _choice(point))
+            return Answerer(identity, self._adaptive, PointChoice.of(point))
         return Answerer(identity, self._keeping(kept))
 
     def in_torch(self) -> ModelSource:
@@ -177,7 +177,7 @@ class ArtifactSource(Source):
             self.density = Decimal(pruning.density)
         elif pruning is not None:
             points = manifest.operating_points.items()
-            self.default_points = tuple(PointRequest(name, p.mass, p.min_keep, p.max_keep) for name, p in points)
+            self.default_points = tuple(PointRequest.of(name, point) for name, point in points)
         self._artifact, self._options = artifact, options
         self._runner = load(artifact, runtime, options)
         self.runtime = self._runner.runtime
@@ -210,7 +210,7 @@ class ArtifactSource(Source):
         """Returns an adaptive artifact at the identity's point, and any other as it is."""
         if self._artifact.manifest.form is not Form.ADAPTIVE or identity.point is None:
             return Answerer(identity, self._runner)
-        return Answerer(identity, self._runner, _choice(identity.point))
+        return Answerer(identity, self._runner, PointChoice.of(identity.point))
 
     def in_torch(self) -> ModelSource:
         """Returns the model that the artifact was exported from, in float32.
@@ -245,10 +245,6 @@ def baseline_of(artifact: Artifact) -> Artifact:
             f"the dense baseline {manifest.baseline} of {artifact.path.name} is not beside it", "export it with --dense"
         )
     return open_artifact(place)
-
-
-def _choice(point: OperatingPoint) -> PointChoice:
-    return PointChoice(mass=point.mass, min_keep=point.min_keep, max_keep=point.max_keep)
 
 
 def _fixed_count(point: OperatingPoint) -> int | None:

@@ -115,7 +115,7 @@ def _options(given: Artifact, score: Score, prune_at: int) -> ExportOptions:
     assert pruning is not None
     exported = [info for info in pruning.points if not points_path(given.path, info.name).is_file()]
     return ExportOptions(
-        points=tuple(PointRequest(i.name, i.point.mass, i.point.min_keep, i.point.max_keep) for i in exported),
+        points=tuple(PointRequest.of(info.name, info.point) for info in exported),
         score=score,
         prune_at=prune_at,
         precision=manifest.dtype,

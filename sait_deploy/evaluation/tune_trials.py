@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sait_deploy.artifacts.manifest import KeptInfo, MacsInfo
 from sait_deploy.artifacts.points import PointChoice, mass_point
@@ -165,8 +164,7 @@ class Judge:
             everything = PointChoice(mass=1.0, min_keep=1, max_keep=patches)
             return Answerer(Identity(_DENSE, _DENSE, Kind.DENSE, None), self._runner, everything)
         kind, point = Kind(candidate.family), candidate.point
-        choice = PointChoice(mass=point.mass, min_keep=point.min_keep, max_keep=point.max_keep)
-        return Answerer(Identity(candidate.label, candidate.label, kind, point), self._runner, choice)
+        return Answerer(Identity(candidate.label, candidate.label, kind, point), self._runner, PointChoice.of(point))
 
     def _trial(self, candidate: Candidate, answers: Answers, dense: Answers) -> Trial:
         artifact, losses = self._runner.artifact, self._losses(answers, dense)
@@ -177,7 +175,7 @@ class Judge:
             artifact.manifest.id,
             artifact.path.name,
             candidate,
-            _kept(answers.kept),
+            KeptInfo.of(answers.kept),
             MacsInfo(macs, whole, whole / macs),
             judgement,
             self._limit.images_to_decide(losses) if undecided else None,
@@ -194,8 +192,3 @@ class Judge:
         assert labels is not None
         drop: Losses = dense.right(labels).astype(np.int8) - answers.right(labels).astype(np.int8)
         return drop
-
-
-def _kept(counts: NDArray[np.int32]) -> KeptInfo:
-    p5, p95 = np.percentile(counts, (5, 95))
-    return KeptInfo(len(counts), float(counts.mean()), float(counts.std()), float(p5), float(p95), int(counts.max()))

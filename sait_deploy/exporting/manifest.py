@@ -127,12 +127,8 @@ def measured_points(manifest: Manifest, kept: Mapping[str, NDArray[np.int32]]) -
     points = []
     for info in manifest.pruning.points:
         counts = kept[info.name]
-        p5, p95 = np.percentile(counts, (5, 95))
-        found = KeptInfo(
-            len(counts), float(counts.mean()), float(counts.std()), float(p5), float(p95), int(counts.max())
-        )
         macs = round(sum(pruned_macs(geometry, prune_at, int(count)) for count in counts) / len(counts))
-        points.append(dataclasses.replace(info, kept=found, macs=MacsInfo(macs, dense, dense / macs)))
+        points.append(dataclasses.replace(info, kept=KeptInfo.of(counts), macs=MacsInfo(macs, dense, dense / macs)))
     pruning = dataclasses.replace(manifest.pruning, points=tuple(points))
     return dataclasses.replace(manifest, pruning=pruning, macs=points[0].macs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -143,21 +142,6 @@ def test_the_table_says_what_each_row_costs_and_how_good_it_is(brief: Sait) -> N
     assert any(line.startswith("Points of top-1 gained over dense, by class") for line in rest)
 
 
-def test_a_limit_is_kept_to_and_said(brief: Sait) -> None:
-    done = brief("--density", "0.5", "--limit", "4")
-    assert "· 4 images (" in done.out.splitlines()[0]
-
-
-def test_images_without_labels_are_held_against_dense(brief: Sait, digits: Path, tmp_path: Path) -> None:
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    for label in demo.LABELS:
-        shutil.copy(digits / label / "digit.png", flat / f"{label}.png")
-    done = brief("--images", flat, "--density", "0.5")
-    assert done.code == 0, done.err
-    assert "agrees %" in done.out and "top-1" not in done.out
-
-
 def test_reports_are_written_in_every_form(brief: Sait, tmp_path: Path) -> None:
     outputs = [tmp_path / "below" / f"report{ending}" for ending in (".json", ".md", ".html", ".SVG")]
     done = brief("--density", "0.5", *(part for output in outputs for part in ("-o", output)))
@@ -183,28 +167,21 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_runs(
     assert brief("--density", "0.5", "-o", tmp_path / "r.md").code == 0
 
 
-def test_json_is_all_of_stdout(brief: Sait) -> None:
-    done = brief("--density", "0.5", "--json")
-    assert json.loads(done.out)["images"] == 10
-
-
 def test_random_weights_are_warned_of(brief: Sait) -> None:
-    done = brief("--random-weights", "--density", "0.5")
+    done = brief("--random-weights", "--density", "0.5", "--limit", "4")
     assert done.code == 0, done.err
+    assert "· 4 images (" in done.out.splitlines()[0]
     assert any(re.match("warning: .*weights are random", line) for line in done.err.splitlines())
 
 
 REFUSED = [
     (["-o", "report.pdf"], 2, "report report.pdf has no known ending"),
     (["--density", "0"], 2, "density 0 is outside (0, 1]"),
-    (["--density", "0.5", "--density", "0.50"], 2, "given twice"),
-    (["--control", "2"], 2, "density 2 is outside (0, 1]"),
     (["--mass", "much"], 2, "mass 'much' is not a number"),
     (["--point", "fast"], 2, "point 'fast' is not NAME="),
     (["--lower-resolution", "small"], 2, "--lower-resolution small is no height in pixels"),
     (["--lower-resolution", "none", "--lower-resolution", "64"], 2, "is no height in pixels"),
     (["--limit", "0"], 2, "below 1"),
-    (["--bench-batch", "8"], 2, "need its file"),
     (["--bench", "nowhere.json"], 5, "nowhere.json cannot be read"),
     (["--runtime", "onnxruntime"], 2, "a model is evaluated in torch"),
     (["--runtime", "tensorflow"], 2, "unknown runtime 'tensorflow'"),

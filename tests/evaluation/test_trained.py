@@ -15,7 +15,7 @@ from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.trained import beyond_training
 from sait_deploy.models.weights import SparseTraining
-from sait_deploy.tokens import OperatingPoint, Score
+from sait_deploy.tokens import Score
 from sait_deploy.training.options import DensityRange, MassRange, TrainOptions
 from sait_deploy.training.steps import point_in_step
 from tests.evaluation.blotches import noise, small
@@ -77,13 +77,9 @@ def test_what_training_draws_lies_inside(densities: list[int], masses: list[int]
     options = TrainOptions(output=None, densities=density, masses=mass, seed=seed)  # type: ignore[arg-type]
     training = SparseTraining(Score.MEAN, 1, density.low, density.high, mass.low, mass.high)
     drawn = [point_in_step(0, step, 8, patch_tokens, options) for step in range(8)]
-    requests = [_request(point) for point in drawn if point is not None]
+    requests = [PointRequest.of("drawn", point) for point in drawn if point is not None]
     assert len(requests) == 4
     assert beyond_training(training, [of_point(request, patch_tokens) for request in requests], patch_tokens) == []
-
-
-def _request(point: OperatingPoint) -> PointRequest:
-    return PointRequest("drawn", point.mass, point.min_keep, point.max_keep)
 
 
 def test_an_evaluation_notes_what_was_asked_for_and_nothing_else() -> None:
