@@ -27,6 +27,8 @@ _STYLES: Final = {
 }
 _PHRASES: Final = re.compile(r" / | (?=[\[(])")
 _SLASH: Final = "/\N{NO-BREAK SPACE}"
+_WIDE, _NARROW = 2, 1
+"""Spaces between columns."""
 _SHORT_WORD: Final = 12
 """Columns that words get at least, or the longest of them where it is shorter."""
 
@@ -34,7 +36,8 @@ _SHORT_WORD: Final = 12
 def render(table: Table, columns: int) -> list[RichTable]:
     """Returns a table as rich prints it, or where it is too wide parts of it that each repeat the names of its rows.
 
-    Before a table is parted its headings break into lines, then phrases where a column allows that, then words.
+    Before a table is parted the gaps between its columns narrow, then its headings break into lines, then phrases where
+    a column allows that, then words.
 
     Args:
         table: what to show; its notes are left to the caller.
@@ -42,8 +45,8 @@ def render(table: Table, columns: int) -> list[RichTable]:
     """
     table = _printable(table)
     lined = [table, _with_broken_headings(table), _with_broken_headings(_with_broken_phrases(table))]
-    for candidate in lined:
-        made = _rich(candidate)
+    for candidate, gap in ((table, _WIDE), *((candidate, _NARROW) for candidate in lined)):
+        made = _rich(candidate, gap)
         if _measured(made).maximum <= columns:
             return [made]
     for candidate in lined:
@@ -93,7 +96,7 @@ def _broken(cell: Cell) -> Cell:
     return dataclasses.replace(cell, text=_PHRASES.sub("\n", cell.text))
 
 
-def _rich(table: Table) -> RichTable:
+def _rich(table: Table, gap: int = _NARROW) -> RichTable:
     grouped = any(row.begins_group for row in table.rows)
     made = RichTable(
         title=Text(table.title) if table.title else None,
@@ -101,7 +104,7 @@ def _rich(table: Table) -> RichTable:
         box=box.HORIZONTALS if grouped else None,
         show_edge=False,
         # The box of groups brings a space of its own between columns.
-        padding=0 if grouped else (0, 1),
+        padding=(0, gap - 1 if grouped else gap, 0, 0),
         pad_edge=False,
         header_style="bold",
         show_header=table.has_head,
