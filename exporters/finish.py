@@ -17,6 +17,7 @@ from sait_deploy.exporters.names import IMPORTANCE, KEEP
 from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
+from sait_deploy.system.option_values import check_options
 
 _LARGEST_PROTOBUF: Final = 1_900_000_000
 """Bytes of weights above which they go into a file of their own, as a protobuf message holds at most 2 GiB."""
@@ -39,6 +40,9 @@ class FinishOptions:
     opset: int
     operators: OperatorForm
     metadata: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def finish(model: ir.Model, options: FinishOptions) -> ir.Model:

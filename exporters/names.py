@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sait_deploy.system.option_values import check_options
+
 IMPORTANCE: Final = "importance"
 KEEP: Final = "keep"
 """What selection reads and writes, in every pruned graph."""
@@ -57,3 +59,6 @@ class LowerOptions:
     precision: EnginePrecision
     attention: AttentionForm
     selection: SelectionForm
+
+    def __post_init__(self) -> None:
+        check_options(self)

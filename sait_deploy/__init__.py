@@ -14,18 +14,39 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sait_deploy.artifacts.manifest import Outputs, Precision
     from sait_deploy.artifacts.points import PointRequest, mass_point
     from sait_deploy.engine.build import build_engine
-    from sait_deploy.engine.options import EngineOptions
+    from sait_deploy.engine.options import (
+        BatchRange,
+        BuilderChoice,
+        EngineOptions,
+        FusionChoice,
+        PluginChoice,
+        Portability,
+    )
+    from sait_deploy.exporters.finish import OperatorForm
+    from sait_deploy.exporters.names import EnginePrecision
     from sait_deploy.exporting.plan import ExportOptions
     from sait_deploy.exporting.stage import export
     from sait_deploy.runtime import RunOptions, load
+    from sait_deploy.tokens import Score
 
 __all__ = [
+    "BatchRange",
+    "BuilderChoice",
     "EngineOptions",
+    "EnginePrecision",
     "ExportOptions",
+    "FusionChoice",
+    "OperatorForm",
+    "Outputs",
+    "PluginChoice",
     "PointRequest",
+    "Portability",
+    "Precision",
     "RunOptions",
+    "Score",
     "__version__",
     "build_engine",
     "export",
@@ -40,13 +61,23 @@ if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py"
     __path__.append(str(_root))
 
 _HOMES = {
-    "build_engine": "sait_deploy.engine.build",
+    "BatchRange": "sait_deploy.engine.options",
+    "BuilderChoice": "sait_deploy.engine.options",
     "EngineOptions": "sait_deploy.engine.options",
-    "export": "sait_deploy.exporting.stage",
+    "EnginePrecision": "sait_deploy.exporters.names",
     "ExportOptions": "sait_deploy.exporting.plan",
-    "load": "sait_deploy.runtime",
-    "RunOptions": "sait_deploy.runtime",
+    "FusionChoice": "sait_deploy.engine.options",
+    "OperatorForm": "sait_deploy.exporters.finish",
+    "Outputs": "sait_deploy.artifacts.manifest",
+    "PluginChoice": "sait_deploy.engine.options",
     "PointRequest": "sait_deploy.artifacts.points",
+    "Portability": "sait_deploy.engine.options",
+    "Precision": "sait_deploy.artifacts.manifest",
+    "RunOptions": "sait_deploy.runtime",
+    "Score": "sait_deploy.tokens",
+    "build_engine": "sait_deploy.engine.build",
+    "export": "sait_deploy.exporting.stage",
+    "load": "sait_deploy.runtime",
     "mass_point": "sait_deploy.artifacts.points",
 }
 

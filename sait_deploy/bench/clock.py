@@ -14,6 +14,7 @@ from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.bench.results import Timing
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import Runner
+from sait_deploy.system.option_values import check_options
 
 FEWEST_ROUNDS: Final = 10
 MOST_ROUNDS: Final = 5000
@@ -36,6 +37,7 @@ class MeasureOptions:
     duration: float = 10.0
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.warmup < 0 or not 0 < self.duration < float("inf"):
             raise InvalidArgument(
                 f"warm-up of {self.warmup} rounds and {self.duration} s cannot be measured", "give positive numbers"

@@ -39,6 +39,7 @@ from sait_deploy.reports.table import Note
 from sait_deploy.runtime import RunOptions
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.machine import environment, load_average
+from sait_deploy.system.option_values import check_options
 from sait_deploy.system.progress import Progress, named, no_progress
 
 MOST_IMAGES: Final = 2000
@@ -81,6 +82,7 @@ class BenchOptions:
     sweep: Sweep = NO_SWEEP
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not self.batches or min(self.batches) < 1:
             sizes = ", ".join(map(str, self.batches)) or "none"
             raise InvalidArgument(f"batch sizes cannot be {sizes}", "give whole numbers from 1")

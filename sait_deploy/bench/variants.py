@@ -16,6 +16,7 @@ from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, check_mass
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Pruning
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
 
@@ -80,6 +81,9 @@ class Sweep:
     masses: tuple[float, ...] = ()
     points: tuple[str, ...] = ()
     kept: tuple[KeptDistribution, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def __bool__(self) -> bool:
         return bool(self.masses or self.points or self.kept)

@@ -11,6 +11,7 @@ from typing import Final
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.system.option_values import check_options
 
 TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """GPU architectures that TensorRT for RTX builds for."""
@@ -76,6 +77,7 @@ class BatchRange:
     largest: int = 32
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not 1 <= self.smallest <= self.optimum <= self.largest:
             raise InvalidArgument(f"batch {self} is out of order", "give MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX")
         if self.largest > _MOST_IMAGES:
@@ -144,6 +146,7 @@ class EngineOptions:
     fusion: FusionChoice = FusionChoice.REQUIRED
 
     def __post_init__(self) -> None:
+        check_options(self)
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown:
             raise InvalidArgument(f"unknown target {unknown[0]!r}", f"known are {', '.join(TARGETS)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
+from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Score
 
 
@@ -57,6 +58,7 @@ class EvaluateOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        check_options(self)
         for density in (*self.densities, *self.controls):
             if not (density.is_finite() and 0 < density <= 1):
                 raise InvalidArgument(f"density {density} is outside (0, 1]", "give the share of tokens to keep")

@@ -13,6 +13,7 @@ from sait_deploy.evaluation.tune_limits import Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, Family, Trial, check_grid
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
+from sait_deploy.system.option_values import check_options
 
 
 class Search(StrEnum):
@@ -80,6 +81,7 @@ class TuneOptions:
     batch: int = 32
 
     def __post_init__(self) -> None:
+        check_options(self)
         if (self.max_drop is None) == (self.max_disagreement is None):
             raise InvalidArgument(
                 "a point is tuned to one limit", "give either --max-drop or --max-disagreement, such as 0.5"

@@ -16,6 +16,7 @@ from sait_deploy import demo
 from sait_deploy.artifacts.manifest import ModelInfo
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
+from sait_deploy.system.option_values import check_options
 
 COMPOSED_IMAGES: Final = 2000
 """Images composed for each of the two sets where the demonstration model is given none."""
@@ -44,6 +45,7 @@ class SplitOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not 0 < self.calibration_share < 1:
             raise InvalidArgument(
                 f"a calibration share of {self.calibration_share:g} leaves one set empty", "give one such as 0.5"

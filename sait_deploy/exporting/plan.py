@@ -24,6 +24,7 @@ from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import chosen_pruning
+from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import (
     OperatingPoint,
     Score,
@@ -74,6 +75,7 @@ class ExportOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_options(self)
         object.__setattr__(self, "densities", tuple(parse_density(str(density)) for density in self.densities))
         points = tuple(dict.fromkeys(self.points))
         names = [point.name for point in points]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.system.option_values import check_options
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file, a Pillow image of any mode, or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
@@ -86,6 +87,7 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        check_options(self)
         for name, size in (("image_size", self.image_size), ("resize", self.resize)):
             if len(size) != 2 or min(size) < 1:
                 raise InvalidArgument(f"{name} {size} is no height and width in pixels", "give two positive numbers")

@@ -19,6 +19,7 @@ from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
 from sait_deploy.models.layouts import DEPLOYED
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
+from sait_deploy.system.option_values import check_options, chosen
 from sait_deploy.tokens import Geometry, Score
 
 
@@ -34,6 +35,9 @@ class AdaptivePruning:
     score: Score
     prune_at: int
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
 
 @dataclass(frozen=True, slots=True)
 class FixedPruning:
@@ -48,6 +52,9 @@ class FixedPruning:
     score: Score
     prune_at: int
     kept: int
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 Pruning: TypeAlias = FixedPruning | AdaptivePruning
@@ -102,6 +109,7 @@ class PrunableViT(nn.Module):
         outputs: Outputs = Outputs.LOGITS,
     ) -> None:
         super().__init__()
+        precision, outputs = chosen(Precision, precision, "precision"), chosen(Outputs, outputs, "outputs")
         shape = transformer_of(vit).shape()
         if pruning is not None:
             check_pruning(vit, pruning)

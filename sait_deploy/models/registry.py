@@ -28,6 +28,7 @@ from sait_deploy.models.weights import (
     read_training,
     sha256_of_weights,
 )
+from sait_deploy.system.option_values import check_options
 
 RANDOM_SEED: Final = 0
 
@@ -41,6 +42,9 @@ class WeightsRequest:
 
     source: WeightsSource
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)

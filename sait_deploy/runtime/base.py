@@ -16,6 +16,7 @@ from sait_deploy.artifacts.manifest import Form
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
 from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
+from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import most_images
 
 _MOST_THREADS: Final = 1024
@@ -41,6 +42,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):
             raise InvalidArgument(f"{self.threads!r} is no number of threads", f"use 1 to {_MOST_THREADS}")
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)

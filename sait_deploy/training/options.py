@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Score
 
 DEMO_DATA: Final = "demo"
@@ -155,6 +156,7 @@ class Distillation:
         _check("distillation weight of importance", self.importance, 0, math.inf)
         _check("temperature", self.temperature, 1e-3, 1e3)
         _check("number of the teacher's blocks", self.teacher_blocks, 1, math.inf)
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,7 @@ class Recipe:
             _check("gradient norm", self.clip, 1e-12, math.inf)
         if self.ema_decay is not None:
             _check("decay of averaged weights", self.ema_decay, 0, 1)
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,7 @@ class DataOptions:
         _check("number of workers", self.workers, 0, 1024)
         _check("number of images per epoch", self.epoch_images, 1, math.inf)
         _check("number of validation images", self.validation_images, 1, math.inf)
+        check_options(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +288,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0, 2**31 - 1)
+        check_options(self)
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:
