@@ -33,6 +33,7 @@ from sait_deploy.exporting.parity import ParityImages, ParityResult, check_parit
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
 from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
 from sait_deploy.images.preprocess import cropped, normalised, open_image
+from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe
 from sait_deploy.runtime.base import Runner, RunOptions
@@ -186,14 +187,20 @@ def export(
     name: str | None = None,
     progress: Progress = no_progress,
 ) -> list[Artifact]:
-    """Exports a timm model that exists in memory. Raises what :func:`export_model` raises.
+    """Exports a timm model that exists in memory, in inference mode; it is in its own mode again afterwards.
 
     Args:
-        module: a supported timm model.
+        module: a supported timm model, float32 on the CPU. Its head may be another than timm gave it: the classes are
+            counted on its logits.
         options: what to export; density 0.6 where left out.
         name: what to call it; None for its timm name.
         progress: called with each step.
+
+    Raises:
+        ModelError: it is not supported, or has what export does not carry, such as a forward hook.
+        SaitError: what :func:`export_model` raises.
     """
     known = getattr(module, "pretrained_cfg", None) or {}
     called = name or known.get("architecture") or type(module).__name__
-    return export_model(describe(module, called, WeightsSource.MEMORY, None), options, progress)
+    with in_inference_mode(module):
+        return export_model(describe(module, called, WeightsSource.MEMORY, None), options, progress)

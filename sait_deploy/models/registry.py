@@ -18,6 +18,7 @@ from sait_deploy.artifacts.manifest import ModelInfo, WeightsInfo, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.models.families import FAMILIES, transformer_of
+from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.timm_source import TimmTransformer
 from sait_deploy.models.transformer import ModelEntry, Transformer
 from sait_deploy.models.weights import (
@@ -145,9 +146,10 @@ def describe(
         class_names: of its classes, where the weights bring them; None for what is known of the source.
 
     Raises:
-        ModelError: it is not supported, or has another number of classes than there are names.
+        ModelError: it is not supported, has what export does not carry, or another number of classes than names.
     """
     transformer, vit = transformer_of(model), model.eval()
+    check_carried(model)
     shape = transformer.shape()
     if class_names is not None and len(class_names) != shape.classes:
         wrong = f"weights {origin} name {len(class_names)} classes, and have {shape.classes}"

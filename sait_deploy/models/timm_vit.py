@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -66,7 +67,7 @@ class TimmViT(TimmTransformer):
         vit, patches = self.model, self.model.patch_embed
         sizes = (patches.img_size, patches.patch_size, patches.grid_size)
         image, patch, grid = ((int(height), int(width)) for height, width in sizes)
-        return Shape(_geometry(vit), image, patch, grid, vit.num_classes, vit.has_class_token)
+        return Shape(_geometry(vit), image, patch, grid, _classes(vit), vit.has_class_token)
 
     def embed(self, images: Tensor) -> Tokens:
         """Returns the tokens after position embedding."""
@@ -133,6 +134,12 @@ class TimmViT(TimmTransformer):
 
 
 def _check_parts(vit: VisionTransformer) -> None:
+    channels = getattr(getattr(vit.patch_embed, "proj", None), "in_channels", 3)
+    if channels != 3:
+        raise ModelError(
+            f"a model of images with {channels} channels cannot be exported: images are decoded to RGB",
+            "create it with in_chans=3, which timm makes of such weights by itself",
+        )
     parts: list[tuple[object, type]] = [(vit.patch_embed, PatchEmbed)]
     for block in vit.blocks:
         parts.append((block, Block))
@@ -150,6 +157,33 @@ def _check_parts(vit: VisionTransformer) -> None:
         raise ModelError(
             f"a {type(vit).__name__} with gated attention cannot be pruned", "choose one whose attention has no gate"
         )
+
+
+def _classes(vit: VisionTransformer) -> int:
+    """Returns how many logits the heads give, whatever ``num_classes`` says of a head that was replaced."""
+    found = _outputs(vit.head, vit.embed_dim)
+    if isinstance(vit, VisionTransformerDistilled):
+        distilled = _outputs(vit.head_dist, vit.embed_dim)
+        if distilled != found:
+            raise ModelError(
+                f"the head has {found} classes, and head_dist, the distillation token's, has {distilled}",
+                "replace both, as reset_classifier(classes) does",
+            )
+    return found
+
+
+def _outputs(head: nn.Module, width: int) -> int:
+    """Returns the width of a head's output; 0 of a head that gives the features as they are."""
+    if isinstance(head, nn.Identity):
+        return 0
+    if isinstance(head, nn.Linear):
+        return head.out_features
+    like = next(head.parameters(), torch.empty(0))
+    with torch.no_grad():
+        logits = copy.deepcopy(head).eval()(torch.zeros(1, width, dtype=like.dtype, device=like.device))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ModelError("the head returns no logits [B, classes]", "give the model a head that does")
+    return int(logits.shape[1])
 
 
 def _geometry(vit: VisionTransformer) -> Geometry:

@@ -212,3 +212,18 @@ def test_the_demonstration_model_is_measured_on_its_digits(demo_workspace: Path)
         assert artifact.manifest.model.labels == demo.LABELS
         assert artifact.manifest.accuracy.status is AccuracyStatus.MEASURED
         assert artifact.manifest.accuracy.images == PARITY_IMAGES
+
+
+def test_a_model_keeps_its_mode_and_the_head_it_was_given(tmp_path: Path) -> None:
+    vit = smallest()
+    vit.head = torch.nn.Linear(32, 3)
+    vit.train()
+    vit.blocks[0].eval()
+    (dense,) = export(vit, to(tmp_path))
+    assert vit.training and vit.head.training
+    assert not any(module.training for module in vit.blocks[0].modules())
+    assert dense.manifest.model.classes == 3
+    images = random_batch((2, 3, 32, 32))
+    with torch.no_grad():
+        expected = vit.eval()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(load(dense, options=ONE_THREAD).run(images).logits, expected, rtol=1e-4, atol=1e-4)
