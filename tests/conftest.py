@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,9 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the folder that the workers of a run share; they inherit its name."""
+    """Makes the folder that the workers of a run share, and lets Ctrl-C reach the processes that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background, from where it is inherited
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if FOLDER not in os.environ:
         os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="sait-deploy-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
