@@ -1,4 +1,4 @@
-"""Benchmark reports of earlier schema versions, brought to today's form; what they do not say is left open."""
+"""Reports of earlier schema versions, brought to the present form; what they do not say is left open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sait_deploy.reports.table import Severity
 
 _OLD: Final = (3, 4)
 _WARNING: Final = "WARNING: "
-"""How a note of these versions begins that is a warning."""
+"""How a note without severity begins that is a warning."""
 
 
 def upgraded(text: str) -> str:
@@ -30,9 +30,7 @@ def upgraded(text: str) -> str:
         if data["schema_version"] < 4:
             variant.setdefault("weights_sha256", "")
         variant |= {"accuracy": _accuracy(variant.get("accuracy")), "pruning": None, "precision": None}
-    if isinstance(data.get("notes"), list):
-        data["notes"] = [_note(note) if isinstance(note, str) else note for note in data["notes"]]
-    return json.dumps(data | {"schema_version": 5})
+    return json.dumps(data | {"schema_version": 5, "notes": notes_with_severity(data.get("notes"))})
 
 
 def _objects(values: object) -> Iterable[dict[str, Any]]:
@@ -47,6 +45,11 @@ def _accuracy(value: object) -> object:
         if value.get(name) is not None:
             return {"measure": measure.value, "images": value.get("images"), "percent": value[name]}
     return None
+
+
+def notes_with_severity(notes: object) -> object:
+    """Returns notes that were written as texts in the form of ``Note``, anything else as it is."""
+    return [_note(note) if isinstance(note, str) else note for note in notes] if isinstance(notes, list) else notes
 
 
 def _note(text: str) -> dict[str, str]:

@@ -221,7 +221,7 @@ def _model(given: dict[str, Any], source: WeightsSource) -> LoadedModel:
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:
-    notes = report.notes(evaluation)
+    notes = list(evaluation.notes)
     if as_json:
         click.echo(to_json(evaluation), nl=False)
         notes = [note for note in notes if note.severity is Severity.WARNING]

@@ -8,7 +8,6 @@ from typing import Final, TypeAlias
 
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import (
-    WARNING,
     Comparison,
     Estimate,
     Evaluation,
@@ -19,7 +18,7 @@ from sait_deploy.evaluation.results import (
 from sait_deploy.reports import markdown
 from sait_deploy.reports.document import Document, Listing, Plot, Section
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
-from sait_deploy.reports.table import Column, Fold, Note, Row, Severity, Table, figures, words
+from sait_deploy.reports.table import Column, Fold, Row, Table, figures, words
 from sait_deploy.reports.wording import NOTHING, kept_tokens, signed
 
 _FINE: Final = 10_000
@@ -86,14 +85,6 @@ def comparison_lines(evaluation: Evaluation) -> list[str]:
     return [_compared(one, labels, unit, _decimals(evaluation)) for one in evaluation.comparisons]
 
 
-def notes(evaluation: Evaluation) -> list[Note]:
-    """Returns the notes with how much each matters."""
-    return [
-        Note(text.removeprefix(WARNING), Severity.WARNING if text.startswith(WARNING) else Severity.INFO)
-        for text in evaluation.notes
-    ]
-
-
 def document(evaluation: Evaluation, plots: tuple[Plot, ...] = ()) -> Document:
     """Returns the whole evaluation, with these plots above its figures."""
     whole, what = figures_table(evaluation), "accuracy" if evaluation.labelled else "agreement with dense"
@@ -104,7 +95,7 @@ def document(evaluation: Evaluation, plots: tuple[Plot, ...] = ()) -> Document:
     return Document(
         title=f"{evaluation.model}: {what} over operating points",
         about=(*_about(evaluation), _explained(evaluation)),
-        notes=tuple(notes(evaluation)),
+        notes=evaluation.notes,
         sections=(*sections, *(Section(tables=(table,)) for table in strata_tables(evaluation))),
         listings=tuple(
             Listing(heading, facts)

@@ -9,12 +9,11 @@ from enum import StrEnum
 from typing import Final
 
 from sait_deploy.artifacts.codec import Codec
+from sait_deploy.bench.oldforms import notes_with_severity
+from sait_deploy.reports.table import Note
 from sait_deploy.tokens import OperatingPoint
 
-SCHEMA_VERSION: Final = 1
-
-WARNING: Final = "WARNING: "
-"""How a note begins that is a warning."""
+SCHEMA_VERSION: Final = 2
 
 _CODEC: Final = Codec("the evaluation report", "evaluate again, or take the file as it was written", SCHEMA_VERSION)
 
@@ -184,7 +183,7 @@ class Evaluation:
     rows: tuple[EvaluationRow, ...]
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -200,6 +199,18 @@ def from_json(text: str) -> Evaluation:
     """Reads an evaluation, checking every field's presence and type.
 
     Raises:
-        ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
+        ArtifactError: it is no JSON, of a schema version but 1 and 2, or a field is missing, unknown or of
+            another type.
     """
-    return _CODEC.read(Evaluation, text)
+    return _CODEC.read(Evaluation, _upgraded(text))
+
+
+def _upgraded(text: str) -> str:
+    """Returns the text of a report of schema 1, whose notes have no severity, in the form of 2; others as they are."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int or data["schema_version"] != 1:
+        return text
+    return json.dumps(data | {"schema_version": 2, "notes": notes_with_severity(data.get("notes"))})

@@ -16,7 +16,7 @@ from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.request import make_request
-from sait_deploy.evaluation.results import SCHEMA_VERSION, WARNING, Basis, Evaluation, Kind
+from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
 from sait_deploy.evaluation.rivals import (
     density_of_equal_macs,
     resized_geometry,
@@ -27,6 +27,7 @@ from sait_deploy.evaluation.rows import Answered, Truth, of_count, of_density, o
 from sait_deploy.evaluation.sources import DENSE, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
 from sait_deploy.images.dataset import Dataset
+from sait_deploy.reports.table import Note, Severity
 from sait_deploy.system.machine import environment
 from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import dense_macs, kept_at_density, pruned_macs
@@ -61,7 +62,7 @@ class EvaluationRun:
         self._source, self._options, self._progress = source, options, progress
         self._request = make_request(source, dataset, options, groupings)
         self._patches = source.model.geometry.patch_tokens
-        self._notes: list[str] = []
+        self._notes: list[Note] = []
         self._answerers: dict[str, Answerer] = {}
         self._answers: dict[str, Answers] = {}
         self._waiting: list[Answerer] = []
@@ -90,7 +91,7 @@ class EvaluationRun:
         except SaitError as error:
             what = ["controls"] * bool(self._options.controls) + ["lower resolutions"] * (sizes != ())
             hint = f" ({error.hint})" if error.hint else ""
-            self._notes.append(f"{WARNING}{' and '.join(what)} are left out: {error.message}{hint}")
+            self._notes.append(Note(f"{' and '.join(what)} are left out: {error.message}{hint}", Severity.WARNING))
             return None
 
     def _ask_known(self, in_torch: ModelSource | None) -> None:
@@ -142,7 +143,7 @@ class EvaluationRun:
             offered = [s for s in smaller_sizes(model.image_size, model.patch_size) if s[0] in sizes]
             size = next((s for s in offered if self._macs_of(s) >= macs), None)
         if size is None:
-            self._notes.append(f"no lower resolution has as many multiply-accumulates as {identity.label}")
+            self._notes.append(Note(f"no lower resolution has as many multiply-accumulates as {identity.label}"))
             return
         self._pairs.append((identity.id, self._ask_size(in_torch, size), Basis.EQUAL_MACS))
 
@@ -184,6 +185,7 @@ class EvaluationRun:
         pairs = [] if truth.headless else list(dict.fromkeys(self._pairs))
         groupings = self._all_groupings()
         rows = ordered(list(answered.values()))
+        known = map(Note, (*self._request.notes, *source.notes))
         return Evaluation(
             schema_version=SCHEMA_VERSION,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -201,7 +203,7 @@ class EvaluationRun:
             rows=tuple(truth.row(one) for one in rows),
             comparisons=tuple(truth.comparison(answered[one], answered[other], basis) for one, other, basis in pairs),
             strata=tuple(truth.strata(rows, groupings)),
-            notes=tuple(dict.fromkeys([*self._warnings(), *self._request.notes, *source.notes, *self._notes])),
+            notes=tuple(dict.fromkeys([*self._warnings(), *known, *self._notes])),
         )
 
     def _all_groupings(self) -> list[Grouping]:
@@ -211,21 +213,22 @@ class EvaluationRun:
             if len(classes.groups) <= _MOST_CLASSES:
                 found.append(classes)
             else:
-                self._notes.append(f"{len(classes.groups)} classes are too many to list each by itself")
+                self._notes.append(Note(f"{len(classes.groups)} classes are too many to list each by itself"))
         quarters = [by_kept(self._answers[mass.id].kept, mass.label) for mass in self._request.masses]
         return found + [grouping for grouping in quarters if grouping is not None]
 
-    def _warnings(self) -> list[str]:
+    def _warnings(self) -> list[Note]:
         """Returns what a reader must know of the weights and the images."""
-        said = []
+        found = []
         if self._source.weights.source is WeightsSource.RANDOM:
-            said.append(f"{WARNING}the weights are random: nothing here says how accurate a trained model is")
+            text = "the weights are random: nothing here says how accurate a trained model is"
+            found.append(Note(text, Severity.WARNING))
         if not self._source.model.classes:
-            said.append("the model is headless: its features are compared with dense's by cosine")
+            found.append(Note("the model is headless: its features are compared with dense's by cosine"))
         elif self._request.dataset.labels is None:
             source = self._request.dataset.source
-            said.append(f"the images have no labels ({source}): answers are compared with dense's")
-        return said
+            found.append(Note(f"the images have no labels ({source}): answers are compared with dense's"))
+        return found
 
 
 def _described(options: EvaluateOptions) -> dict[str, str]:

@@ -16,6 +16,7 @@ from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace
 from sait_deploy.evaluation.results import Evaluation, Kind, from_json
 from sait_deploy.evaluation.sources import DENSITIES, MASSES
 from sait_deploy.models.weights import SparseTraining, metadata_of
+from sait_deploy.reports.table import Note
 from sait_deploy.tokens import Score
 from tests.cli.calls import Outcome, Sait
 from tests.exported import TinyExport
@@ -110,7 +111,7 @@ def test_a_model_is_pruned_as_it_was_trained_where_nothing_else_is_asked_for(
     model = ("--model", "test_vit", "--weights", weights, "--imgsz", "96", "--density", "0.2")
     evaluation = read(brief(*model, *asked, "--json"))
     assert (evaluation.score, evaluation.prune_at) == pruning
-    assert "density 0.2 is below density 0.3, the lowest that the weights were trained at" in evaluation.notes
+    assert Note("density 0.2 is below density 0.3, the lowest that the weights were trained at") in evaluation.notes
 
 
 def test_rivals_of_the_heights_asked_for(sait: Sait, digits: Path) -> None:

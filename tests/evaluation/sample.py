@@ -16,6 +16,7 @@ from sait_deploy.evaluation.results import (
     Kind,
     Stratum,
 )
+from sait_deploy.reports.table import Note, Severity
 from sait_deploy.tokens import Geometry, OperatingPoint, dense_macs, pruned_macs
 
 IMAGES: Final = 2000
@@ -152,7 +153,7 @@ def make_evaluation() -> Evaluation:
         rows=make_rows(),
         comparisons=make_comparisons(),
         strata=make_strata(),
-        notes=("images per second are of one pass", "WARNING: the images are few"),
+        notes=(Note("images per second are of one pass"), Note("the images are few", Severity.WARNING)),
     )
 
 

@@ -51,7 +51,7 @@ def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
     pairs = {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
     assert pairs == {("mass0.6", "kept7")}
     assert row_of(found, "kept7").kept_max == 7
-    assert any("bench.json at batch 4 on onnxruntime" in note for note in found.notes)
+    assert any("bench.json at batch 4 on onnxruntime" in note.text for note in found.notes)
     with pytest.raises(InvalidArgument, match=r"has not measured mass 0\.7 with"):
         evaluate(loaded, noise(2), dataclasses.replace(options, points=(mass_point(0.7),), prune_at=PRUNE_AT))
     with pytest.raises(InvalidArgument, match="no mass is evaluated"):

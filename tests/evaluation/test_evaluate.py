@@ -13,11 +13,12 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import WARNING, Basis, Kind, from_json, to_json
+from sait_deploy.evaluation.results import Basis, Kind, from_json, to_json
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.reports.table import Severity
 from sait_deploy.tokens import Score, dense_macs, pruned_macs
 from tests.evaluation.blotches import IMAGES, grouped, labelled_by, noise, row_of, small
 from tests.tiny import HALF
@@ -182,7 +183,7 @@ def test_a_note_says_where_no_lower_resolution_costs_as_much() -> None:
     found = evaluate(loaded, labelled_by(loaded), EvaluateOptions(densities=(Decimal("0.9"),), prune_at=2))
 
     assert [row.kind for row in found.rows] == [Kind.DENSE, Kind.DENSITY]
-    assert any("no lower resolution has as many" in note and "density 0.9" in note for note in found.notes)
+    assert any("no lower resolution has as many" in note.text and "density 0.9" in note.text for note in found.notes)
 
 
 def test_without_labels_answers_are_held_against_denses() -> None:
@@ -202,7 +203,7 @@ def test_without_labels_answers_are_held_against_denses() -> None:
         assert first is not None and second is not None
         assert one.difference.value == pytest.approx(first - second)
     assert {stratum.dense_top1_percent for stratum in found.strata} == {100.0}
-    assert any("no labels" in note for note in found.notes)
+    assert any("no labels" in note.text for note in found.notes)
 
 
 def test_a_headless_model_is_held_against_denses_features() -> None:
@@ -215,7 +216,7 @@ def test_a_headless_model_is_held_against_denses_features() -> None:
     assert {(row.top1_percent, row.agreement_percent) for row in found.rows} == {(None, None)}
     assert found.rows[0].cosine_mean == 1.0
     assert 0 < row_of(found, "mass0.6").cosine_mean < 1
-    assert any("headless" in note for note in found.notes)
+    assert any("headless" in note.text for note in found.notes)
 
 
 def test_five_classes_have_no_top5() -> None:
@@ -233,7 +234,7 @@ def test_random_weights_come_with_a_warning() -> None:
 
     found = evaluate(loaded, noise(4), NO_RIVAL)
 
-    assert any(note.startswith(WARNING) and "random" in note for note in found.notes)
+    assert any(note.severity is Severity.WARNING and "random" in note.text for note in found.notes)
 
 
 def test_a_model_is_evaluated_at_densities_and_masses_where_none_are_named() -> None:
@@ -262,8 +263,8 @@ def test_a_limit_takes_images_labels_and_groups_alike() -> None:
     own = [s for s in found.strata if s.grouping == "number" and s.row == "mass0.6"]
     assert [s.name for s in own] == [f"{i:02}" for i in chosen]
     assert [s.dense_top1_percent for s in own] == [100.0 if i % 4 else 0.0 for i in chosen]
-    assert any("10 of 40 images" in note for note in found.notes)
-    assert not any("of 40" in note for note in wanted.notes)
+    assert any("10 of 40 images" in note.text for note in found.notes)
+    assert not any("of 40" in note.text for note in wanted.notes)
 
 
 def test_a_point_named_like_a_row_is_told_from_it() -> None:

@@ -15,10 +15,11 @@ from sait_deploy.artifacts.points import mass_point
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import WARNING, Kind
+from sait_deploy.evaluation.results import Kind
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.reports.table import Severity
 from sait_deploy.runtime import load
 from tests.evaluation.blotches import labelled_by, noise, row_of
 from tests.exported import TinyExport
@@ -51,7 +52,7 @@ def test_an_adaptive_artifact_answers_as_the_model_does(tiny: TinyExport, tiny_a
         assert row.cosine_mean == pytest.approx(other.cosine_mean, abs=2e-3)
     pairs = [(one.first, one.second, one.basis) for one in found.comparisons]
     assert pairs == [(one.first, one.second, one.basis) for one in wanted.comparisons]
-    assert any("in torch, in float32" in note for note in found.notes)
+    assert any("in torch, in float32" in note.text for note in found.notes)
 
 
 def test_an_adaptive_artifact_runs_at_its_own_points_where_none_is_asked_for(
@@ -62,7 +63,7 @@ def test_an_adaptive_artifact_runs_at_its_own_points_where_none_is_asked_for(
     rows = {row.id: row for row in found.rows}
     assert {"dense", "mass0.6", "fast", "wide"} <= set(rows)
     assert rows["fast"].kept_max <= 8 and rows["wide"].kept_mean >= 12
-    assert not any("torch" in note for note in found.notes)
+    assert not any("torch" in note.text for note in found.notes)
 
 
 def test_an_adaptive_artifact_without_its_baseline_is_its_own(
@@ -74,8 +75,8 @@ def test_an_adaptive_artifact_without_its_baseline_is_its_own(
     found = evaluate(open_artifact(alone), artifact_images(tiny), NO_RIVAL)
 
     wanted = evaluate(tiny_adaptive, artifact_images(tiny), NO_RIVAL)
-    assert any("dense is the adaptive artifact at mass 1" in note for note in found.notes)
-    assert not any("at mass 1" in note for note in wanted.notes)
+    assert any("dense is the adaptive artifact at mass 1" in note.text for note in found.notes)
+    assert not any("at mass 1" in note.text for note in wanted.notes)
     assert (found.rows[0].id, found.rows[0].kept_mean, found.rows[0].mac_ratio) == ("dense", 36.0, 1.0)
     assert [row.top1_percent for row in found.rows] == [row.top1_percent for row in wanted.rows]
 
@@ -131,8 +132,8 @@ def test_what_needs_weights_that_are_gone_is_left_out_with_a_warning(
     found = evaluate(tiny_adaptive, dataset, dataclasses.replace(options, weights=missing))
 
     assert [row.id for row in found.rows] == ["dense", "density0.5"]
-    (note,) = [note for note in found.notes if note.startswith(WARNING)]
-    assert "controls and lower resolutions are left out" in note and "missing.safetensors" in note
+    (note,) = [note for note in found.notes if note.severity is Severity.WARNING]
+    assert "controls and lower resolutions are left out" in note.text and "missing.safetensors" in note.text
     moved = tmp_path / "moved.safetensors"
     shutil.copy(tiny.weights, moved)
     again = evaluate(tiny_adaptive, dataset, dataclasses.replace(options, weights=moved))
@@ -158,7 +159,7 @@ images = list(np.random.default_rng(0).integers(0, 255, (6, 96, 96, 3), np.uint8
 options = EvaluateOptions(points=(mass_point(0.6),), densities=(Decimal("0.5"),), controls=(Decimal("0.5"),))
 found = evaluate(open_artifact(sys.argv[1]), Dataset(images, None, "noise"), options)
 print(",".join(row.id for row in found.rows))
-print(*found.notes, sep="\\n")
+print(*(note.text for note in found.notes), sep="\\n")
 """
     done = python(code, tiny_adaptive.path)
 

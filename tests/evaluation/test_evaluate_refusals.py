@@ -39,7 +39,7 @@ def test_folders_that_are_no_classes_are_told_of(tmp_path: Path) -> None:
     found = evaluate(small(), folder_dataset(tmp_path, None, 10), NO_RIVAL)
 
     assert not found.labelled
-    assert any("1 subfolders are not the model's 10 classes" in note for note in found.notes)
+    assert any("1 subfolders are not the model's 10 classes" in note.text for note in found.notes)
 
 
 def test_a_damaged_image_is_one_line_that_names_it(tmp_path: Path) -> None:

@@ -14,14 +14,13 @@ from sait_deploy.evaluation.report import (
     comparison_lines,
     document,
     figures_table,
-    notes,
     strata_tables,
     to_html,
     to_markdown,
 )
 from sait_deploy.evaluation.results import Estimate, Evaluation, Stratum
 from sait_deploy.reports.drawing import NO_PLOTS
-from sait_deploy.reports.table import Note, Severity, Table
+from sait_deploy.reports.table import Table
 from tests.evaluation.sample import make_evaluation, make_headless, make_unlabelled
 
 EVALUATION = make_evaluation()
@@ -144,13 +143,6 @@ def test_of_many_groups_the_brief_form_has_those_that_lose_most() -> None:
     assert "the 12 of 100 that lose most" in brief.title
     assert len(full.rows) == 100
     assert "lose most" not in brief_strata_tables(with_many_groups(12))[0].title
-
-
-def test_warnings_are_told_from_other_notes() -> None:
-    assert notes(EVALUATION) == [
-        Note("images per second are of one pass"),
-        Note("the images are few", Severity.WARNING),
-    ]
 
 
 def test_markdown_has_all_of_it() -> None:

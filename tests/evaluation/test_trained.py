@@ -90,7 +90,7 @@ def test_an_evaluation_notes_what_was_asked_for_and_nothing_else() -> None:
     found = evaluate(loaded, noise(4), options)
     assert (found.score, found.prune_at) == ("cls", 2), "as trained where nothing else is asked for"
     assert len(found.rows) > 5
-    assert [note for note in found.notes if "trained at" in note] == [
+    assert [note.text for note in found.notes if "trained at" in note.text] == [
         "density 0.1 is below density 0.4, the lowest that the weights were trained at"
     ]
     other = evaluate(
@@ -99,4 +99,4 @@ def test_an_evaluation_notes_what_was_asked_for_and_nothing_else() -> None:
     assert (other.score, other.prune_at) == ("mean", 0)
     unknown = evaluate(dataclasses.replace(loaded, training=None), noise(4), options)
     assert (unknown.score, unknown.prune_at) == ("mean", 0)
-    assert not [note for note in unknown.notes if "trained" in note]
+    assert not [note for note in unknown.notes if "trained" in note.text]
