@@ -89,12 +89,16 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:
-    """The weights: their source, the file or hub name they came from, and SHA-256 over names, shapes, dtypes, bytes."""
+    """The weights: their source, the file or hub name they came from, and SHA-256 over names, shapes, dtypes, bytes.
+
+    ``notes`` says, a sentence each, what was assumed or left out in reading them.
+    """
 
     source: WeightsSource
     origin: str | None
     sha256: str
     trained_sparse: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,10 @@ class Manifest:
 
 def to_json(manifest: Manifest) -> str:
     """Returns the manifest as indented JSON."""
-    return json.dumps(dataclasses.asdict(manifest), indent=2) + "\n"
+    fields = dataclasses.asdict(manifest)
+    if not manifest.weights.notes:
+        del fields["weights"]["notes"]  # documents written before there were notes stay as they are
+    return json.dumps(fields, indent=2) + "\n"
 
 
 def from_json(text: str) -> Manifest:

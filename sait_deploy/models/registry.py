@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from sait_deploy import demo
 from sait_deploy.artifacts.manifest import ModelInfo, WeightsInfo, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.families import FAMILIES, transformer_of
 from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.timm_source import TimmTransformer
@@ -114,8 +115,11 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
         )
     if weights.source is WeightsSource.FILE:
         assert weights.path is not None
-        vit, path = _from_file(name, weights.path, image_size), weights.path
-        return describe(vit, name, weights.source, str(path), read_training(path), read_class_names(path))
+        file = weights_file(weights.path)
+        vit, notes = _from_file(name, file, image_size)
+        origin = str(weights.path)
+        loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
+        return replace(loaded, weights=replace(loaded.weights, notes=notes))
     if weights.source is WeightsSource.PRETRAINED:
         vit = _create(name, image_size, pretrained=True)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
@@ -181,8 +185,8 @@ def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
     vit.pretrained_cfg = {"mean": demo.MEAN, "std": demo.STD, "crop_pct": 1.0, "interpolation": "bilinear"}
     if source is WeightsSource.RANDOM:
         return describe(vit, demo.NAME, source, f"seed {RANDOM_SEED}")
-    chosen = demo.WEIGHTS if path is None else path
-    load_weights(vit, read_state_dict(chosen), chosen.name)
+    chosen = demo.WEIGHTS if path is None else weights_file(path)
+    load_weights(vit, read_state_dict(chosen, transformer_of(vit).wanted()).tensors, chosen.name)
     return describe(vit, demo.NAME, source, str(path or chosen.name), read_training(chosen), read_class_names(chosen))
 
 
@@ -213,12 +217,13 @@ def _create(name: str, image_size: int | None, *, pretrained: bool = False, clas
     return model
 
 
-def _from_file(name: str, path: Path, image_size: int | None) -> nn.Module:
-    tensors = read_state_dict(path)
+def _from_file(name: str, path: Path, image_size: int | None) -> tuple[nn.Module, tuple[str, ...]]:
+    """Makes the model of a file; returns what was assumed or left out in reading it, too."""
     with torch.device("meta"):
         outline = transformer_of(_create(name, image_size))
-    converted = outline.converted(tensors, path.name, image_size)
+    read = read_state_dict(path, outline.wanted())
+    converted = outline.converted(read.tensors, path.name, image_size)
     head: Tensor | None = converted.get(outline.HEAD)
     model = _create(name, image_size, classes=0 if head is None or head.ndim != 2 else int(head.shape[0]))
-    load_weights(model, converted, path.name)
-    return model
+    load_weights(model, converted, path.name, outline.advice(converted))
+    return model, read.notes

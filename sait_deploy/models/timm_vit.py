@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
+from sait_deploy.models.foreign_names import translated, unread_layout
 from sait_deploy.models.layers import attention_pool, gathered, linear_macs, masked_pool
 from sait_deploy.models.timm_source import CHATTY, TimmTransformer
 from sait_deploy.models.transformer import Heads, Layout, Shape, Tokens
@@ -28,6 +29,15 @@ class TimmViT(TimmTransformer):
     MODULES: ClassVar = ("vision_transformer", "deit")
     OTHERS: ClassVar = ("_18x2_", "_rpn_", "_xp_", "_dlittle_", "_dpwee_", "_dwee_", "_pwee_")
 
+    FOREIGN: ClassVar = (
+        "visual.class_embedding",
+        "visual.trunk.",
+        "vision_encoder.mask_token",
+        "preprocessor.patchifier.",
+        "radio_model.",
+        "beit3.",
+    )
+
     model: VisionTransformer
 
     def __init__(self, model: VisionTransformer) -> None:
@@ -38,17 +48,18 @@ class TimmViT(TimmTransformer):
         self.blocks = list(model.blocks)
 
     def converted(self, tensors: dict[str, Tensor], origin: str, image_size: int | None) -> dict[str, Tensor]:
-        """Applies timm's conversion of names and layouts.
+        """Translates names and layouts of Hugging Face and JAX, and applies timm's conversion of others.
 
         timm would resample a patch embedding of another size too: that is another model, and is left for the check of
         shapes to name.
         """
+        tensors = translated(tensors, origin)
         vit, patches = self.model, tensors.get("patch_embed.proj.weight")
         if patches is not None and patches.ndim == 4 and patches.shape != vit.patch_embed.proj.weight.shape:
             return tensors
         try:
             with errors_only(*CHATTY):
-                converted: dict[str, Tensor] = checkpoint_filter_fn(tensors, vit, adapt_layer_scale=True)
+                converted: dict[str, Tensor] = checkpoint_filter_fn(dict(tensors), vit, adapt_layer_scale=True)
         except Exception:  # layouts that no checkpoint of this family has: the check of shapes names what does not fit
             return tensors
         stored, own = tensors.get("pos_embed"), vit.pos_embed
@@ -61,6 +72,17 @@ class TimmViT(TimmTransformer):
                 f"they may be for another image size: try --imgsz {grid * int(vit.patch_embed.patch_size[0])}",
             )
         return converted
+
+    def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""
+        own, layout = self.model.state_dict(), unread_layout(tensors)
+        if "fc_norm.weight" in tensors and "fc_norm.weight" not in own and "norm.weight" in own:
+            return "these weights pool by average, as MAE's fine-tuning does: give --global-pool avg"
+        if "norm.weight" in tensors and "norm.weight" not in own and "fc_norm.weight" in own:
+            return "these weights normalise before pooling: give --global-pool token"
+        if layout is not None:
+            return f"the names are those of {layout}, which are not read: save timm's model.state_dict()"
+        return None
 
     def shape(self) -> Shape:
         """Returns the model's sizes."""

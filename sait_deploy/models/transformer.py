@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.models.checkpoint_names import Wanted
 from sait_deploy.tokens import Geometry
 
 
@@ -142,6 +143,9 @@ class Transformer(ABC):
     HEAD: ClassVar[str] = "head.weight"
     """Name of the head's weight in a state dict: its rows are the classes."""
 
+    FOREIGN: ClassVar[tuple[str, ...]] = ()
+    """How names of other layouts begin that ``converted`` translates with their prefixes."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
@@ -192,6 +196,15 @@ class Transformer(ABC):
             ModelError: position embeddings are those of another image size, and none was named.
         """
         return tensors
+
+    def wanted(self) -> Wanted:
+        """Returns what the model wants from a checkpoint."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
+        return Wanted(shapes, self.HEAD, self.FOREIGN)
+
+    def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Returns what to do with converted tensors where they do not fit the model; None for nothing in particular."""
+        return None
 
     @abstractmethod
     def preprocessing(self) -> Preprocessing:

@@ -1,38 +1,27 @@
-"""Weights files: reading them without running code from them, what they record of training, and their hashes."""
+"""A model's weights: read from a file and loaded, what the file records of training, and their digest."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import pickle
 import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sait_deploy.artifacts.codec import adapter
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.models.checkpoint_files import is_safetensors, read_checkpoint, weights_file
+from sait_deploy.models.checkpoint_names import StateDict, Wanted, find_state_dict
 from sait_deploy.tokens import Score, default_prune_at
 
-_WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module")
-"""Keys under which training scripts put a state dict, exponential averages first: they are what is deployed."""
-
-_PREFIXES: Final = ("module.", "_orig_mod.", "model.")
-"""Prefixes that data parallelism, torch.compile and training wrappers put before every name."""
-
-_MOST_WRAPPERS: Final = 8
-"""How many nested dictionaries are unwrapped: a hostile dictionary may hold itself."""
-
 _NAMED: Final = 3
-"""How many mismatching tensors an error names."""
+"""How many tensors of each kind of mismatch an error names."""
 
 TRAINING_KEY: Final = "sait_deploy.training"
 """Key of a safetensors file's metadata whose value, a JSON object, records how the weights were trained."""
@@ -134,7 +123,7 @@ class _TrainingMetadata:
 
 
 def _read_metadata(path: Path) -> _TrainingMetadata | None:
-    if path.suffix != ".safetensors" or not path.is_file():
+    if not path.is_file() or not is_safetensors(path):
         return None
     try:
         with safe_open(path, "pt") as file:
@@ -163,89 +152,48 @@ def _parsed(text: str) -> _TrainingMetadata:
     return _TrainingMetadata(training, names or None)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict from a safetensors file or a torch checkpoint, without running code from it.
+def read_state_dict(path: Path, wanted: Wanted | None = None) -> StateDict:
+    """Reads a model's state dict from a file, without running code from it.
 
-    Wrapping dictionaries and name prefixes are taken off; of several state dicts the averaged one is used.
+    Args:
+        path: of a safetensors file, a torch checkpoint, an archive of NumPy's, or an index of shards.
+        wanted: what the model wants, by which its tensors are found in the file; None for no model.
 
     Raises:
         ModelError: the file is missing, cannot be read, holds code to run, or holds no tensors.
     """
-    if not path.is_file():
-        raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
-    loaded: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    for _ in range(_MOST_WRAPPERS):
-        if not isinstance(loaded, Mapping):
-            break
-        wrapper = next((key for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
-        if wrapper is None:
-            break
-        loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping):
-        raise ModelError(
-            f"weights file {path} holds a {type(loaded).__name__}, not a state dict", "save model.state_dict()"
-        )
-    tensors = {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
-    if not tensors:
-        raise ModelError(f"weights file {path} holds no tensors", "save model.state_dict()")
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if all(name.startswith(prefix) for name in tensors):
-                tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-                stripped = True
-    return tensors
+    file = weights_file(path)
+    return find_state_dict(read_checkpoint(file), file, wanted)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(
-            f"weights file {path} is no whole safetensors file ({error})", "save or download it again"
-        ) from None
-    return tensors
-
-
-def _read_checkpoint(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the weights
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "allowed" in str(error):
-            raise ModelError(
-                f"weights file {path} holds more than tensors and was not loaded: unpickling it could run code",
-                "if you trust it, load it yourself and save its state dict with safetensors.torch.save_file",
-            ) from None
-        raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
-    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"
-        ) from None
-
-
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, hint: str | None = None) -> None:
     """Copies a state dict into a model that it must fit exactly.
 
+    Args:
+        model: the model.
+        tensors: the state dict.
+        origin: the file's name, for errors.
+        hint: what to do where it does not fit; None for the general advice.
+
     Raises:
-        ModelError: names or shapes differ; the first few are named.
+        ModelError: names or shapes differ; a few of the file's are named beside the model's.
     """
     own = model.state_dict()
-    wrong = [
+    shapes = [
         f"{name} is {list(tensors[name].shape)}, the model's {list(tensor.shape)}"
         for name, tensor in own.items()
         if name in tensors and tensors[name].shape != tensor.shape
     ]
-    wrong += [f"{name} is missing" for name in own if name not in tensors]
-    wrong += [f"{name} is not the model's" for name in tensors if name not in own]
-    if wrong:
-        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    missing = [f"{name} is missing" for name in own if name not in tensors]
+    foreign = [f"{name} is not the model's" for name in tensors if name not in own]
+    kinds = (shapes, missing, foreign)
+    if any(kinds):
+        named = [text for kind in kinds for text in kind[:_NAMED]]
+        others = sum(map(len, kinds)) - len(named)
+        more = f" and {others} more" if others else ""
         raise ModelError(
-            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(wrong[:_NAMED])}{more}",
-            "give the --model they were trained as, and --imgsz if their image size is not its default",
+            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(named)}{more}",
+            hint or "give the --model they were trained as, and --imgsz if their image size is not its default",
         )
     model.load_state_dict(dict(tensors))
 

@@ -32,19 +32,19 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_safetensors(tmp_path: Path) -> None:
     save_file(some_tensors(), tmp_path / "w.safetensors")
-    assert_same(read_state_dict(tmp_path / "w.safetensors"), some_tensors())
+    assert_same(read_state_dict(tmp_path / "w.safetensors").tensors, some_tensors())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_plain_state_dict(checkpoint: Path, zipped: bool) -> None:
     torch.save(OrderedDict(some_tensors()), checkpoint, _use_new_zipfile_serialization=zipped)
-    assert_same(read_state_dict(checkpoint), some_tensors())
+    assert_same(read_state_dict(checkpoint).tensors, some_tensors())
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "state_dict_ema", "model_ema", "ema", "module"])
 def test_wrapping_dictionaries_come_off(checkpoint: Path, key: str) -> None:
     torch.save({"epoch": 3, key: some_tensors(), "optimizer": {"lr": 0.1}}, checkpoint)
-    assert_same(read_state_dict(checkpoint), some_tensors())
+    assert_same(read_state_dict(checkpoint).tensors, some_tensors())
 
 
 @pytest.mark.parametrize(
@@ -52,29 +52,29 @@ def test_wrapping_dictionaries_come_off(checkpoint: Path, key: str) -> None:
 )
 def test_the_average_is_preferred(checkpoint: Path, averaged: str, trained: str) -> None:
     torch.save({trained: some_tensors(1), averaged: some_tensors(2)}, checkpoint)
-    assert_same(read_state_dict(checkpoint), some_tensors(2))
+    assert_same(read_state_dict(checkpoint).tensors, some_tensors(2))
 
 
 def test_wrappings_inside_each_other_come_off(checkpoint: Path) -> None:
     torch.save({"model": {"state_dict": {"module": some_tensors()}}}, checkpoint)
-    assert_same(read_state_dict(checkpoint), some_tensors())
+    assert_same(read_state_dict(checkpoint).tensors, some_tensors())
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.model."])
 def test_prefixes_come_off(checkpoint: Path, prefix: str) -> None:
     torch.save({"state_dict": {prefix + name: tensor for name, tensor in some_tensors().items()}}, checkpoint)
-    assert_same(read_state_dict(checkpoint), some_tensors())
+    assert_same(read_state_dict(checkpoint).tensors, some_tensors())
 
 
 def test_a_prefix_that_not_all_names_have_stays(checkpoint: Path) -> None:
     tensors = {"module.a": torch.ones(1), "b": torch.zeros(1)}
     torch.save(tensors, checkpoint)
-    assert_same(read_state_dict(checkpoint), tensors)
+    assert_same(read_state_dict(checkpoint).tensors, tensors)
 
 
 def test_timms_own_checkpoints_hold_a_namespace(checkpoint: Path) -> None:
     torch.save({"args": argparse.Namespace(lr=0.1, name="deit"), "state_dict": some_tensors()}, checkpoint)
-    assert_same(read_state_dict(checkpoint), some_tensors())
+    assert_same(read_state_dict(checkpoint).tensors, some_tensors())
 
 
 class Marker:
@@ -163,7 +163,7 @@ def test_changed_bytes_are_refused_or_read_and_never_crash(tmp_path: Path, kind:
             changed[draw.randrange(min(len(data), 900))] = draw.randrange(256)
         file.write_bytes(changed)
         try:
-            assert read_state_dict(file)
+            assert read_state_dict(file).tensors
         except ModelError as error:
             refused += 1
             assert "\n" not in error.message
@@ -192,8 +192,8 @@ def test_a_wrapper_that_holds_itself_ends(checkpoint: Path) -> None:
         read_state_dict(checkpoint)
 
 
-@pytest.mark.parametrize("name", ["none.pth", "none.safetensors", ""])
-def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["none.pth", "none.safetensors", "folder/none.pth"])
+def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         read_state_dict(tmp_path / name)
 
@@ -210,7 +210,7 @@ def test_load_weights_names_the_first_tensors_that_do_not_fit() -> None:
 
 
 def test_load_weights_counts_what_it_does_not_name() -> None:
-    with pytest.raises(ModelError, match="and 3 more"):
+    with pytest.raises(ModelError, match="and 1 more"):
         load_weights(nn.Linear(4, 3), {name: torch.ones(1) for name in "abcd"}, "w.pth")
 
 
@@ -255,10 +255,10 @@ def test_another_image_size_is_named_and_taken_only_when_asked_for(tmp_path: Pat
         from_file(path)
     assert "--imgsz 96" in caught.value.hint
     exact = from_file(path, image_size=96)
-    assert torch.equal(exact.state_dict()["pos_embed"], read_state_dict(path)["pos_embed"])
+    assert torch.equal(exact.state_dict()["pos_embed"], read_state_dict(path).tensors["pos_embed"])
     resampled = from_file(path, image_size=128)
     assert resampled.state_dict()["pos_embed"].shape == (1, 65, 64)
-    assert torch.equal(resampled.state_dict()["cls_token"], read_state_dict(path)["cls_token"])
+    assert torch.equal(resampled.state_dict()["cls_token"], read_state_dict(path).tensors["cls_token"])
 
 
 @pytest.mark.parametrize("other", ["resnet18", "test_vit2", "test_vit3", "vit_tiny_patch16_224", "mixer_s32_224"])
@@ -335,7 +335,7 @@ def test_the_digest_changes_with_name_dtype_shape_and_neighbours() -> None:
 def test_the_digest_survives_a_file(tmp_path: Path) -> None:
     vit, twin = family("vit"), randomised(copy.deepcopy(family("vit")), seed=1)
     assert sha256_of_weights(twin) != sha256_of_weights(vit)
-    load_weights(twin, read_state_dict(save_weights(vit, tmp_path / "w.safetensors")), "w")
+    load_weights(twin, read_state_dict(save_weights(vit, tmp_path / "w.safetensors")).tensors, "w")
     assert sha256_of_weights(twin) == sha256_of_weights(vit)
 
 

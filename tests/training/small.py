@@ -92,7 +92,7 @@ def quiet(line: str) -> None:
 
 
 def weights_of(result: TrainResult) -> dict[str, Tensor]:
-    return read_state_dict(result.weights)
+    return read_state_dict(result.weights).tensors
 
 
 def assert_same_weights(some: dict[str, Tensor], others: dict[str, Tensor]) -> None:

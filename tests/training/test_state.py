@@ -167,7 +167,7 @@ def test_what_is_delivered(tmp_path: Path) -> None:
     whole = state(2)
     deliver(tmp_path, whole, TRAINING, NAMES)
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS_FILE, LOG_CSV, LOG_JSON, CURVE_FILE}
-    weights = read_state_dict(tmp_path / WEIGHTS_FILE)
+    weights = read_state_dict(tmp_path / WEIGHTS_FILE).tensors
     assert whole.average is not None
     assert list(weights) == sorted(whole.average)
     assert all(torch.equal(weights[name], tensor) for name, tensor in whole.average.items())

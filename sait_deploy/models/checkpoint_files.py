@@ -1,0 +1,225 @@
+"""Weights files as people have them, a folder or an index of shards among them, read without running code from them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sait_deploy.errors import ModelError
+
+_INDEX: Final = (".safetensors.index.json", ".bin.index.json")
+_SUFFIXES: Final = ((*_INDEX[:1],), (".safetensors",), (*_INDEX[1:],), (".bin", ".pth", ".pt", ".ckpt", ".npz", ".tar"))
+"""Ends of names that a folder is searched for; the first of these groups that it has is read."""
+
+_LONGEST_HEADER: Final = 100_000_000
+"""Bytes of a safetensors file's header at most, by its specification."""
+
+_LONGEST_INDEX: Final = 64 << 20
+"""Bytes of an index of shards at most."""
+
+_NOT_WEIGHTS: Final = (
+    (b"version https://git-lfs", "is a Git LFS pointer, which only names the file", "fetch the file: git lfs pull"),
+    (b"\x89HDF", "is an HDF5 file, as Keras writes them, which is not read", "save the weights as safetensors"),
+    (b"\x1f\x8b", "is compressed by gzip", "unpack it"),
+    (b"<", "is a web page, not weights", "download the file itself: a page for logging in is often saved instead"),
+)
+"""How files begin that are no weights, what they are, and what to do."""
+
+
+class _Kind(StrEnum):
+    SAFETENSORS = "safetensors"
+    TORCH = "torch"
+    NPZ = "npz"
+    INDEX = "index"
+
+
+def weights_file(path: Path) -> Path:
+    """Returns the file to read: the path itself, or of a folder its only weights file, safetensors first.
+
+    Raises:
+        ModelError: nothing is there, or the folder holds no weights file or several.
+    """
+    if not path.is_dir():
+        if not path.is_file():
+            raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
+        return path
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+    for suffixes in _SUFFIXES:
+        found = [name for name in names if name.endswith(suffixes)]
+        if len(found) == 1:
+            return path / found[0]
+        if found:
+            raise ModelError(
+                f"{path} is a folder that holds {len(found)} weights files: {', '.join(found[:3])}…", "name one of them"
+            )
+    raise ModelError(f"{path} is a folder that holds no weights file", "give the path of the file to --weights")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Returns whether a file is safetensors, by its content: files in a hub's cache have no suffix."""
+    with path.open("rb") as file:
+        return _begins_as_safetensors(file.read(9))
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Returns what a weights file holds: a state dict, or whatever the training code wrapped it in.
+
+    Args:
+        path: as ``weights_file`` returns it.
+
+    Raises:
+        ModelError: the file cannot be read, is something else, or holds code to run.
+    """
+    readers: dict[_Kind, Callable[[Path], Any]] = {
+        _Kind.SAFETENSORS: _read_safetensors,
+        _Kind.TORCH: _read_torch,
+        _Kind.NPZ: _read_npz,
+        _Kind.INDEX: _read_shards,
+    }
+    try:
+        return readers[_kind_of(path)](path)
+    except OSError as error:
+        raise ModelError(f"weights file {path} cannot be read ({error.strerror or error})") from None
+
+
+def _begins_as_safetensors(start: bytes) -> bool:
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
+
+
+def _kind_of(path: Path) -> _Kind:
+    """Returns what a file is by how it begins, else by its suffix."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if _begins_as_safetensors(start):
+        return _Kind.SAFETENSORS
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for begin, what, hint in _NOT_WEIGHTS:
+        if text.startswith(begin):
+            raise ModelError(f"weights file {path} {what}", hint)
+    if text.startswith(b"{"):
+        return _Kind.INDEX
+    if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
+        return _kind_of_archive(path)
+    return _Kind.SAFETENSORS if path.suffix == ".safetensors" else _Kind.TORCH
+
+
+def _kind_of_archive(path: Path) -> _Kind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError):
+        return _Kind.TORCH  # whose reader names what is wrong with it
+    if names and all(name.endswith(".npy") for name in names):
+        return _Kind.NPZ
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ModelError(f"weights file {path} is a TorchScript program, which is code", "save model.state_dict()")
+    if names and not any(name.endswith("data.pkl") for name in names):
+        raise ModelError(f"weights file {path} is a zip archive that holds no torch checkpoint", "unpack it")
+    return _Kind.TORCH
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"weights file {path} is no whole safetensors file ({error})", "save or download it again"
+        ) from None
+    return tensors
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the weights
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _names_code(path, str(error)):
+            raise ModelError(
+                f"weights file {path} holds more than tensors and was not loaded: unpickling it could run code",
+                "if you trust it, load it yourself and save its state dict with safetensors.torch.save_file",
+            ) from None
+        raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
+    except Exception as error:  # damaged bytes make the unpickler raise nearly anything
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"
+        ) from None
+
+
+def _names_code(path: Path, error: str) -> bool:
+    """Returns whether the unpickler met something to run, not bytes that are no pickle at all."""
+    with path.open("rb") as file:
+        is_pickle = file.read(6).startswith((b"\x80", b"PK", b"L11954"))  # the last: torch's first number, as text
+    return "GLOBAL" in error or "allowed" in error or ("Unsupported" in error and is_pickle)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: _tensor(arrays[name]) for name in arrays.files}
+    except Exception as error:  # damaged archives make zipfile, zlib and NumPy raise nearly anything
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"weights file {path} is no whole .npz file of numbers ({first})", "save or download it again"
+        ) from None
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    if array.dtype == np.dtype("V2"):  # NumPy has no bfloat16: JAX's is saved as two bytes
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    """Reads the shards that an index lists, plain names of files in its folder, each with what the index says."""
+    tensors: dict[str, Tensor] = {}
+    listed = _listed(path)
+    for name in sorted(set(listed.values())):
+        read = read_checkpoint(_shard(path, name))
+        wanted = {tensor for tensor, shard in listed.items() if shard == name}
+        if not isinstance(read, Mapping) or set(read) != wanted:
+            raise ModelError(f"{name} does not hold the tensors that {path} lists for it", "download both again")
+        tensors.update(read)
+    return tensors
+
+
+def _listed(path: Path) -> dict[str, str]:
+    try:
+        if path.stat().st_size > _LONGEST_INDEX:
+            raise ValueError
+        listed = json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"]
+        if not listed or not all(isinstance(name, str) for name in listed.values()):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelError(
+            f"weights file {path} is JSON without a weight_map, and so no index of weights files",
+            "name the weights file itself",
+        ) from None
+    return dict(listed)
+
+
+def _shard(index: Path, name: str) -> Path:
+    """Returns a shard's path, that of a file in the index's folder, or of one it links to in the same hub cache."""
+    folder, shard = index.parent, index.parent / name
+    if Path(name).name != name or name.endswith(".json") or "\0" in name:
+        raise ModelError(f"{index} lists {name!r}, which is no plain name of a weights file", "download it again")
+    if not shard.is_file():
+        raise ModelError(f"{index} lists {name}, which is not in its folder", "download all shards")
+    real = shard.resolve().parent
+    if real not in (folder.resolve(), folder.resolve().parent.parent / "blobs"):
+        raise ModelError(f"{shard} is a link that leaves its folder", "put the file itself there")
+    return shard
