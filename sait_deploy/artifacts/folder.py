@@ -20,6 +20,7 @@ from typing import Final
 from sait_deploy.errors import ArtifactError, SaitError, StorageError
 from sait_deploy.artifacts.codec import adapter
 from sait_deploy.artifacts.golden import Golden, read_golden
+from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Manifest, from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
 
@@ -97,17 +98,15 @@ def check_file(folder: Path, name: str, expected: str, again: str) -> None:
         again: how such files are made anew.
 
     Raises:
-        ArtifactError: it is missing, a link, empty or another file.
+        ArtifactError: it is missing, a link that is not followed, empty or another file.
     """
     file = folder / name
     if Path(name).name != name or name in ("", ".", ".."):
         raise ArtifactError(f"the manifest of {folder} lists {name!r}, which is not a plain file name", again)
     if not file.is_file():
         raise ArtifactError(f"{file} is missing", again)
-    status = file.lstat()
-    if file.is_symlink() or status.st_nlink > 1:
-        raise ArtifactError(f"{file} is a link", "copy the artifact's files as files")
-    if status.st_size == 0:
+    check_links(file, "copy the artifact's files as files")
+    if file.stat().st_size == 0:
         raise ArtifactError(f"{file} is empty", again)
     found = sha256_of(file)
     if found != expected:

@@ -17,6 +17,7 @@ from typing import Final
 
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError
 from sait_deploy.artifacts.codec import Codec
+from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Form, KeptInfo, MacsInfo, Manifest, PointInfo
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
 from sait_deploy.tokens import pruned_macs
@@ -239,10 +240,10 @@ def _read(file: Path, manifest: Manifest, exported: list[str]) -> TunedPoint:
     status = file.lstat()
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise ArtifactError(f"{file} is no file", "delete it")
-    if stat.S_ISLNK(status.st_mode) or status.st_nlink > 1:
-        raise ArtifactError(f"{file} is a link", "copy the point as a file, or delete it")
-    if status.st_size > _MOST_BYTES:
-        raise ArtifactError(f"{file} has {status.st_size} bytes, which no point needs", _AGAIN)
+    check_links(file, "copy the point as a file, or delete it")
+    size = file.stat().st_size
+    if size > _MOST_BYTES:
+        raise ArtifactError(f"{file} has {size} bytes, which no point needs", _AGAIN)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,9 +20,11 @@ from sait_deploy.cli._options import (
     workspace_option,
 )
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.registry import find_runtime
 
 
 @click.command()
@@ -36,6 +38,12 @@ from sait_deploy.runtime import RunOptions, load
 @point_options
 @runtime_option
 @threads_option
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights for --runtime torch, where the manifest's are gone.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K", help="Classes per image.")
 @click.option(
     "--visualize", type=click.Path(path_type=Path), metavar="DIR", help="Write each image with its kept tokens there."
@@ -52,19 +60,24 @@ def command(
     max_keep: int | None,
     runtime: str,
     threads: int | None,
+    weights: Path | None,
     top: int,
     visualize: Path | None,
     workspace: Path,
     as_json: bool,
 ) -> None:
     """Classify image files and folders of images."""
+    if weights is not None and not find_runtime(runtime).from_weights:
+        raise InvalidArgument(
+            f"--weights are for a runtime that runs them, and {runtime} does not", "use --runtime torch"
+        )
     paths = collect(images)
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
     choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
     resolve(opened.manifest, 1, choice)
     answers: list[Answer] = []
     with live_progress() as report:
-        runner = load(opened, runtime, RunOptions(threads=threads))
+        runner = load(opened, runtime, RunOptions(threads=threads, weights=weights))
         step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
         report(step, 0)
         for answer in predict(runner, paths, top, visualize, choice):

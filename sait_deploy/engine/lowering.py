@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.graph import whole_graph_of
 from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.engine.manifest import EngineManifest
 from sait_deploy.engine.profiles import PartName, parts_of
@@ -53,7 +54,7 @@ def lower_parts(artifact: Artifact, lowering: LowerOptions, folder: Path) -> dic
     Raises:
         ArtifactError: the graph cannot be cut or lowered.
     """
-    model = onnx.load(str(artifact.model_path))
+    model = whole_graph_of(artifact)
     _expose_selection(artifact, model)
     names = parts_of(artifact.manifest)
     if names == (PartName.MODEL,):

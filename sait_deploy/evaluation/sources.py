@@ -224,7 +224,7 @@ class ArtifactSource(Source):
         try:
             from sait_deploy.runtime.torch import original_model
 
-            loaded = original_model(manifest, self._options.weights)
+            loaded = original_model(manifest, self._options.weights, self._artifact.path)
         except ImportError:
             raise MissingDependency("timm", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import FEATURES, Manifest, Outputs
+from sait_deploy.artifacts.manifest import FEATURES, Outputs
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.tuned_points import points_path
 from sait_deploy.errors import ArtifactError
@@ -50,7 +50,7 @@ def list_exports(given: Artifact, search: Sequence[Search]) -> SearchExports:
     """
     manifest, pruning = given.manifest, given.manifest.pruning
     assert pruning is not None
-    model = _model_of(manifest)
+    model = _model_of(given)
     depth = manifest.model.geometry.depth
     blocks = {depth * part // whole for part, whole in _DEPTHS} if Search.PRUNE_AT in search else set()
     scores = tuple(Score) if Search.SCORE in search else (pruning.score,)
@@ -102,8 +102,9 @@ def _last_export(workspace: Workspace) -> list[Path]:
         return []
 
 
-def _model_of(manifest: Manifest) -> LoadedModel:
-    loaded = original_model(manifest)
+def _model_of(artifact: Artifact) -> LoadedModel:
+    manifest = artifact.manifest
+    loaded = original_model(manifest, folder=artifact.path)
     return dataclasses.replace(
         loaded, info=manifest.model, weights=manifest.weights, preprocessing=manifest.preprocessing
     )

@@ -170,6 +170,6 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None) -> Pari
         dataset = folder_dataset(images, manifest.model.labels, manifest.model.classes)
     chosen = dataset.sample(CHECK_IMAGES)
     pixels = preprocess(list(chosen.images), manifest.preprocessing)
-    reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights)
+    reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights, artifact.path)
     runner = load(artifact)
     return check_parity(runner, reference, ParityImages(pixels, chosen.source)).info

@@ -13,12 +13,16 @@ import onnx
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.graph import graph_of, graph_source, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES, PruningInfo
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
+
+_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
+"""ONNX Runtime's name of the setting that says where weights lie of a graph given as bytes."""
 
 CPU: Final = "CPUExecutionProvider"
 """What ONNX Runtime calls itself on the processor."""
@@ -60,7 +64,7 @@ def open_session(model: str | bytes, provider: str, threads: int | None, folder:
     # Threads that spin after a run slow down whatever runs next on the same cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if isinstance(model, bytes):
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        options.add_session_config_entry(_WEIGHTS_FOLDER, folder)
     try:
         session = ort.InferenceSession(model, options, providers=[provider])
     except Exception as error:
@@ -91,16 +95,14 @@ def optimised(artifact: Artifact) -> onnx.ModelProto:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(Path(folder) / "model.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        source = graph_source(artifact)
+        if isinstance(source, bytes):
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_folder(artifact)))
         try:
-            ort.InferenceSession(str(artifact.model_path), options, providers=[CPU])
+            ort.InferenceSession(source, options, providers=[CPU])
         except Exception as error:
             raise _cannot_load(error) from error
         return onnx.load(options.optimized_model_filepath, load_external_data=False)
-
-
-def graph_of(artifact: Artifact) -> onnx.ModelProto:
-    """Returns the artifact's graph, its external data left where it lies."""
-    return onnx.load(str(artifact.model_path), load_external_data=False)
 
 
 def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> bytes:
@@ -170,11 +172,11 @@ class OnnxRuntimeRunner(Runner):
         }
 
     def _open(self, model: str | bytes) -> Any:
-        return open_session(model, self.provider, self._threads, str(self.artifact.path))
+        return open_session(model, self.provider, self._threads, str(weights_folder(self.artifact)))
 
     def _model(self) -> str | bytes:
         """Returns what to run: the artifact's own file, or a graph's bytes."""
-        return str(self.artifact.model_path)
+        return graph_source(self.artifact)
 
     def _graph(self) -> onnx.ModelProto:
         """Returns the artifact's graph as it runs on this device."""

@@ -7,8 +7,9 @@ from typing import Final
 import onnx
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
-from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, graph_of, selection_trial
+from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, selection_trial
 
 CUDA: Final = "CUDAExecutionProvider"
 """What ONNX Runtime calls an NVIDIA GPU."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs, WeightsSource
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
-from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable
+from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable, SaitError
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime.base import Output, RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.registry import TORCH, find_runtime
@@ -97,12 +97,14 @@ class ModelInMemory:
         return self.pruning.kept if isinstance(self.pruning, FixedPruning) else None
 
 
-def original_model(manifest: Manifest, weights: Path | None = None) -> LoadedModel:
+def original_model(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> LoadedModel:
     """Loads the model that an artifact was exported from, and checks that its weights are the same.
 
     Args:
         manifest: the artifact's.
         weights: a weights file, where the one the manifest names is not there any more.
+        folder: the artifact's. A relative name in the manifest is looked for in the working directory, then in this
+            folder, then in each of those above it.
 
     Raises:
         ModelError: the weights cannot be had.
@@ -112,27 +114,46 @@ def original_model(manifest: Manifest, weights: Path | None = None) -> LoadedMod
 
     info = manifest.weights
     if weights is not None:
-        request = WeightsRequest(WeightsSource.FILE, weights)
+        requests = [WeightsRequest(WeightsSource.FILE, weights)]
     elif info.source is WeightsSource.MEMORY:
         raise ModelError(f"{manifest.name} was exported from a model in memory", "save its weights and name the file")
+    elif info.source is WeightsSource.FILE and info.origin:
+        requests = [WeightsRequest(info.source, path) for path in _weights_files(Path(info.origin), folder)]
     else:
-        origin = Path(info.origin) if info.source is WeightsSource.FILE and info.origin else None
-        request = WeightsRequest(info.source, origin)
-    loaded = load_model(manifest.model.name, request, _named_size(manifest))
-    if loaded.weights.sha256 != info.sha256:
-        raise ArtifactError(
-            f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}, {info.sha256[:12]}…",
-            "name the weights file that it was exported from",
-        )
-    return loaded
+        requests = [WeightsRequest(info.source)]
+    refusals: list[SaitError] = []
+    for request in requests:
+        try:
+            loaded = load_model(manifest.model.name, request, _named_size(manifest))
+        except ModelError as error:
+            refusals.append(error)
+            continue
+        if loaded.weights.sha256 == info.sha256:
+            return loaded
+        found = f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}"
+        hint = "name the weights file that it was exported from"
+        refusals.append(ArtifactError(f"{found}, {info.sha256[:12]}…", hint))
+    raise refusals[0]
 
 
-def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
+def _weights_files(origin: Path, folder: Path | None) -> list[Path]:
+    """Returns where the file that a manifest names can be: as it is named, and below the artifact's folder or above."""
+    if origin.is_absolute() or folder is None:
+        return [origin]
+    place, found = folder.resolve(), list[Path]()
+    for path in (origin, place / origin, *(above / origin for above in place.parents)):
+        if path.is_file() and not any(path.samefile(other) for other in found):
+            found.append(path)
+    return found or [origin]
+
+
+def rebuild(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> PrunableViT:
     """Builds an artifact's model in torch, pruned and in the precision that it was exported in.
 
     Args:
         manifest: the artifact's.
-        weights: a weights file, where the one the manifest names is not there any more.
+        weights: as :func:`original_model` takes it.
+        folder: likewise.
 
     Raises:
         ModelError: the weights cannot be had.
@@ -140,7 +161,7 @@ def rebuild(manifest: Manifest, weights: Path | None = None) -> PrunableViT:
     """
     from sait_deploy.models.prunable_vit import PrunableViT
 
-    vit = original_model(manifest, weights).vit
+    vit = original_model(manifest, weights, folder).vit
     outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
     return PrunableViT(vit, _pruning(manifest), manifest.dtype, outputs)
 
@@ -262,7 +283,7 @@ def _model_of(source: Artifact | ModelInMemory, weights: Path | None) -> Prunabl
     from sait_deploy.models.prunable_vit import PrunableViT
 
     if isinstance(source, Artifact):
-        return rebuild(source.manifest, weights)
+        return rebuild(source.manifest, weights, source.path)
     return PrunableViT(source.loaded.vit, source.pruning)
 
 

@@ -97,7 +97,7 @@ def test_links_are_refused_though_the_content_is_right(place: Path, tmp_path: Pa
     refused(place, f"{name} is a link")
     (place / name).unlink()
     (place / name).hardlink_to(outside)
-    refused(place, f"{name} is a link")
+    refused(place, f"{name} has 2 names on this disk: hard links")
 
 
 @pytest.mark.parametrize("name", FILES)

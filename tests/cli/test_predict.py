@@ -245,3 +245,15 @@ def test_a_gpu_that_is_not_there(predicted: Sait, digits: Path) -> None:
     done = predicted(digits, "--runtime", "onnxruntime-cuda")
     assert (done.code, done.out) == (7, "")
     assert "hint: " in done.err
+
+
+def test_torch_takes_weights_from_a_file(predicted: Sait, digits: Path, tmp_path: Path) -> None:
+    moved = shutil.copy(demo.WEIGHTS, tmp_path / "moved.safetensors")
+    image = digits / "3" / "digit.png"
+    done = predicted(image, "--runtime", "torch", "--weights", moved)
+    assert done.code == 0, done.err
+    assert str(KEPT) in done.out
+    gone = predicted(image, "--runtime", "torch", "--weights", tmp_path / "gone.safetensors")
+    assert gone.code == 4 and "gone.safetensors does not exist" in gone.err
+    refused = predicted(image, "--weights", moved)
+    assert refused.code == 2 and "give --runtime torch as well" in refused.err

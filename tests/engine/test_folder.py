@@ -79,7 +79,7 @@ def changed(file: Path) -> None:
         (changed, "SHA-256"),
         (lambda file: file.write_bytes(b""), "is empty"),
         (Path.unlink, "is missing"),
-        (lambda file: os.link(file, file.parents[3] / "other.plan"), "is a link"),
+        (lambda file: os.link(file, file.parents[3] / "other.plan"), "has 2 names on this disk"),
     ],
     ids=["tampered", "empty", "missing", "hardlink"],
 )

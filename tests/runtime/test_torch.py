@@ -52,6 +52,29 @@ def test_torch_takes_the_same_weights_from_another_place(tiny: TinyExport, tmp_p
     np.testing.assert_array_equal(found.logits, load(tiny.half, "torch", ONE_THREAD).run(GOOD).logits)
 
 
+def test_relative_weights_are_found_from_the_artifacts_place(
+    tiny: TinyExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = dataclasses.replace(tiny.half.manifest.weights, origin="trained/w.safetensors")
+    manifest = dataclasses.replace(tiny.half.manifest, weights=origin)
+    artifact = Artifact(tmp_path / "project" / "artifacts" / "half", manifest)
+    shutil.copytree(tiny.half.path, artifact.path)
+    for folder in ("elsewhere", "project"):
+        (tmp_path / folder / "trained").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=r"trained/w\.safetensors does not exist"):
+        load(artifact, "torch", ONE_THREAD)
+    shutil.copy(tiny.weights, tmp_path / "project" / "trained" / "w.safetensors")
+    expected = load(tiny.half, "torch", ONE_THREAD).run(GOOD)
+    np.testing.assert_array_equal(load(artifact, "torch", ONE_THREAD).run(GOOD).logits, expected.logits)
+    # A file of the same name in the working directory is not taken for it.
+    save_weights(family("vit"), tmp_path / "elsewhere" / "trained" / "w.safetensors")
+    np.testing.assert_array_equal(load(artifact, "torch", ONE_THREAD).run(GOOD).logits, expected.logits)
+    (tmp_path / "project" / "trained" / "w.safetensors").unlink()
+    with pytest.raises(ModelError, match="do not fit"):
+        load(artifact, "torch", ONE_THREAD)
+
+
 def test_torch_refuses_weights_of_another_architecture(tiny: TinyExport, tmp_path: Path) -> None:
     path = save_weights(family("vit"), tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="do not fit"):
