@@ -68,9 +68,7 @@ def command(
 ) -> None:
     """Classify image files and folders of images."""
     if weights is not None and not find_runtime(runtime).from_weights:
-        raise InvalidArgument(
-            f"--weights are for a runtime that runs them, and {runtime} does not", "use --runtime torch"
-        )
+        raise InvalidArgument(f"--weights are for torch, and {runtime} runs the artifact", "give --runtime torch too")
     paths = collect(images)
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
     choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)

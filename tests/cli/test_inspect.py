@@ -19,8 +19,9 @@ DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
 
 
 def rows(out: str) -> dict[str, str]:
-    """Returns the lines of a listing by their first column, which is 15 wide."""
-    return {line[:17].strip(): line[17:].strip() for line in out.splitlines() if line.strip()}
+    """Returns the lines of a listing by their first column, which two spaces end."""
+    lines = (re.split(r" {2,}", line.strip(), maxsplit=1) for line in out.splitlines() if line.strip())
+    return {name: "".join(rest) for name, *rest in lines}
 
 
 def test_a_pruned_artifact(sait: Sait, demo_workspace: Path) -> None:

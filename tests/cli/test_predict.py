@@ -256,4 +256,4 @@ def test_torch_takes_weights_from_a_file(predicted: Sait, digits: Path, tmp_path
     gone = predicted(image, "--runtime", "torch", "--weights", tmp_path / "gone.safetensors")
     assert gone.code == 4 and "gone.safetensors does not exist" in gone.err
     refused = predicted(image, "--weights", moved)
-    assert refused.code == 2 and "give --runtime torch as well" in refused.err
+    assert refused.code == 2 and "give --runtime torch too" in refused.err
