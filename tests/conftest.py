@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 # Each worker process has one processor's share, and on matrices this small a second thread costs more than it saves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the processor to the other workers
 
 # How long an example takes depends on what else runs on the machine.
 settings.register_profile("untimed", deadline=None)
@@ -46,6 +47,13 @@ def pytest_collection_finish() -> None:
     """Leaves all that was imported out of garbage collection, which would go through a million objects each time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Each test starts with torch on one thread, whatever a test before has set in the whole process."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def test_the_shipped_model_is_as_right_as_its_report_says() -> None:
 
     said = json.loads(demo.REPORT.read_text(encoding="utf-8"))["held_out"]
     model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
-    options = EvaluateOptions(densities=(Decimal("0.3"),), lower_resolutions=())
+    options = EvaluateOptions(densities=(Decimal("0.3"),), lower_resolutions=(), threads=1)
     found = evaluate(model, options=options)
     assert found.images == said["images"]
     for row in found.rows:
