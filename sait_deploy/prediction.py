@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,9 +17,10 @@ from PIL import Image
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
+from sait_deploy.errors import ImageError
 from sait_deploy.images.contact_sheet import Tile, contact_sheet, tile
 from sait_deploy.images.kept_tokens import draw_kept
-from sait_deploy.images.preprocess import cropped, list_images, normalised, open_image
+from sait_deploy.images.preprocess import Preprocessing, cropped, list_images, normalised, open_image
 from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
 
 BATCH: Final = 16
@@ -33,17 +35,28 @@ class Answer:
     prediction: Prediction
 
 
-def collect(paths: Sequence[Path]) -> list[Path]:
-    """Returns the image files that paths and folders name, in order, each once.
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Image files, in order, and how many files of other suffixes lie among them."""
+
+    paths: list[Path]
+    others: Mapping[str, int]
+
+
+def collect(paths: Sequence[Path]) -> Collected:
+    """Finds the image files that paths and folders name, each once.
 
     Raises:
         ImageError: a path does not exist, or a folder holds no image.
     """
     found: dict[str, Path] = {}
+    others: Counter[str] = Counter()
     for path in paths:
-        for image in list_images(path).paths:
+        images = list_images(path)
+        others.update(images.others)
+        for image in images.paths:
             found.setdefault(os.path.abspath(image), image)  # noqa: PTH100 - resolve() would follow links
-    return list(found.values())
+    return Collected(list(found.values()), others)
 
 
 def predict(
@@ -52,6 +65,7 @@ def predict(
     top: int = 5,
     visualize: Path | None = None,
     choice: PointChoice = DEFAULT_CHOICE,
+    broken: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Answer]:
     """Classifies image files, yielding each answer as its batch is done.
 
@@ -62,17 +76,20 @@ def predict(
         visualize: folder for a picture of each image with its kept tokens, made where it is missing, and of an
             adaptive artifact a contact sheet, from easy to difficult; None for none.
         choice: operating point of an adaptive artifact.
+        broken: called for each image that cannot be read, which gets no answer; None to raise the error.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, and ``broken`` is None.
         StorageError: a picture cannot be written.
         InvalidArgument: the model has no head to classify with, or the point cannot be.
     """
     manifest = runner.artifact.manifest
     tiles: list[Tile] = []
     for start in range(0, len(paths), BATCH):
-        chunk = list(paths[start : start + BATCH])
-        pixels = np.stack([np.asarray(cropped(open_image(path), manifest.preprocessing)) for path in chunk])
+        chunk = _readable(range(start, min(start + BATCH, len(paths))), paths, manifest.preprocessing, broken)
+        if not chunk:
+            continue
+        pixels = np.stack([image for _, image in chunk])
         images = normalised(pixels, manifest.preprocessing)
         if visualize is None or manifest.pruning is None:
             output, keep, importance = runner.run_at(images, choice), None, None
@@ -81,11 +98,12 @@ def predict(
             keep, importance = selection.keep[:, manifest.model.geometry.prefix_tokens :], selection.importance
             output = Output(selection.logits, keep.sum(axis=1, dtype=np.int32))
         found = predictions(manifest, output, top)
-        for index, (path, prediction) in enumerate(zip(chunk, found, strict=True)):
+        for index, ((number, _), prediction) in enumerate(zip(chunk, found, strict=True)):
+            path = paths[number]
             if visualize is not None:
                 kept = None if keep is None else keep[index]
                 seen = None if importance is None else importance[index]
-                target = visualize / f"{start + index:04d}-{path.stem}.png"
+                target = visualize / f"{number:04d}-{path.stem}.png"
                 _draw(manifest, pixels[index], prediction, kept, seen, target)
                 if manifest.form is Form.ADAPTIVE and kept is not None:
                     label = prediction.labels[0]
@@ -94,6 +112,24 @@ def predict(
     if visualize is not None and tiles:
         sheet = contact_sheet(tiles, manifest.model.geometry.patch_tokens, title=manifest.name)
         _write_picture(sheet, visualize / CONTACT_SHEET)
+
+
+def _readable(
+    numbers: Iterable[int],
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    broken: Callable[[ImageError], None] | None,
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Returns the images that can be read, each with its number in ``paths``, cropped: uint8 [H, W, 3]."""
+    found = []
+    for number in numbers:
+        try:
+            found.append((number, np.asarray(cropped(open_image(paths[number]), preprocessing))))
+        except ImageError as error:
+            if broken is None:
+                raise
+            broken(error)
+    return found
 
 
 def _grid(manifest: Manifest) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -96,6 +97,9 @@ def main() -> None:
 
 def run(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: each kind of error has its own code (``sait_deploy.errors``)."""
+    if not sys.warnoptions:
+        # Pillow warns of large and of slightly damaged images, with a line of its own source.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # in ASCII a question mark in place of × rather than no table at all

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sait_deploy.artifacts.folder import Workspace, open_artifact
-from sait_deploy.artifacts.manifest import Form, WeightsSource
+from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
 from sait_deploy.cli._options import (
     debug_option,
@@ -20,7 +20,9 @@ from sait_deploy.cli._options import (
     workspace_option,
 )
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
-from sait_deploy.errors import InvalidArgument
+from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.images.formats import readable
+from sait_deploy.images.preprocess import counts_of
 from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.runtime import RunOptions, load
@@ -48,6 +50,7 @@ from sait_deploy.runtime.registry import find_runtime
 @click.option(
     "--visualize", type=click.Path(path_type=Path), metavar="DIR", help="Write each image with its kept tokens there."
 )
+@click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read, without any answer.")
 @workspace_option
 @json_option
 @debug_option
@@ -63,35 +66,52 @@ def command(
     weights: Path | None,
     top: int,
     visualize: Path | None,
+    strict: bool,
     workspace: Path,
     as_json: bool,
 ) -> None:
-    """Classify image files and folders of images."""
+    """Classify image files and folders of images.
+
+    An image that cannot be read is named and passed over. The exit code is then 8, after all other images' answers.
+    """
     if weights is not None and not find_runtime(runtime).from_weights:
         raise InvalidArgument(f"--weights are for torch, and {runtime} runs the artifact", "give --runtime torch too")
-    paths = collect(images)
+    collected = collect(images)
+    paths = collected.paths
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
     choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
     resolve(opened.manifest, 1, choice)
     answers: list[Answer] = []
+    broken: list[ImageError] = []
     with live_progress() as report:
         runner = load(opened, runtime, RunOptions(threads=threads, weights=weights))
         step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
         report(step, 0)
-        for answer in predict(runner, paths, top, visualize, choice):
+        alone = strict or len(paths) == 1
+        for answer in predict(runner, paths, top, visualize, choice, None if alone else broken.append):
             answers.append(answer)
-            report(step, len(answers) / len(paths))
+            report(step, (len(answers) + len(broken)) / len(paths))
+    if collected.others:
+        progress(f"passed over, as no image here has such a suffix: {counts_of(collected.others)}")
+    for error in broken:
+        warn(error.message)
     if opened.manifest.weights.source is WeightsSource.RANDOM:
         warn("random weights: these answers mean nothing")
-    if as_json:
-        click.echo(json.dumps([{"path": str(a.path), **dataclasses.asdict(a.prediction)} for a in answers], indent=2))
-        return
-    tokens = opened.manifest.model.geometry.patch_tokens
-    columns = [words("image"), figures(f"kept of {tokens}"), words(f"top {top}")]
-    show_tables(Table.of("", columns, map(_row, answers)))
-    if visualize is not None:
+    _show(answers, opened.manifest, top, as_json)
+    if visualize is not None and answers:
         sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
         progress(f"pictures are in {visualize}{sheet}")
+    if broken:
+        raise ImageError(f"{len(broken)} of {len(paths)} images could not be read", readable())
+
+
+def _show(answers: list[Answer], manifest: Manifest, top: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([{"path": str(a.path), **dataclasses.asdict(a.prediction)} for a in answers], indent=2))
+    elif answers:
+        tokens = manifest.model.geometry.patch_tokens
+        columns = [words("image"), figures(f"kept of {tokens}"), words(f"top {top}")]
+        show_tables(Table.of("", columns, map(_row, answers)))
 
 
 def _row(answer: Answer) -> tuple[str, str, str]:

@@ -7,9 +7,9 @@ so that a model sees the same pixels where it is deployed as where its accuracy 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,15 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.images.formats import check_file, open_file, readable, suffixes
 from sait_deploy.system.option_values import check_options
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 """A file, a Pillow image of any mode, or uint8 [H, W], [H, W, 3] or [H, W, 4]."""
 
-# Formats are named because Pillow hands some of the others to outside programs (EPS runs Ghostscript).
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
-_READABLE = "readable are PNG, JPEG, BMP, WebP, TIFF and PPM"
 _ARRAYS = "an image is uint8 [H, W], [H, W, 3] or [H, W, 4], a batch uint8 [B, H, W, 3]"
 
 
@@ -107,11 +104,13 @@ class ImageSet:
         paths: the files, sorted.
         classes: names of the direct subfolders, sorted; None unless every image lies in one of those.
         labels: for each path the index of its class; None where ``classes`` is.
+        others: suffixes of the folder's other files, and how many there are of each.
     """
 
     paths: tuple[Path, ...]
     classes: tuple[str, ...] | None
     labels: tuple[int, ...] | None
+    others: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def preprocess(images: Iterable[ImageLike] | ImageLike, options: Preprocessing) -> NDArray[np.float32]:
@@ -157,18 +156,18 @@ def open_image(image: ImageLike) -> Image.Image:
     if not isinstance(image, (str, os.PathLike)):
         raise ImageError(f"a {type(image).__name__} is no image", _ARRAYS)
     path = os.fspath(image)
-    _check_file(path)
+    check_file(path)
     try:
-        with Image.open(path, formats=_FORMATS) as file:
+        with open_file(path) as file:
             return _decoded(file, f"image {path}")
     except UnidentifiedImageError:
-        raise ImageError(f"image {path} is damaged or of an unknown format", _READABLE) from None
+        raise ImageError(f"image {path} is damaged or of an unknown format", readable()) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image {path} is too large: {error}", "make it smaller first") from error
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly anything on damaged headers
-        raise ImageError(f"image {path} cannot be read: {error}", _READABLE) from error
+        raise ImageError(f"image {path} cannot be read: {error}", readable()) from error
 
 
 def cropped(image: Image.Image, options: Preprocessing) -> Image.Image:
@@ -215,8 +214,8 @@ def normalised(pixels: NDArray[np.uint8], options: Preprocessing) -> NDArray[np.
 def list_images(path: str | os.PathLike[str]) -> ImageSet:
     """Finds the images under a path.
 
-    A file is taken as it is. A folder is walked recursively, links included: files ending in .png, .jpg, .jpeg, .bmp,
-    .webp, .tif, .tiff or .ppm count, hidden files and folders do not. Where all of them lie in direct subfolders, those
+    A file is taken as it is. A folder is walked recursively, links included: files of the suffixes that
+    ``formats.suffixes`` gives count, hidden files and folders do not. Where all of them lie in direct subfolders, those
     are the classes, an empty one too, so that labels stay the indices of the full list of classes.
 
     Raises:
@@ -228,16 +227,24 @@ def list_images(path: str | os.PathLike[str]) -> ImageSet:
     if not root.is_dir():
         raise ImageError(f"there is no image or folder {root}", "check the path")
     try:
-        paths = tuple(sorted(_walk(root, ())))
+        known, files = suffixes(), sorted(_walk(root, ()))
         folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise ImageError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
+    paths = tuple(file for file in files if file.suffix.lower() in known)
+    others = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in known)
     if not paths:
-        raise ImageError(f"folder {root} holds no image", f"looked for {', '.join(sorted(_EXTENSIONS))}")
+        held = f" and found {counts_of(others)}" if others else ""
+        raise ImageError(f"folder {root} holds no image", f"looked for {', '.join(sorted(known))}{held}")
     if any(len(path.parts) != len(root.parts) + 2 for path in paths):
-        return ImageSet(paths, None, None)
+        return ImageSet(paths, None, None, others)
     index = {name: label for label, name in enumerate(folders)}
-    return ImageSet(paths, tuple(folders), tuple(index[path.parent.name] for path in paths))
+    return ImageSet(paths, tuple(folders), tuple(index[path.parent.name] for path in paths), others)
+
+
+def counts_of(others: Mapping[str, int]) -> str:
+    """Returns how many files there are of each suffix, in words."""
+    return ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in sorted(others.items()))
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
@@ -249,22 +256,8 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     for name, is_folder in seen:
         if is_folder:
             yield from _walk(folder / name, (*above, real))
-        elif Path(name).suffix.lower() in _EXTENSIONS:
+        else:
             yield folder / name
-
-
-def _check_file(path: str) -> None:
-    """Refuses what is no regular file: opening a pipe would wait for ever."""
-    try:
-        mode = Path(path).stat().st_mode
-    except FileNotFoundError:
-        raise ImageError(f"there is no image {path}", "check the path") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"image {path!r} cannot be read: {error}", "check the path") from error
-    if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder, not an image", "name a file in it")
-    if not stat.S_ISREG(mode):
-        raise ImageError(f"{path} is no regular file", "save the image to a file first")
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:

@@ -195,14 +195,55 @@ def test_random_weights_are_warned_of(sait: Sait, workspace: Path, digits: Path)
 
 
 def test_a_file_that_is_no_image(predicted: Sait, digits: Path, tmp_path: Path) -> None:
-    """Named by itself or met in a folder: nothing is answered, the file is named."""
     (digits / "3" / "notes.png").write_text("no image")
-    for place in (digits / "3" / "notes.png", digits):
-        done = predicted(place)
-        assert (done.code, done.out) == (8, "")
-        assert f"error: image {digits / '3' / 'notes.png'} is damaged or of an unknown format" in done.err
+    done = predicted(digits / "3" / "notes.png")
+    assert (done.code, done.out) == (8, "")
+    assert f"error: image {digits / '3' / 'notes.png'} is damaged or of an unknown format" in done.err
     (tmp_path / "words.txt").write_text("no image")
     assert predicted(tmp_path / "words.txt").code == 8
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_answered(predicted: Sait, digits: Path) -> None:
+    whole = predicted(digits, "--json")
+    for number in (1, 3):
+        (digits / str(number) / "broken.png").write_text("no image")
+    done = predicted(digits, "--json", "--visualize", "pictures")
+    assert done.code == 8
+    assert [answer["path"] for answer in json.loads(done.out)] == [answer["path"] for answer in json.loads(whole.out)]
+    lines = done.err.splitlines()
+    for number in (1, 3):
+        place = digits / str(number) / "broken.png"
+        assert f"warning: image {place} is damaged or of an unknown format" in lines
+    assert lines[-2] == "error: 2 of 12 images could not be read"
+    assert lines[-1].startswith("hint: readable are JPEG, PNG")
+    pictures = sorted(path.name for path in Path("pictures").iterdir())
+    assert len(pictures) == 10 and pictures[2] == "0003-digit.png", "numbers are those of the files"
+    strict = predicted(digits, "--strict")
+    assert (strict.code, strict.out) == (8, "")
+    assert f"error: image {digits / '1' / 'broken.png'} is damaged or of an unknown format" in strict.err
+
+
+def test_a_folder_of_broken_images_alone(predicted: Sait, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    done = predicted(tmp_path)
+    assert (done.code, done.out) == (8, "")
+    assert "error: 2 of 2 images could not be read" in done.err
+
+
+def test_files_of_other_suffixes_are_counted(predicted: Sait, digits: Path) -> None:
+    for name in ("x.heic", "y.heic", "notes.txt"):
+        (digits / name).touch()
+    done = predicted(digits)
+    assert done.code == 0
+    assert "- passed over, as no image here has such a suffix: 2 .heic, 1 .txt" in done.err.splitlines()
+
+
+def test_a_large_image_prints_no_line_of_pillows(process: Sait, demo_workspace: Path, tmp_path: Path) -> None:
+    Image.new("L", (10_000, 9_000)).save(tmp_path / "large.png")
+    done = process("predict", tmp_path / "large.png", "--artifact", demo_workspace / DENSE)
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [f"- {DENSE} on onnxruntime, 1 image"]
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.preprocess import (
@@ -205,7 +205,7 @@ def _unusable(folder: Path) -> dict[str, Path]:
     png, jpeg = folder / "whole.png", folder / "whole.jpg"
     image.save(png)
     image.save(jpeg)
-    image.save(folder / "other.gif")
+    image.save(folder / "other.tga")
     (folder / "cut.png").write_bytes(png.read_bytes()[:-2000])
     (folder / "cut.jpg").write_bytes(jpeg.read_bytes()[:-2000])
     (folder / "text.png").write_text("no image")
@@ -233,7 +233,7 @@ def _unusable(folder: Path) -> dict[str, Path]:
         "pipe.png",
         "bomb.png",
         "broken.png",
-        "other.gif",
+        "other.tga",
     ],
 )
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, name: str) -> None:
@@ -243,7 +243,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, name: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), form=st.sampled_from(["PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM"]))
+@given(data=st.data(), form=st.sampled_from(["PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF"]))
 def test_damaged_files_raise_nothing_but_image_errors(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: str
 ) -> None:
@@ -327,6 +327,38 @@ def test_other_layouts_have_no_classes(tmp_path: Path, extra: str, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     assert list_images(Path()) == ImageSet(expected, None, None)
     assert list_images(tmp_path).paths == tuple(tmp_path / path for path in expected)
+
+
+def test_suffixes_are_those_that_pillow_reads(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.GIF", "c.pgm", "d.webp", "e.jpe", "f.pnm", "g.tif"]
+    kinds = {
+        ".jfif": "JPEG",
+        ".gif": "GIF",
+        ".pgm": "PPM",
+        ".webp": "WEBP",
+        ".jpe": "JPEG",
+        ".pnm": "PPM",
+        ".tif": "TIFF",
+    }
+    if features.check("avif"):
+        names.append("h.avif")
+        kinds[".avif"] = "AVIF"
+    pixels = np.full((8, 8, 3), 200, np.uint8)
+    for name in names:
+        Image.fromarray(pixels).save(tmp_path / name, format=kinds[Path(name).suffix.lower()])
+    _touch(tmp_path, "x.heic", "y.HEIC", "z.txt", "no_suffix", "measured.pfm")
+    found = list_images(tmp_path)
+    assert [path.name for path in found.paths] == names
+    assert found.others == {".heic": 2, ".txt": 1, "": 1, ".pfm": 1}
+    for path in found.paths:
+        np.testing.assert_allclose(np.asarray(open_image(path)), pixels, atol=3)
+
+
+def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
+    _touch(tmp_path, "x.heic", "y.heic")
+    with pytest.raises(ImageError) as refused:
+        list_images(tmp_path)
+    assert refused.value.hint.endswith("and found 2 .heic")
 
 
 def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
