@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from sait_deploy.errors import ArtifactError
 import numpy as np
@@ -216,6 +216,8 @@ class Manifest:
         macs: multiply-accumulates of the default point.
         baseline: id of the dense artifact of the same weights; None in that artifact itself.
         files: SHA-256 of every other file in the folder.
+        preprocessing_sources: for fields of the preprocessing, where their values came from, in words. It is left out
+            of the document where it is empty: older documents have none.
     """
 
     schema_version: int
@@ -239,6 +241,7 @@ class Manifest:
     baseline: str | None
     tools: dict[str, str]
     files: dict[str, str]
+    preprocessing_sources: dict[str, str] = field(default_factory=dict)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -261,12 +264,19 @@ class Manifest:
         return None if self.pruning is None else self.pruning.points[0]
 
 
+def as_dict(manifest: Manifest) -> dict[str, Any]:
+    """Returns the manifest as plain data, as its document holds it: what older documents have not, only where it is."""
+    fields = dataclasses.asdict(manifest)
+    if not manifest.preprocessing_sources:
+        del fields["preprocessing_sources"]
+    if not manifest.weights.notes:
+        del fields["weights"]["notes"]
+    return fields
+
+
 def to_json(manifest: Manifest) -> str:
     """Returns the manifest as indented JSON."""
-    fields = dataclasses.asdict(manifest)
-    if not manifest.weights.notes:
-        del fields["weights"]["notes"]  # documents written before there were notes stay as they are
-    return json.dumps(fields, indent=2) + "\n"
+    return json.dumps(as_dict(manifest), indent=2) + "\n"
 
 
 def from_json(text: str) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,7 +12,20 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
+if TYPE_CHECKING:
+    from sait_deploy.images.preprocessing_choice import PreprocessingChoice
+    from sait_deploy.models.registry import LoadedModel
+    from sait_deploy.system.progress import Progress
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_FOUND = "  [default: from the files beside the weights, else the model's]"
+PREPROCESSING_FLAGS = {
+    "--mean": "mean",
+    "--std": "std",
+    "--crop-pct": "crop_pct",
+    "--interpolation": "interpolation",
+}
 
 
 def debug_option(function: Decorated) -> Decorated:
@@ -74,7 +87,7 @@ def point_options(function: Decorated) -> Decorated:
 
 
 def model_options(function: Decorated) -> Decorated:
-    """Adds what names a model: ``--model``, ``--weights``, ``--pretrained``, ``--random-weights`` and ``--imgsz``."""
+    """Adds what names a model, its weights and how images are prepared for them; see ``load_named``."""
     options = (
         click.option("--model", default=None, metavar="NAME", help="A timm name.  [default: the demonstration model]"),
         click.option(
@@ -88,6 +101,10 @@ def model_options(function: Decorated) -> Decorated:
             metavar="N",
             help="Side of the input in pixels.  [default: the model's]",
         ),
+        click.option("--mean", metavar="R,G,B", help="Mean of the pixels in [0, 1], one number or three." + _FOUND),
+        click.option("--std", metavar="R,G,B", help="Their standard deviation, likewise." + _FOUND),
+        click.option("--crop-pct", type=float, metavar="P", help="Part of the side that the crop keeps." + _FOUND),
+        click.option("--interpolation", metavar="NAME", help="Filter used to resize, such as bicubic." + _FOUND),
     )
     for option in reversed(options):
         function = option(function)
@@ -109,3 +126,31 @@ def weights_source(weights: Path | None, pretrained: bool, random_weights: bool)
     if len(given) > 1:
         raise InvalidArgument(f"{' and '.join(flag for flag, _ in given)} name different weights", "give one of them")
     return given[0][1] if given else WeightsSource.DEMO
+
+
+def load_named(
+    given: dict[str, Any], name: str, source: WeightsSource, report: Progress, choice: PreprocessingChoice
+) -> LoadedModel:
+    """Loads the model that the options of ``model_options`` name, and says how images are prepared for it."""
+    from sait_deploy.images.preprocessing_choice import preprocessing_words
+    from sait_deploy.models.registry import WeightsRequest, load_model
+
+    loaded = load_model(name, WeightsRequest(source, given["weights"], choice), given["imgsz"])
+    report(f"images: {preprocessing_words(loaded.preprocessing, loaded.preprocessing_sources)}")
+    return loaded
+
+
+def preprocessing_choice(given: dict[str, Any]) -> PreprocessingChoice:
+    """Returns what the options of ``model_options`` say of preprocessing.
+
+    Raises:
+        InvalidArgument: a mean, std, crop or filter that cannot be.
+    """
+    from sait_deploy.images.preprocessing_choice import PreprocessingChoice, parse_channels
+
+    return PreprocessingChoice(
+        mean=None if given["mean"] is None else parse_channels("mean", given["mean"]),
+        std=None if given["std"] is None else parse_channels("std", given["std"]),
+        crop_pct=given["crop_pct"],
+        interpolation=given["interpolation"],
+    )

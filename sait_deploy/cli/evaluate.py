@@ -13,9 +13,12 @@ from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import (
+    PREPROCESSING_FLAGS,
     debug_option,
     json_option,
+    load_named,
     model_options,
+    preprocessing_choice,
     threads_option,
     weights_source,
     workspace_option,
@@ -34,7 +37,9 @@ from sait_deploy.tokens import Score, parse_density
 
 if TYPE_CHECKING:
     from sait_deploy.artifacts.folder import Artifact
+    from sait_deploy.images.preprocessing_choice import PreprocessingChoice
     from sait_deploy.models.registry import LoadedModel
+    from sait_deploy.system.progress import Progress
 
 _NONE: Final = "none"
 _WRITERS: Final = {".json": to_json, ".md": report.to_markdown, ".html": report.to_html, ".svg": accuracy_plot}
@@ -122,7 +127,7 @@ def command(
     With no --density, --mass and --point an artifact runs at its own points, and a model at densities 0.7, 0.5, 0.3 and
     0.2 and masses 0.9 and 0.8. Without labels, answers are compared with dense's.
     """
-    options = _options(given)
+    options, choice = _options(given), preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
     _check_outputs(outputs)
     model_named = given["model"] is not None or source is not WeightsSource.DEMO or given["imgsz"] is not None
@@ -134,7 +139,8 @@ def command(
     else:
         check_for_model(options)
     with live_progress() as report_progress:
-        evaluation = evaluate(chosen or _model(given, source), images, options, report_progress)
+        what = chosen or _model(given, source, report_progress, choice)
+        evaluation = evaluate(what, images, options, report_progress)
     _show(evaluation, as_json)
     for output in outputs:
         write_whole(output, _WRITERS[output.suffix.lower()](evaluation).encode())
@@ -189,6 +195,7 @@ def _check_outputs(outputs: tuple[Path, ...]) -> None:
 def _check_no_model(given: dict[str, Any]) -> None:
     """Refuses what names a model beside an artifact, but for a weights file: the artifact's may have moved."""
     names = {"--model": "model", "--pretrained": "pretrained", "--random-weights": "random_weights", "--imgsz": "imgsz"}
+    names |= PREPROCESSING_FLAGS
     for flag, name in names.items():
         if given[name] not in (None, False):
             raise InvalidArgument(
@@ -210,14 +217,12 @@ def _artifact(named: Path | None, workspace: Path) -> Artifact | None:
     return next(pruned, None)
 
 
-def _model(given: dict[str, Any], source: WeightsSource) -> LoadedModel:
+def _model(given: dict[str, Any], source: WeightsSource, report: Progress, choice: PreprocessingChoice) -> LoadedModel:
     if given["model"] is None:
         progress(f"no --model or --artifact: evaluating the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that models need, what to name first where none of it is installed
 
-    from sait_deploy.models.registry import WeightsRequest, load_model
-
-    return load_model(given["model"] or demo.NAME, WeightsRequest(source, given["weights"]), given["imgsz"])
+    return load_named(given, given["model"] or demo.NAME, source, report, choice)
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -11,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import Outputs, Precision
+from sait_deploy.artifacts.manifest import Outputs, Precision, as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
-from sait_deploy.cli._options import debug_option, json_option, model_options, weights_source
+from sait_deploy.cli._options import (
+    debug_option,
+    json_option,
+    load_named,
+    model_options,
+    preprocessing_choice,
+    weights_source,
+)
 from sait_deploy.cli._render import live_progress, progress, show_notes, show_tables
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Score, parse_density
@@ -105,6 +111,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     Each artifact is a folder with model.onnx, manifest.json and golden.npz, checked against torch before it is written.
     """
     densities, requests = _asked(given)
+    choice = preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
     if model is None:
         progress(f"no --model: exporting the demonstration model, {demo.NAME}")
@@ -113,7 +120,6 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     from sait_deploy.exporters.finish import OperatorForm
     from sait_deploy.exporting.plan import ExportOptions
     from sait_deploy.exporting.stage import export_model
-    from sait_deploy.models.registry import WeightsRequest, load_model
 
     options = ExportOptions(
         densities=densities,
@@ -131,7 +137,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     )
     with live_progress() as report:
         report(f"loading {model or demo.NAME}")
-        loaded = load_model(model or demo.NAME, WeightsRequest(source, given["weights"]), given["imgsz"])
+        loaded = load_named(given, model or demo.NAME, source, report, choice)
         artifacts = export_model(loaded, options, report)
     _report(artifacts, loaded.training, as_json)
 
@@ -141,7 +147,7 @@ def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json:
 
     notes = export_notes([artifact.manifest for artifact in artifacts], training)
     if as_json:
-        made = [{"path": str(a.path), **dataclasses.asdict(a.manifest)} for a in artifacts]
+        made = [{"path": str(a.path), **as_dict(a.manifest)} for a in artifacts]
         click.echo(json.dumps({"artifacts": made, "warnings": [note.text for note in notes]}, indent=2))
     else:
         show_tables(*exported_tables(artifacts))

@@ -17,7 +17,15 @@ from click.core import ParameterSource
 
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.cli._options import Decorated, debug_option, json_option, model_options, weights_source
+from sait_deploy.cli._options import (
+    Decorated,
+    debug_option,
+    json_option,
+    load_named,
+    model_options,
+    preprocessing_choice,
+    weights_source,
+)
 from sait_deploy.cli._render import live_progress, progress, show_tables
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.reports.table import Table, figures
@@ -157,7 +165,7 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
     For several GPUs: accelerate launch -m sait_deploy train …
     """
     _check_used(context, given)
-    options = _options(given)
+    options, choice = _options(given), preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes the first, which they all know from the launcher
     if model is None and speaks:
@@ -169,7 +177,7 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
 
     name = model or demo.NAME
     with live_progress(animated=False) if speaks else contextlib.nullcontext(no_progress) as report:
-        loaded = load_model(name, WeightsRequest(source, given["weights"]), given["imgsz"])
+        loaded = load_named(given, name, source, report, choice)
         teacher: LoadedModel | None = None
         if given["teacher"] is not None:
             request = WeightsRequest(WeightsSource.FILE, given["teacher"])

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import ParityInfo, Precision
+from sait_deploy.artifacts.manifest import ParityInfo, Precision, as_dict
 from sait_deploy.engine.inspect import EngineInspection, inspect_engines
 from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable
 from sait_deploy.exporting.parity import ParityImages, check_parity
@@ -122,7 +122,7 @@ class Inspection:
         """Returns plain data."""
         return {
             "path": str(self.artifact.path),
-            "manifest": dataclasses.asdict(self.artifact.manifest),
+            "manifest": as_dict(self.artifact.manifest),
             "graph": dataclasses.asdict(self.graph),
             "attention": self.attention if isinstance(self.attention, str) else dataclasses.asdict(self.attention),
             "check": None if self.parity is None else dataclasses.asdict(self.parity),

@@ -78,6 +78,7 @@ def draft_manifest(model: LoadedModel, options: ExportOptions, plan: ExportPlan,
         baseline=None if plan.id == baseline.id else baseline.id,
         tools=_tools(),
         files={},
+        preprocessing_sources=model.preprocessing_sources,
     )
 
 

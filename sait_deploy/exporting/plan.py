@@ -21,6 +21,7 @@ from sait_deploy.artifacts.manifest import (
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
+from sait_deploy.images.preprocessing_choice import FROM_MODEL, FROM_NAME, NO_CHOICE, PreprocessingChoice
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import chosen_pruning
@@ -56,6 +57,7 @@ class ExportOptions:
         labels: file of class names, one a line.
         output: folder for the artifacts.
         overwrite: whether an artifact of the same identity may be replaced.
+        preprocessing: what to do with images, where it is not what is known of the model.
 
     Raises:
         InvalidArgument: a density is no number in (0, 1], or two points have the same name.
@@ -73,6 +75,7 @@ class ExportOptions:
     labels: Path | None = None
     output: Path = field(default_factory=lambda: Path("artifacts"))
     overwrite: bool = False
+    preprocessing: PreprocessingChoice = NO_CHOICE
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -145,7 +148,10 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
     # A timm name says what is computed with the weights; of a model in memory only its modules do.
     structure = _structure(model.vit) if model.weights.source is WeightsSource.MEMORY else ""
     identity = (info.name, info.image_size, model.weights.sha256, structure, plan.form, plan.density, pruning)
-    further = (plan.points, options.precision, options.opset, options.operators, options.outputs)
+    further: tuple[object, ...] = (plan.points, options.precision, options.opset, options.operators, options.outputs)
+    # The name and the weights say what is assumed of images; only what was found or given tells exports apart.
+    if set(model.preprocessing_sources.values()) - {FROM_NAME, FROM_MODEL}:
+        further = (*further, model.preprocessing)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 
 

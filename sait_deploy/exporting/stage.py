@@ -35,7 +35,7 @@ from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
 from sait_deploy.images.preprocess import cropped, normalised, open_image
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
-from sait_deploy.models.registry import LoadedModel, describe
+from sait_deploy.models.registry import LoadedModel, describe, with_preprocessing
 from sait_deploy.runtime.base import Runner, RunOptions
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.system.progress import Progress, no_progress
@@ -66,7 +66,7 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
     require_onnxruntime()
     if options.opset not in OPSETS:
         raise InvalidArgument(f"opset {options.opset} is not supported", f"use {OPSETS[0]} to {OPSETS[-1]}")
-    model = _with_labels(model, options.labels)
+    model = with_preprocessing(_with_labels(model, options.labels), options.preprocessing)
     plans = plan_exports(model, options)
     workspace = Workspace(options.output)
     workspace.prepare()

@@ -15,6 +15,7 @@ from sait_deploy.artifacts.manifest import (
     WeightsSource,
 )
 from sait_deploy.exporting.inspect import AttentionInfo, Inspection
+from sait_deploy.images.preprocessing_choice import preprocessing_words
 from sait_deploy.reports.table import Note, Severity, Table, figures, words
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def inspection_table(found: Inspection) -> Table:
         ("id", manifest.id),
         ("model", f"{model.name} ({model.timm_class}), {model.parameters / 1e6:.2f} M parameters"),
         ("input", f"{height} × {width}, {geometry.patch_tokens} patch + {geometry.prefix_tokens} prefix tokens"),
+        ("preprocessing", preprocessing_words(manifest.preprocessing, manifest.preprocessing_sources)),
         ("weights", f"{manifest.weights.source}, SHA-256 {manifest.weights.sha256[:12]}…"),
         ("precision", "; ".join(dtype)),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,13 @@ from sait_deploy import demo
 from sait_deploy.artifacts.manifest import ModelInfo, WeightsInfo, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.images.preprocessing_choice import FROM_MODEL, FROM_NAME, NO_CHOICE, PreprocessingChoice, merged
+from sait_deploy.images.preprocessing_files import (
+    NOTHING_FOUND,
+    FoundPreprocessing,
+    check_architecture,
+    read_preprocessing,
+)
 from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.families import FAMILIES, transformer_of
 from sait_deploy.models.in_memory import check_carried
@@ -40,10 +47,19 @@ _HUB: Final = ("hf-hub:", "hf_hub:")
 
 @dataclass(frozen=True, slots=True)
 class WeightsRequest:
-    """Where weights come from; ``path`` is given with ``FILE`` and with no other source."""
+    """Where weights come from, and how images are prepared for them.
+
+    Attributes:
+        source: what kind of place.
+        path: the file; given with ``FILE`` and with no other source.
+        preprocessing: what the user says of it.
+        known_preprocessing: all of it, where that is known; files beside the weights are not read then.
+    """
 
     source: WeightsSource
     path: Path | None = None
+    preprocessing: PreprocessingChoice = NO_CHOICE
+    known_preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -54,7 +70,8 @@ class LoadedModel:
     """A supported model with its weights, in inference mode, and what is known about it.
 
     ``default_image_size`` is the one the model has where none is named; ``training`` is how the weights were trained
-    sparse, where they were.
+    sparse, where they were. ``preprocessing_sources`` says in words where each field of the preprocessing came from; it
+    is empty where that is the weights' own.
     """
 
     vit: nn.Module
@@ -63,6 +80,7 @@ class LoadedModel:
     preprocessing: Preprocessing
     default_image_size: tuple[int, int]
     training: SparseTraining | None = None
+    preprocessing_sources: dict[str, str] = field(default_factory=dict)
 
 
 def supported_names(pattern: str = "") -> list[str]:
@@ -104,8 +122,48 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
 
     Raises:
         ModelError: unknown or unsupported model; weights that cannot be had or do not fit.
-        InvalidArgument: an image size that is no multiple of the patch size.
+        InvalidArgument: an image size that is no multiple of the patch size; a file beside the weights that says how
+            images are prepared and cannot be used.
     """
+    found = _beside(name, weights)
+    return _prepared(_loaded(name, weights, image_size, found), weights, found, size_given=image_size is not None)
+
+
+def _beside(name: str, weights: WeightsRequest) -> FoundPreprocessing:
+    if weights.path is None or weights.known_preprocessing is not None:
+        return NOTHING_FOUND
+    found = read_preprocessing(weights.path)
+    check_architecture(found, name)
+    return found
+
+
+def _prepared(
+    loaded: LoadedModel, weights: WeightsRequest, found: FoundPreprocessing, *, size_given: bool
+) -> LoadedModel:
+    """Returns the model with the preprocessing that files and the user say."""
+    if weights.known_preprocessing is not None:
+        return replace(loaded, preprocessing=weights.known_preprocessing)
+    given = weights.preprocessing
+    own = weights.source in (WeightsSource.DEMO, WeightsSource.PRETRAINED)
+    if own and given == NO_CHOICE:
+        return loaded
+    assumed = "of the weights" if own else FROM_NAME
+    preprocessing, sources = merged(loaded.preprocessing, assumed, given, found, size_given=size_given)
+    return replace(loaded, preprocessing=preprocessing, preprocessing_sources=sources)
+
+
+def with_preprocessing(loaded: LoadedModel, choice: PreprocessingChoice) -> LoadedModel:
+    """Returns a model with the user's choice in place of what was found or assumed before."""
+    if choice == NO_CHOICE:
+        return loaded
+    preprocessing, sources = merged(loaded.preprocessing, "", choice)
+    chosen = {name: source for name, source in sources.items() if source}
+    return replace(
+        loaded, preprocessing=preprocessing, preprocessing_sources={**loaded.preprocessing_sources, **chosen}
+    )
+
+
+def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: FoundPreprocessing) -> LoadedModel:
     if name == demo.NAME:
         return _load_demo(weights, image_size)
     _check_known(name)
@@ -116,7 +174,7 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
     if weights.source is WeightsSource.FILE:
         assert weights.path is not None
         file = weights_file(weights.path)
-        vit, notes = _from_file(name, file, image_size)
+        vit, notes = _from_file(name, file, image_size, found.image_size)
         origin = str(weights.path)
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
         return replace(loaded, weights=replace(loaded.weights, notes=notes))
@@ -170,7 +228,9 @@ def describe(
         geometry=shape.geometry,
     )
     weights = WeightsInfo(source, origin, sha256_of_weights(vit), trained_sparse=training is not None)
-    return LoadedModel(vit, info, weights, transformer.preprocessing(), transformer.default_image_size(), training)
+    default_size, prepared = transformer.default_image_size(), transformer.preprocessing()
+    sources = merged(prepared, FROM_MODEL)[1] if source is WeightsSource.MEMORY else {}
+    return LoadedModel(vit, info, weights, prepared, default_size, training, sources)
 
 
 def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
@@ -217,13 +277,21 @@ def _create(name: str, image_size: int | None, *, pretrained: bool = False, clas
     return model
 
 
-def _from_file(name: str, path: Path, image_size: int | None) -> tuple[nn.Module, tuple[str, ...]]:
-    """Makes the model of a file; returns what was assumed or left out in reading it, too."""
+def _from_file(
+    name: str, path: Path, image_size: int | None, known_size: tuple[int, int] | None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Makes the model of a file; returns what was assumed or left out in reading it, too.
+
+    Only an image size that the user chose resamples position embeddings.
+    """
+    side = image_size
+    if side is None and known_size is not None and known_size[0] == known_size[1]:
+        side = known_size[0]
     with torch.device("meta"):
-        outline = transformer_of(_create(name, image_size))
+        outline = transformer_of(_create(name, side))
     read = read_state_dict(path, outline.wanted())
     converted = outline.converted(read.tensors, path.name, image_size)
     head: Tensor | None = converted.get(outline.HEAD)
-    model = _create(name, image_size, classes=0 if head is None or head.ndim != 2 else int(head.shape[0]))
+    model = _create(name, side, classes=0 if head is None or head.ndim != 2 else int(head.shape[0]))
     load_weights(model, converted, path.name, outline.advice(converted))
     return model, read.notes

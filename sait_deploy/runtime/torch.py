@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,8 @@ def original_model(manifest: Manifest, weights: Path | None = None, folder: Path
     refusals: list[SaitError] = []
     for request in requests:
         try:
-            loaded = load_model(manifest.model.name, request, _named_size(manifest))
+            known = dataclasses.replace(request, known_preprocessing=manifest.preprocessing)
+            loaded = load_model(manifest.model.name, known, _named_size(manifest))
         except ModelError as error:
             refusals.append(error)
             continue

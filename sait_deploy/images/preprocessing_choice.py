@@ -1,0 +1,136 @@
+"""How images are prepared for weights: as the user or files beside them say, else as assumed; and which it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.preprocess import Interpolation, Preprocessing
+from sait_deploy.images.preprocessing_files import NOTHING_FOUND, FoundPreprocessing, checked_channels, checked_crop
+from sait_deploy.system.option_values import chosen
+
+FROM_NAME: Final = "assumed from the model's name"
+FROM_MODEL: Final = "assumed from the model's pretrained_cfg"
+GIVEN: Final = "given"
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessingChoice:
+    """What a user says of preprocessing; None leaves a value to what is known of the weights.
+
+    Attributes:
+        mean: subtracted from red, green and blue in [0, 1]; one number stands for all three.
+        std: divided by afterwards, likewise.
+        crop_pct: the part of the resized image's side that the crop keeps, in (0, 1].
+        interpolation: filter used to resize, or its name.
+
+    Raises:
+        InvalidArgument: mean or std is not one or three numbers in [0, 1], std is 0, the crop is not in (0, 1], or
+            there is no such filter.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_pct: float | None = None
+    interpolation: Interpolation | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, checked_channels(name, value))
+        if self.crop_pct is not None:
+            checked_crop(self.crop_pct)
+        if self.interpolation is not None:
+            object.__setattr__(self, "interpolation", chosen(Interpolation, self.interpolation, "interpolation"))
+
+
+NO_CHOICE: Final = PreprocessingChoice()
+
+
+def parse_channels(name: str, text: str) -> tuple[float, ...]:
+    """Reads a mean or std from text: "0.5", or "0.485,0.456,0.406".
+
+    Raises:
+        InvalidArgument: it is not one or three numbers in [0, 1].
+    """
+    try:
+        return checked_channels(name, [float(part) for part in text.replace(",", " ").split()])
+    except ValueError:
+        raise InvalidArgument(
+            f"{name} {text!r} is not one or three numbers", "give one such as 0.5, or 0.485,0.456,0.406"
+        ) from None
+
+
+def merged(
+    base: Preprocessing,
+    assumed: str,
+    given: PreprocessingChoice = NO_CHOICE,
+    found: FoundPreprocessing = NOTHING_FOUND,
+    *,
+    size_given: bool = False,
+) -> tuple[Preprocessing, dict[str, str]]:
+    """Returns what to do with images, and for each field of it where its value came from, in words.
+
+    Args:
+        base: what holds where nothing else is known, at the model's image size.
+        assumed: where ``base`` came from, in words.
+        given: what the user says, which comes first.
+        found: what files beside the weights say.
+        size_given: whether the user chose the image size.
+
+    Raises:
+        InvalidArgument: the files name an image size that the model does not have.
+    """
+    height, width = base.image_size
+    if found.image_size is not None and not size_given and found.image_size != base.image_size:
+        named = " x ".join(map(str, found.image_size))
+        raise InvalidArgument(
+            f"images are {named} pixels by {found.file_of('image_size')}, and {height} x {width} by the model",
+            "give --imgsz to choose one",
+        )
+    changes: dict[str, object] = {}
+    sources = dict.fromkeys((field.name for field in dataclasses.fields(Preprocessing)), assumed)
+    del sources["antialias"]
+    if found.image_size is not None:
+        sources["image_size"] = found.source_of("image_size")
+    if size_given:
+        sources["image_size"] = GIVEN
+    for name in ("mean", "std", "interpolation", "crop_mode"):
+        own, other = getattr(given, name, None), getattr(found, name)
+        if own is not None or other is not None:
+            changes[name] = other if own is None else own
+            sources[name] = found.source_of(name) if own is None else GIVEN
+    shares = found.shares if given.crop_pct is None else (given.crop_pct, given.crop_pct)
+    if shares is not None:
+        changes["resize"] = (math.floor(height / shares[0]), math.floor(width / shares[1]))
+        sources["resize"] = found.source_of("shares") if given.crop_pct is None else GIVEN
+    return dataclasses.replace(base, **changes), sources  # type: ignore[arg-type]
+
+
+def preprocessing_words(preprocessing: Preprocessing, sources: dict[str, str]) -> str:
+    """Returns what is done to images in words, each part with where it came from; without, where that is not known."""
+    words = {
+        "mean": f"mean {_numbers(preprocessing.mean)}",
+        "std": f"std {_numbers(preprocessing.std)}",
+        "resize": f"resized to {_size(preprocessing.resize)}",
+        "interpolation": preprocessing.interpolation,
+        "crop_mode": f"crop mode {preprocessing.crop_mode}",
+        "image_size": f"input {_size(preprocessing.image_size)}",
+    }
+    grouped: dict[str, list[str]] = {}
+    for name, text in words.items():
+        grouped.setdefault(sources.get(name, ""), []).append(text)
+    return "; ".join(", ".join(texts) + (f" ({source})" if source else "") for source, texts in grouped.items())
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"
