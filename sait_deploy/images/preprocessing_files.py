@@ -15,6 +15,9 @@ from sait_deploy.images.preprocess import CropMode, Interpolation
 
 CONFIG_FILE: Final = "config.json"
 _FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
+_ROUNDED: Final = 4e-3
+"""Within which two numbers are one: a crop of 0.9 resizes for 224 pixels to 248, of which they are 0.903."""
+
 _HINT: Final = "mend it or move it away, and give --mean, --std, --crop-pct and --interpolation where it is wrong"
 
 _PILLOW: Final = {
@@ -107,7 +110,7 @@ def read_preprocessing(weights: Path) -> FoundPreprocessing:
     folder = weights if weights.is_dir() else weights.parent
     for path in (folder / name for name in _FILES):
         for name, value in _values(path):
-            if known.get(name, value) != value:
+            if not _agree(known.get(name, value), value):
                 raise InvalidArgument(
                     f"{path} says {name} {_shown(value)}, and {files[name].name} beside it {_shown(known[name])}",
                     "correct one of them, or move it away",
@@ -131,6 +134,13 @@ def check_architecture(found: FoundPreprocessing, name: str) -> None:
             f"{found.file_of('architecture')} is of {found.architecture}, not of {own}",
             f"give --model {found.architecture}, or move the file away if it is not of these weights",
         )
+
+
+def _agree(one: object, other: object) -> bool:
+    """Returns whether two files say the same; numbers are rounded in some."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return all(math.isclose(a, b, rel_tol=_ROUNDED, abs_tol=_ROUNDED) for a, b in zip(one, other, strict=True))
+    return one == other
 
 
 def _shown(value: object) -> str:
