@@ -32,6 +32,7 @@ from sait_deploy.exporting.manifest import draft_manifest, measured_points, onnx
 from sait_deploy.exporting.parity import ParityImages, ParityResult, check_parity
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
 from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
+from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import cropped, normalised, open_image
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
@@ -89,16 +90,7 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
 def _with_labels(model: LoadedModel, labels: Path | None) -> LoadedModel:
     if labels is None:
         return model
-    try:
-        names = tuple(line.strip() for line in labels.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(
-            f"labels file {labels} cannot be read ({error})", "one class name a line, UTF-8"
-        ) from None
-    if len(names) != model.info.classes:
-        raise InvalidArgument(
-            f"{labels} names {len(names)} classes, the model has {model.info.classes}", "one class name a line"
-        )
+    names = read_labels(labels, model.info.classes)
     return dataclasses.replace(model, info=dataclasses.replace(model.info, labels=names))
 
 

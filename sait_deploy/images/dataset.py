@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy import demo
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.class_folders import match_folders
 from sait_deploy.images.preprocess import ImageLike, list_images
 
 PHOTOGRAPHS: Final = demo.FOLDER / "photographs"
@@ -48,33 +50,35 @@ def evenly_spaced(length: int, most: int) -> NDArray[np.int64]:
     return places
 
 
-def folder_dataset(path: Path, class_names: Sequence[str] | None, classes: int) -> Dataset:
+def folder_dataset(
+    path: Path, class_names: Sequence[str] | None, classes: int, class_map: Path | None = None
+) -> Dataset:
     """Lists a folder of images; subfolders are taken as classes where they match the model's.
 
     Args:
         path: an image or a folder.
-        class_names: the model's labels, where known; subfolders of those names are theirs. Where they are not known,
-            the classes' numbers from 0 are their names.
-        classes: the model's number of classes; as many subfolders of other names are taken as them in sorted order.
+        class_names: the model's labels, where known; subfolders of those names are theirs.
+        classes: the model's number of classes.
+        class_map: a file that says the class of each subfolder.
 
     Returns:
-        The images; the source says so where there are subfolders that are not taken as classes.
+        The images; the source says what was assumed, and where subfolders are not taken as classes.
 
     Raises:
         ImageError: there is no image.
+        InvalidArgument: it is not clear which classes the subfolders are; see ``match_folders``.
     """
     found = list_images(path)
     if found.classes is None or found.labels is None or not classes:
+        if class_map is not None:
+            raise InvalidArgument(f"{path} has no folders of classes for {class_map}", "leave the class map out")
         return Dataset(found.paths, None, str(path))
-    index = {name: i for i, name in reversed(list(enumerate(class_names or map(str, range(classes)))))}
-    if set(found.classes) <= index.keys():
-        labels = np.array([index[found.classes[i]] for i in found.labels], dtype=np.int64)
-    elif len(found.classes) == classes:
-        labels = np.array(found.labels, dtype=np.int64)
-    else:
+    matched = match_folders(path, found.classes, class_names, classes, class_map)
+    if matched is None:
         source = f"{path} (unlabelled: its {len(found.classes)} subfolders are not the model's {classes} classes)"
         return Dataset(found.paths, None, source)
-    return Dataset(found.paths, labels, str(path))
+    labels = np.array([matched.classes[i] for i in found.labels], dtype=np.int64)
+    return Dataset(found.paths, labels, f"{path} ({matched.assumption})" if matched.assumption else str(path))
 
 
 def shipped_dataset(model_name: str) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from sait_deploy.artifacts.codec import adapter
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.images.labels import is_class_name
 from sait_deploy.models.checkpoint_files import is_safetensors, read_checkpoint, weights_file
 from sait_deploy.models.checkpoint_names import StateDict, Wanted, find_state_dict
 from sait_deploy.tokens import Score, default_prune_at
@@ -87,11 +87,6 @@ def metadata_of(training: SparseTraining | None, class_names: Sequence[str]) -> 
     """
     record = {} if training is None else {name: value for name, value in asdict(training).items() if value is not None}
     return {TRAINING_KEY: json.dumps({**record, CLASSES_KEY: list(class_names)})}
-
-
-def is_class_name(name: str) -> bool:
-    """Returns whether a text can name a class: it is not empty and has no control characters and no surrogates."""
-    return bool(name) and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def read_training(path: Path) -> SparseTraining | None:

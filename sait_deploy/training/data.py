@@ -19,6 +19,7 @@ from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
 from sait_deploy.demo.data import Split, compose, compose_many, load_sources
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.dataset import evenly_spaced
+from sait_deploy.images.labels import is_class_name
 from sait_deploy.images.preprocess import (
     ImageLike,
     ImageSet,
@@ -28,7 +29,6 @@ from sait_deploy.images.preprocess import (
     open_image,
     preprocess,
 )
-from sait_deploy.models.weights import is_class_name
 from sait_deploy.training.options import DEMO_DATA, Augmentation, DataOptions
 
 VALIDATION_SEED: Final = 3
