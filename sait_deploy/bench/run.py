@@ -33,7 +33,7 @@ from sait_deploy.bench.rows import measure_batch
 from sait_deploy.bench.runtimes import Failure, RuntimeSession, open_session, runtimes_for
 from sait_deploy.bench.variants import NO_SWEEP, RunnableVariant, Sweep, runnable_variants
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
+from sait_deploy.images.dataset import Dataset, check_class_map, evaluation_dataset, folder_dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime import RunOptions
@@ -64,6 +64,7 @@ class BenchOptions:
             of.
         threads: threads within one operator; None for all processors.
         images: folder to measure accuracy and time on; None for the images that come with the toolkit.
+        class_map: file that says the class of each subfolder of ``images``; None for the classes of those names.
         accuracy: which variants' accuracy is measured.
         timing: what the clock covers.
         warmup: rounds not counted.
@@ -75,6 +76,7 @@ class BenchOptions:
     runtimes: tuple[str, ...] = ()
     threads: int | None = None
     images: Path | None = None
+    class_map: Path | None = None
     accuracy: AccuracyOf = AccuracyOf.TRAINED
     timing: Timing = Timing.END_TO_END
     warmup: int = 3
@@ -83,6 +85,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_class_map(self.images, self.class_map)
         if not self.batches or min(self.batches) < 1:
             sizes = ", ".join(map(str, self.batches)) or "none"
             raise InvalidArgument(f"batch sizes cannot be {sizes}", "give whole numbers from 1")
@@ -189,7 +192,8 @@ def _check_meaning(dense: Manifest, variants: Sequence[RunnableVariant], options
 def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
     if options.images is None:
         return evaluation_dataset(manifest.model.name)
-    return folder_dataset(options.images, manifest.model.labels, manifest.model.classes).sample(MOST_IMAGES)
+    model = manifest.model
+    return folder_dataset(options.images, model.labels, model.classes, options.class_map).sample(MOST_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,17 @@ def point_options(function: Decorated) -> Decorated:
     return function
 
 
+def class_map_option(function: Decorated) -> Decorated:
+    """Adds ``--class-map``."""
+    option = click.option(
+        "--class-map",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The class of each folder: JSON, or lines of folder and class.  [default: by the folders' names]",
+    )
+    return option(function)
+
+
 def model_options(function: Decorated) -> Decorated:
     """Adds what names a model, its weights and how images are prepared for them; see ``load_named``."""
     options = (

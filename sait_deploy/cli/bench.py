@@ -16,7 +16,7 @@ from sait_deploy.bench.results import Report, Timing, names_of
 from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
 from sait_deploy.bench.tables import report_tables
 from sait_deploy.bench.variants import Sweep
-from sait_deploy.cli._options import debug_option, threads_option, workspace_option
+from sait_deploy.cli._options import class_map_option, debug_option, threads_option, workspace_option
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
@@ -40,6 +40,7 @@ from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
     metavar="DIR",
     help="Images to time and measure accuracy on; subfolders are classes.",
 )
+@class_map_option
 @click.option("--no-accuracy", is_flag=True, help="Measure speed alone.")
 @click.option("--mass", "masses", multiple=True, metavar="M", help="Run adaptive artifacts at this mass; repeatable.")
 @click.option("--point", "points", multiple=True, metavar="NAME", help="Run them at this named point; repeatable.")
@@ -85,6 +86,7 @@ def command(
     batches: str,
     threads: int | None,
     images: Path | None,
+    class_map: Path | None,
     no_accuracy: bool,
     masses: tuple[str, ...],
     points: tuple[str, ...],
@@ -111,6 +113,7 @@ def command(
         runtimes=runtimes,
         threads=threads,
         images=images,
+        class_map=class_map,
         accuracy=AccuracyOf.NONE if no_accuracy else AccuracyOf.TRAINED,
         timing=Timing(timing),
         warmup=warmup,

@@ -14,6 +14,7 @@ from sait_deploy.artifacts.manifest import Form, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import (
     PREPROCESSING_FLAGS,
+    class_map_option,
     debug_option,
     json_option,
     load_named,
@@ -55,6 +56,7 @@ _DEFAULTS: Final = EvaluateOptions()
     metavar="DIR",
     help="Images, where known in subfolders of their classes.  [default: what comes with the toolkit]",
 )
+@class_map_option
 @click.option("--density", "densities", multiple=True, metavar="D", help="Share of patch tokens to keep; repeatable.")
 @click.option("--mass", "masses", multiple=True, metavar="M", help="Share of importance to keep; repeatable.")
 @click.option("--point", "points", multiple=True, metavar="NAME=M[,MIN[,MAX]]", help="A named point; repeatable.")
@@ -164,6 +166,7 @@ def _options(given: dict[str, Any]) -> EvaluateOptions:
         weights=given["weights"],
         threads=given["threads"],
         device=given["device"],
+        class_map=given["class_map"],
     )
 
 

@@ -13,6 +13,7 @@ from sait_deploy import demo
 from sait_deploy.artifacts.manifest import Outputs, Precision, as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import (
+    class_map_option,
     debug_option,
     json_option,
     load_named,
@@ -88,6 +89,7 @@ DEFAULT_DENSITY = "0.6"
     metavar="DIR",
     help="Images to check parity on.  [default: shipped ones]",
 )
+@class_map_option
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one a line.")
 @click.option(
     "-o",
@@ -132,6 +134,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         outputs=Outputs.LOGITS_AND_FEATURES if given["features"] else Outputs.LOGITS,
         images=given["images"],
         labels=given["labels"],
+        class_map=given["class_map"],
         output=given["output"],
         overwrite=given["overwrite"],
     )

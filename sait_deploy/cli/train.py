@@ -19,6 +19,7 @@ from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.cli._options import (
     Decorated,
+    class_map_option,
     debug_option,
     json_option,
     load_named,
@@ -101,6 +102,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     help="Images, one subfolder per class, or train and val folders of such; or demo, the demonstration's digits.",
 )
 @click.option("--val", type=click.Path(path_type=Path), metavar="FOLDER", help="Validation images, one subfolder each.")
+@class_map_option
 @_choice("--augmentation", Augmentation, _DATA.augmentation, "How training images are varied.")
 @_number("--workers", _DATA.workers, "Processes that load images; 0 for none but this.")
 @_number("--epoch-images", _DATA.epoch_images, "Training images per epoch of demo.")
@@ -211,6 +213,7 @@ def _options(given: dict[str, Any]) -> TrainOptions:
             workers=given["workers"],
             epoch_images=given["epoch_images"],
             validation_images=given["val_images"],
+            class_map=given["class_map"],
         ),
         recipe=Recipe(
             epochs=given["epochs"],

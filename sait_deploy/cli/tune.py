@@ -11,7 +11,14 @@ import click
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
-from sait_deploy.cli._options import debug_option, json_option, runtime_option, threads_option, workspace_option
+from sait_deploy.cli._options import (
+    class_map_option,
+    debug_option,
+    json_option,
+    runtime_option,
+    threads_option,
+    workspace_option,
+)
 from sait_deploy.cli._render import live_progress, progress, show, show_tables, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument, TargetMissed
 from sait_deploy.evaluation.tune import tune
@@ -44,6 +51,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
     metavar="DIR",
     help="Images such as will be met; subfolders are classes.  [default: those that come with the model]",
 )
+@class_map_option
 @click.option(
     "--check-images",
     type=click.Path(path_type=Path),
@@ -87,6 +95,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 def command(
     artifact: Path | None,
     images: Path | None,
+    class_map: Path | None,
     check_images: Path | None,
     max_drop: float | None,
     max_disagreement: float | None,
@@ -113,7 +122,7 @@ def command(
         max_drop=max_drop,
         max_disagreement=max_disagreement,
         confidence=confidence,
-        splits=SplitOptions(images, check_images, seed=seed),
+        splits=SplitOptions(images, check_images, seed=seed, class_map=class_map),
         name=name,
         families=tuple(map(Family, families)) or (Family.MASS,),
         grid=GRID if grid is None else _shares(grid),

@@ -14,7 +14,7 @@ from sait_deploy.evaluation.results import Evaluation
 from sait_deploy.evaluation.run import EvaluationRun
 from sait_deploy.evaluation.sources import ArtifactSource, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
+from sait_deploy.images.dataset import Dataset, check_class_map, evaluation_dataset, folder_dataset
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.progress import Progress, no_progress
 
@@ -52,7 +52,7 @@ def evaluate(
         RuntimeUnavailable, MissingDependency: the runtime or the device does not work here.
     """
     source = _source(what, options)
-    dataset = images if isinstance(images, Dataset) else _dataset(source.model, images)
+    dataset = images if isinstance(images, Dataset) else _dataset(source.model, images, options.class_map)
     return EvaluationRun(source, dataset, options, progress, groupings).report()
 
 
@@ -96,5 +96,8 @@ def _source(what: LoadedModel | Artifact, options: EvaluateOptions) -> Source:
     return ModelSource(what, pruning, options.running)
 
 
-def _dataset(model: ModelInfo, folder: Path | None) -> Dataset:
-    return evaluation_dataset(model.name) if folder is None else folder_dataset(folder, model.labels, model.classes)
+def _dataset(model: ModelInfo, folder: Path | None, class_map: Path | None) -> Dataset:
+    check_class_map(folder, class_map)
+    if folder is None:
+        return evaluation_dataset(model.name)
+    return folder_dataset(folder, model.labels, model.classes, class_map)

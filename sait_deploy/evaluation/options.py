@@ -36,6 +36,7 @@ class EvaluateOptions:
         weights: weights file of an artifact, where the one that its manifest names is not there any more.
         threads: threads within one operator; None for all of the processors this process may use.
         device: torch's device.
+        class_map: file that says the class of each subfolder of the images; None for the classes of those names.
 
     Raises:
         InvalidArgument: a value that cannot be.
@@ -56,6 +57,7 @@ class EvaluateOptions:
     weights: Path | None = None
     threads: int | None = None
     device: str = "cpu"
+    class_map: Path | None = None
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import ModelInfo
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
+from sait_deploy.images.dataset import Dataset, check_class_map, folder_dataset, shipped_dataset
 from sait_deploy.system.option_values import check_options
 
 COMPOSED_IMAGES: Final = 2000
@@ -34,6 +34,7 @@ class SplitOptions:
         check_images: a folder for the check alone; None to split ``images``.
         calibration_share: the part of split images to choose on, in (0, 1).
         seed: of the split, from 0.
+        class_map: file that says the class of each subfolder of ``images``; None for the classes of those names.
 
     Raises:
         InvalidArgument: a share or seed that cannot be, or images for the check alone.
@@ -43,9 +44,11 @@ class SplitOptions:
     check_images: Path | None = None
     calibration_share: float = 0.5
     seed: int = 0
+    class_map: Path | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_class_map(self.images, self.class_map)
         if not 0 < self.calibration_share < 1:
             raise InvalidArgument(
                 f"a calibration share of {self.calibration_share:g} leaves one set empty", "give one such as 0.5"
@@ -79,10 +82,10 @@ def make_splits(model: ModelInfo, options: SplitOptions) -> Splits:
     if options.images is None:
         composed = _composed(model, options.seed)
         return split(shipped_dataset(model.name), options) if composed is None else composed
-    given = folder_dataset(options.images, model.labels, model.classes)
+    given = folder_dataset(options.images, model.labels, model.classes, options.class_map)
     if options.check_images is None:
         return split(given, options)
-    check = folder_dataset(options.check_images, model.labels, model.classes)
+    check = folder_dataset(options.check_images, model.labels, model.classes, options.class_map)
     shared = _places(given) & _places(check)
     if shared:
         raise InvalidArgument(f"{min(shared)} is among both sets of images", "check on images that are in no other set")

@@ -17,8 +17,8 @@ from sait_deploy.artifacts.manifest import ParityInfo, Precision, as_dict
 from sait_deploy.engine.inspect import EngineInspection, inspect_engines
 from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable
 from sait_deploy.exporting.parity import ParityImages, check_parity
-from sait_deploy.images.dataset import folder_dataset, shipped_dataset
-from sait_deploy.images.preprocess import preprocess
+from sait_deploy.images.dataset import Dataset, shipped_dataset
+from sait_deploy.images.preprocess import list_images, preprocess
 from sait_deploy.runtime import load
 from sait_deploy.runtime.onnxruntime import optimised
 
@@ -167,7 +167,7 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None) -> Pari
     if images is None:
         dataset = shipped_dataset(manifest.model.name)
     else:
-        dataset = folder_dataset(images, manifest.model.labels, manifest.model.classes)
+        dataset = Dataset(list_images(images).paths, None, str(images))
     chosen = dataset.sample(CHECK_IMAGES)
     pixels = preprocess(list(chosen.images), manifest.preprocessing)
     reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights, artifact.path)

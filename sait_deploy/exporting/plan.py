@@ -21,7 +21,8 @@ from sait_deploy.artifacts.manifest import (
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.images.preprocessing_choice import FROM_MODEL, FROM_NAME, NO_CHOICE, PreprocessingChoice
+from sait_deploy.images.dataset import check_class_map
+from sait_deploy.images.preprocessing_choice import NO_CHOICE, PreprocessingChoice, is_assumed
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import chosen_pruning
@@ -57,6 +58,7 @@ class ExportOptions:
         labels: file of class names, one a line.
         output: folder for the artifacts.
         overwrite: whether an artifact of the same identity may be replaced.
+        class_map: file that says the class of each subfolder of ``images``; None for the classes of those names.
         preprocessing: what to do with images, where it is not what is known of the model.
 
     Raises:
@@ -75,10 +77,12 @@ class ExportOptions:
     labels: Path | None = None
     output: Path = field(default_factory=lambda: Path("artifacts"))
     overwrite: bool = False
+    class_map: Path | None = None
     preprocessing: PreprocessingChoice = NO_CHOICE
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_class_map(self.images, self.class_map)
         object.__setattr__(self, "densities", tuple(parse_density(str(density)) for density in self.densities))
         points = tuple(dict.fromkeys(self.points))
         names = [point.name for point in points]
@@ -150,7 +154,7 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
     identity = (info.name, info.image_size, model.weights.sha256, structure, plan.form, plan.density, pruning)
     further: tuple[object, ...] = (plan.points, options.precision, options.opset, options.operators, options.outputs)
     # The name and the weights say what is assumed of images; only what was found or given tells exports apart.
-    if set(model.preprocessing_sources.values()) - {FROM_NAME, FROM_MODEL}:
+    if not is_assumed(model.preprocessing_sources):
         further = (*further, model.preprocessing)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 

@@ -107,7 +107,7 @@ def _parity_data(model: LoadedModel, options: ExportOptions) -> _ParityData:
     if options.images is None:
         dataset = shipped_dataset(model.info.name)
     else:
-        dataset = folder_dataset(options.images, model.info.labels, model.info.classes)
+        dataset = folder_dataset(options.images, model.info.labels, model.info.classes, options.class_map)
     dataset = dataset.sample(PARITY_IMAGES)
     pixels = np.stack([np.asarray(cropped(open_image(i), model.preprocessing)) for i in dataset.images])
     return _ParityData(dataset, pixels, normalised(pixels, model.preprocessing))

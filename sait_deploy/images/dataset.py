@@ -50,6 +50,16 @@ def evenly_spaced(length: int, most: int) -> NDArray[np.int64]:
     return places
 
 
+def check_class_map(images: Path | None, class_map: Path | None) -> None:
+    """Refuses a class map where there is no folder of images to use it on.
+
+    Raises:
+        InvalidArgument: that is so.
+    """
+    if class_map is not None and images is None:
+        raise InvalidArgument(f"class map {class_map} is for a folder of images", "name the folder as well")
+
+
 def folder_dataset(
     path: Path, class_names: Sequence[str] | None, classes: int, class_map: Path | None = None
 ) -> Dataset:

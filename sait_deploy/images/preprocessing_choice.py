@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,7 +112,12 @@ def merged(
     return dataclasses.replace(base, **changes), sources  # type: ignore[arg-type]
 
 
-def preprocessing_words(preprocessing: Preprocessing, sources: dict[str, str]) -> str:
+def is_assumed(sources: Mapping[str, str]) -> bool:
+    """Returns whether nothing but the image size was found or given."""
+    return not {source for name, source in sources.items() if name != "image_size"} - {FROM_NAME, FROM_MODEL}
+
+
+def preprocessing_words(preprocessing: Preprocessing, sources: Mapping[str, str]) -> str:
     """Returns what is done to images in words, each part with where it came from; without, where that is not known."""
     words = {
         "mean": f"mean {_numbers(preprocessing.mean)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from sait_deploy import demo
 from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
 from sait_deploy.demo.data import Split, compose, compose_many, load_sources
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.images.dataset import evenly_spaced
+from sait_deploy.images.class_folders import all_numbered, match_folders, natural_order
+from sait_deploy.images.dataset import check_class_map, evenly_spaced
 from sait_deploy.images.labels import is_class_name
 from sait_deploy.images.preprocess import (
     ImageLike,
@@ -149,7 +151,13 @@ def data_classes(options: DataOptions) -> int:
     return len(_labelled(_folders(options)[0]).classes or ())
 
 
-def open_data(options: DataOptions, classes: int, preprocessing: Preprocessing, seed: int) -> TrainingData:
+def open_data(
+    options: DataOptions,
+    classes: int,
+    preprocessing: Preprocessing,
+    seed: int,
+    class_names: tuple[str, ...] | None = None,
+) -> TrainingData:
     """Finds the images of a training.
 
     Args:
@@ -157,22 +165,27 @@ def open_data(options: DataOptions, classes: int, preprocessing: Preprocessing, 
         classes: of the model.
         preprocessing: of the deployed model.
         seed: of order and variation.
+        class_names: of the head's classes, where it is kept and they are known; None for the order of the folders.
 
     Raises:
         ImageError: a folder is missing, holds no image, or is not one subfolder of images per class.
-        InvalidArgument: one class only, other classes than the model's, or others in validation.
+        InvalidArgument: one class only, other classes than the model's, or others in validation; or it is not clear
+            which classes the folders are.
     """
     if options.source == DEMO_DATA:
+        check_class_map(None, options.class_map)
         return _digits(options, classes, preprocessing, seed)
     train_folder, validation_folder = _folders(options)
     found, held_out = _labelled(train_folder), _labelled(validation_folder)
-    names = found.classes or ()
-    _check_classes(len(names), classes, str(train_folder))
+    _check_classes(len(found.classes or ()), classes, str(train_folder))
     if found.classes != held_out.classes:
         differing = sorted(set(found.classes or ()) ^ set(held_out.classes or ()))[:3]
         raise InvalidArgument(
             f"{validation_folder} has other classes than {train_folder}: {', '.join(differing)}", "give both the same"
         )
+    ordered = partial(_in_order, class_names=class_names, class_map=options.class_map)
+    found, held_out = ordered(train_folder, found), ordered(validation_folder, held_out)
+    names = found.classes or ()
     chosen = evenly_spaced(len(held_out.paths), options.validation_images)
     labels = np.array(held_out.labels, dtype=np.int64)[chosen]
     validation = Prepared([held_out.paths[i] for i in chosen], labels, preprocessing)
@@ -235,6 +248,22 @@ def _labelled(folder: Path) -> ImageSet:
     if len(found.classes) < 2:
         raise InvalidArgument(f"{folder} has one class only, {found.classes[0]!r}", "training needs two or more")
     return found
+
+
+def _in_order(folder: Path, images: ImageSet, class_names: tuple[str, ...] | None, class_map: Path | None) -> ImageSet:
+    """Returns images whose labels are the head's classes: by their names or a map, else in the folders' order."""
+    folders = images.classes or ()
+    if class_names is None and class_map is None:
+        order = natural_order(folders) if all_numbered(folders) else sorted(folders)
+        classes = tuple(order.index(name) for name in folders)
+    else:
+        matched = match_folders(folder, folders, class_names, len(folders), class_map)
+        assert matched is not None  # there are as many folders as classes
+        classes = matched.classes
+    if sorted(classes) != list(range(len(folders))):
+        raise InvalidArgument(f"two folders in {folder} are of one class", "give each class one folder")
+    names = tuple(name for _, name in sorted(zip(classes, folders, strict=True)))
+    return ImageSet(images.paths, names, tuple(classes[label] for label in images.labels or ()))
 
 
 def _check_classes(found: int, classes: int, source: str) -> None:

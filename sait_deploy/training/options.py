@@ -237,6 +237,7 @@ class DataOptions:
         workers: processes that load images; 0 for the training process itself.
         epoch_images: training images per epoch of ``demo``.
         validation_images: most validation images: the first ones of ``demo``, evenly spaced ones of a folder.
+        class_map: file that says the class of each subfolder; None for the classes of those names.
 
     Raises:
         InvalidArgument: a number is out of its range.
@@ -248,6 +249,7 @@ class DataOptions:
     workers: int = 0
     epoch_images: int = 6400
     validation_images: int = 1000
+    class_map: Path | None = None
 
     def __post_init__(self) -> None:
         _check("number of workers", self.workers, 0, 1024)

@@ -77,7 +77,9 @@ def train(
     check_pruning(vit, FixedPruning(options.score, prune_at, patches))
     _set_head(model, options)
     teaching = None if teacher is None else _teaching(model, teacher, options)
-    data = open_data(options.data, transformer_of(vit).shape().classes, model.preprocessing, options.seed)
+    kept_names = model.info.labels if options.head is Head.KEEP else None
+    classes = transformer_of(vit).shape().classes
+    data = open_data(options.data, classes, model.preprocessing, options.seed, kept_names)
     check_writable(options.output / STATE_FILE)
     training = _training_of(options, prune_at)
     loop = TrainingLoop(vit, teaching, data, options, prune_at)

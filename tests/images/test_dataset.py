@@ -13,7 +13,7 @@ from PIL import Image
 
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.errors import ImageError
+from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images import dataset
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, evenly_spaced, folder_dataset, shipped_dataset
 from sait_deploy.images.preprocess import preprocess
@@ -53,19 +53,134 @@ def test_numbered_subfolders_are_the_classes_of_those_numbers(tmp_path: Path) ->
     assert labels(folder_dataset(folders(tmp_path, names), None, 12)) == {name: int(name) for name in names}
 
 
-def test_as_many_subfolders_as_classes_are_taken_in_sorted_order(tmp_path: Path) -> None:
-    root = folders(tmp_path, ["n02", "n01", "n03"])
-    for names in (None, ("dog", "cat", "ant")):
-        assert labels(folder_dataset(root, names, 3)) == {"n01": 0, "n02": 1, "n03": 2}
+def test_without_names_the_alphabet_is_the_order_and_the_source_says_so(tmp_path: Path) -> None:
+    found = folder_dataset(folders(tmp_path, ["zebra", "cat", "dog"]), None, 3)
+    assert labels(found) == {"cat": 0, "dog": 1, "zebra": 2}
+    assert "alphabetical order" in found.source
 
 
-@pytest.mark.parametrize("names", [None, ("dog", "cat", "ant")])
-def test_other_subfolders_leave_the_images_unlabelled_and_the_source_says_so(
-    tmp_path: Path, names: tuple[str, ...] | None
+def test_without_names_an_order_that_depends_on_who_sorts_is_refused(tmp_path: Path) -> None:
+    """torchvision puts capitals first, timm does not."""
+    with pytest.raises(InvalidArgument, match="depends on who sorts"):
+        folder_dataset(folders(tmp_path, ["Zebra", "cat"]), None, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        (["Zebra", "Cat"], ("zebra", "cat")),
+        (["golden_retriever", "Great-Dane"], ("Golden Retriever", "great dane")),
+        (["\ufeffzebra", "cat"], ("zebra", "cat")),
+        (["CAFE\u0301", "cat"], ("caf\u00e9", "cat")),
+    ],
+)
+def test_case_separators_and_marks_do_not_tell_names_apart(
+    tmp_path: Path, names: list[str], known: tuple[str, ...]
 ) -> None:
-    found = folder_dataset(folders(tmp_path, ["dog", "wolf"]), names, 3)
+    assert labels(folder_dataset(folders(tmp_path, names), known, 2)) == {names[0]: 0, names[1]: 1}
+
+
+def test_the_very_name_comes_before_others_like_it(tmp_path: Path) -> None:
+    found = folder_dataset(folders(tmp_path, ["CAT", "dog_house"]), ("cat", "CAT", "dog_house", "dog house"), 4)
+    assert labels(found) == {"CAT": 1, "dog_house": 2}
+    with pytest.raises(InvalidArgument, match="may be any of"):
+        folder_dataset(folders(tmp_path / "other", ["Dog-House"]), ("dog_house", "dog house"), 2)
+
+
+@pytest.mark.parametrize("names", [["dog", "wolf"], ["wolf", "fox", "bear"]])
+def test_other_names_are_refused_and_named(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(InvalidArgument, match="'wolf'") as caught:
+        folder_dataset(folders(tmp_path, names), ("dog", "cat", "ant"), 3)
+    assert "'dog'" not in caught.value.message
+    assert "--class-map" in caught.value.hint
+
+
+@pytest.mark.parametrize("known", [None, ("dog", "cat", "ant")])
+def test_subfolders_that_are_no_classes_leave_the_images_unlabelled(
+    tmp_path: Path, known: tuple[str, ...] | None
+) -> None:
+    found = folder_dataset(folders(tmp_path, ["2023-05", "2024-06"]), known, 3)
     assert found.labels is None
     assert found.source == f"{tmp_path} (unlabelled: its 2 subfolders are not the model's 3 classes)"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "first", "said"),
+    [
+        (range(1, 13), 1, "in the order of their numbers"),
+        ((1, 2, 3, 5, 12), 1, "count classes from 1"),
+        ((0, 3, 5), 0, ""),
+    ],
+)
+@pytest.mark.parametrize("known", [None, tuple("abcdefghijkl")])
+def test_numbered_folders(
+    tmp_path: Path, numbers: Iterable[int], first: int, said: str, known: tuple[str, ...] | None
+) -> None:
+    found = folder_dataset(folders(tmp_path, map(str, numbers)), known, 12)
+    assert labels(found) == {str(number): number - first for number in numbers}
+    assert said in found.source
+
+
+def test_numbers_that_may_begin_at_0_or_1_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="from 0 or from 1"):
+        folder_dataset(folders(tmp_path, ["3", "7"]), None, 12)
+
+
+def test_all_wordnet_numbers_are_in_order(tmp_path: Path) -> None:
+    names = ["n01443537", "n01440764"]
+    found = folder_dataset(folders(tmp_path, names), ("tench", "goldfish"), 2)
+    assert labels(found) == {"n01440764": 0, "n01443537": 1}
+    assert "WordNet" in found.source
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("map.json", '{"a b": 2, "c": 0}'),
+        ("map.json", '{"a b": "ant", "c": "Dog"}'),
+        ("map.json", '{"2": ["a b", "x"], "0": ["c", "y"]}'),
+        ("map.json", '["c", "other", "a b"]'),
+        ("map.txt", "a b\t2\nc\tdog\n"),
+        ("map.csv", "a b,2\nc,0\n"),
+        ("map.txt", "\ufeffa b 2\n\nc 0\n"),
+        ("map.txt", "c\nother\na b\n"),
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_a_class_map_says_the_class_of_each_folder(tmp_path: Path, name: str, text: str, given: bool) -> None:
+    root = folders(tmp_path / "images", ["a b", "c"])
+    path = tmp_path / (name if given else f"class_map{'.json' if name.endswith('.json') else '.txt'}")
+    path.write_text(text, encoding="utf-8")
+    found = folder_dataset(root, ("dog", "cat", "ant"), 3, path if given else None)
+    assert labels(found) == {"a b": 2, "c": 0}
+    assert ("classes by class_map" in found.source) is not given
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("map.json", '{"a b": 2}', "no class for 'c'"),
+        ("map.json", '{"a b": 3, "c": 0}', "none of the model's 3"),
+        ("map.json", '{"a b": true, "c": 0}', "none of the model's 3"),
+        ("map.json", '{"a b": "wolf", "c": 0}', "'wolf'"),
+        ("map.json", "1", "no JSON list or object"),
+        ("map.json", "{", "no JSON list or object"),
+        ("missing.txt", None, "cannot be read"),
+    ],
+)
+def test_class_maps_that_cannot_be_used(tmp_path: Path, name: str, text: str | None, match: str) -> None:
+    root = folders(tmp_path / "images", ["a b", "c"])
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidArgument, match=match):
+        folder_dataset(root, ("dog", "cat", "ant"), 3, tmp_path / name)
+
+
+def test_a_class_map_for_no_folders_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text("{}")
+    root = folders(tmp_path / "images", ["a"])
+    with pytest.raises(InvalidArgument, match="no folders of classes"):
+        folder_dataset(root / "a" / "image.png", None, 3, tmp_path / "map.json")
 
 
 def test_a_headless_model_has_no_classes(tmp_path: Path) -> None:
