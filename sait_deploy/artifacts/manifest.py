@@ -56,6 +56,16 @@ class Outputs(StrEnum):
     """Also the last block's tokens at full resolution, for dense tasks."""
 
 
+class Pooling(StrEnum):
+    """What a model's head reads, by timm's names."""
+
+    TOKEN = "token"
+    """The class token, after the last norm."""
+
+    AVG = "avg"
+    """The mean of the patch tokens, normalised after that."""
+
+
 class WeightsSource(StrEnum):
     """Where weights came from. None of these ever stands in for another."""
 
@@ -75,7 +85,11 @@ class AccuracyStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The model. ``labels`` holds one name per class where they are known; ``image_size`` is height, width."""
+    """The model.
+
+    ``labels`` holds one name per class where they are known; ``image_size`` is height, width; ``global_pool`` is the
+    pooling that the user chose, None for the one of the model's name.
+    """
 
     name: str
     timm_class: str
@@ -85,6 +99,7 @@ class ModelInfo:
     classes: int
     labels: tuple[str, ...] | None
     geometry: Geometry
+    global_pool: Pooling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +286,8 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["preprocessing_sources"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
+    if manifest.model.global_pool is None:
+        del fields["model"]["global_pool"]
     return fields
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
@@ -102,7 +102,9 @@ def model_options(function: Decorated) -> Decorated:
     options = (
         click.option("--model", default=None, metavar="NAME", help="A timm name.  [default: the demonstration model]"),
         click.option(
-            "--weights", type=click.Path(path_type=Path), help="Weights file: safetensors or a torch checkpoint."
+            "--weights",
+            type=click.Path(path_type=Path),
+            help="Weights: safetensors, a torch checkpoint, a NumPy archive, an index of shards, or a folder of one.",
         ),
         click.option("--pretrained", is_flag=True, help="timm's own weights, downloaded."),
         click.option("--random-weights", is_flag=True, help="Random weights: for measuring speed only."),
@@ -111,6 +113,11 @@ def model_options(function: Decorated) -> Decorated:
             type=click.IntRange(min=1),
             metavar="N",
             help="Side of the input in pixels.  [default: the model's]",
+        ),
+        click.option(
+            "--global-pool",
+            type=click.Choice([choice.value for choice in Pooling]),
+            help="What the head reads: avg for weights such as MAE's, fine-tuned so.  [default: the model's]",
         ),
         click.option("--mean", metavar="R,G,B", help="Mean of the pixels in [0, 1], one number or three." + _FOUND),
         click.option("--std", metavar="R,G,B", help="Their standard deviation, likewise." + _FOUND),
@@ -142,11 +149,14 @@ def weights_source(weights: Path | None, pretrained: bool, random_weights: bool)
 def load_named(
     given: dict[str, Any], name: str, source: WeightsSource, report: Progress, choice: PreprocessingChoice
 ) -> LoadedModel:
-    """Loads the model that the options of ``model_options`` name, and says how images are prepared for it."""
+    """Loads the model that the options of ``model_options`` name; says what was assumed and how images are prepared."""
     from sait_deploy.images.preprocessing_choice import preprocessing_words
     from sait_deploy.models.registry import WeightsRequest, load_model
 
-    loaded = load_model(name, WeightsRequest(source, given["weights"], choice), given["imgsz"])
+    pool = None if given["global_pool"] is None else Pooling(given["global_pool"])
+    loaded = load_model(name, WeightsRequest(source, given["weights"], choice, global_pool=pool), given["imgsz"])
+    for note in loaded.weights.notes:
+        report(note)
     report(f"images: {preprocessing_words(loaded.preprocessing, loaded.preprocessing_sources)}")
     return loaded
 

@@ -198,6 +198,7 @@ def _check_outputs(outputs: tuple[Path, ...]) -> None:
 def _check_no_model(given: dict[str, Any]) -> None:
     """Refuses what names a model beside an artifact, but for a weights file: the artifact's may have moved."""
     names = {"--model": "model", "--pretrained": "pretrained", "--random-weights": "random_weights", "--imgsz": "imgsz"}
+    names["--global-pool"] = "global_pool"
     names |= PREPROCESSING_FLAGS
     for flag, name in names.items():
         if given[name] not in (None, False):

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.cli._options import (
     Decorated,
     class_map_option,
@@ -182,8 +182,13 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
         loaded = load_named(given, name, source, report, choice)
         teacher: LoadedModel | None = None
         if given["teacher"] is not None:
-            request = WeightsRequest(WeightsSource.FILE, given["teacher"])
+            pool = given["global_pool"] if given["teacher_model"] is None else None
+            request = WeightsRequest(
+                WeightsSource.FILE, given["teacher"], global_pool=None if pool is None else Pooling(pool)
+            )
             teacher = load_model(given["teacher_model"] or name, request, given["imgsz"])
+            for note in teacher.weights.notes:
+                report(note)
         result = train(loaded, teacher, options, report)
     if result.is_main:
         _report(result, as_json)

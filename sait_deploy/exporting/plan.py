@@ -156,6 +156,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
     # The name and the weights say what is assumed of images; only what was found or given tells exports apart.
     if not is_assumed(model.preprocessing_sources):
         further = (*further, model.preprocessing)
+    if info.global_pool is not None:
+        further = (*further, info.global_pool)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 
 

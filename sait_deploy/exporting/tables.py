@@ -53,7 +53,7 @@ def export_notes(manifests: Iterable[Manifest], training: SparseTraining | None)
         manifests: the artifacts'.
         training: how their weights were trained sparse; None where they were not, or that is not known.
     """
-    texts = [text for manifest in manifests for text in (*manifest.weights.notes, *_warnings(manifest, training))]
+    texts = [text for manifest in manifests for text in _warnings(manifest, training)]
     return [Note(text, Severity.WARNING) for text in dict.fromkeys(texts)]
 
 

@@ -160,14 +160,33 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         if isinstance(data.get("architecture"), str):
             yield "architecture", data["architecture"]
+        made = _made_size(data)
+        if made is not None:
+            yield "image_size", made
         if isinstance(data.get("pretrained_cfg"), dict):
-            yield from _of_timm(data["pretrained_cfg"])
+            # The size that the model was made at holds; timm may leave the one that it was first trained at beside it.
+            values = _of_timm(data["pretrained_cfg"])
+            yield from (one for one in values if made is None or one[0] != "image_size")
         elif any(name in data for name in _HUGGING_FACE):
             yield from _of_hugging_face(data)
         elif "mean" in data and "std" in data:
             yield from _of_timm(data)
     except InvalidArgument as error:
         raise InvalidArgument(f"{path}: {error.message}", _HINT) from None
+
+
+def _made_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Returns the image size that timm's or Hugging Face's model was made at, where its ``config.json`` says it."""
+    arguments = data.get("model_args")
+    size = arguments.get("img_size") if isinstance(arguments, dict) else None
+    if size is None and "hidden_size" in data:
+        size = data.get("image_size")
+    if size is None:
+        return None
+    sides = [size, size] if isinstance(size, int) else size
+    if not (isinstance(sides, list) and len(sides) == 2):
+        raise InvalidArgument(f"image size {size!r} is no height and width in pixels")
+    return _pair("image size", {"height": sides[0], "width": sides[1]})
 
 
 def _of_timm(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import ModelInfo, WeightsInfo, WeightsSource
+from sait_deploy.artifacts.manifest import ModelInfo, Pooling, WeightsInfo, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.images.preprocessing_choice import FROM_MODEL, FROM_NAME, NO_CHOICE, PreprocessingChoice, merged
@@ -27,6 +27,7 @@ from sait_deploy.images.preprocessing_files import (
 from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.families import FAMILIES, transformer_of
 from sait_deploy.models.in_memory import check_carried
+from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.models.timm_source import TimmTransformer
 from sait_deploy.models.transformer import ModelEntry, Transformer
 from sait_deploy.models.weights import (
@@ -54,12 +55,14 @@ class WeightsRequest:
         path: the file; given with ``FILE`` and with no other source.
         preprocessing: what the user says of it.
         known_preprocessing: all of it, where that is known; files beside the weights are not read then.
+        global_pool: what the head reads, where it is not what it reads in the model of that name.
     """
 
     source: WeightsSource
     path: Path | None = None
     preprocessing: PreprocessingChoice = NO_CHOICE
     known_preprocessing: Preprocessing | None = None
+    global_pool: Pooling | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -164,6 +167,9 @@ def with_preprocessing(loaded: LoadedModel, choice: PreprocessingChoice) -> Load
 
 
 def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: FoundPreprocessing) -> LoadedModel:
+    own = name == demo.NAME or weights.source is WeightsSource.PRETRAINED
+    if own and weights.global_pool is not None:
+        raise InvalidArgument(f"{name} and its own weights have their pooling", "leave --global-pool out")
     if name == demo.NAME:
         return _load_demo(weights, image_size)
     _check_known(name)
@@ -174,19 +180,23 @@ def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: F
     if weights.source is WeightsSource.FILE:
         assert weights.path is not None
         file = weights_file(weights.path)
-        vit, notes = _from_file(name, file, image_size, found.image_size)
+        vit, notes = _from_file(name, file, ImageSizes(image_size, found.image_size), weights.global_pool)
         origin = str(weights.path)
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
-        return replace(loaded, weights=replace(loaded.weights, notes=notes))
+        return replace(_pooled(loaded, weights), weights=replace(loaded.weights, notes=notes))
     if weights.source is WeightsSource.PRETRAINED:
         vit = _create(name, image_size, pretrained=True)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            vit = _create(name, image_size)
+            vit = _create(name, image_size, global_pool=weights.global_pool)
         origin = f"seed {RANDOM_SEED}"
-    return describe(vit, name, weights.source, origin)
+    return _pooled(describe(vit, name, weights.source, origin), weights)
+
+
+def _pooled(loaded: LoadedModel, weights: WeightsRequest) -> LoadedModel:
+    return replace(loaded, info=replace(loaded.info, global_pool=weights.global_pool))
 
 
 def describe(
@@ -259,7 +269,14 @@ def _check_known(name: str) -> None:
     raise ModelError(f"unknown model {name!r}", hint)
 
 
-def _create(name: str, image_size: int | None, *, pretrained: bool = False, classes: int | None = None) -> nn.Module:
+def _create(
+    name: str,
+    image_size: int | None,
+    *,
+    pretrained: bool = False,
+    classes: int | None = None,
+    global_pool: Pooling | None = None,
+) -> nn.Module:
     if name.startswith(_HUB) and not pretrained:
         raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
     family = _family_of(name)
@@ -267,7 +284,7 @@ def _create(name: str, image_size: int | None, *, pretrained: bool = False, clas
         # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
         with torch.device("meta"):
             transformer_of(family.create(name))
-    model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes)
+    model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes, global_pool=global_pool)
     patch = transformer_of(model).shape().patch_size[0]
     if image_size is not None and image_size % patch:
         raise InvalidArgument(
@@ -278,20 +295,21 @@ def _create(name: str, image_size: int | None, *, pretrained: bool = False, clas
 
 
 def _from_file(
-    name: str, path: Path, image_size: int | None, known_size: tuple[int, int] | None
+    name: str, path: Path, sizes: ImageSizes, global_pool: Pooling | None
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Makes the model of a file; returns what was assumed or left out in reading it, too.
 
     Only an image size that the user chose resamples position embeddings.
     """
-    side = image_size
-    if side is None and known_size is not None and known_size[0] == known_size[1]:
-        side = known_size[0]
+    side, known = sizes.chosen, sizes.known
+    if side is None and known is not None and known[0] == known[1]:
+        side = known[0]
     with torch.device("meta"):
-        outline = transformer_of(_create(name, side))
+        outline = transformer_of(_create(name, side, global_pool=global_pool))
     read = read_state_dict(path, outline.wanted())
-    converted = outline.converted(read.tensors, path.name, image_size)
+    converted, notes = outline.converted(read.tensors, path.name, sizes)
     head: Tensor | None = converted.get(outline.HEAD)
-    model = _create(name, side, classes=0 if head is None or head.ndim != 2 else int(head.shape[0]))
+    classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
+    model = _create(name, side, classes=classes, global_pool=global_pool)
     load_weights(model, converted, path.name, outline.advice(converted))
-    return model, read.notes
+    return model, read.notes + notes

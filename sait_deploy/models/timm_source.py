@@ -11,7 +11,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_co
 from timm.models import is_model_in_modules
 from torch import nn
 
-from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
 from sait_deploy.models.transformer import ModelEntry, Transformer
@@ -49,16 +49,24 @@ class TimmTransformer(Transformer):
 
     @classmethod
     def create(
-        cls, name: str, *, pretrained: bool = False, image_size: int | None = None, classes: int | None = None
+        cls,
+        name: str,
+        *,
+        pretrained: bool = False,
+        image_size: int | None = None,
+        classes: int | None = None,
+        global_pool: Pooling | None = None,
     ) -> nn.Module:
         """Makes the model by timm, from a name of timm's or, with pretrained weights, of the hub's."""
-        asked = {"img_size": image_size, "num_classes": classes}
+        pool = None if global_pool is None else global_pool.value
+        asked = {"img_size": image_size, "num_classes": classes, "global_pool": pool}
         options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         try:
             with errors_only(*CHATTY):
                 model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
         except AssertionError as error:
-            raise InvalidArgument(f"{name} cannot be made at image size {image_size} ({error})") from None
+            how = f"at image size {image_size}" if pool is None else f"with --global-pool {pool}"
+            raise InvalidArgument(f"{name} cannot be made {how} ({error})") from None
         except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
             if not pretrained:
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -15,8 +14,10 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
+from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.foreign_names import translated, unread_layout
 from sait_deploy.models.layers import attention_pool, gathered, linear_macs, masked_pool
+from sait_deploy.models.position_grid import ImageSizes, check_grid
 from sait_deploy.models.timm_source import CHATTY, TimmTransformer
 from sait_deploy.models.transformer import Heads, Layout, Shape, Tokens
 from sait_deploy.system.loggers import errors_only
@@ -47,7 +48,7 @@ class TimmViT(TimmTransformer):
             raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
         self.blocks = list(model.blocks)
 
-    def converted(self, tensors: dict[str, Tensor], origin: str, image_size: int | None) -> dict[str, Tensor]:
+    def converted(self, tensors: dict[str, Tensor], origin: str, sizes: ImageSizes) -> StateDict:
         """Translates names and layouts of Hugging Face and JAX, and applies timm's conversion of others.
 
         timm would resample a patch embedding of another size too: that is another model, and is left for the check of
@@ -56,22 +57,20 @@ class TimmViT(TimmTransformer):
         tensors = translated(tensors, origin)
         vit, patches = self.model, tensors.get("patch_embed.proj.weight")
         if patches is not None and patches.ndim == 4 and patches.shape != vit.patch_embed.proj.weight.shape:
-            return tensors
+            return StateDict(tensors)
+        stored, own = tensors.get("pos_embed"), vit.pos_embed
+        notes: tuple[str, ...] = ()
+        if stored is not None and own is not None and stored.ndim == own.ndim and stored.shape[2] == own.shape[2]:
+            prefix = int(own.shape[1]) - vit.patch_embed.num_patches
+            if "register_tokens" in tensors:  # DINOv2's own files have a position of the class token, timm's model none
+                prefix = 1
+            notes = check_grid(int(stored.shape[1]) - prefix, self.shape(), sizes, origin)
         try:
             with errors_only(*CHATTY):
                 converted: dict[str, Tensor] = checkpoint_filter_fn(dict(tensors), vit, adapt_layer_scale=True)
         except Exception:  # layouts that no checkpoint of this family has: the check of shapes names what does not fit
-            return tensors
-        stored, own = tensors.get("pos_embed"), vit.pos_embed
-        if image_size is not None or stored is None or own is None or stored.ndim != own.ndim:
-            return converted
-        if stored.shape[1] != own.shape[1] and stored.shape[2] == own.shape[2]:
-            grid = math.isqrt(max(0, int(stored.shape[1]) - vit.num_prefix_tokens))
-            raise ModelError(
-                f"weights {origin} do not fit: pos_embed is {list(stored.shape)}, the model's {list(own.shape)}",
-                f"they may be for another image size: try --imgsz {grid * int(vit.patch_embed.patch_size[0])}",
-            )
-        return converted
+            return StateDict(tensors, notes)
+        return StateDict(converted, notes)
 
     def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""

@@ -14,10 +14,11 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import Preprocessing
-from sait_deploy.models.checkpoint_names import Wanted
+from sait_deploy.models.checkpoint_names import StateDict, Wanted
+from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.tokens import Geometry
 
 
@@ -169,7 +170,13 @@ class Transformer(ABC):
     @classmethod
     @abstractmethod
     def create(
-        cls, name: str, *, pretrained: bool = False, image_size: int | None = None, classes: int | None = None
+        cls,
+        name: str,
+        *,
+        pretrained: bool = False,
+        image_size: int | None = None,
+        classes: int | None = None,
+        global_pool: Pooling | None = None,
     ) -> nn.Module:
         """Makes a model.
 
@@ -178,24 +185,27 @@ class Transformer(ABC):
             pretrained: whether it brings weights, which may be downloaded; else they are random.
             image_size: side of the square input in pixels; None for the model's own.
             classes: outputs of the head; None for the model's own.
+            global_pool: what the head reads; None for the model's own.
 
         Raises:
             ModelError: pretrained weights cannot be had.
-            InvalidArgument: the model cannot be made at that image size.
+            InvalidArgument: the model cannot be made at that image size or with that pooling.
         """
 
-    def converted(self, tensors: dict[str, Tensor], origin: str, image_size: int | None) -> dict[str, Tensor]:
+    def converted(self, tensors: dict[str, Tensor], origin: str, sizes: ImageSizes) -> StateDict:
         """Returns a checkpoint's tensors by this model's names and in its layouts; what it does not know stays.
+
+        Position embeddings are resampled only to an image size that the user chose.
 
         Args:
             tensors: of the checkpoint.
             origin: the file's name, for errors.
-            image_size: the size that the user named, to which position embeddings are resampled; None for none.
+            sizes: what is known of image sizes.
 
         Raises:
-            ModelError: position embeddings are those of another image size, and none was named.
+            ModelError: position embeddings are those of another image size, and none was chosen, or of another grid.
         """
-        return tensors
+        return StateDict(tensors)
 
     def wanted(self) -> Wanted:
         """Returns what the model wants from a checkpoint."""

@@ -125,7 +125,8 @@ def original_model(manifest: Manifest, weights: Path | None = None, folder: Path
     refusals: list[SaitError] = []
     for request in requests:
         try:
-            known = dataclasses.replace(request, known_preprocessing=manifest.preprocessing)
+            pool = manifest.model.global_pool
+            known = dataclasses.replace(request, known_preprocessing=manifest.preprocessing, global_pool=pool)
             loaded = load_model(manifest.model.name, known, _named_size(manifest))
         except ModelError as error:
             refusals.append(error)
@@ -144,7 +145,7 @@ def _weights_files(origin: Path, folder: Path | None) -> list[Path]:
         return [origin]
     place, found = folder.resolve(), list[Path]()
     for path in (origin, place / origin, *(above / origin for above in place.parents)):
-        if path.is_file() and not any(path.samefile(other) for other in found):
+        if path.exists() and not any(path.samefile(other) for other in found):
             found.append(path)
     return found or [origin]
 

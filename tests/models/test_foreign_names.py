@@ -33,7 +33,17 @@ TO_HUGGING_FACE = (
 )
 
 
-def hugging_face(vit: VisionTransformer, prefix: str, heads: dict[str, str]) -> dict[str, Tensor]:
+OF_DINOV2 = (
+    *TO_HUGGING_FACE[:5],
+    (r"^blocks\.(\d+)\.attn\.proj", r"encoder.layer.\1.attention.output.dense"),
+    (r"^blocks\.(\d+)\.ls(\d)\.gamma", r"encoder.layer.\1.layer_scale\2.lambda1"),
+    (r"^blocks\.(\d+)\.", r"encoder.layer.\1."),
+)
+
+
+def hugging_face(
+    vit: VisionTransformer, prefix: str, heads: dict[str, str], rules: tuple[tuple[str, str], ...] = TO_HUGGING_FACE
+) -> dict[str, Tensor]:
     """The tensors of a model as Hugging Face's class of the same model saves them."""
     named: dict[str, Tensor] = {}
     for name, tensor in vit.state_dict().items():
@@ -44,7 +54,7 @@ def hugging_face(vit: VisionTransformer, prefix: str, heads: dict[str, str]) -> 
             for which, chunk in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 named[f"{prefix}encoder.layer.{block[1]}.attention.attention.{which}.{part}"] = chunk.clone()
         else:
-            for pattern, new in TO_HUGGING_FACE:
+            for pattern, new in rules:
                 name = re.sub(pattern, new, name)  # noqa: PLW2901
             named[prefix + name] = tensor
     return named
@@ -72,6 +82,15 @@ def test_hugging_faces_names_are_read(tmp_path: Path, name: str, prefix: str, he
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         assert torch.equal(loaded.vit(images), vit(images))
+
+
+def test_hugging_faces_names_of_dinov2_are_read(tmp_path: Path) -> None:
+    vit = randomised(timm.create_model("vit_small_patch14_dinov2", img_size=56))
+    tensors = hugging_face(vit, "", {}, OF_DINOV2)
+    tensors["embeddings.mask_token"] = torch.ones(1, 384)
+    torch.save(tensors, tmp_path / "w.bin")
+    loaded = load_model("vit_small_patch14_dinov2", WeightsRequest(WeightsSource.FILE, tmp_path / "w.bin"), 56)
+    assert_same(dict(loaded.vit.state_dict()), dict(vit.state_dict()))
 
 
 def test_hugging_faces_pooler_is_left_out_and_a_missing_part_is_named(tmp_path: Path) -> None:
