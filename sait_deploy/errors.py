@@ -56,10 +56,13 @@ class NotFinite(ModelError):
     Args:
         message: what is not finite, in one line.
         image: the image's number, from 0, in the batch or the list that the message names.
+        hint: what to do next.
     """
 
-    def __init__(self, message: str, image: int) -> None:
-        super().__init__(message, "check the weights and the image for NaN and infinity")
+    def __init__(
+        self, message: str, image: int, hint: str = "check the weights and the image for NaN and infinity"
+    ) -> None:
+        super().__init__(message, hint)
         self.image = image
 
 

@@ -216,8 +216,7 @@ def _measured(
     accuracy: dict[str, Accuracy] = {}
     meant = dense.weights.source is not WeightsSource.RANDOM and dense.model.classes
     if session.running and meant and options.accuracy is AccuracyOf.TRAINED:
-        progress(f"accuracy on {dataset.source}")
-        accuracy = measure_accuracy(session, dataset)
+        accuracy = measure_accuracy(session, dataset, progress)
     rows, refusals = _timed(session, dataset, options, progress)
     flips, uncompared = _flips(session, dataset, options, before, progress)
     variants = tuple(_variant(session, variant, accuracy.get(variant.id)) for variant in session.variants)

@@ -86,7 +86,7 @@ class Answerer:
             return self._run(images, numbers)
         except NotFinite as error:
             number = int(numbers[error.image])
-            raise NotFinite(f"the answer to image {number} is not finite", number) from error
+            raise NotFinite(f"the answer to image {number} is not finite", number, error.hint) from error
 
     def _run(self, images: NDArray[np.float32], numbers: NDArray[np.intp]) -> Output:
         """Runs a batch of images, which have these numbers among all images."""

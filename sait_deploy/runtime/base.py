@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import Form
+from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
 from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
@@ -300,8 +300,16 @@ class Runner(ABC):
 
     def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(wrong):
-            raise NotFinite(f"image {int(wrong[0])} of the batch: its {what} are not finite numbers", int(wrong[0]))
+        if not len(wrong):
+            return
+        image = int(wrong[0])
+        message = f"image {image} of the batch: its {what} are not finite numbers"
+        if self._artifact is None or self.precision != Precision.FP16:
+            raise NotFinite(message, image)
+        again = "export with --dtype fp32"
+        if self.artifact.manifest.dtype is not Precision.FP16:
+            again = "build the engine with --precision bf16 or fp32"
+        raise NotFinite(message, image, f"fp16 holds numbers up to 65,504 alone: {again}")
 
 
 def predictions(description: Described, output: Output, top: int) -> list[Prediction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -23,6 +24,12 @@ from sait_deploy.system.processors import processors
 
 _WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's name of the setting that says where weights lie of a graph given as bytes."""
+
+_TOO_OLD: Final = {
+    "opsets": re.compile(r"Opset (?P<has>\d+) is under development.*is till opset (?P<most>\d+)", re.DOTALL),
+    "ONNX's IR": re.compile(r"Unsupported model IR version: (?P<has>\d+), max supported IR version: (?P<most>\d+)"),
+}
+"""What ONNX Runtime says of a model that is newer than itself, by what it is that is newer."""
 
 CPU: Final = "CPUExecutionProvider"
 """What ONNX Runtime calls itself on the processor."""
@@ -77,8 +84,18 @@ def open_session(model: str | bytes, provider: str, threads: int | None, folder:
 
 
 def _cannot_load(error: Exception) -> RuntimeUnavailable:
-    first = str(error).splitlines()[0][:200]
-    return RuntimeUnavailable(f"onnxruntime cannot load the model: {first}", "see: sait-deploy doctor")
+    text = str(error)
+    for what, pattern in _TOO_OLD.items():
+        if found := pattern.search(text):
+            version = require_onnxruntime().__version__
+            return RuntimeUnavailable(
+                f"onnxruntime {version} is too old for the model: it knows {what} up to {found['most']}, "
+                f"the model has {found['has']}",
+                "install a newer onnxruntime, or export with a smaller --opset",
+            )
+    return RuntimeUnavailable(
+        f"onnxruntime cannot load the model: {text.splitlines()[0][:200]}", "see: sait-deploy doctor"
+    )
 
 
 def optimised(artifact: Artifact) -> onnx.ModelProto:

@@ -157,7 +157,7 @@ def test_every_named_point_of_an_adaptive_artifact_is_a_row_here_and_in_html(
 ) -> None:
     done = quick(tiny_adaptive.path, "-o", "r.html")
     assert done.code == 0, done.err
-    assert re.findall(r"^ +(?:1 )?(dense|mass 0\.6|fast|wide) ", done.out, flags=re.MULTILINE) == ADAPTIVE
+    assert re.findall(r"^ +(?:1 +)?(dense|mass 0\.6|fast|wide) ", done.out, flags=re.MULTILINE) == ADAPTIVE
     assert "10 images" in done.out and "onnxruntime and torch" in done.out
     page = Path("r.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
@@ -213,6 +213,7 @@ def test_without_accuracy_nothing_says_how_often_it_is_right(quick: Sait, demo_w
 def test_images_without_classes_give_agreement_with_dense(quick: Sait, demo_workspace: Path, digits: Path) -> None:
     done = quick(demo_workspace / PRUNED, "--images", digits / "3", "-o", "r.json")
     assert done.code == 0, done.err
+    assert f"- accuracy on 1 images: {digits / '3'}" in done.err.splitlines()
     dense, pruned = (variant.accuracy for variant in from_json(Path("r.json").read_text()).variants)
     assert dense is not None and pruned is not None
     assert dense.measure is pruned.measure is AccuracyMeasure.AGREEMENT and dense.percent == 100

@@ -87,6 +87,16 @@ def test_weights_that_give_no_numbers_are_not_exported(
     assert names(tmp_path) == set()
 
 
+def test_numbers_beyond_half_precision_ask_for_fp32(tmp_path: Path) -> None:
+    vit = smallest()
+    with torch.no_grad():
+        vit.head.weight.mul_(1e6)
+    with pytest.raises(ModelError, match="logits are not finite numbers") as refused:
+        export(vit, to(tmp_path, precision="fp16"))
+    assert refused.value.hint == "fp16 holds numbers up to 65,504 alone: export with --dtype fp32"
+    assert export(vit, to(tmp_path, precision="fp32"))
+
+
 def test_an_output_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(StorageError, match="cannot write under"):

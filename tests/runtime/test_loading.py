@@ -84,6 +84,20 @@ def test_a_graph_that_onnxruntime_cannot_load_is_one_line(tiny: TinyExport, tmp_
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("newer", ["opset", "IR"])
+def test_a_runtime_older_than_the_model_says_so(tiny: TinyExport, tmp_path: Path, newer: str) -> None:
+    artifact = copied(tiny.half, tmp_path)
+    model = graph_of(artifact)
+    if newer == "opset":
+        next(one for one in model.opset_import if one.domain == "").version = 99
+    else:
+        model.ir_version = 99
+    with pytest.raises(RuntimeUnavailable, match=r"is too old for the model: it knows .* the model has 99") as caught:
+        load(with_graph(artifact, model).path)
+    assert newer in caught.value.message
+    assert "newer onnxruntime" in caught.value.hint
+
+
 def test_the_environment_says_what_ran(tiny: TinyExport) -> None:
     import onnxruntime
 
