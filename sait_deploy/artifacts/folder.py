@@ -6,6 +6,7 @@ crash leaves behind is put right at the next start.
 
 from __future__ import annotations
 
+import dataclasses
 import contextlib
 import errno
 import hashlib
@@ -58,6 +59,12 @@ def sha256_of(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_labels(artifact: Artifact, labels: tuple[str, ...]) -> Artifact:
+    """Returns an artifact that names its classes so; its files stay as they are."""
+    model = dataclasses.replace(artifact.manifest.model, labels=labels)
+    return dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, model=model))
 
 
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:

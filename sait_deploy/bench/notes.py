@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sait_deploy.artifacts.manifest import Manifest, WeightsSource
-from sait_deploy.bench.results import BenchRow, Variant, names_of
+from sait_deploy.bench.results import AccuracyMeasure, BenchRow, Variant, names_of
 from sait_deploy.bench.stats import break_even_batch, row_notes
 from sait_deploy.reports.table import Note, Severity
+from sait_deploy.reports.wording import near_chance
 
 
 def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[BenchRow]) -> list[Note]:
@@ -18,6 +19,7 @@ def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Be
     elif not dense.weights.trained_sparse and not all(variant.baseline for variant in variants):
         text = "these weights were never trained sparse: pruning costs them accuracy that training would save"
         notes.append(Note(text))
+    notes[:0] = _hardly_right(dense, variants)
     names = names_of(variants)
     for runtime in dict.fromkeys(variant.runtime for variant in variants):
         together = [variant for variant in variants if variant.runtime == runtime]
@@ -29,6 +31,14 @@ def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Be
             if any(row.variant == variant.id and row.speedup is not None for row in own):
                 notes.append(Note(f"break-even: {names[variant.id]} is {break_even_text(own, variant.id)}"))
     return notes
+
+
+def _hardly_right(dense: Manifest, variants: Sequence[Variant]) -> list[Note]:
+    """Says first where dense itself is near chance."""
+    known = [one.accuracy for one in variants if one.baseline and one.accuracy is not None]
+    labelled = [one for one in known if one.measure is AccuracyMeasure.TOP1]
+    found = [near_chance(one.percent, one.images, dense.model.classes) for one in labelled]
+    return [Note(text, Severity.WARNING) for text in dict.fromkeys(found) if text is not None]
 
 
 def _missing_dense(runtime: str, variants: Sequence[Variant], rows: Sequence[BenchRow]) -> list[Note]:

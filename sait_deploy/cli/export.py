@@ -146,7 +146,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
 
 
 def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json: bool) -> None:
-    from sait_deploy.exporting.tables import export_notes, exported_tables
+    from sait_deploy.exporting.tables import accuracy_line, export_notes, exported_tables
 
     notes = export_notes([artifact.manifest for artifact in artifacts], training)
     if as_json:
@@ -154,6 +154,9 @@ def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json:
         click.echo(json.dumps({"artifacts": made, "warnings": [note.text for note in notes]}, indent=2))
     else:
         show_tables(*exported_tables(artifacts))
+        line = accuracy_line([artifact.manifest for artifact in artifacts])
+        if line is not None:
+            progress(f"right: {line}")
     show_notes(notes)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sait_deploy.artifacts.folder import Workspace, open_artifact
+from sait_deploy.artifacts.folder import Workspace, open_artifact, with_labels
 from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
 from sait_deploy.cli._options import (
@@ -22,6 +22,7 @@ from sait_deploy.cli._options import (
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.formats import readable
+from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import counts_of
 from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.reports.table import Table, figures, words
@@ -46,6 +47,12 @@ from sait_deploy.runtime.registry import find_runtime
     metavar="FILE",
     help="Weights for --runtime torch, where the manifest's are gone.",
 )
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Class names: one a line, or JSON.  [default: the artifact's]",
+)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K", help="Classes per image.")
 @click.option(
     "--visualize", type=click.Path(path_type=Path), metavar="DIR", help="Write each image with its kept tokens there."
@@ -64,6 +71,7 @@ def command(
     runtime: str,
     threads: int | None,
     weights: Path | None,
+    labels: Path | None,
     top: int,
     visualize: Path | None,
     strict: bool,
@@ -79,6 +87,8 @@ def command(
     collected = collect(images)
     paths = collected.paths
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
+    if labels is not None:
+        opened = with_labels(opened, read_labels(labels, opened.manifest.model.classes))
     choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
     resolve(opened.manifest, 1, choice)
     answers: list[Answer] = []

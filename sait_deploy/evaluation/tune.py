@@ -88,6 +88,7 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
     trials = tuple(_trials(artifacts, shared, splits.calibration, options, progress))
     result = dataclasses.replace(result, trials=trials)
     result = _settled(result, artifacts, splits.check, options, progress)
+    result = tune_report.with_dense(result, manifest)
     return result if search is None else _searched(result, artifacts)
 
 

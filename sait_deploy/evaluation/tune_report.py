@@ -14,6 +14,7 @@ from sait_deploy.evaluation.tune_results import Outcome, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import Trial
 from sait_deploy.reports.table import Table, figures, words
+from sait_deploy.reports.wording import near_chance
 
 _LITTLE: Final = 1.05
 """A MAC ratio below this may not be worth the packed form."""
@@ -157,6 +158,22 @@ def tuned(result: TuneResult, manifest: Manifest) -> TuneResult:
         f"at {chosen.macs.ratio:.2f} times fewer MACs than dense",
         hint=f"it is the point {result.file.stem}",
         notes=_notes(result, manifest),
+    )
+
+
+def with_dense(result: TuneResult, manifest: Manifest) -> TuneResult:
+    """Returns the result with how right dense is in its message, and first of its notes that it is near chance."""
+    percent = result.trials[0].dense_percent if result.trials else None
+    if percent is None:
+        return result
+    images = result.calibration.images
+    text = None
+    if manifest.weights.source is not WeightsSource.RANDOM:
+        text = near_chance(percent, images, manifest.model.classes)
+    return dataclasses.replace(
+        result,
+        message=f"{result.message}; dense is {percent:.1f} % right on the {images} images to choose on",
+        notes=result.notes if text is None else (text, *result.notes),
     )
 
 

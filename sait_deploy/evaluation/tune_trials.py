@@ -73,6 +73,7 @@ class Trial:
         judgement: the loss, its bound and the verdict.
         images_to_decide: about how many images like these it would take to pass, of an undecided one; None where more
             than can be asked for.
+        dense_percent: of labelled images that dense is right on; None without labels.
     """
 
     artifact: str
@@ -82,6 +83,7 @@ class Trial:
     macs: MacsInfo
     judgement: Judgement
     images_to_decide: int | None
+    dense_percent: float | None = None
 
     @property
     def passes(self) -> bool:
@@ -179,7 +181,14 @@ class Judge:
             MacsInfo(macs, whole, whole / macs),
             judgement,
             self._limit.images_to_decide(losses) if undecided else None,
+            self._percent_right(dense),
         )
+
+    def _percent_right(self, answers: Answers) -> float | None:
+        labels = self._dataset.labels
+        if labels is None or self._limit.measure is Measure.COSINE:
+            return None
+        return 100 * float(answers.right(labels).mean())
 
     def _losses(self, answers: Answers, dense: Answers) -> Losses:
         if self._limit.measure is Measure.COSINE:

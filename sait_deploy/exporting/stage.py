@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,12 +76,18 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
     for plan in plans[1:] if len(plans) > 1 else plans:
         if plan.id in existing and not options.overwrite:
             raise StorageError(f"{existing[plan.id]} is already there", "give --overwrite, or another --output")
+    kept = {} if options.overwrite else {artifact_id: open_artifact(place) for artifact_id, place in existing.items()}
+    model = _same_labels(model, kept.values(), progress)
     data = _parity_data(model, options)
     artifacts = []
     for plan in plans:
-        if plan.id in existing and not options.overwrite:
+        there = kept.get(plan.id)
+        if there is not None and there.manifest.model.labels != model.info.labels:
+            progress(f"{plan.name}: already there without labels, exported again with them")
+            there = None
+        if there is not None:
             progress(f"{plan.name}: already there, kept")
-            artifacts.append(open_artifact(existing[plan.id]))
+            artifacts.append(there)
         else:
             artifacts.append(_export_one(model, options, plan, plans[0], workspace, data, progress))
     workspace.record_last_export([artifact.path for artifact in artifacts])
@@ -92,6 +99,27 @@ def _with_labels(model: LoadedModel, labels: Path | None) -> LoadedModel:
         return model
     names = read_labels(labels, model.info.classes)
     return dataclasses.replace(model, info=dataclasses.replace(model.info, labels=names))
+
+
+def _same_labels(model: LoadedModel, kept: Iterable[Artifact], progress: Progress) -> LoadedModel:
+    """Returns the model with the labels of artifacts that are kept, where it has none of its own.
+
+    Raises:
+        InvalidArgument: it has others than they.
+    """
+    for artifact in kept:
+        own, known = model.info.labels, artifact.manifest.model.labels
+        if known is None or own == known:
+            continue
+        if own is not None:
+            number = next(i for i, (one, other) in enumerate(zip(own, known, strict=True)) if one != other)
+            raise InvalidArgument(
+                f"class {number} is {own[number]!r} here, and {known[number]!r} in {artifact.path}",
+                "give the labels it has, --overwrite, or another --output",
+            )
+        progress(f"labels: those of {artifact.path.name}")
+        model = dataclasses.replace(model, info=dataclasses.replace(model.info, labels=known))
+    return model
 
 
 @dataclass(frozen=True, slots=True)

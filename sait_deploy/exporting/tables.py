@@ -17,6 +17,7 @@ from sait_deploy.artifacts.manifest import (
 from sait_deploy.exporting.inspect import AttentionInfo, Inspection
 from sait_deploy.images.preprocessing_choice import preprocessing_words
 from sait_deploy.reports.table import Note, Severity, Table, figures, words
+from sait_deploy.reports.wording import near_chance
 
 if TYPE_CHECKING:
     from sait_deploy.models.weights import SparseTraining
@@ -46,7 +47,7 @@ def _exported_row(artifact: Artifact) -> tuple[str, ...]:
     )
 
 
-def export_notes(manifests: Iterable[Manifest], training: SparseTraining | None) -> list[Note]:
+def export_notes(manifests: Sequence[Manifest], training: SparseTraining | None) -> list[Note]:
     """Returns what a user should know before deploying artifacts of one export, each once.
 
     Args:
@@ -54,7 +55,20 @@ def export_notes(manifests: Iterable[Manifest], training: SparseTraining | None)
         training: how their weights were trained sparse; None where they were not, or that is not known.
     """
     texts = [text for manifest in manifests for text in _warnings(manifest, training)]
-    return [Note(text, Severity.WARNING) for text in dict.fromkeys(texts)]
+    return [Note(text, Severity.WARNING) for text in dict.fromkeys((*_hardly_right(manifests), *texts))]
+
+
+def accuracy_line(manifests: Iterable[Manifest]) -> str | None:
+    """Returns how right each artifact of an export is, in a line; None where no images had labels."""
+    known = [(one.name, one.accuracy) for one in manifests if one.accuracy.top1_percent is not None]
+    return ", ".join(f"{name} {found.top1_percent:.1f} % of {found.images} images" for name, found in known) or None
+
+
+def _hardly_right(manifests: Iterable[Manifest]) -> list[str]:
+    dense = [manifest for manifest in manifests if manifest.form is Form.DENSE]
+    known = [(one.accuracy, one.model.classes) for one in dense if one.weights.source is not WeightsSource.RANDOM]
+    found = [near_chance(a.top1_percent, a.images, n) for a, n in known if a.top1_percent is not None]
+    return [text for text in found if text is not None]
 
 
 def _warnings(manifest: Manifest, training: SparseTraining | None) -> list[str]:

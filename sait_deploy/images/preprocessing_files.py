@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.images.preprocess import CropMode, Interpolation
+from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
 
 CONFIG_FILE: Final = "config.json"
 _FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
@@ -134,6 +134,23 @@ def check_architecture(found: FoundPreprocessing, name: str) -> None:
             f"{found.file_of('architecture')} is of {found.architecture}, not of {own}",
             f"give --model {found.architecture}, or move the file away if it is not of these weights",
         )
+
+
+def timm_config(architecture: str, preprocessing: Preprocessing) -> str:
+    """Returns a ``config.json`` from which ``read_preprocessing`` reads this preprocessing again."""
+    height, resized = preprocessing.image_size[0], preprocessing.resize[0]
+    share = height / resized
+    # A share that is rounded may come out a pixel short: half a pixel more is floored to the same.
+    exact = math.floor(height / share) == resized
+    config = {
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "crop_pct": share if exact else height / (resized + 0.5),
+        "crop_mode": preprocessing.crop_mode,
+        "interpolation": preprocessing.interpolation,
+        "input_size": (3, *preprocessing.image_size),
+    }
+    return json.dumps({"architecture": architecture, "pretrained_cfg": config}, indent=2) + "\n"
 
 
 def _agree(one: object, other: object) -> bool:

@@ -10,8 +10,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
-from sait_deploy.artifacts.files import check_writable
+from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.preprocessing_choice import is_assumed, preprocessing_words
+from sait_deploy.images.preprocessing_files import CONFIG_FILE, timm_config
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
@@ -56,7 +58,8 @@ def train(
 ) -> TrainResult:
     """Trains a model, from where an earlier start of the same training in the same folder ended.
 
-    Each epoch ends with the state, the weights so far, the log and its curve in the output folder.
+    Each epoch ends with the state, the weights so far, the log and its curve in the output folder. Where preprocessing
+    was given or read from a file, ``config.json`` beside the weights says it to whoever reads them.
 
     Args:
         model: with the weights to begin at; they are changed.
@@ -81,6 +84,7 @@ def train(
     classes = transformer_of(vit).shape().classes
     data = open_data(options.data, classes, model.preprocessing, options.seed, kept_names)
     check_writable(options.output / STATE_FILE)
+    own_preprocessing = not is_assumed(model.preprocessing_sources)
     training = _training_of(options, prune_at)
     loop = TrainingLoop(vit, teaching, data, options, prune_at)
     progress = progress if loop.is_main else no_progress
@@ -91,6 +95,8 @@ def train(
     if not has_matplotlib():
         progress(NO_PLOTS.text)
     identity = _identity(model, teacher, options, prune_at, data) | {"processes": str(loop.processes)}
+    if own_preprocessing:
+        identity["preprocessing"] = preprocessing_words(model.preprocessing, {})
     state = read_state(options.output)
     if state is not None:
         _check_same(identity, state.identity, options.output)
@@ -101,6 +107,8 @@ def train(
     else:
         begun = _validated(loop, options, patches)  # finds validation images that cannot be read, too
         progress(f"before training: {begun.words}")
+    if own_preprocessing and loop.is_main:
+        write_whole(options.output / CONFIG_FILE, timm_config(model.info.name, model.preprocessing).encode())
     done, log = (state.epochs, state.log) if state is not None else (0, ())
     for epoch in range(done, options.recipe.epochs):
         log = (*log, _epoch(loop, patches, epoch, options, progress))
