@@ -201,6 +201,8 @@ def _taken(fit: _Fit, wanted: Wanted, path: Path, notes: tuple[str, ...]) -> Sta
     left += outside
     if left:
         notes += (f"weights {path.name}: {listed(left)} left out, being no part of the model",)
+    if wanted.head in wanted.shapes and wanted.head not in tensors:
+        notes += (f"weights {path.name}: no head is among them, so the model returns features, not classes",)
     return StateDict(tensors, notes)
 
 

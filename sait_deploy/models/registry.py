@@ -182,6 +182,8 @@ def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: F
         file = weights_file(weights.path)
         vit, notes = _from_file(name, file, ImageSizes(image_size, found.image_size), weights.global_pool)
         origin = str(weights.path)
+        if file != weights.path:
+            notes = (f"weights {origin}: {file.name} is read", *notes)
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
         return replace(_pooled(loaded, weights), weights=replace(loaded.weights, notes=notes))
     if weights.source is WeightsSource.PRETRAINED:

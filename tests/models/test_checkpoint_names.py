@@ -109,6 +109,7 @@ def test_of_teacher_and_student_the_teacher_is_read(
     assert loaded.weights.notes == (
         "weights w.pth: teacher.backbone is read; student.module.backbone would fit too",
         "weights w.pth: head.mlp.0.weight, head.mlp.0.bias left out, being no part of the model",
+        "weights w.pth: no head is among them, so the model returns features, not classes",
     )
 
 

@@ -78,6 +78,7 @@ def test_hugging_faces_names_are_read(tmp_path: Path, name: str, prefix: str, he
     assert f"{prefix}encoder.layer.0.attention.attention.query.weight" in tensors
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "model.safetensors")
     loaded = load_model(name, WeightsRequest(WeightsSource.FILE, tmp_path))
+    assert loaded.weights.notes == (f"weights {tmp_path}: model.safetensors is read",)
     assert_same(dict(loaded.vit.state_dict()), dict(vit.state_dict()))
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
