@@ -32,7 +32,8 @@ def quick(sait: Sait, digits: Path) -> Sait:
 
 def variants(out: str) -> list[str]:
     """Returns which variants the rows of a table are of, with the batch size where it is printed."""
-    return ["".join(found) for found in re.findall(r"^ +(1 )?(dense|density 0\.6) ", out, flags=re.MULTILINE)]
+    found = re.findall(r"^ +(1 +)?(dense|density 0\.6) ", out, flags=re.MULTILINE)
+    return [f"{batch.strip()} {variant}".strip() for batch, variant in found]
 
 
 def test_without_arguments_the_last_export_is_measured(quick: Sait, workspace: Path, tmp_path: Path) -> None:
