@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sait_deploy.exporters.names import EnginePrecision
     from sait_deploy.exporting.plan import ExportOptions
     from sait_deploy.exporting.stage import export
+    from sait_deploy.images.preprocessing_choice import PreprocessingChoice
     from sait_deploy.runtime import RunOptions, load
     from sait_deploy.tokens import Score
 
@@ -45,6 +46,7 @@ __all__ = [
     "PointRequest",
     "Portability",
     "Precision",
+    "PreprocessingChoice",
     "RunOptions",
     "Score",
     "__version__",
@@ -73,6 +75,7 @@ _HOMES = {
     "PointRequest": "sait_deploy.artifacts.points",
     "Portability": "sait_deploy.engine.options",
     "Precision": "sait_deploy.artifacts.manifest",
+    "PreprocessingChoice": "sait_deploy.images.preprocessing_choice",
     "RunOptions": "sait_deploy.runtime",
     "Score": "sait_deploy.tokens",
     "build_engine": "sait_deploy.engine.build",

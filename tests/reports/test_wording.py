@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.reports.wording import digits, kept_tokens, signed
+from sait_deploy.reports.wording import digits, kept_tokens, near_chance, signed
 
 
 @given(st.floats(-100, 100), st.integers(1, 2))
@@ -35,3 +35,21 @@ def test_kept_tokens_are_three_figures_where_images_differ_and_one_where_not() -
     assert kept_tokens(98.44, 121.0, 153) == "98.4 / 121 / 153"
     assert kept_tokens(87.0, 87.0, 87) == "87"
     assert kept_tokens(86.9, 87.0, 87) == "86.9 / 87 / 87"
+
+
+@pytest.mark.parametrize(
+    ("percent", "classes", "said"),
+    [
+        (33.3, 3, True),
+        (66.6, 3, True),
+        (70.0, 3, False),
+        (74.0, 2, True),
+        (80.0, 2, False),
+        (0.0, 1000, True),
+        (0.3, 1000, False),
+    ],
+)
+def test_near_chance_is_below_twice_the_share_of_a_class(percent: float, classes: int, said: bool) -> None:
+    text = near_chance(percent, 60, classes)
+    assert (text is not None) is said
+    assert text is None or f"{percent:.1f} % right on 60 images" in text

@@ -32,6 +32,10 @@ NEEDED: dict[str, dict[str, Any]] = {
     "AdaptivePruning": {"score": "mean", "prune_at": 1},
     "FixedPruning": {"score": "mean", "prune_at": 1, "kept": 4},
     "WeightsRequest": {"source": "file"},
+    "Preprocessing": {
+        **{"image_size": (8, 8), "resize": (8, 8), "crop_mode": "center", "interpolation": "bilinear"},
+        **{"antialias": True, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    },
 }
 """Arguments of the classes that have no default for each."""
 
@@ -130,7 +134,8 @@ def test_text_becomes_the_member_it_names_and_other_text_is_refused(
 def test_paths_may_be_text_and_switches_are_true_or_false(owner: type[Any]) -> None:
     for name, hint in get_type_hints(owner).items():
         if Path in parts(hint) and not is_list(hint):
-            extra = {"images": "folder"} if name == "check_images" else {}
+            below = name in ("check_images", "class_map") and hasattr(owner, "images")
+            extra = {"images": "folder"} if below else {}
             assert getattr(made(owner, **{**extra, name: "folder"}), name) == Path("folder")
         if hint is bool and owner.__name__ != "Preprocessing":
             with pytest.raises(InvalidArgument, match=name):
