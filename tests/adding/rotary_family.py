@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
+from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.layers import gathered, linear_macs, masked_pool
+from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.models.transformer import Heads, Layout, ModelEntry, Shape, Tokens, Transformer
 from sait_deploy.tokens import Geometry
 
@@ -111,14 +114,22 @@ class RotaryTransformer(Transformer):
 
     @classmethod
     def create(
-        cls, name: str, *, pretrained: bool = False, image_size: int | None = None, classes: int | None = None
+        cls,
+        name: str,
+        *,
+        pretrained: bool = False,
+        image_size: int | None = None,
+        classes: int | None = None,
+        global_pool: Pooling | None = None,
     ) -> nn.Module:
+        if global_pool is not None:
+            raise InvalidArgument(f"{name} has one pooling", "leave --global-pool out")
         if image_size not in (None, SIDE):
             raise InvalidArgument(f"{name} has no image size {image_size}", f"try {SIDE}")
         return RotaryModel(CLASSES if classes is None else classes)
 
-    def converted(self, tensors: dict[str, Tensor], origin: str, image_size: int | None) -> dict[str, Tensor]:
-        return {name.replace("encoder.layer.", "blocks."): tensor for name, tensor in tensors.items()}
+    def converted(self, tensors: dict[str, Tensor], origin: str, sizes: ImageSizes) -> StateDict:
+        return StateDict({name.replace("encoder.layer.", "blocks."): tensor for name, tensor in tensors.items()})
 
     def preprocessing(self) -> Preprocessing:
         half = (0.5, 0.5, 0.5)

@@ -147,7 +147,7 @@ def test_weights_trained_sparse_get_no_such_note(report: Report, tiny: TinyExpor
 def test_dense_alone(tiny: TinyExport) -> None:
     """Weights never trained sparse cost it nothing, so that nothing is said of them."""
     said: list[str] = []
-    report = bench([tiny.dense], replace(FEW, batches=(2,)), said.append)
+    report = bench([tiny.dense], replace(FEW, batches=(2,)), lambda step, share=None, /: said.append(step))
     assert [row.speedup for row in report.rows] == [None]
     assert report.flips == ()
     assert not [note for note in report.notes if note.severity is not Severity.WARNING]
