@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sait_deploy.exporters.names import EnginePrecision
     from sait_deploy.exporting.plan import ExportOptions
     from sait_deploy.exporting.stage import export
+    from sait_deploy.images.preprocess import CropMode, Interpolation
     from sait_deploy.images.preprocessing_choice import PreprocessingChoice
     from sait_deploy.runtime import RunOptions, load
     from sait_deploy.tokens import Score
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchRange",
     "BuilderChoice",
+    "CropMode",
     "EngineOptions",
     "EnginePrecision",
     "ExportOptions",
     "FusionChoice",
+    "Interpolation",
     "OperatorForm",
     "Outputs",
     "PluginChoice",
@@ -65,10 +68,12 @@ if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py"
 _HOMES = {
     "BatchRange": "sait_deploy.engine.options",
     "BuilderChoice": "sait_deploy.engine.options",
+    "CropMode": "sait_deploy.images.preprocess",
     "EngineOptions": "sait_deploy.engine.options",
     "EnginePrecision": "sait_deploy.exporters.names",
     "ExportOptions": "sait_deploy.exporting.plan",
     "FusionChoice": "sait_deploy.engine.options",
+    "Interpolation": "sait_deploy.images.preprocess",
     "OperatorForm": "sait_deploy.exporters.finish",
     "Outputs": "sait_deploy.artifacts.manifest",
     "PluginChoice": "sait_deploy.engine.options",

@@ -137,7 +137,7 @@ def test_paths_may_be_text_and_switches_are_true_or_false(owner: type[Any]) -> N
             below = name in ("check_images", "class_map") and hasattr(owner, "images")
             extra = {"images": "folder"} if below else {}
             assert getattr(made(owner, **{**extra, name: "folder"}), name) == Path("folder")
-        if hint is bool and owner.__name__ != "Preprocessing":
+        if hint is bool:
             with pytest.raises(InvalidArgument, match=name):
                 made(owner, **{name: "no"})
 
