@@ -21,7 +21,7 @@ from sait_deploy.evaluation.results import EvaluationRow
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import TuneOptions
 from sait_deploy.evaluation.tune_splits import SplitOptions
-from sait_deploy.evaluation.tune_trials import Family
+from sait_deploy.evaluation.tune_trials import PointFamily
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.tokens import Score, default_prune_at
@@ -30,8 +30,8 @@ LIMIT: Final = 1.0
 """Points that may be lost on light clutter, with 95 % confidence."""
 
 GRIDS: Final = {
-    Family.MASS: (0.95, 0.9, 0.87, 0.84, 0.81, 0.78, 0.75),
-    Family.DENSITY: (0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06),
+    PointFamily.MASS: (0.95, 0.9, 0.87, 0.84, 0.81, 0.78, 0.75),
+    PointFamily.DENSITY: (0.3, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06),
 }
 """Shares to try of each, from safe to cheap."""
 
@@ -44,7 +44,7 @@ def shifted(weights: Path, images: int) -> dict[str, Any]:
         folder = Path(scratch)
         _write_light(folder / "light", 2 * images)
         artifact = _exported(weights, folder / "artifacts")
-        chosen = {family: _tuned(artifact, folder / "light", family) for family in Family}
+        chosen = {family: _tuned(artifact, folder / "light", family) for family in PointFamily}
     found: dict[str, Any] = {
         "limit": LIMIT,
         "tuned": {family.value: outcome for family, (_, outcome) in chosen.items()},
@@ -78,7 +78,7 @@ def _exported(weights: Path, folder: Path) -> Artifact:
     return next(artifact for artifact in artifacts if artifact.manifest.form is Form.ADAPTIVE)
 
 
-def _tuned(artifact: Artifact, images: Path, family: Family) -> tuple[PointRequest | None, dict[str, Any]]:
+def _tuned(artifact: Artifact, images: Path, family: PointFamily) -> tuple[PointRequest | None, dict[str, Any]]:
     """Returns the point found, and what tuning said of it."""
     options = TuneOptions(
         LIMIT, splits=SplitOptions(images), name=family.value, families=(family,), grid=GRIDS[family], threads=1

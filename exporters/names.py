@@ -15,7 +15,7 @@ KEEP: Final = "keep"
 IMAGES: Final = "images"
 MASS: Final = "mass"
 KEEP_LIMITS: Final = "keep_limits"
-"""A graph's inputs. An adaptive graph takes an operating point for each image besides the images."""
+"""A graph's inputs. An adaptive graph also takes an operating point for each image."""
 
 TOKENS: Final = "tokens"
 ROWS: Final = "rows"

@@ -79,7 +79,7 @@ _OTHERS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
     ("demonstration's thousand images", _digits, "pip install 'sait-deploy[train]'"),
     ("reach a GPU", _gpu, "pip install 'sait-deploy[rtx]', on a machine with an NVIDIA GPU and its driver"),
 )
-"""What is tried besides the runtimes: its name, its trial, and what to do where it fails."""
+"""What is tried in addition to the runtimes: its name, its trial, and what to do where it fails."""
 
 
 def examine(progress: Progress = no_progress) -> list[Finding]:

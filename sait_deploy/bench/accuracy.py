@@ -25,7 +25,7 @@ def measure_accuracy(session: RuntimeSession, dataset: Dataset, progress: Progre
     Args:
         session: the runtime and its variants.
         dataset: the images.
-        progress: told how many images there are, and the share of them that is done.
+        progress: reports how many images there are, and the share of them that is done.
 
     Returns:
         RunnableVariant id to accuracy. Forced counts have none; without labels, nothing has where dense does not run.

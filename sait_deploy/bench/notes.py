@@ -1,4 +1,4 @@
-"""What a reader must know besides the figures, in words."""
+"""What a reader must know to read the figures, in words."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_report import tables
 from sait_deploy.evaluation.tune_results import Outcome, Search, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
-from sait_deploy.evaluation.tune_trials import GRID, Family
+from sait_deploy.evaluation.tune_trials import GRID, PointFamily
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -71,7 +71,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 @click.option(
     "--family",
     "families",
-    type=click.Choice([choice.value for choice in Family]),
+    type=click.Choice([choice.value for choice in PointFamily]),
     multiple=True,
     help="What is tried: masses, densities or both; repeatable.  [default: mass]",
 )
@@ -124,7 +124,7 @@ def command(
         confidence=confidence,
         splits=SplitOptions(images, check_images, seed=seed, class_map=class_map),
         name=name,
-        families=tuple(map(Family, families)) or (Family.MASS,),
+        families=tuple(map(PointFamily, families)) or (PointFamily.MASS,),
         grid=GRID if grid is None else _shares(grid),
         min_keep=min_keep,
         max_keep=max_keep,

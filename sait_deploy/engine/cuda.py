@@ -48,7 +48,7 @@ def _runtime() -> Any:
 
 
 def check(result: tuple[Any, ...]) -> Any:
-    """Returns what a CUDA call returned besides its status.
+    """Returns what a CUDA call returned in addition to its status.
 
     Raises:
         RuntimeUnavailable: the call failed.

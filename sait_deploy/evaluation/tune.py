@@ -29,7 +29,7 @@ from sait_deploy.evaluation import tune_report
 from sait_deploy.evaluation.tune_limits import Limit, Verdict
 from sait_deploy.evaluation.tune_results import ImagesUsed, Outcome, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import Splits, make_splits
-from sait_deploy.evaluation.tune_trials import Candidate, Family, Judge, Trial, candidates
+from sait_deploy.evaluation.tune_trials import Candidate, Judge, PointFamily, Trial, candidates
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.system.progress import Progress, no_progress
@@ -134,7 +134,7 @@ def _runner(artifact: Artifact, options: TuneOptions) -> Runner:
     return load(artifact, options.runtime, RunOptions(threads=options.threads))
 
 
-def _candidates(family: Family, artifact: Artifact, options: TuneOptions) -> list[Candidate]:
+def _candidates(family: PointFamily, artifact: Artifact, options: TuneOptions) -> list[Candidate]:
     geometry = artifact.manifest.model.geometry
     return candidates(family, options.grid, geometry, options.min_keep, options.max_keep)
 

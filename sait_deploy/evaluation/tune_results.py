@@ -11,7 +11,7 @@ from sait_deploy.artifacts.tuned_points import Measure
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.tune_limits import Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
-from sait_deploy.evaluation.tune_trials import GRID, Family, Trial, check_grid
+from sait_deploy.evaluation.tune_trials import GRID, PointFamily, Trial, check_grid
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.option_values import check_options
 
@@ -71,7 +71,7 @@ class TuneOptions:
     confidence: float = 0.95
     splits: SplitOptions = field(default_factory=SplitOptions)
     name: str = "tuned"
-    families: tuple[Family, ...] = (Family.MASS,)
+    families: tuple[PointFamily, ...] = (PointFamily.MASS,)
     grid: tuple[float, ...] = GRID
     min_keep: int = 1
     max_keep: int | None = None
@@ -91,7 +91,7 @@ class TuneOptions:
         if not self.families or len(set(self.families)) != len(self.families):
             raise InvalidArgument(f"the families {', '.join(self.families) or 'none'} cannot be", "name each once")
         limits = PointRequest("tuned", 1.0, self.min_keep, self.max_keep)
-        if Family.MASS not in self.families and (limits.min_keep, limits.max_keep) != (1, None):
+        if PointFamily.MASS not in self.families and (limits.min_keep, limits.max_keep) != (1, None):
             raise InvalidArgument("limits to what images keep are for masses", "add masses to the families")
         if self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} holds no image", "give a whole number from 1")

@@ -36,7 +36,7 @@ _AT_ONCE: Final = 3
 _DENSE: Final = "dense"
 
 
-class Family(StrEnum):
+class PointFamily(StrEnum):
     """What runs along a sequence of candidates."""
 
     MASS = "mass"
@@ -50,7 +50,7 @@ class Family(StrEnum):
 class Candidate:
     """A point of a sequence."""
 
-    family: Family
+    family: PointFamily
     share: float
     point: OperatingPoint
 
@@ -108,7 +108,7 @@ def _listed(grid: Sequence[float]) -> str:
 
 
 def candidates(
-    family: Family, grid: Sequence[float], geometry: Geometry, min_keep: int = 1, max_keep: int | None = None
+    family: PointFamily, grid: Sequence[float], geometry: Geometry, min_keep: int = 1, max_keep: int | None = None
 ) -> list[Candidate]:
     """Returns a family's candidates from safe to cheap; densities that keep all, or as many as one before, are out.
 
@@ -123,7 +123,7 @@ def candidates(
         InvalidArgument: limits that no image of the model can keep to.
     """
     patches = geometry.patch_tokens
-    if family is Family.MASS:
+    if family is PointFamily.MASS:
         requests = [mass_point(share, min_keep, max_keep) for share in grid]
         return [Candidate(family, request.mass, request.resolve(patches)) for request in requests]
     points = {density_point(Decimal(f"{share:.15g}"), patches): share for share in reversed(grid)}

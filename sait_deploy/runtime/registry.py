@@ -38,7 +38,7 @@ class Runtime:
         package: import name of the package that it needs.
         extra: the extra of sait-deploy that installs the package.
         task: what ``trial()`` tries, in words.
-        also_needed: what the machine needs besides the extra, in words that follow the command to install it.
+        also_needed: what the machine needs in addition to the extra, in words that follow the command to install it.
         builder: the builder whose engines it runs; None where it needs no engine.
         from_weights: whether it runs the model in torch from the weights, not the artifact's graph.
         own_threads: whether each runner has threads of its own, so that two runners in one process can have different

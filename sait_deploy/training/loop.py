@@ -23,7 +23,7 @@ from sait_deploy.training.losses import Losses, losses_of
 from sait_deploy.training.meter import Meter, Sums
 from sait_deploy.training.options import Amp, TrainOptions
 from sait_deploy.training.recipe import make_mixup, make_optimizer, make_schedule, set_drop_path
-from sait_deploy.training.state import State
+from sait_deploy.training.state import TrainingState
 from sait_deploy.training.steps import check_alternates, check_batches, point_in_step
 from sait_deploy.training.student import Student
 from sait_deploy.training.teacher import Teacher
@@ -94,11 +94,11 @@ class TrainingLoop:
         """Waits for all processes."""
         self._accelerator.wait_for_everyone()
 
-    def state(self, identity: dict[str, str], epochs: int, log: tuple[LogEntry, ...]) -> State:
+    def state(self, identity: dict[str, str], epochs: int, log: tuple[LogEntry, ...]) -> TrainingState:
         """Returns the state to resume from."""
         average = None if self._average is None else dict(self._average.module.state_dict())
         scaler = self._accelerator.scaler
-        return State(
+        return TrainingState(
             identity=identity,
             epochs=epochs,
             model=dict(self._vit.state_dict()),
@@ -108,7 +108,7 @@ class TrainingLoop:
             log=log,
         )
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Takes up the training at a state."""
         self._vit.load_state_dict(state.model)
         self._optimizer.load_state_dict(state.optimizer)

@@ -31,7 +31,7 @@ CURVE_FILE: Final = "curve.svg"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class TrainingState:
     """A training at the end of an epoch.
 
     Attributes:
@@ -58,19 +58,19 @@ class State:
         return self.model if self.average is None else self.average
 
 
-def save_state(folder: Path, state: State) -> None:
+def save_state(folder: Path, state: TrainingState) -> None:
     """Writes the state whole or not at all: an earlier epoch's stays in place until then.
 
     Raises:
         StorageError: it could not be written.
     """
-    data = {field.name: getattr(state, field.name) for field in fields(State)}
+    data = {field.name: getattr(state, field.name) for field in fields(TrainingState)}
     buffer = io.BytesIO()
     torch.save({**data, "log": [asdict(entry) for entry in state.log]}, buffer)
     write_whole(folder / STATE_FILE, buffer.getbuffer())
 
 
-def read_state(folder: Path) -> State | None:
+def read_state(folder: Path) -> TrainingState | None:
     """Reads a training's state; None where the folder has none.
 
     Raises:
@@ -84,14 +84,14 @@ def read_state(folder: Path) -> State | None:
             warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the state
             data = torch.load(path, map_location="cpu", weights_only=True)
         log = tuple(LogEntry(**entry) for entry in data.pop("log"))
-        return State(**data, log=log)
+        return TrainingState(**data, log=log)
     except Exception:  # damaged bytes make the unpickler raise nearly anything, with advice to load without checks
         raise TrainingError(
             f"{path} is no whole training state", "delete it to begin anew, or choose another --output"
         ) from None
 
 
-def deliver(folder: Path, state: State, training: SparseTraining | None, class_names: Sequence[str]) -> None:
+def deliver(folder: Path, state: TrainingState, training: SparseTraining | None, class_names: Sequence[str]) -> None:
     """Writes weights, log, and the log's curve where matplotlib is installed.
 
     Args:

@@ -12,7 +12,7 @@ from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import Search, TuneOptions
 from sait_deploy.evaluation.tune_splits import SplitOptions
-from sait_deploy.evaluation.tune_trials import Family
+from sait_deploy.evaluation.tune_trials import PointFamily
 from tests.evaluation.tunings import EXPORTED, draw, options
 from tests.exported import TinyExport
 
@@ -56,8 +56,8 @@ def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
     [
         {"min_keep": 0},
         {"min_keep": 5, "max_keep": 4},
-        {"min_keep": 5, "families": (Family.DENSITY,)},
-        {"max_keep": 5, "families": (Family.DENSITY,)},
+        {"min_keep": 5, "families": (PointFamily.DENSITY,)},
+        {"max_keep": 5, "families": (PointFamily.DENSITY,)},
         {"max_drop": 1.0},
         {"max_disagreement": None},
         {"max_disagreement": 0.0},
@@ -69,7 +69,7 @@ def test_images_that_are_none(adaptive: Artifact, tmp_path: Path) -> None:
         {"grid": (0.9, 0.9)},
         {"grid": (1.0, 0.9)},
         {"families": ()},
-        {"families": (Family.MASS, Family.MASS)},
+        {"families": (PointFamily.MASS, PointFamily.MASS)},
         {"batch": 0},
         {"search": (Search.SCORE,), "runtime": "tensorrt"},
     ],

@@ -8,25 +8,25 @@ from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_results import Outcome, Search
 from sait_deploy.evaluation.tune_search import list_exports
-from sait_deploy.evaluation.tune_trials import Family, candidates
+from sait_deploy.evaluation.tune_trials import PointFamily, candidates
 from sait_deploy.tokens import OperatingPoint, Score
 from tests.evaluation.tunings import EXPORTED, options
 
 
 def test_of_two_families_the_cheaper_point_is_taken_at_a_stricter_bound(adaptive: Artifact, images: Path) -> None:
     alone = tune(adaptive, options(images))
-    both = tune(adaptive, options(images, families=(Family.MASS, Family.DENSITY), name="both"))
+    both = tune(adaptive, options(images, families=(PointFamily.MASS, PointFamily.DENSITY), name="both"))
     assert both.sequences == 2
     assert both.trials[0].judgement.bound_percent > alone.trials[0].judgement.bound_percent
     assert both.trials[0].judgement.value_percent == alone.trials[0].judgement.value_percent
     passing = [trial for trial in both.trials if trial.passes]
-    assert {trial.candidate.family for trial in both.trials} == {Family.MASS, Family.DENSITY}
+    assert {trial.candidate.family for trial in both.trials} == {PointFamily.MASS, PointFamily.DENSITY}
     assert both.chosen is not None
     assert both.chosen.macs.per_image == min(trial.macs.per_image for trial in passing)
 
 
 def test_densities_keep_the_same_of_every_image(adaptive: Artifact, images: Path) -> None:
-    result = tune(adaptive, options(images, limit=20.0, families=(Family.DENSITY,), grid=(0.999, 0.98, 0.95, 0.9)))
+    result = tune(adaptive, options(images, limit=20.0, families=(PointFamily.DENSITY,), grid=(0.999, 0.98, 0.95, 0.9)))
     points = [trial.candidate.point for trial in result.trials]
     assert all(point.min_keep == point.max_keep < 36 for point in points)
     assert all(trial.kept.sd == 0 and trial.kept.most == trial.candidate.point.max_keep for trial in result.trials)
@@ -35,9 +35,9 @@ def test_densities_keep_the_same_of_every_image(adaptive: Artifact, images: Path
 def test_candidates_fall_from_safe_to_cheap(adaptive: Artifact) -> None:
     geometry = adaptive.manifest.model.geometry
     grid = tuple(share / 100 for share in range(99, 0, -1))
-    masses = candidates(Family.MASS, grid, geometry)
+    masses = candidates(PointFamily.MASS, grid, geometry)
     assert [one.point for one in masses] == [OperatingPoint(share, 1, 36) for share in grid]
-    kept = [one.point.max_keep for one in candidates(Family.DENSITY, grid, geometry)]
+    kept = [one.point.max_keep for one in candidates(PointFamily.DENSITY, grid, geometry)]
     assert kept == list(range(35, 0, -1)), "each number of tokens once, all of them never"
 
 

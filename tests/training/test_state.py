@@ -24,7 +24,7 @@ from sait_deploy.training.state import (
     LOG_JSON,
     STATE_FILE,
     WEIGHTS_FILE,
-    State,
+    TrainingState,
     deliver,
     read_state,
     save_state,
@@ -35,7 +35,7 @@ TRAINING = SparseTraining(Score.MEAN, 1, 0.3, 1.0)
 NAMES = ("cat", 'dog & "hound"', "été", "猫")
 
 
-def state(epochs: int = 1, *, size: int = 8) -> State:
+def state(epochs: int = 1, *, size: int = 8) -> TrainingState:
     generator = torch.Generator().manual_seed(epochs)
     model = {"a.weight": torch.randn(size, 4, generator=generator), "a.bias": torch.randn(4, generator=generator)}
     parameters = [torch.nn.Parameter(tensor.clone()) for tensor in model.values()]
@@ -44,10 +44,10 @@ def state(epochs: int = 1, *, size: int = 8) -> State:
     optimizer.step()
     log = tuple(dataclasses.replace(ENTRY, epoch=epoch + 1) for epoch in range(epochs))
     average = {name: tensor / 2 for name, tensor in model.items()}
-    return State({"seed": "0"}, epochs, model, average, optimizer.state_dict(), {"scale": 2.0}, log)
+    return TrainingState({"seed": "0"}, epochs, model, average, optimizer.state_dict(), {"scale": 2.0}, log)
 
 
-def assert_same(found: State | None, wanted: State) -> None:
+def assert_same(found: TrainingState | None, wanted: TrainingState) -> None:
     assert found is not None
     assert (found.identity, found.epochs, found.log) == (wanted.identity, wanted.epochs, wanted.log)
     assert found.scaler == wanted.scaler
