@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -74,7 +75,7 @@ def test_what_lies_outside_is_named(
 )
 def test_what_training_draws_lies_inside(densities: list[int], masses: list[int], seed: int, patch_tokens: int) -> None:
     density, mass = (DensityRange(*(n / 1000 for n in densities)), MassRange(*(n / 1000 for n in masses)))
-    options = TrainOptions(output=None, densities=density, masses=mass, seed=seed)  # type: ignore[arg-type]
+    options = TrainOptions(output=Path("training"), densities=density, masses=mass, seed=seed)
     training = SparseTraining(Score.MEAN, 1, density.low, density.high, mass.low, mass.high)
     drawn = [point_in_step(0, step, 8, patch_tokens, options) for step in range(8)]
     requests = [PointRequest.of("drawn", point) for point in drawn if point is not None]
