@@ -1,4 +1,7 @@
-"""What an artifact says of itself: the manifest's fields, and their JSON form."""
+"""What an artifact says of itself: the manifest's fields, and their JSON form.
+
+The module is long because every field of the document stands here with its meaning.
+"""
 
 from __future__ import annotations
 

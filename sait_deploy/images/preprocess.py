@@ -1,7 +1,8 @@
 """From an image file to a model's input: the evaluation transform of the model's checkpoint, in NumPy and Pillow.
 
 It decodes, resizes, crops and normalises as timm's evaluation transform on Pillow images does, with the same roundings,
-so that a model sees the same pixels where it is deployed as where its accuracy was measured.
+so that a model sees the same pixels where it is deployed as where its accuracy was measured. The module is long because
+those steps round in dependence of each other and are read together.
 """
 
 from __future__ import annotations

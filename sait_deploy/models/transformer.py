@@ -1,7 +1,7 @@
 """What export and training ask of a model: its tokens, what its attention needs, its updates, its readout.
 
 A family of models answers by a subclass of ``Transformer`` in a module of its own, which its entry in
-``families.FAMILIES`` names.
+``families.FAMILIES`` names. The module is long because it is one interface with its documentation.
 """
 
 from __future__ import annotations

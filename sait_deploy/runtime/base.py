@@ -1,4 +1,7 @@
-"""What every runner does, whatever the runtime behind it."""
+"""What every runner does, whatever the runtime behind it.
+
+The module is long because it holds the interface, its documentation and the types of its answers.
+"""
 
 from __future__ import annotations
 
