@@ -59,11 +59,12 @@ def parse_channels(name: str, text: str) -> tuple[float, ...]:
         InvalidArgument: it is not one or three numbers in [0, 1].
     """
     try:
-        return checked_channels(name, [float(part) for part in text.replace(",", " ").split()])
+        values = [float(part) for part in text.replace(",", " ").split()]
     except ValueError:
         raise InvalidArgument(
             f"{name} {text!r} is not one or three numbers", "give one such as 0.5, or 0.485,0.456,0.406"
         ) from None
+    return checked_channels(name, values)
 
 
 def merged(

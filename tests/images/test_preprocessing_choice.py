@@ -173,7 +173,10 @@ def test_channels_from_text(text: str, values: tuple[float, ...]) -> None:
     assert parse_channels("mean", text) == values
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,2", "300"])
-def test_channels_that_cannot_be(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="std"):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("", "one or three"), ("a", "one or three"), ("1,2", "one or three"), ("300", "not of pixels"), ("-1", "not of")],
+)
+def test_channels_that_cannot_be(text: str, problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^std .* is {'' if problem.startswith('not') else 'not '}{problem}"):
         parse_channels("std", text)
