@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sait_deploy.images.preprocess import CropMode, Interpolation
     from sait_deploy.images.preprocessing_choice import PreprocessingChoice
     from sait_deploy.runtime import RunOptions, load
+    from sait_deploy.runtime.precision import RunPrecision
     from sait_deploy.tokens import Score
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Precision",
     "PreprocessingChoice",
     "RunOptions",
+    "RunPrecision",
     "Score",
     "__version__",
     "build_engine",
@@ -82,6 +84,7 @@ _HOMES = {
     "Precision": "sait_deploy.artifacts.manifest",
     "PreprocessingChoice": "sait_deploy.images.preprocessing_choice",
     "RunOptions": "sait_deploy.runtime",
+    "RunPrecision": "sait_deploy.runtime.precision",
     "Score": "sait_deploy.tokens",
     "build_engine": "sait_deploy.engine.build",
     "export": "sait_deploy.exporting.stage",

@@ -50,6 +50,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
     """LayerNorm, softmax and importance stay in fp32."""
 
+    INT8 = "int8"
+    """Weights and inputs of linear layers; everything else stays in fp32. Made from a float artifact, not exported."""
+
+
+EXPORTED_PRECISIONS: Final = (Precision.FP32, Precision.FP16)
+"""Those that a model can be exported in."""
+
 
 class Outputs(StrEnum):
     """What a graph returns beside the token counts."""
@@ -236,6 +243,8 @@ class Manifest:
         files: SHA-256 of every other file in the folder.
         preprocessing_sources: for fields of the preprocessing, where their values came from, in words. It is left out
             of the document where it is empty: older documents have none.
+        quantized_from: id of the float artifact that this one was made from; None, and left out, where it is no int8
+            artifact.
     """
 
     schema_version: int
@@ -260,6 +269,7 @@ class Manifest:
     tools: dict[str, str]
     files: dict[str, str]
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
+    quantized_from: str | None = None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -287,6 +297,8 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
     fields = dataclasses.asdict(manifest)
     if not manifest.preprocessing_sources:
         del fields["preprocessing_sources"]
+    if manifest.quantized_from is None:
+        del fields["quantized_from"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
     if manifest.model.global_pool is None:

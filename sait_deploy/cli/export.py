@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import Outputs, Precision, as_dict
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision, as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import (
     class_map_option,
@@ -72,7 +72,7 @@ DEFAULT_DENSITY = "0.6"
 )
 @click.option(
     "--dtype",
-    type=click.Choice([choice.value for choice in Precision]),
+    type=click.Choice([choice.value for choice in EXPORTED_PRECISIONS]),
     default=Precision.FP32.value,
     show_default=True,
     help="Element type of the weights.",

@@ -12,6 +12,7 @@ from typing import Final
 from torch import nn
 
 from sait_deploy.artifacts.manifest import (
+    EXPORTED_PRECISIONS,
     Form,
     Outputs,
     Precision,
@@ -84,6 +85,10 @@ class ExportOptions:
         check_options(self)
         check_class_map(self.images, self.class_map)
         object.__setattr__(self, "densities", tuple(parse_density(str(density)) for density in self.densities))
+        if self.precision not in EXPORTED_PRECISIONS:
+            raise InvalidArgument(
+                f"no model is exported in {self.precision}", "export in fp32, then run: sait-deploy quantize"
+            )
         points = tuple(dict.fromkeys(self.points))
         names = [point.name for point in points]
         repeated = next((name for name in names if names.count(name) > 1), None)

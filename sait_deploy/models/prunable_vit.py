@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.manifest import Outputs, Precision
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
@@ -110,6 +110,8 @@ class PrunableViT(nn.Module):
     ) -> None:
         super().__init__()
         precision, outputs = chosen(Precision, precision, "precision"), chosen(Outputs, outputs, "outputs")
+        if precision not in EXPORTED_PRECISIONS:
+            raise InvalidArgument(f"precision cannot be {precision.value!r}", "use 'fp32' or 'fp16'")
         shape = transformer_of(vit).shape()
         if pruning is not None:
             check_pruning(vit, pruning)

@@ -19,6 +19,7 @@ from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
 from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import most_images
 
@@ -33,6 +34,7 @@ class RunOptions:
         threads: threads within one operator; None for all of the processors this process may use.
         weights: the torch runtime's weights file, in place of the one that the manifest names.
         device: the torch runtime's device.
+        precision: what to compute in; None for what the artifact, or its engine, is made for.
 
     Raises:
         InvalidArgument: the number of threads is not from 1 to 1,024.
@@ -41,6 +43,7 @@ class RunOptions:
     threads: int | None = None
     weights: Path | None = None
     device: str = "cpu"
+    precision: RunPrecision | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):

@@ -6,12 +6,14 @@ No runtime's package is imported here: an entry names its module, which is impor
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.runtime.precision import RunPrecision
 
 if TYPE_CHECKING:
     from sait_deploy.artifacts.folder import Artifact
@@ -44,6 +46,8 @@ class Runtime:
         own_threads: whether each runner has threads of its own, so that two runners in one process can have different
             numbers of threads.
         compared_with: name of the runtime that ``bench`` compares kept tokens and answers with.
+        precisions: artifact precision to the precisions that the runtime can run such an artifact in, its own first;
+            an engine has one of them.
     """
 
     module: str
@@ -56,6 +60,7 @@ class Runtime:
     from_weights: bool = False
     own_threads: bool = False
     compared_with: str = ONNXRUNTIME
+    precisions: Mapping[Precision, tuple[RunPrecision, ...]] = field(default_factory=lambda: _AS_EXPORTED)
 
     @property
     def installation(self) -> str:
@@ -75,12 +80,43 @@ class Runtime:
         """Returns a runner of an artifact, which was checked before.
 
         Raises:
+            InvalidArgument: the runtime runs no artifact of this precision, or not in the precision asked for.
             ArtifactError: the artifact has nothing that this runtime can run.
             MissingDependency: the runtime's package is not installed.
             RuntimeUnavailable: the runtime or its device does not work here.
         """
+        self._check_precision(artifact, options.precision)
         made: Callable[[Artifact, RunOptions], Runner] = getattr(importlib.import_module(self.module), self.runner)
         return made(artifact, options)
+
+    def _check_precision(self, artifact: Artifact, asked: RunPrecision | None) -> None:
+        held = artifact.manifest.dtype
+        possible = self.precisions.get(held, ())
+        if possible and (asked is None or asked in possible):
+            return
+        name = next((name for name, runtime in RUNTIMES.items() if runtime is self), self.package)
+        if not possible:
+            able = ", ".join(other for other, runtime in RUNTIMES.items() if held in runtime.precisions)
+            raise InvalidArgument(f"{name} runs no {held} artifact such as {artifact.path.name}", f"use {able}")
+        raise InvalidArgument(
+            f"{name} cannot run {artifact.path.name}, which is {held}, in {asked}", f"use {', '.join(possible)}"
+        )
+
+
+_AS_EXPORTED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
+    Precision.FP32: (RunPrecision.FP32,),
+    Precision.FP16: (RunPrecision.FP16,),
+}
+
+_AS_FILED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
+    **_AS_EXPORTED,
+    Precision.INT8: (RunPrecision.INT8,),
+}
+
+_AS_BUILT: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
+    Precision.FP32: (RunPrecision.FP16, RunPrecision.BF16, RunPrecision.FP32),
+    Precision.FP16: (RunPrecision.FP16,),
+}
 
 
 RUNTIMES: Final[dict[str, Runtime]] = {
@@ -92,6 +128,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         task="run on ONNX Runtime CPU",
         own_threads=True,
         compared_with=TORCH,
+        precisions=_AS_FILED,
     ),
     "onnxruntime-cuda": Runtime(
         module="sait_deploy.runtime.onnxruntime_cuda",
@@ -109,6 +146,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         task="build with TensorRT",
         also_needed=", on a machine with a GPU",
         builder=BuilderName.TENSORRT,
+        precisions=_AS_BUILT,
     ),
     "tensorrt-rtx": Runtime(
         module="sait_deploy.runtime.tensorrt_rtx",
@@ -117,6 +155,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         extra=PACKAGES[BuilderName.TENSORRT_RTX].extra,
         task="build with TensorRT for RTX",
         builder=BuilderName.TENSORRT_RTX,
+        precisions=_AS_BUILT,
     ),
     TORCH: Runtime(
         module="sait_deploy.runtime.torch",

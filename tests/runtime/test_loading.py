@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable
 from sait_deploy.runtime import Runner, RunOptions, load, registry
+from sait_deploy.runtime.precision import RunPrecision
 from tests.exported import TinyExport, copied, graph_of, with_graph
 from tests.runtime.cases import GOOD, ONE_THREAD, RUNTIMES
 
@@ -48,6 +51,20 @@ def test_a_runtimes_class_states_the_name_of_its_entry(name: str) -> None:
     runner = getattr(importlib.import_module(entry.module), entry.runner)
     assert (issubclass(runner, Runner), runner.runtime) == (True, name)
     assert entry.compared_with in registry.RUNTIMES
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_a_precision_that_a_runtime_has_not_is_refused_with_those_it_has(tiny: TinyExport, runtime: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{runtime} cannot run .* which is fp32, in bf16") as caught:
+        load(tiny.half, runtime, RunOptions(precision=RunPrecision.BF16))
+    assert caught.value.hint == "use fp32"
+
+
+def test_a_runtime_that_runs_no_int8_artifact_names_those_that_do(tiny: TinyExport) -> None:
+    manifest = dataclasses.replace(tiny.half.manifest, dtype=Precision.INT8)
+    with pytest.raises(InvalidArgument, match="torch runs no int8 artifact") as caught:
+        load(dataclasses.replace(tiny.half, manifest=manifest), "torch")
+    assert "onnxruntime" in caught.value.hint
 
 
 def test_an_unknown_runtime_is_refused_before_the_artifact_is_looked_at(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 import sait_deploy
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS
 from sait_deploy.errors import InvalidArgument, MissingDependency
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.tune_results import TuneOptions
+from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.models.prunable_vit import PrunableViT
 from tests.tiny import small_vit
 
@@ -118,7 +120,7 @@ def test_the_walk_finds_the_options_of_all_stages() -> None:
 def test_text_becomes_the_member_it_names_and_other_text_is_refused(
     owner: type[Any], name: str, kind: type[Enum], hint: Any
 ) -> None:
-    for member in kind:
+    for member in EXPORTED_PRECISIONS if (owner, name) == (ExportOptions, "precision") else kind:
         given, wanted = ([member.value], get_origin(hint)([member])) if is_list(hint) else (member.value, member)
         value = getattr(made(owner, **{name: given}), name)
         assert value == wanted
@@ -156,6 +158,12 @@ def test_numbers_as_text_and_parts_of_another_class_are_refused() -> None:
     assert refused.value.hint == "give a PointRequest"
     with pytest.raises(InvalidArgument, match="points 7 is no list"):
         sait_deploy.ExportOptions(points=7)  # type: ignore[arg-type]
+
+
+def test_int8_is_no_precision_to_export_in() -> None:
+    with pytest.raises(InvalidArgument, match="no model is exported in int8") as refused:
+        ExportOptions(precision="int8")  # type: ignore[arg-type]
+    assert "sait-deploy quantize" in refused.value.hint
 
 
 def test_a_models_own_choices_may_be_text_too() -> None:
