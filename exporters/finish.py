@@ -10,7 +10,7 @@ from typing import Final
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.names import IMPORTANCE, KEEP
@@ -51,6 +51,8 @@ def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
     attach_functions(model, options.opset)
     if options.operators is OperatorForm.INLINE and model.functions:
         InlinePass()(model)
+        # ONNX Runtime's symbolic shape inference reads no constant whose value is not a tensor.
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         model.opset_imports.pop(DOMAIN, None)
     model.metadata_props.update(options.metadata)
     model.producer_name = "sait-deploy"

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from sait_deploy.artifacts.manifest import Precision
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
@@ -90,7 +90,7 @@ def test_inlining_leaves_no_trace_of_the_domain(pruning: Pruning | None) -> None
     assert kinds(model)["TopK"] == (pruning is not None)
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", EXPORTED_PRECISIONS)
 def test_inlining_changes_no_bit_of_the_selection(precision: Precision) -> None:
     function = run(finished(precision=precision), IMAGES, SELECTION)
     inline = run(finished(precision=precision, operators=OperatorForm.INLINE), IMAGES, SELECTION)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import Form, Outputs, Precision, TensorInfo
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Outputs, Precision, TensorInfo
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.errors import InvalidArgument, ModelError, StorageError
 from sait_deploy.exporters.finish import OperatorForm
@@ -82,7 +82,7 @@ def test_the_onnx_file_names_its_points_without_its_manifest(tiny_adaptive: Arti
     assert list(points.items()) == [("mass0.6", [0.6, 1, 36]), ("fast", [0.3, 2, 8]), ("wide", [0.9, 12, 36])]
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", EXPORTED_PRECISIONS)
 def test_each_point_is_recorded_with_what_running_it_keeps(
     precision: Precision, request: pytest.FixtureRequest
 ) -> None:
