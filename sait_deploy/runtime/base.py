@@ -33,7 +33,7 @@ class RunOptions:
     Attributes:
         threads: threads within one operator; None for all of the processors this process may use.
         weights: the torch runtime's weights file, in place of the one that the manifest names.
-        device: the torch runtime's device.
+        device: where torch or OpenVINO runs, by their own names (``cuda:0``; ``GPU``, ``NPU``); ``cpu`` in both.
         precision: what to compute in; None for what the artifact, or its engine, is made for.
 
     Raises:
@@ -314,7 +314,7 @@ class Runner(ABC):
             raise NotFinite(message, image)
         again = "export with --dtype fp32"
         if self.artifact.manifest.dtype is not Precision.FP16:
-            again = "build the engine with --precision bf16 or fp32"
+            again = "run it in another precision, for which TensorRT needs an engine: --precision bf16 or fp32"
         raise NotFinite(message, image, f"fp16 holds numbers up to 65,504 alone: {again}")
 
 

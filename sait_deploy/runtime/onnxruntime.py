@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of, graph_source, weights_folder
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES, PruningInfo
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.graph_io import feeds, with_selection
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 
@@ -122,14 +123,6 @@ def optimised(artifact: Artifact) -> onnx.ModelProto:
         return onnx.load(options.optimized_model_filepath, load_external_data=False)
 
 
-def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> bytes:
-    """Gives a graph importance and keep as further outputs, and returns it as bytes."""
-    for name, element in ((pruning.importance, onnx.TensorProto.FLOAT), (pruning.keep, onnx.TensorProto.INT32)):
-        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
-    serialised: bytes = graph.SerializeToString()
-    return serialised
-
-
 def trial() -> str:
     """Selects tokens on the processor as the reference does."""
     return selection_trial(CPU)
@@ -203,21 +196,21 @@ class OnnxRuntimeRunner(Runner):
     def _selection_session(self) -> Any:
         pruning = self.artifact.manifest.pruning
         assert pruning is not None
-        return self._open(with_selection(self._graph(), pruning))
+        return self._open(with_selection(self._graph(), pruning).SerializeToString())
 
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
-        found = dict(zip(self._outputs, _run(self._session, self._outputs, _feeds(images, point)), strict=True))
+        found = dict(zip(self._outputs, _run(self._session, self._outputs, feeds(images, point)), strict=True))
         return RawOutput(found[self._outputs[0]], found.get(COUNTS), found.get(FEATURES))
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning
         assert pruning is not None
         names = [self._outputs[0], pruning.importance, pruning.keep]
-        return Selection(*_run(self._selection_session, names, _feeds(images, point)))
+        return Selection(*_run(self._selection_session, names, feeds(images, point)))
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
         binding = self._session.io_binding()
-        for name, array in _feeds(images, point).items():
+        for name, array in feeds(images, point).items():
             value = require_onnxruntime().OrtValue.ortvalue_from_numpy(array, self.device, 0)
             binding.bind_ortvalue_input(name, value)
         for name in self._outputs:
@@ -230,21 +223,13 @@ class OnnxRuntimeRunner(Runner):
         return compute
 
 
-def _run(session: Any, outputs: list[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+def _run(session: Any, outputs: list[str], given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     try:
-        found: list[NDArray[Any]] = session.run(outputs, feeds)
+        found: list[NDArray[Any]] = session.run(outputs, given)
     except Exception as error:
         first = str(error).splitlines()[0][:200]
         raise RuntimeUnavailable(
-            f"onnxruntime could not run a batch of {len(feeds['images'])}: {first}",
+            f"onnxruntime could not run a batch of {len(given['images'])}: {first}",
             "try a smaller batch, or see: sait-deploy inspect --check",
         ) from error
     return found
-
-
-def _feeds(images: NDArray[np.float32], point: BatchPoint | None) -> dict[str, NDArray[Any]]:
-    return (
-        {"images": images}
-        if point is None
-        else {"images": images, "mass": point.mass, "keep_limits": point.keep_limits}
-    )

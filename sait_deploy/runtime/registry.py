@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ONNXRUNTIME: Final = "onnxruntime"
 """The runtime that artifacts run on unless another is named, as it runs wherever artifacts are."""
 
+OPENVINO: Final = "openvino"
+"""The other runtime for processors, which also runs in bf16."""
+
 TORCH: Final = "torch"
 """The runtime that runs the model itself, from the weights that an artifact was exported from."""
 
@@ -45,6 +48,7 @@ class Runtime:
         from_weights: whether it runs the model in torch from the weights, not the artifact's graph.
         own_threads: whether each runner has threads of its own, so that two runners in one process can have different
             numbers of threads.
+        has_devices: whether ``RunOptions.device`` chooses where it runs; the others run on one kind of device.
         compared_with: name of the runtime that ``bench`` compares kept tokens and answers with.
         precisions: artifact precision to the precisions that the runtime can run such an artifact in, its own first;
             an engine has one of them.
@@ -59,6 +63,7 @@ class Runtime:
     builder: BuilderName | None = None
     from_weights: bool = False
     own_threads: bool = False
+    has_devices: bool = False
     compared_with: str = ONNXRUNTIME
     precisions: Mapping[Precision, tuple[RunPrecision, ...]] = field(default_factory=lambda: _AS_EXPORTED)
 
@@ -80,26 +85,35 @@ class Runtime:
         """Returns a runner of an artifact, which was checked before.
 
         Raises:
-            InvalidArgument: the runtime runs no artifact of this precision, or not in the precision asked for.
+            InvalidArgument: the runtime runs no artifact of this precision, or not in the precision asked for, or not
+                on that device.
             ArtifactError: the artifact has nothing that this runtime can run.
             MissingDependency: the runtime's package is not installed.
             RuntimeUnavailable: the runtime or its device does not work here.
         """
         self._check_precision(artifact, options.precision)
+        if options.device != "cpu" and not self.has_devices:
+            able = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.has_devices)
+            raise InvalidArgument(
+                f"{self._name} runs on one kind of device alone, not on {options.device!r}", f"use {able}"
+            )
         made: Callable[[Artifact, RunOptions], Runner] = getattr(importlib.import_module(self.module), self.runner)
         return made(artifact, options)
+
+    @property
+    def _name(self) -> str:
+        return next((name for name, runtime in RUNTIMES.items() if runtime is self), self.package)
 
     def _check_precision(self, artifact: Artifact, asked: RunPrecision | None) -> None:
         held = artifact.manifest.dtype
         possible = self.precisions.get(held, ())
         if possible and (asked is None or asked in possible):
             return
-        name = next((name for name, runtime in RUNTIMES.items() if runtime is self), self.package)
         if not possible:
             able = ", ".join(other for other, runtime in RUNTIMES.items() if held in runtime.precisions)
-            raise InvalidArgument(f"{name} runs no {held} artifact such as {artifact.path.name}", f"use {able}")
+            raise InvalidArgument(f"{self._name} runs no {held} artifact such as {artifact.path.name}", f"use {able}")
         raise InvalidArgument(
-            f"{name} cannot run {artifact.path.name}, which is {held}, in {asked}", f"use {', '.join(possible)}"
+            f"{self._name} cannot run {artifact.path.name}, which is {held}, in {asked}", f"use {', '.join(possible)}"
         )
 
 
@@ -111,6 +125,12 @@ _AS_EXPORTED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
 _AS_FILED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
     **_AS_EXPORTED,
     Precision.INT8: (RunPrecision.INT8,),
+}
+
+_AS_HINTED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
+    Precision.FP32: (RunPrecision.FP32, RunPrecision.BF16, RunPrecision.FP16),
+    Precision.FP16: (RunPrecision.FP16, RunPrecision.FP32, RunPrecision.BF16),
+    Precision.INT8: (RunPrecision.INT8, RunPrecision.INT8_BF16),
 }
 
 _AS_BUILT: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
@@ -129,6 +149,16 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         own_threads=True,
         compared_with=TORCH,
         precisions=_AS_FILED,
+    ),
+    OPENVINO: Runtime(
+        module="sait_deploy.runtime.openvino",
+        runner="OpenVinoRunner",
+        package="openvino",
+        extra="openvino",
+        task="run on OpenVINO",
+        own_threads=True,
+        has_devices=True,
+        precisions=_AS_HINTED,
     ),
     "onnxruntime-cuda": Runtime(
         module="sait_deploy.runtime.onnxruntime_cuda",
@@ -163,6 +193,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         package="torch",
         extra="export",
         task="run in torch",
+        has_devices=True,
         from_weights=True,
     ),
 }

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.artifacts.manifest import COUNTS, PruningInfo
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
-from sait_deploy.runtime.onnxruntime import graph_of, with_selection
+from sait_deploy.runtime.graph_io import with_selection
 from sait_deploy.runtime.trials import try_selection
 
 
@@ -46,7 +47,7 @@ class EvaluatorRunner(Runner):
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning
         assert isinstance(pruning, PruningInfo)
-        evaluator = ReferenceEvaluator(onnx.load_from_string(with_selection(graph_of(self.artifact), pruning)))
+        evaluator = ReferenceEvaluator(with_selection(graph_of(self.artifact), pruning))
         names = [self.artifact.manifest.output_names[0], pruning.importance, pruning.keep]
         return Selection(*evaluator.run(names, {"images": images}))
 

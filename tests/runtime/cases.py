@@ -10,7 +10,7 @@ from sait_deploy.runtime import RunOptions
 from tests.exported import IMAGE_SIZE, POINTS
 from tests.tiny import random_batch
 
-RUNTIMES: Final = ("onnxruntime", "torch")
+RUNTIMES: Final = ("onnxruntime", "openvino", "torch")
 ONE_THREAD: Final = RunOptions(threads=1)
 SHAPE: Final = (3, IMAGE_SIZE, IMAGE_SIZE)
 KEPT, PATCHES = 18, 36

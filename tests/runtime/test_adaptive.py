@@ -49,12 +49,14 @@ def test_each_image_keeps_what_its_point_says(adaptive_runner: Runner, choice: d
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_runtimes_give_the_same_answers(adaptive_runners: list[Runner], choice: dict[str, Any]) -> None:
-    onnx, torch = adaptive_runners
-    first, second = onnx.select(IMAGES, **choice), torch.select(IMAGES, **choice)
-    np.testing.assert_allclose(first.importance, second.importance, rtol=1e-4, atol=1e-6)
-    same = (first.keep == second.keep).all(axis=1)
-    assert same.mean() > 0.8
-    assert close(onnx.run(IMAGES, **choice).logits[same], torch.run(IMAGES, **choice).logits[same])
+    first, *others = adaptive_runners
+    wanted, logits = first.select(IMAGES, **choice), first.run(IMAGES, **choice).logits
+    for other in others:
+        found = other.select(IMAGES, **choice)
+        np.testing.assert_allclose(found.importance, wanted.importance, rtol=1e-4, atol=1e-6)
+        same = (found.keep == wanted.keep).all(axis=1)
+        assert same.mean() > 0.8
+        assert close(other.run(IMAGES, **choice).logits[same], logits[same])
 
 
 def test_a_named_point_is_its_numbers_and_the_first_is_the_default(adaptive_runner: Runner) -> None:

@@ -19,7 +19,8 @@ from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, fused_attention
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import Runner, load
-from sait_deploy.runtime.onnxruntime import CPU, open_session, with_selection
+from sait_deploy.runtime.graph_io import with_selection
+from sait_deploy.runtime.onnxruntime import CPU, open_session
 from sait_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaRunner, lowered
 from tests.exported import TinyExport, copied, graph_of
 from tests.runtime.cases import CHOICES, COUNT, ONE_THREAD, SHAPE
@@ -104,7 +105,7 @@ def test_the_selections_tensors_are_outputs_of_what_a_gpu_runs(tiny_adaptive: Ar
     """Of packed attention alone a CPU has no kernel: with the queries in its place the graph runs there."""
     pruning = tiny_adaptive.manifest.pruning
     assert pruning is not None
-    model = onnx.load_from_string(with_selection(lowered(tiny_adaptive), pruning))
+    model = with_selection(lowered(tiny_adaptive), pruning)
     for node in model.graph.node:
         if node.op_type == PACKED:
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))

@@ -1,0 +1,26 @@
+"""What runtimes that run an artifact's own graph hand to it and read of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from sait_deploy.artifacts.manifest import PruningInfo
+from sait_deploy.artifacts.points import BatchPoint
+
+
+def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> onnx.ModelProto:
+    """Gives a graph importance and keep as further outputs, in place, and returns it."""
+    for name, element in ((pruning.importance, onnx.TensorProto.FLOAT), (pruning.keep, onnx.TensorProto.INT32)):
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
+    return graph
+
+
+def feeds(images: NDArray[np.float32], point: BatchPoint | None) -> dict[str, NDArray[Any]]:
+    """Returns a graph's inputs by name: images [B, 3, H, W], and of an adaptive form the operating points."""
+    if point is None:
+        return {"images": images}
+    return {"images": images, "mass": point.mass, "keep_limits": point.keep_limits}

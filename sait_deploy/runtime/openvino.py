@@ -1,0 +1,288 @@
+"""OpenVINO: an artifact's graph compiled for a device in the precision asked for, and kept beside the artifact."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx.external_data_helper import _get_all_tensors, uses_external_data
+from onnx.inliner import inline_local_functions
+
+from sait_deploy.artifacts.files import write_whole
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
+from sait_deploy.artifacts.graph import graph_of, weights_folder
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES
+from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable, StorageError
+from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.graph_io import feeds, with_selection
+from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import OPENVINO, find_runtime
+from sait_deploy.system.processors import processors
+
+COMPILED_FOLDER: Final = "compiled"
+"""Where in an artifact's folder compiled models are kept."""
+
+_HINTS: Final = {
+    RunPrecision.FP32: "f32",
+    RunPrecision.BF16: "bf16",
+    RunPrecision.FP16: "f16",
+    RunPrecision.INT8: "f32",
+    RunPrecision.INT8_BF16: "bf16",
+}
+"""What OpenVINO is asked to compute in what is not quantised."""
+
+_CAPABILITIES: Final = {
+    RunPrecision.FP32: {"FP32"},
+    RunPrecision.BF16: {"BF16"},
+    RunPrecision.FP16: {"FP16"},
+    RunPrecision.INT8: {"FP32", "INT8"},
+    RunPrecision.INT8_BF16: {"BF16", "INT8"},
+}
+"""What a device says that it can compute in natively: a processor without bf16 would emulate it slowly."""
+
+_PRODUCTS: Final = frozenset({"FullyConnected", "MatMul", "Convolution"})
+"""OpenVINO's names of the layers on a CPU that multiply matrices."""
+
+_INTEGERS: Final = frozenset({"i8", "u8"})
+
+
+def require_openvino() -> Any:
+    """Returns the openvino package.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise MissingDependency("openvino", "running an artifact on OpenVINO", find_runtime(OPENVINO).extra) from None
+    return openvino
+
+
+def trial() -> str:
+    """Selects tokens on the processor as the reference does, and returns what it can compute in."""
+    from sait_deploy.runtime.trials import try_selection
+
+    openvino = require_openvino()
+    core = openvino.Core()
+
+    def run(model: bytes, given: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        graph = core.read_model(_self_contained(onnx.load_from_string(model), Path()))
+        return list(core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(dict(given)).values())
+
+    try_selection(run)
+    able = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    precisions = ", ".join(precision for precision, needed in _CAPABILITIES.items() if needed <= able)
+    return f"openvino {openvino.__version__}, selection as the reference, {precisions}"
+
+
+def _self_contained(model: onnx.ModelProto, folder: Path) -> bytes:
+    """Returns a graph as OpenVINO reads it from memory.
+
+    It knows no functions of a model, and looks for weights beside a graph in memory by absolute paths alone.
+    """
+    inlined = inline_local_functions(model)
+    for tensor in _get_all_tensors(inlined):
+        for entry in tensor.external_data if uses_external_data(tensor) else ():
+            if entry.key == "location":
+                entry.value = str((folder / entry.value).resolve())
+    serialised: bytes = inlined.SerializeToString()
+    return serialised
+
+
+class OpenVinoRunner(Runner):
+    """An artifact on a device of OpenVINO's, the processor unless another is asked for.
+
+    Each thread that runs it has buffers of its own, so threads may share a runner.
+    """
+
+    runtime = OPENVINO
+
+    def __init__(self, artifact: Artifact, options: RunOptions) -> None:
+        super().__init__(artifact)
+        self._openvino = require_openvino()
+        self._core = self._openvino.Core()
+        self._device = options.device.upper()
+        self._check_device()
+        self._precision = options.precision or RunPrecision(artifact.manifest.dtype)
+        self._check_able()
+        self._threads = processors() if options.threads is None else options.threads
+        self._compiled = self._open()
+        self._check_ran()
+        self._outputs = list(artifact.manifest.output_names)
+        self._own = threading.local()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Versions and device behind this runner, what its products ran in, and where the compiled model is from."""
+        products = ", ".join(f"{count} {element}" for element, count in sorted(self._products.items()))
+        return {
+            "runtime": self.runtime,
+            "openvino": self._openvino.__version__,
+            "device": f"{self._device}, {self._core.get_property(self._device, 'FULL_DEVICE_NAME').strip()}",
+            "precision": self.precision,
+            "matrix products": products or "not said by the device",
+            "compiled model": self._origin,
+        }
+
+    @property
+    def kind(self) -> str:
+        """What two runners must have in common for their times to be compared, in words."""
+        return f"{self.runtime} on {self._device} in {self.precision}"
+
+    @property
+    def precision(self) -> str:
+        """Precision that the runner was checked to run in."""
+        return self._precision.value
+
+    def _check_device(self) -> None:
+        available = list(self._core.available_devices)
+        if not {self._device, f"{self._device}.0"} & set(available):
+            raise RuntimeUnavailable(
+                f"OpenVINO has no device {self._device} here", f"it has {', '.join(available)}; a GPU needs its driver"
+            )
+
+    def _check_able(self) -> None:
+        able = set(self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES"))
+        if not _CAPABILITIES[self._precision] <= able:
+            raise self._unable(able)
+
+    def _unable(self, able: set[str]) -> RuntimeUnavailable:
+        held = find_runtime(OPENVINO).precisions[self.artifact.manifest.dtype]
+        others = [p for p in held if _CAPABILITIES[p] <= able and p is not self._precision]
+        return RuntimeUnavailable(
+            f"{self._device} computes nothing in {self._precision} itself, and OpenVINO would use another precision",
+            f"ask for the precision {' or '.join(others)}" if others else "use another --runtime",
+        )
+
+    def _check_ran(self) -> None:
+        """Refuses a compiled model that computes in another precision than asked for, which OpenVINO does not say."""
+        hint = self._compiled.get_property("INFERENCE_PRECISION_HINT")
+        floats = set(self._products) - _INTEGERS
+        quantised = self._precision in (RunPrecision.INT8, RunPrecision.INT8_BF16)
+        wanted = _HINTS[self._precision]
+        if hint.get_type_name() != wanted or floats - {wanted} or quantised == (floats == set(self._products)):
+            found = ", ".join(sorted(self._products)) or hint.get_type_name()
+            raise RuntimeUnavailable(
+                f"{self._precision} was asked for, and OpenVINO computes in {found} on {self._device}",
+                "ask for another precision, or use another --runtime",
+            )
+
+    @cached_property
+    def _products(self) -> dict[str, int]:
+        """Element type to how many matrix products of the compiled model run in it; empty where a device hides it."""
+        counts: dict[str, int] = {}
+        for node in self._compiled.get_runtime_model().get_ops():
+            said = {name: node.get_rt_info()[name].astype(str) for name in ("layerType", "runtimePrecision")}
+            if said["layerType"] in _PRODUCTS:
+                counts[said["runtimePrecision"]] = counts.get(said["runtimePrecision"], 0) + 1
+        return counts
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "PERFORMANCE_HINT": "LATENCY"}
+        if self._device.startswith("CPU"):
+            settings |= {"INFERENCE_NUM_THREADS": self._threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        return settings
+
+    def _open(self) -> Any:
+        """Returns the compiled model: the one kept beside the artifact, or a new one, which is kept."""
+        folder, key = self.artifact.path / COMPILED_FOLDER, self._key()
+        for file in folder.glob(f"{key}-*.blob"):
+            data = file.read_bytes()
+            with contextlib.suppress(RuntimeError):
+                if file.name == _file_name(key, data):
+                    compiled = self._core.import_model(data, self._device, self._settings)
+                    self._origin = "kept from an earlier run"
+                    return compiled
+            with contextlib.suppress(OSError):
+                file.unlink()
+        compiled = self._compile()
+        try:
+            data = compiled.export_model().getvalue()
+            write_whole(folder / _file_name(key, data), data)
+            self._origin = f"made and kept in {COMPILED_FOLDER}"
+        except (RuntimeError, StorageError) as error:
+            self._origin = f"made and not kept: {str(error).splitlines()[0]}"
+        return compiled
+
+    def _key(self) -> str:
+        """Returns what a compiled model depends on, as the beginning of a file's name."""
+        files = {name: value for name, value in self.artifact.manifest.files.items() if name.startswith(MODEL_FILE)}
+        device = self._core.get_property(self._device, "FULL_DEVICE_NAME")
+        what = [files, self._openvino.__version__, self._device, device, self._settings]
+        return f"openvino-{self._precision}-{_digest(json.dumps(what, sort_keys=True).encode())}"
+
+    def _compile(self) -> Any:
+        graph, pruning = graph_of(self.artifact), self.artifact.manifest.pruning
+        if pruning is not None:
+            graph = with_selection(graph, pruning)
+        try:
+            model = self._core.read_model(_self_contained(graph, weights_folder(self.artifact)))
+            return self._core.compile_model(model, self._device, self._settings)
+        except Exception as error:  # OpenVINO's errors are RuntimeErrors, of the inliner's there is no public class
+            raise RuntimeUnavailable(
+                f"openvino cannot compile the model: {_reason(error)}", "see: sait-deploy doctor"
+            ) from error
+
+    def _run(self, given: Mapping[str, NDArray[Any]]) -> Callable[[str], NDArray[Any]]:
+        """Runs on this thread's own buffers and returns what copies an output by its name."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        request = self._own.request
+        try:
+            request.infer(given, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise RuntimeUnavailable(
+                f"openvino could not run a batch of {len(given['images'])}: {_reason(error)}",
+                "try a smaller batch, or see: sait-deploy inspect --check",
+            ) from error
+        return lambda name: np.array(request.get_tensor(name).data)
+
+    def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
+        output = self._run(feeds(images, point))
+        logits, *further = self._outputs
+        found = {name: output(name) for name in further}
+        return RawOutput(output(logits), found.get(COUNTS), found.get(FEATURES))
+
+    def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
+        pruning = self.artifact.manifest.pruning
+        assert pruning is not None
+        output = self._run(feeds(images, point))
+        return Selection(*map(output, (self._outputs[0], pruning.importance, pruning.keep)))
+
+    def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
+        request = self._compiled.create_infer_request()
+        given = feeds(images, point)
+        for name, array in given.items():
+            request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
+
+        def compute() -> None:
+            request.infer(share_outputs=True)
+
+        return compute
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _file_name(key: str, data: bytes) -> str:
+    """Returns the name of a kept model, which ends in its own digest, so that damage shows."""
+    return f"{key}-{_digest(data)}.blob"
+
+
+def _reason(error: Exception) -> str:
+    """Returns in one line what OpenVINO's message says is wrong, without the lines that say where in its own code."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check '")))[:200]
