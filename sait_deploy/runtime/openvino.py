@@ -262,13 +262,10 @@ class OpenVinoRunner(Runner):
         return Selection(*map(output, (self._outputs[0], pruning.importance, pruning.keep)))
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
-        request = self._compiled.create_infer_request()
-        given = feeds(images, point)
-        for name, array in given.items():
-            request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
+        request, given = self._compiled.create_infer_request(), feeds(images, point)
 
         def compute() -> None:
-            request.infer(share_outputs=True)
+            request.infer(given, share_inputs=True, share_outputs=True)
 
         return compute
 
