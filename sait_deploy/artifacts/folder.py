@@ -198,11 +198,13 @@ class Workspace:
 
     def find(self, artifact_id: str) -> Path | None:
         """Returns the folder of the artifact with this id; manifests that cannot be read are passed over."""
+        return next((folder for folder, manifest in self.manifests() if manifest.id == artifact_id), None)
+
+    def manifests(self) -> Iterator[tuple[Path, Manifest]]:
+        """Yields the folder and the manifest of every artifact whose manifest can be read."""
         for folder in self.artifacts():
             with contextlib.suppress(SaitError, OSError, UnicodeDecodeError):
-                if from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8")).id == artifact_id:
-                    return folder
-        return None
+                yield folder, from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
 
     def place_for(self, name: str, artifact_id: str) -> Path:
         """Returns the folder for an artifact: its readable name, made unique where another export has that name."""

@@ -1,7 +1,8 @@
-"""How often the variants of a runtime are right, or without labels answer as dense does there."""
+"""How often the variants of a group are right, or without labels answer as dense does."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure
-from sait_deploy.bench.runtimes import Failure, RuntimeSession, portions
+from sait_deploy.bench.runtimes import Failure, GroupSession, portions
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
@@ -19,16 +20,38 @@ from sait_deploy.system.progress import Progress
 _BATCH: Final = 32
 
 
-def measure_accuracy(session: RuntimeSession, dataset: Dataset, progress: Progress) -> dict[str, Accuracy]:
+@dataclass(slots=True)
+class Reference:
+    """What counts as right.
+
+    Attributes:
+        measure: what counts.
+        answers: int64 [n], the images' labels, or the answers of the first dense that ran; None as long as none has.
+    """
+
+    measure: AccuracyMeasure
+    answers: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Reference:
+        """Returns the labels of images, or where they have none what the first dense will have to fill in."""
+        measure = AccuracyMeasure.AGREEMENT if dataset.labels is None else AccuracyMeasure.TOP1
+        return cls(measure, dataset.labels)
+
+
+def measure_accuracy(
+    session: GroupSession, dataset: Dataset, reference: Reference, progress: Progress
+) -> dict[str, Accuracy]:
     """Answers all images with all variants, each image decoded once; one that fails is refused from then on.
 
     Args:
-        session: the runtime and its variants.
+        session: the group and its variants.
         dataset: the images.
+        reference: what counts as right; dense's answers are put into one that is open.
         progress: reports how many images there are, and the share of them that is done.
 
     Returns:
-        RunnableVariant id to accuracy. Forced counts have none; without labels, nothing has where dense does not run.
+        RunnableVariant id to accuracy. Forced counts have none; without labels, nothing has before any dense ran.
 
     Raises:
         ImageError: an image cannot be read.
@@ -50,12 +73,14 @@ def measure_accuracy(session: RuntimeSession, dataset: Dataset, progress: Progre
                 session.refused[variant.id] = Failure.of(error)
     progress(step, 1.0)
     whole = {variant.id: np.concatenate(answers[variant.id]) for variant in judged if variant.id not in session.refused}
-    measure = AccuracyMeasure.AGREEMENT if dataset.labels is None else AccuracyMeasure.TOP1
-    right = whole.get(session.dense.id) if dataset.labels is None else dataset.labels
+    if reference.answers is None:
+        reference.answers = whole.get(session.dense.id)
+    right = reference.answers
     if right is None:
         return {}
     return {
-        name: Accuracy(measure, len(answer), 100.0 * float((answer == right).mean())) for name, answer in whole.items()
+        name: Accuracy(reference.measure, len(answer), 100.0 * float((answer == right).mean()))
+        for name, answer in whole.items()
     }
 
 

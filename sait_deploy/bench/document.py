@@ -1,4 +1,4 @@
-"""A benchmark as a document: what it is of, notes, of each runtime plots and tables, then how and where it was run."""
+"""A benchmark as a document: what it is of, notes, of each group plots and tables, then how and where it was run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Final
 
 import numpy as np
 
+from sait_deploy.bench.common_tables import common_tables
 from sait_deploy.bench.results import BenchRow, Report, Timing, Variant, names_of
 from sait_deploy.bench.tables import (
     by_batch,
-    by_runtime,
+    by_group,
+    groups_text,
     interval_text,
     ordered_variants,
     part_tables,
-    runtimes_text,
     series_of,
 )
 from sait_deploy.reports.document import Document, Listing, Plot, Section
@@ -43,33 +44,35 @@ _ROUNDS_CAPTION: Final = (
 
 def to_html(report: Report) -> str:
     """Returns the report as one self-contained HTML page; without matplotlib it says that plots are missing."""
-    plots = [_plots(part, index) for index, part in enumerate(by_runtime(report))] if has_matplotlib() else None
+    plots = [_plots(part, index) for index, part in enumerate(by_group(report))] if has_matplotlib() else None
     return document_to_html(_document(report, plots))
 
 
 def to_markdown(report: Report) -> str:
     """Returns the report as GitHub Markdown, which has no plots."""
-    return document_to_markdown(_document(report, [()] * len(report.runtimes)))
+    return document_to_markdown(_document(report, [()] * len(report.groups)))
 
 
 def _document(report: Report, plots: list[tuple[Plot, ...]] | None) -> Document:
-    parts = by_runtime(report)
+    parts = by_group(report)
     sections = [
-        Section(runtimes_text(part) if len(parts) > 1 else "", own, tuple(part_tables(part)))
+        Section(groups_text(part) if len(parts) > 1 else "", own, tuple(part_tables(part)))
         for part, own in zip(parts, plots or [()] * len(parts), strict=True)
     ]
+    together = tuple(common_tables(report))
+    common = (Section("All together" if len(parts) > 1 else "", tables=together),) if together else ()
     about = (
-        f"Benchmark on {runtimes_text(report)}, measured {report.created}.",
+        f"Benchmark on {groups_text(report)}, measured {report.created}.",
         f"Times are {report.timing}: {_TIMING[report.timing]}.",
     )
     listings = [Listing("Environment", report.environment)]
-    listings += [Listing(f"Runtime {info.name}", info.environment) for info in report.runtimes]
+    listings += [Listing(f"Runtime {group.name}", group.environment) for group in report.groups]
     listings.append(Listing("Options", report.options))
     return Document(
         title=report.model,
         about=about,
         notes=(*report.notes, NO_PLOTS) if plots is None else report.notes,
-        sections=(*sections, Section(tables=(_artifacts(report),))),
+        sections=(*sections, *common, Section(tables=(_artifacts(report),))),
         listings=tuple(listings),
     )
 
@@ -77,7 +80,7 @@ def _document(report: Report, plots: list[tuple[Plot, ...]] | None) -> Document:
 def _artifacts(report: Report) -> Table:
     """Returns every variant with its artifact's id and the hash of its ONNX file."""
     names, rows = names_of(report.variants), []
-    for part in by_runtime(report):
+    for part in by_group(report):
         series = series_of(part)
         for variant in ordered_variants(part):
             weights = "never trained (random)" if variant.random_weights else "trained"

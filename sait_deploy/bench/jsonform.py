@@ -6,13 +6,13 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sait_deploy.artifacts.codec import Codec, shown
 from sait_deploy.bench.oldforms import upgraded
-from sait_deploy.bench.results import SCHEMA_VERSION, BenchRow, Flips, Report, Variant
+from sait_deploy.bench.results import SCHEMA_VERSION, BenchRow, Flips, Interval, Report, Variant
 from sait_deploy.errors import ArtifactError
 
 _DECIMALS = 7
@@ -27,7 +27,7 @@ def to_json(report: Report) -> str:
         ValueError: a number is not finite.
     """
     data = dataclasses.asdict(report)
-    for row in data["rows"]:
+    for row in (*data["rows"], *data["dense_together"]):
         row["seconds"] = [round(sample, _DECIMALS) for sample in row["seconds"]]
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     # A line break is never inside a JSON string, so a line that begins like this is the field itself.
@@ -39,7 +39,7 @@ def from_json(text: str) -> Report:
     """Reads a report and checks that it is whole and agrees with itself.
 
     Raises:
-        ArtifactError: it is no JSON, of a schema version but 3 to 5, lacks or misnames a field, holds a value that
+        ArtifactError: it is no JSON, of a schema version but 3 to 6, lacks or misnames a field, holds a value that
             cannot be, or contradicts itself; the message names the field.
     """
     report = _CODEC.read(Report, upgraded(text))
@@ -54,34 +54,36 @@ def _require(condition: bool, what: str) -> None:
 
 def _check(report: Report) -> None:
     """Checks what the types cannot say."""
-    names = [info.name for info in report.runtimes]
-    for what, found in (("runtimes", names), ("variant ids", [variant.id for variant in report.variants])):
+    names = [group.name for group in report.groups]
+    for what, found in (("groups", names), ("variant ids", [variant.id for variant in report.variants])):
         repeated = [name for name, times in Counter(found).items() if times > 1]
         _require(not repeated, f"{what} {shown(repeated)} are repeated")
     for index, variant in enumerate(report.variants):
         _check_variant(variant, report.variants[0], names, f"variants[{index}]")
     for name in names:
-        baselines = [variant for variant in report.variants if variant.baseline and variant.runtime == name]
+        baselines = [variant for variant in report.variants if variant.baseline and variant.group == name]
         _require(len(baselines) == 1, f"{len(baselines)} variants are the baseline on {shown(name)}, and one has to be")
     variants = {variant.id: variant for variant in report.variants}
+    for field in ("rows", "refusals", "dense_together", "over_fastest", "memory", "flips"):
+        for index, item in enumerate(getattr(report, field) or ()):
+            known = f"{field}[{index}].variant {shown(item.variant)} is not among the variants"
+            _require(item.variant in variants, known)
     for index, row in enumerate(report.rows):
-        _require(row.variant in variants, f"rows[{index}].variant {shown(row.variant)} is not among the variants")
         _check_row(row, f"rows[{index}]")
-    for index, refusal in enumerate(report.refusals):
-        known = f"refusals[{index}].variant {shown(refusal.variant)} is not among the variants"
-        _require(refusal.variant in variants, known)
     _check_complete(report)
     for name in names:
-        _check_pairs(report, {variant.id for variant in report.variants if variant.runtime == name})
+        _check_pairs(report, {variant.id for variant in report.variants if variant.group == name})
     for index, flips in enumerate(report.flips):
-        _check_flips(flips, set(variants), f"flips[{index}]")
+        _check_flips(flips, f"flips[{index}]")
+    _check_across(report, variants)
+    _check_machine(report)
 
 
 def _check_complete(report: Report) -> None:
     """Checks that every variant has a row or a refusal, and not both, at every batch size."""
     found = Counter((row.batch, row.variant) for row in report.rows)
     found.update((batch, refusal.variant) for refusal in report.refusals for batch in refusal.batches)
-    _require(bool(found), "it has no rows and no refusals")
+    _require(bool(found or report.skipped), "it has no rows, no refusals and nothing skipped")
     for batch in sorted({batch for batch, _ in found}):
         for variant in report.variants:
             times = found[batch, variant.id]
@@ -89,18 +91,17 @@ def _check_complete(report: Report) -> None:
             _require(times == 1, what)
 
 
-def _check_variant(variant: Variant, first: Variant, runtimes: Sequence[str], where: str) -> None:
+def _check_variant(variant: Variant, first: Variant, groups: Sequence[str], where: str) -> None:
     alike = variant.weights_sha256 == first.weights_sha256
     _require(alike, f"{where}.weights_sha256 {shown(variant.weights_sha256)} is not that of variants[0]")
-    _require(variant.runtime in runtimes, f"{where}.runtime {shown(variant.runtime)} is not among the runtimes")
+    _require(variant.group in groups, f"{where}.runtime {shown(variant.group)} is not among the groups")
     if variant.accuracy is not None:
         _require(variant.accuracy.images >= 1, f"{where}.accuracy.images is {variant.accuracy.images}")
         percent = variant.accuracy.percent
         _require(0 <= percent <= 100, f"{where}.accuracy.percent is {percent}")
 
 
-def _check_flips(flips: Flips, known: set[str], where: str) -> None:
-    _require(flips.variant in known, f"{where}.variant {shown(flips.variant)} is not among the variants")
+def _check_flips(flips: Flips, where: str) -> None:
     _require(flips.images >= 1, f"{where}.images is {flips.images}")
     for percent in (flips.kept_sets_percent, flips.answers_percent):
         _require(0 <= percent <= 100, f"{where} holds {percent} percent")
@@ -121,14 +122,44 @@ def _check_row(row: BenchRow, where: str) -> None:
     _require(row.macs >= 1, f"{where}.macs is {row.macs}")
     _require(row.mac_ratio > 0, f"{where}.mac_ratio is {row.mac_ratio}")
     if row.speedup is not None:
-        ordered = 0 < row.speedup.low <= row.speedup.median <= row.speedup.high
-        _require(ordered, f"{where}.speedup is not in ascending order")
+        _check_ascending(row.speedup, where)
     if row.stages is not None:
         _require(min(dataclasses.astuple(row.stages)) >= 0, f"{where}.stages holds no duration")
 
 
+def _check_ascending(speedup: Interval, where: str) -> None:
+    _require(0 < speedup.low <= speedup.median <= speedup.high, f"{where}.speedup is not in ascending order")
+
+
+def _check_across(report: Report, variants: Mapping[str, Variant]) -> None:
+    """Checks what compares groups: of baselines, in the same rounds at each batch size."""
+    first: dict[int, int] = {}
+    for index, times in enumerate(report.dense_together):
+        where = f"dense_together[{index}]"
+        _require(variants[times.variant].baseline, f"{where}.variant {shown(times.variant)} is no baseline")
+        _require(len(times.seconds) > 0 and min(times.seconds) > 0, f"{where}.seconds is empty or holds no duration")
+        rounds = first.setdefault(times.batch, len(times.seconds))
+        _require(len(times.seconds) == rounds, f"{where}.seconds holds other rounds than the first of its batch size")
+        _require(times.batches >= 1, f"{where}.batches is {times.batches}")
+    for index, over in enumerate(report.over_fastest):
+        where, fastest = f"over_fastest[{index}]", variants.get(over.fastest)
+        is_dense = fastest is not None and fastest.baseline
+        _require(is_dense, f"{where}.fastest {shown(over.fastest)} is no baseline")
+        _check_ascending(over.speedup, where)
+
+
+def _check_machine(report: Report) -> None:
+    for index, memory in enumerate(report.memory or ()):
+        ordered = 0 < memory.imported_bytes <= memory.peak_bytes and memory.batch >= 1
+        _require(ordered, f"memory[{index}] has a peak below its start, or no batch")
+    if report.roofline is not None:
+        rates = [rate.operations_per_second for rate in report.roofline.rates]
+        positive = min((report.roofline.parameters, report.roofline.bytes_per_second, *rates)) > 0
+        _require(positive, "roofline holds a rate that is none")
+
+
 def _check_pairs(report: Report, together: set[str]) -> None:
-    """Checks that rows of a runtime and batch size were taken in the same rounds, and compared with dense if it ran."""
+    """Checks that rows of a group and batch size were taken in the same rounds, and compared with dense if it ran."""
     baseline = next(v.id for v in report.variants if v.baseline and v.id in together)
     numbered = [(f"rows[{index}]", row) for index, row in enumerate(report.rows) if row.variant in together]
     compared = {row.batch for _, row in numbered if row.variant == baseline}

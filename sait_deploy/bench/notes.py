@@ -12,7 +12,7 @@ from sait_deploy.reports.wording import near_chance
 
 
 def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[BenchRow]) -> list[Note]:
-    """Returns notes on the weights, then of each runtime on its rows, a dense that is missing, and break-even."""
+    """Returns notes on the weights, then of each group on its rows, a dense that is missing, and break-even."""
     notes: list[Note] = []
     if dense.weights.source is WeightsSource.RANDOM:
         notes.append(Note("random weights: the answers mean nothing, only the speed does", Severity.WARNING))
@@ -21,12 +21,12 @@ def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Be
         notes.append(Note(text))
     notes[:0] = _hardly_right(dense, variants)
     names = names_of(variants)
-    for runtime in dict.fromkeys(variant.runtime for variant in variants):
-        together = [variant for variant in variants if variant.runtime == runtime]
+    for group in dict.fromkeys(variant.group for variant in variants):
+        together = [variant for variant in variants if variant.group == group]
         own = [row for row in rows if row.variant in {variant.id for variant in together}]
         for row in own:
             notes += row_notes(row, names[row.variant])
-        notes += _missing_dense(runtime, together, own)
+        notes += _missing_dense(group, together, own)
         for variant in together:
             if any(row.variant == variant.id and row.speedup is not None for row in own):
                 notes.append(Note(f"break-even: {names[variant.id]} is {break_even_text(own, variant.id)}"))
@@ -41,14 +41,14 @@ def _hardly_right(dense: Manifest, variants: Sequence[Variant]) -> list[Note]:
     return [Note(text, Severity.WARNING) for text in dict.fromkeys(found) if text is not None]
 
 
-def _missing_dense(runtime: str, variants: Sequence[Variant], rows: Sequence[BenchRow]) -> list[Note]:
+def _missing_dense(group: str, variants: Sequence[Variant], rows: Sequence[BenchRow]) -> list[Note]:
     """Says where there is nothing to compare with."""
     baselines = {variant.id for variant in variants if variant.baseline}
     there = {row.batch for row in rows if row.variant in baselines}
     without = ", ".join(str(batch) for batch in sorted({row.batch for row in rows} - there))
     if not without:
         return []
-    return [Note(f"no speed-up on {runtime} at batch {without}: dense cannot run there", Severity.WARNING)]
+    return [Note(f"no speed-up on {group} at batch {without}: dense cannot run there", Severity.WARNING)]
 
 
 def break_even_text(rows: Sequence[BenchRow], variant: str) -> str:

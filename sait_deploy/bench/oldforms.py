@@ -9,16 +9,16 @@ from typing import Any, Final
 from sait_deploy.bench.results import AccuracyMeasure
 from sait_deploy.reports.table import Severity
 
-_OLD: Final = (3, 4)
+_OLD: Final = (3, 4, 5)
 _WARNING: Final = "WARNING: "
 """How a note without severity begins that is a warning."""
 
 
 def upgraded(text: str) -> str:
-    """Returns the text of a report of schema 3 or 4 in the form of 5, and any other text as it is.
+    """Returns the text of a report of schema 3 to 5 in the form of 6, and any other text as it is.
 
-    Schema 4 has notes without severity, variants without pruning and precision, and two figures of accuracy; 3 has no
-    hash of weights either.
+    Schema 5 has runtimes in place of groups, and variants that do not name their artifact. Schema 4 has notes without
+    severity, variants without pruning and precision, and two figures of accuracy; 3 has no hash of weights either.
     """
     try:
         data = json.loads(text)
@@ -26,11 +26,29 @@ def upgraded(text: str) -> str:
         return text
     if not isinstance(data, dict) or type(data.get("schema_version")) is not int or data["schema_version"] not in _OLD:
         return text
+    if data["schema_version"] < 5:
+        _bring_to_5(data)
+    for variant in _objects(data.get("variants")):
+        variant |= {"asked": None, "artifact": ""}
+    groups = data.pop("runtimes", None)
+    for group in _objects(groups):
+        group |= {"runtime": group.pop("name", None), "asked": None}
+    further: dict[str, object] = {
+        "skipped": [],
+        "dense_together": [],
+        "over_fastest": [],
+        "memory": None,
+        "roofline": None,
+    }
+    return json.dumps(data | further | {"schema_version": 6, "groups": groups})
+
+
+def _bring_to_5(data: dict[str, Any]) -> None:
     for variant in _objects(data.get("variants")):
         if data["schema_version"] < 4:
             variant.setdefault("weights_sha256", "")
         variant |= {"accuracy": _accuracy(variant.get("accuracy")), "pruning": None, "precision": None}
-    return json.dumps(data | {"schema_version": 5, "notes": notes_with_severity(data.get("notes"))})
+    data["notes"] = notes_with_severity(data.get("notes"))
 
 
 def _objects(values: object) -> Iterable[dict[str, Any]]:

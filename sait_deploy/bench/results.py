@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sait_deploy.bench.group_results import Group, Skip, group_name
 from sait_deploy.bench.kept import KeptDistribution
+from sait_deploy.bench.machine_results import PeakMemory, Roofline
 from sait_deploy.reports.table import Note
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.tokens import OperatingPoint, Score
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 
 class Timing(StrEnum):
@@ -40,7 +43,7 @@ class AccuracyMeasure(StrEnum):
     """The image's label."""
 
     AGREEMENT = "agreement"
-    """Dense's answer on the same runtime, where images have no labels."""
+    """Where images have no labels, the answer of dense: in all groups that of the first group whose dense ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,6 @@ class Stages:
 
 
 @dataclass(frozen=True, slots=True)
-class RuntimeInfo:
-    """A runtime that was asked to run, with the versions and the device behind it, none where it ran nothing."""
-
-    name: str
-    environment: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Pruning:
     """How a variant prunes.
 
@@ -104,13 +99,15 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One artifact at one operating point on one runtime.
+    """One artifact at one operating point in one group.
 
     Attributes:
-        id: the artifact's id, of an adaptive one the point, and the runtime.
+        id: the artifact's id, of an adaptive one the point, and the group.
         label: its short name in tables: "dense", "density 0.6", "mass 0.95".
-        runtime: name of the runtime.
-        baseline: whether it is the dense baseline of the others on its runtime.
+        runtime: name of the runtime; with ``asked`` it names the group.
+        asked: the precision asked for; None where it runs as its artifact or engine is made.
+        artifact: the artifact's id. Empty in reports before schema 6, which do not say it.
+        baseline: whether it is the dense baseline of the others in its group.
         weights_sha256: hash of the weights, from the artifact's manifest: the same in every form and precision.
             Empty in reports of schema 3, which do not say it.
         model_sha256: hash of the artifact's ONNX file, which engines are built from.
@@ -124,6 +121,8 @@ class Variant:
     id: str
     label: str
     runtime: str
+    asked: RunPrecision | None
+    artifact: str
     baseline: bool
     weights_sha256: str
     model_sha256: str
@@ -131,6 +130,11 @@ class Variant:
     accuracy: Accuracy | None
     pruning: Pruning | None
     precision: str | None
+
+    @property
+    def group(self) -> str:
+        """The name of its group."""
+        return group_name(self.runtime, self.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class BenchRow:
     Attributes:
         batch: images per request.
         variant: id of the variant.
-        seconds: raw samples, one per round; sample i of every variant of a batch size and runtime was taken in the
+        seconds: raw samples, one per round; sample i of every variant of a batch size and group was taken in the
             same round.
         batches: different batches of images; round i runs batch i modulo that many.
         kept_mean: mean number of patch tokens kept per image; with p95 and the most.
@@ -207,16 +211,56 @@ class Flips:
 
 
 @dataclass(frozen=True, slots=True)
+class DenseTimes:
+    """A group's dense baseline in the last pass, in which those of all groups take turns.
+
+    Attributes:
+        batch: images per request.
+        variant: id of the baseline.
+        seconds: one per round; sample i of all baselines of a batch size is of the same round.
+        batches: different batches of images; round i runs batch i modulo that many.
+    """
+
+    batch: int
+    variant: str
+    seconds: tuple[float, ...]
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverFastest:
+    """How many times as fast as the fastest dense of all groups a variant is.
+
+    Attributes:
+        batch: images per request.
+        variant: id of the variant.
+        fastest: id of the dense baseline that is the fastest at this batch size.
+        speedup: the variant's ratio to its own dense, paired by rounds in its group, times its dense's ratio to the
+            fastest, paired by rounds of the last pass. So no ratio is of times that were measured apart.
+    """
+
+    batch: int
+    variant: str
+    fastest: str
+    speedup: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A whole benchmark.
 
     Attributes:
         environment: the machine it ran on, name to value.
         options: how it was run, name to value.
-        runtimes: what ran the variants, in the order measured: each by itself, with its own dense baseline.
+        groups: what ran the variants, in the order measured: each by itself, with its own dense baseline.
+        skipped: what was asked for and does not exist here.
         variants: what was to be measured.
         rows: what was.
         refusals: what could not be: every variant has a row or a refusal for every batch size.
+        dense_together: dense of all groups in turn; empty of one group, and in reports before schema 6.
+        over_fastest: every row that can be compared with the fastest dense of all; likewise empty.
+        memory: peak memory of the variants; None where it was not asked for.
+        roofline: what the machine can do; None where it was not asked for.
         flips: how often kept sets and answers differ between batch sizes, threads and runtimes.
         notes: what a reader must know: fallbacks, wide spreads, random weights, break-even.
     """
@@ -227,15 +271,20 @@ class Report:
     timing: Timing
     environment: dict[str, str]
     options: dict[str, str]
-    runtimes: tuple[RuntimeInfo, ...]
+    groups: tuple[Group, ...]
+    skipped: tuple[Skip, ...]
     variants: tuple[Variant, ...]
     rows: tuple[BenchRow, ...]
     refusals: tuple[Refusal, ...]
+    dense_together: tuple[DenseTimes, ...]
+    over_fastest: tuple[OverFastest, ...]
+    memory: tuple[PeakMemory, ...] | None
+    roofline: Roofline | None
     flips: tuple[Flips, ...]
     notes: tuple[Note, ...]
 
 
 def names_of(variants: Sequence[Variant]) -> dict[str, str]:
-    """Returns variant id to the name that tells it from all others: the label, and of several runtimes which."""
-    several = len({variant.runtime for variant in variants}) > 1
-    return {v.id: f"{v.label} on {v.runtime}" if several else v.label for v in variants}
+    """Returns variant id to the name that tells it from all others: the label, and of several groups which."""
+    several = len({variant.group for variant in variants}) > 1
+    return {v.id: f"{v.label} on {v.group}" if several else v.label for v in variants}

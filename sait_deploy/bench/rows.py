@@ -1,4 +1,4 @@
-"""The rows of one runtime at one batch size: times in turn with dense, kept tokens, stages."""
+"""The rows of one group at one batch size: times in turn with dense, kept tokens, stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.clock import MeasureOptions, call_for, measure
 from sait_deploy.bench.results import BenchRow, Stages, Timing
-from sait_deploy.bench.runtimes import Failure, RuntimeSession
+from sait_deploy.bench.runtimes import Failure, GroupSession
 from sait_deploy.bench.stats import make_row
 from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import SaitError
@@ -34,7 +34,7 @@ Request = tuple[NDArray[np.float32], PointChoice]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class Ready:
     """A variant that has run every batch once.
 
     Attributes:
@@ -53,7 +53,7 @@ class _Ready:
 
 
 def measure_batch(
-    session: RuntimeSession, dataset: Dataset, batch: int, options: MeasureOptions
+    session: GroupSession, dataset: Dataset, batch: int, options: MeasureOptions
 ) -> tuple[list[BenchRow], dict[str, Failure]]:
     """Times every variant on the same few batches of images, so that no one image stands for all.
 
@@ -64,11 +64,11 @@ def measure_batch(
         ImageError: an image cannot be read.
     """
     refused = dict(session.refused)
-    images = _images(session.dense.artifact.manifest, dataset, batch) if session.running else []
-    ready: list[_Ready] = []
+    images = timed_images(session.dense.artifact.manifest, dataset, batch) if session.running else []
+    ready: list[Ready] = []
     for variant in session.running:
         try:
-            ready.append(_made_ready(variant, session.runner(variant), images, options.timing))
+            ready.append(made_ready(variant, session.runner(variant), images, options.timing))
         except SaitError as error:
             refused[variant.id] = Failure.of(error)
     if not ready:
@@ -82,8 +82,11 @@ def measure_batch(
     return [_row(one, session.dense, batch, seconds, own) for one, own in zip(ready, stages, strict=True)], refused
 
 
-def _images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np.float32]]:
-    """Returns batches drawn from all of the images and shuffled: a folder lists them class by class."""
+def timed_images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np.float32]]:
+    """Returns the batches that are timed, float32 [B, 3, H, W].
+
+    They are drawn from all of the images and shuffled, as a folder lists them class by class.
+    """
     distinct = max(1, min(_MOST_BATCHES, _TIMED_IMAGES // batch))
     count = distinct * batch
     sample = dataset.sample(max(count, _TIMED_IMAGES)).images
@@ -92,18 +95,23 @@ def _images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np
     return [images[start : start + batch] for start in range(0, count, batch)]
 
 
-def _made_ready(
+def made_ready(
     variant: RunnableVariant, runner: Runner, batches: Sequence[NDArray[np.float32]], timing: Timing
-) -> _Ready:
+) -> Ready:
+    """Runs a variant on every batch, float32 [B, 3, H, W], once.
+
+    Raises:
+        SaitError: it cannot run them.
+    """
     size = len(batches[0])
     choices = variant.choices(size * len(batches))
     requests = [(images, choices.of(slice(i * size, (i + 1) * size))) for i, images in enumerate(batches)]
     kept = np.concatenate([runner.run_at(*one).kept for one in requests])
-    return _Ready(variant, runner, requests, kept, [call_for(runner, one[0], timing, one[1]) for one in requests])
+    return Ready(variant, runner, requests, kept, [call_for(runner, one[0], timing, one[1]) for one in requests])
 
 
 def _row(
-    one: _Ready, dense: RunnableVariant, batch: int, seconds: dict[str, list[float]], stages: Stages | None
+    one: Ready, dense: RunnableVariant, batch: int, seconds: dict[str, list[float]], stages: Stages | None
 ) -> BenchRow:
     manifest = one.variant.artifact.manifest
     return make_row(

@@ -1,4 +1,4 @@
-"""What is measured where: the runtimes, and of each what it can run and why it cannot run the rest."""
+"""A group that is measured: what of it runs, on which runners, and why the rest cannot run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.bench.results import RuntimeInfo
+from sait_deploy.bench.group_results import Group
+from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.variants import RunnableVariant
-from sait_deploy.engine.folder import builder_of, engine_folders
-from sait_deploy.errors import InvalidArgument, SaitError
+from sait_deploy.errors import InvalidArgument, RuntimeUnavailable, SaitError
 from sait_deploy.runtime import Runner, RunOptions, load
-from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
+from sait_deploy.runtime.precision import RunPrecision
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Failure something cannot run: an error without the frames that it came through, which would hold on to memory."""
+    """Why something cannot run: an error without the frames that it came through, which would hold on to memory."""
 
     reason: str
     hint: str
@@ -33,19 +32,19 @@ class Failure:
 
 
 @dataclass(slots=True)
-class RuntimeSession:
-    """What one runtime is to run, and what it loaded for that.
+class GroupSession:
+    """What a group is to run, and what its runtime loaded for that.
 
     Each is measured by itself: threads and caches of two would be in each other's way.
 
     Attributes:
-        runtime: which.
-        variants: what to measure, dense first; their ids name the runtime too.
+        plan: which group.
+        variants: what to measure, dense first; their ids name the group too.
         runners: artifact id to its runner, of those that could be loaded.
         refused: variant id to why it cannot run at all.
     """
 
-    runtime: str
+    plan: GroupPlan
     variants: tuple[RunnableVariant, ...]
     runners: dict[str, Runner] = field(default_factory=dict)
     refused: dict[str, Failure] = field(default_factory=dict)
@@ -69,14 +68,15 @@ class RuntimeSession:
         runner = self.runners.get(variant.artifact.manifest.id)
         return None if runner is None else runner.precision
 
-    def info(self) -> RuntimeInfo:
+    def info(self) -> Group:
         """Says what is behind the runners; where they differ, of which variants it is said."""
         found: dict[str, dict[str, list[str]]] = {}
         for variant in self.running:
             for name, value in self.runner(variant).environment.items():
                 found.setdefault(name, {}).setdefault(value, []).append(variant.label)
         found.pop("runtime", None)
-        return RuntimeInfo(self.runtime, {name: _joined(values) for name, values in found.items()})
+        said = {name: _joined(values) for name, values in found.items()}
+        return Group(self.plan.runtime, self.plan.asked, said)
 
 
 def _joined(values: dict[str, list[str]]) -> str:
@@ -85,37 +85,37 @@ def _joined(values: dict[str, list[str]]) -> str:
     return "; ".join(f"{value} ({', '.join(labels)})" for value, labels in values.items())
 
 
-def runtimes_for(artifacts: Sequence[Artifact], asked: Sequence[str]) -> tuple[str, ...]:
-    """Returns the runtimes asked for, or else ONNX Runtime and those that artifacts have engines of."""
-    if asked:
-        return tuple(dict.fromkeys(asked))
-    folders = [folder for artifact in artifacts for folder in engine_folders(artifact)]
-    built = {builder_of(folder) for folder in folders}
-    return (ONNXRUNTIME, *(name for name, runtime in RUNTIMES.items() if runtime.builder in built))
-
-
-def open_session(
-    artifacts: Sequence[Artifact], variants: Sequence[RunnableVariant], runtime: str, options: RunOptions
-) -> RuntimeSession:
-    """Loads what of the artifacts a runtime can run.
+def open_session(plan: GroupPlan, variants: Sequence[RunnableVariant], threads: int | None) -> GroupSession:
+    """Loads what of a group its runtime can run.
 
     Args:
-        artifacts: the dense baseline first.
-        variants: of these artifacts, in the same order.
-        runtime: which.
-        options: threads.
+        plan: the group.
+        variants: of its artifacts, in the same order.
+        threads: threads within one operator; None for all processors.
     """
-    session = RuntimeSession(runtime, tuple(dataclasses.replace(s, id=f"{s.id}@{runtime}") for s in variants))
-    for artifact in artifacts:
+    suffix = plan.runtime if plan.asked is None else f"{plan.runtime}@{plan.asked}"
+    session = GroupSession(plan, tuple(dataclasses.replace(s, id=f"{s.id}@{suffix}") for s in variants))
+    options = RunOptions(threads=threads, precision=plan.asked)
+    for artifact in plan.artifacts:
         name = artifact.manifest.id
         try:
-            runner = load(artifact, runtime, options)
-            _check_kind(runner, session.runners.get(artifacts[0].manifest.id, runner))
+            runner = load(artifact, plan.runtime, options)
+            _check_kind(runner, session.runners.get(plan.artifacts[0].manifest.id, runner))
+            _check_precision(runner, plan.asked)
             session.runners[name] = runner
         except SaitError as error:
             own = [variant.id for variant in session.variants if variant.artifact.manifest.id == name]
             session.refused |= dict.fromkeys(own, Failure.of(error))
     return session
+
+
+def _check_precision(runner: Runner, asked: RunPrecision | None) -> None:
+    """Refuses a runner that runs in another precision than was asked for."""
+    if asked is not None and runner.precision != asked:
+        raise RuntimeUnavailable(
+            f"{runner.runtime} runs {runner.artifact.path.name} in {runner.precision} where {asked} was asked for",
+            "leave that precision out",
+        )
 
 
 def _check_kind(runner: Runner, dense: Runner) -> None:

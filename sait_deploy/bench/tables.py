@@ -1,4 +1,4 @@
-"""A benchmark's tables: figures, where the time goes, and what could not run, each of one runtime."""
+"""A benchmark's tables: of each group figures, where the time goes, and what could not run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ STAGES_NOTE: Final = Note(
     "Medians. Enqueue is the host's time to start the work, and passes while the device computes; the other three "
     "follow each other on the runner's own stream, by the device's clock."
 )
-_BATCH: Final = Column("batch", once=True)
-_ACCURACY: Final = {
+BATCH: Final = Column("batch", once=True)
+ACCURACY_COLUMNS: Final = {
     AccuracyMeasure.TOP1: figures("top-1", "% (Δ)", fold=Fold.PHRASES),
     AccuracyMeasure.AGREEMENT: figures("agrees", "%"),
 }
+ALL: Final = 100.0
 _FINE: Final = 10_000
 """Images from which a hundredth of a point is worth showing."""
 
 
-def by_runtime(report: Report) -> list[Report]:
-    """Returns a report for each runtime with what was measured on it: dense is compared with nowhere else."""
+def by_group(report: Report) -> list[Report]:
+    """Returns a report for each group with what was measured in it: its dense is compared with nowhere else."""
     parts = []
-    for info in report.runtimes:
-        own = {variant.id for variant in report.variants if variant.runtime == info.name}
+    for group in report.groups:
+        own = {variant.id for variant in report.variants if variant.group == group.name}
         parts.append(
             dataclasses.replace(
                 report,
-                runtimes=(info,),
+                groups=(group,),
                 variants=tuple(variant for variant in report.variants if variant.id in own),
                 rows=tuple(row for row in report.rows if row.variant in own),
                 refusals=tuple(refusal for refusal in report.refusals if refusal.variant in own),
@@ -40,9 +41,9 @@ def by_runtime(report: Report) -> list[Report]:
     return parts
 
 
-def runtimes_text(report: Report) -> str:
-    """Names the runtimes: "onnxruntime, tensorrt-rtx"."""
-    return ", ".join(info.name for info in report.runtimes)
+def groups_text(report: Report) -> str:
+    """Names the groups: "onnxruntime, openvino bf16"."""
+    return ", ".join(group.name for group in report.groups)
 
 
 def ordered_variants(report: Report) -> tuple[Variant, ...]:
@@ -51,7 +52,7 @@ def ordered_variants(report: Report) -> tuple[Variant, ...]:
 
 
 def series_of(part: Report) -> dict[str, int]:
-    """Returns variant id to its number in plots: what has the same place on each runtime has the same colour."""
+    """Returns variant id to its number in plots: what has the same place in each group has the same colour."""
     return {variant.id: number for number, variant in enumerate(ordered_variants(part))}
 
 
@@ -63,27 +64,27 @@ def by_batch(report: Report) -> Iterator[tuple[int, list[tuple[Variant, BenchRow
         yield batch, found
 
 
-def report_tables(report: Report) -> list[Table]:
-    """Returns what a terminal shows: the tables of each runtime, the first one titled with what was measured."""
+def group_tables(report: Report) -> list[Table]:
+    """Returns the tables of each group, the first of each titled with what was measured."""
     made = []
-    for part in by_runtime(report):
-        title = f"{part.model} · {runtimes_text(part)} · {part.timing}"
+    for part in by_group(report):
+        title = f"{part.model} · {groups_text(part)} · {part.timing}"
         own = part_tables(part)
         made += [dataclasses.replace(own[0], title=title), *own[1:]] if own else []
     return made
 
 
 def part_tables(part: Report) -> list[Table]:
-    """Returns the tables of one runtime that have rows."""
+    """Returns the tables of one group that have rows."""
     found = (figures_table(part), stages_table(part), refusals_table(part))
     return [table for table in found if table.rows]
 
 
 def figures_table(part: Report) -> Table:
-    """Returns the figures of one runtime: for each batch size a group, dense first."""
+    """Returns the figures of one group: for each batch size a group, dense first."""
     measures = {variant.accuracy.measure for variant in part.variants if variant.accuracy is not None}
     columns = [
-        _BATCH,
+        BATCH,
         words("variant"),
         figures("kept mean / p95 / max", fold=Fold.PHRASES),
         figures("GMACs", "/ image"),
@@ -93,7 +94,7 @@ def figures_table(part: Report) -> Table:
         figures("speed-up", "× [95 %]", fold=Fold.PHRASES),
         figures("MAC ratio", "×"),
         figures("share"),
-        *(_ACCURACY[measure] for measure in measures),
+        *(ACCURACY_COLUMNS[measure] for measure in measures),
     ]
     baseline, series = next((v for v in part.variants if v.baseline), None), series_of(part)
     rows = []
@@ -112,7 +113,7 @@ def _figures(row: BenchRow) -> list[str | Cell]:
         digits(row.p50_ms),
         digits(row.p99_ms),
         digits(row.images_per_second),
-        _speedup(row.speedup),
+        speedup_cell(row.speedup),
         NOTHING if row.speedup is None else f"{row.mac_ratio:.2f}",
         NOTHING if row.share is None else f"{100 * row.share:.0f} %",
     ]
@@ -151,7 +152,7 @@ def interval_text(interval: Interval) -> str:
 def accuracy_text(variant: Variant, baseline: Variant | None) -> str:
     """Writes top-1 with its difference to the baseline in points, or agreement with dense, which dense has not."""
     own = variant.accuracy
-    if own is None or (own.measure is AccuracyMeasure.AGREEMENT and variant.baseline):
+    if own is None or (own.measure is AccuracyMeasure.AGREEMENT and variant.baseline and own.percent == ALL):
         return NOTHING
     decimals = 2 if own.images >= _FINE else 1
     text = f"{own.percent:.{decimals}f}"
@@ -161,7 +162,7 @@ def accuracy_text(variant: Variant, baseline: Variant | None) -> str:
     return f"{text} ({signed(own.percent - reference.percent, decimals)})"
 
 
-def _speedup(speedup: Interval | None) -> Cell:
+def speedup_cell(speedup: Interval | None) -> Cell:
     """Returns a speed-up, which stands out only where the whole interval lies on one side of 1."""
     if speedup is None:
         return Cell(NOTHING)

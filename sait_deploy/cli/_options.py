@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +10,7 @@ import click
 
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
@@ -58,6 +59,21 @@ def runtime_option(function: Decorated) -> Decorated:
         show_default=True,
         metavar="NAME",
         help=f"One of {', '.join(RUNTIMES)}.",
+    )
+    return option(function)
+
+
+def listed(values: Iterable[str]) -> tuple[str, ...]:
+    """Returns the parts of an option that may be repeated and may hold commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",")))
+
+
+def precision_option(function: Decorated) -> Decorated:
+    """Adds ``--precision``."""
+    option = click.option(
+        "--precision",
+        type=click.Choice([choice.value for choice in RunPrecision]),
+        help="What to run in; int8 is the artifact that quantize made.  [default: what the artifact is made for]",
     )
     return option(function)
 

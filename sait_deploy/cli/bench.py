@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.points import parse_mass
+from sait_deploy.bench.common_tables import report_tables
+from sait_deploy.bench.group_results import Skip
 from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.kept import KeptDistribution
-from sait_deploy.bench.results import Report, Timing, names_of
+from sait_deploy.bench.results import Refusal, Report, Timing, names_of
 from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
-from sait_deploy.bench.tables import report_tables
 from sait_deploy.bench.variants import Sweep
-from sait_deploy.cli._options import class_map_option, debug_option, threads_option, workspace_option
+from sait_deploy.cli._options import class_map_option, debug_option, listed, threads_option, workspace_option
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
+from sait_deploy.system.option_values import chosen
 
 
 @click.command()
@@ -29,8 +33,15 @@ from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
     "--runtime",
     "runtimes",
     multiple=True,
-    metavar="NAME",
-    help=f"One of {', '.join(RUNTIMES)}; repeatable.  [default: onnxruntime, and those that there are engines of]",
+    metavar="LIST",
+    help=f"Some of {', '.join(RUNTIMES)}.  [default: onnxruntime, and those that there are engines of]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="LIST",
+    help=f"Some of {', '.join(RunPrecision)}, on each runtime.  [default: what artifacts and engines are made for]",
 )
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
 @threads_option
@@ -83,6 +94,7 @@ from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 def command(
     artifacts: tuple[Path, ...],
     runtimes: tuple[str, ...],
+    precisions: tuple[str, ...],
     batches: str,
     threads: int | None,
     images: Path | None,
@@ -103,6 +115,9 @@ def command(
     With no ARTIFACT, what was exported last is measured. Adaptive artifacts run at their named points, or at those that
     --mass, --point and --kept name. Each runtime is measured by itself, against dense on the same; what cannot run here
     is said in its row, and fails in the end where its runtime was asked for.
+
+    With --precision each runtime is measured in each precision, against dense in the same, and all of them against the
+    fastest dense of all. A runtime and precision that do not go together here are skipped.
     """
     if output is not None and output.suffix.lower() not in _WRITERS:
         raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
@@ -110,7 +125,8 @@ def command(
         raise InvalidArgument(f"--min-speedup {min_speedup:g} is no factor", "give a positive number such as 1.2")
     options = BenchOptions(
         batches=_parse_batches(batches),
-        runtimes=runtimes,
+        runtimes=listed(runtimes),
+        precisions=tuple(chosen(RunPrecision, value, "--precision") for value in listed(precisions)),
         threads=threads,
         images=images,
         class_map=class_map,
@@ -120,16 +136,16 @@ def command(
         duration=duration,
         sweep=Sweep(tuple(map(parse_mass, masses)), points, tuple(map(KeptDistribution.parse, kept))),
     )
-    chosen = with_baseline(artifacts or Workspace(workspace).last_export())
-    if min_speedup is not None and len(chosen) == 1:
+    opened = with_baseline(artifacts or Workspace(workspace).last_export())
+    if min_speedup is not None and len(opened) == 1:
         raise InvalidArgument(
-            f"--min-speedup has nothing to judge: {chosen[0].path.name} is the dense baseline itself",
+            f"--min-speedup has nothing to judge: {opened[0].path.name} is the dense baseline itself",
             "bench a pruned artifact",
         )
     if output is not None:
         check_writable(output)
     with live_progress(animated=False) as steps:
-        report = bench(chosen, options, steps)
+        report = bench(opened, options, steps)
     show_tables(*report_tables(report))
     show("")
     show_notes(report.notes)
@@ -138,7 +154,7 @@ def command(
         progress(f"wrote {output}")
     if min_speedup is not None:
         _require(report, min_speedup)
-    _require_run(report, runtimes or (ONNXRUNTIME,))
+    _require_run(report, options.runtimes or (ONNXRUNTIME,))
 
 
 def _html(report: Report) -> str:
@@ -177,11 +193,18 @@ def _require(report: Report, least: float) -> None:
 
 
 def _require_run(report: Report, runtimes: Sequence[str]) -> None:
-    """Fails as the first thing did that could not run on these runtimes."""
+    """Fails as the first thing did that could not run on these runtimes, or where all was skipped as the first was."""
     found = {variant.id: variant for variant in report.variants if variant.runtime in runtimes}
     for refusal in report.refusals:
         if refusal.variant in found:
             variant = found[refusal.variant]
-            error = SaitError(f"{variant.label} cannot run on {variant.runtime} here: {refusal.reason}", refusal.hint)
-            error.exit_code = refusal.exit_code
-            raise error
+            _fail(f"{variant.label} cannot run on {variant.group} here: {refusal.reason}", refusal)
+    if not report.rows and report.skipped:
+        skip = report.skipped[0]
+        _fail(f"{skip.group} is skipped: {skip.reason}", skip)
+
+
+def _fail(message: str, like: Refusal | Skip) -> NoReturn:
+    error = SaitError(message, like.hint)
+    error.exit_code = like.exit_code
+    raise error

@@ -115,8 +115,17 @@ def check_runs_here(manifest: EngineManifest, version: str, gpu: Device) -> None
         )
 
 
-def choose_engine(artifact: Artifact, builder: BuilderName, version: str, gpu: Device) -> Engine:
+def choose_engine(
+    artifact: Artifact, builder: BuilderName, version: str, gpu: Device, precision: str | None = None
+) -> Engine:
     """Returns the engine to run: of those that run on this TensorRT and GPU, the one built last.
+
+    Args:
+        artifact: whose engines.
+        builder: what built them.
+        version: of the TensorRT that is installed.
+        gpu: what it is to run on.
+        precision: what it was built for, such as ``"fp16"``; None for any.
 
     Raises:
         ArtifactError: there is none, or it or a later one is damaged.
@@ -126,17 +135,20 @@ def choose_engine(artifact: Artifact, builder: BuilderName, version: str, gpu: D
     for folder in sorted(engine_folders(artifact), key=_built_at, reverse=True):
         if builder_of(folder) is not builder:
             continue
+        manifest = _read_manifest(folder)
+        if precision is not None and manifest.precision != precision:
+            continue
         try:
-            check_runs_here(_read_manifest(folder), version, gpu)
+            check_runs_here(manifest, version, gpu)
         except RuntimeUnavailable as error:
             refusals.append(error)
         else:
             return open_engine(artifact, folder)
     if refusals:
         raise refusals[0]
-    raise ArtifactError(
-        f"{artifact.path.name} has no {builder} engine", f"run: sait-deploy build-engine --builder {builder}"
-    )
+    what, asked = (f"{builder} engine", "") if precision is None else (f"{precision} {builder} engine", precision)
+    command = f"sait-deploy build-engine --builder {builder}" + (f" --precision {asked}" if asked else "")
+    raise ArtifactError(f"{artifact.path.name} has no {what}", f"run: {command}")
 
 
 def write_engine_manifest(folder: Path, manifest: EngineManifest) -> None:

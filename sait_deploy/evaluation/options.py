@@ -10,6 +10,7 @@ from pathlib import Path
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Score
 
@@ -33,6 +34,8 @@ class EvaluateOptions:
         score: how importance is read off a model's attention; None for as the weights were trained, else by the mean.
         prune_at: block that a model is pruned in; None for the one that the weights were trained at, else depth // 4.
         runtime: what runs an artifact; None for ONNX Runtime.
+        precision: what an artifact runs in; None for what it is made for. For int8 it is the int8 artifact made from it
+            that answers, for a float precision the float one.
         weights: weights file of an artifact, where the one that its manifest names is not there any more.
         threads: threads within one operator; None for all of the processors this process may use.
         device: torch's device.
@@ -54,6 +57,7 @@ class EvaluateOptions:
     score: Score | None = None
     prune_at: int | None = None
     runtime: str | None = None
+    precision: RunPrecision | None = None
     weights: Path | None = None
     threads: int | None = None
     device: str = "cpu"
@@ -77,7 +81,7 @@ class EvaluateOptions:
     @property
     def running(self) -> RunOptions:
         """The part that a runtime needs."""
-        return RunOptions(self.threads, self.weights, self.device)
+        return RunOptions(self.threads, self.weights, self.device, self.precision)
 
 
 def _check_once(what: str, values: Sequence[object]) -> None:

@@ -84,7 +84,7 @@ def accuracy_plot(evaluation: Evaluation) -> str:
         plain = tuple(_untagged(line) for line in lines)
         panels.append(Panel("the whole range", plain, level, whole, _LOW))
     title = f"{shorten(evaluation.model, 40)}: {measure.name} over cost"
-    about = f"{evaluation.images:,} images · {evaluation.runtime} · {evaluation.image_source}"
+    about = f"{evaluation.images:,} images · {evaluation.answered_by} · {evaluation.image_source}"
     whiskers = "\nWhiskers: 95 % intervals of the difference to dense, paired by image."
     if not any(spot.low < spot.high for spot in spots):
         whiskers = ""

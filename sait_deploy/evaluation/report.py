@@ -51,7 +51,7 @@ def figures_table(evaluation: Evaluation) -> Table:
         **_quality(evaluation),
         figures("images / s"): [_whole(row.images_per_second) for row in rows],
     }
-    title = f"{evaluation.model} · {evaluation.runtime} · {evaluation.images:,} images ({evaluation.image_source})"
+    title = f"{evaluation.model} · {evaluation.answered_by} · {evaluation.images:,} images ({evaluation.image_source})"
     cells = zip(rows, zip(*columns.values(), strict=True), strict=True)
     return Table.of(title, list(columns), [Row.of(own, reference=row.kind is Kind.DENSE) for row, own in cells])
 
@@ -229,7 +229,7 @@ def _about(evaluation: Evaluation) -> tuple[str, str]:
     trained = "trained dense and sparse" if evaluation.trained_sparse else "never trained sparse"
     labels = "labelled" if evaluation.labelled else "unlabelled"
     return (
-        f"{evaluation.images:,} {labels} images ({evaluation.image_source}) through {evaluation.runtime}, "
+        f"{evaluation.images:,} {labels} images ({evaluation.image_source}) through {evaluation.answered_by}, "
         f"{evaluation.created}.",
         f"Weights {evaluation.weights_sha256[:12]}…, {trained}; tokens are dropped in block {evaluation.prune_at} by "
         f"score {evaluation.score}.",

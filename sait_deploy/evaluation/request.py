@@ -139,8 +139,8 @@ def _equal_times(
     if pruning is None or not masses:
         raise InvalidArgument("a benchmark's times are for masses, and no mass is evaluated", "leave the benchmark out")
     model = ModelInBench(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
-    times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime)
-    notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.runtime}")
+    times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime, source.precision)
+    notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.group}")
     found = {}
     for identity in masses:
         assert identity.point is not None

@@ -11,9 +11,11 @@ from typing import Final
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.bench.oldforms import notes_with_severity
 from sait_deploy.reports.table import Note
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.tokens import OperatingPoint
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+_OLD: Final = (1, 2)
 
 _CODEC: Final = Codec("the evaluation report", "evaluate again, or take the file as it was written", SCHEMA_VERSION)
 
@@ -156,6 +158,7 @@ class Evaluation:
         score: how importance is read off the attention.
         prune_at: block pruned in.
         runtime: what answered.
+        precision: what it ran in; None in reports before schema 3, which do not say it.
         images: images answered.
         image_source: where they came from.
         labelled: whether they have labels.
@@ -175,6 +178,7 @@ class Evaluation:
     score: str
     prune_at: int
     runtime: str
+    precision: str | None
     images: int
     image_source: str
     labelled: bool
@@ -184,6 +188,11 @@ class Evaluation:
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
     notes: tuple[Note, ...]
+
+    @property
+    def answered_by(self) -> str:
+        """The runtime, and the precision where that is not the fp32 that models are exported in."""
+        return self.runtime if self.precision in (None, RunPrecision.FP32) else f"{self.runtime} {self.precision}"
 
 
 def to_json(evaluation: Evaluation) -> str:
@@ -199,18 +208,25 @@ def from_json(text: str) -> Evaluation:
     """Reads an evaluation, checking every field's presence and type.
 
     Raises:
-        ArtifactError: it is no JSON, of a schema version but 1 and 2, or a field is missing, unknown or of
+        ArtifactError: it is no JSON, of a schema version but 1 to 3, or a field is missing, unknown or of
             another type.
     """
     return _CODEC.read(Evaluation, _upgraded(text))
 
 
 def _upgraded(text: str) -> str:
-    """Returns the text of a report of schema 1, whose notes have no severity, in the form of 2; others as they are."""
+    """Returns the text of a report of schema 1 or 2 in the form of 3, and any other text as it is.
+
+    Schema 2 does not say the precision; notes of schema 1 have no severity either.
+    """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    if not isinstance(data, dict) or type(data.get("schema_version")) is not int or data["schema_version"] != 1:
+    if (
+        not isinstance(data, dict)
+        or type(data.get("schema_version")) is not int
+        or data["schema_version"] not in (1, 2)
+    ):
         return text
-    return json.dumps(data | {"schema_version": 2, "notes": notes_with_severity(data.get("notes"))})
+    return json.dumps(data | {"schema_version": 3, "precision": None, "notes": notes_with_severity(data.get("notes"))})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.jsonform import from_json
 from sait_deploy.bench.results import Pruning, Report
 from sait_deploy.errors import ArtifactError, InvalidArgument
@@ -96,16 +97,16 @@ class ModelInBench:
 
 @dataclass(frozen=True, slots=True)
 class BenchTimes:
-    """The times of one batch size on one runtime, of a benchmark that measured masses and densities together.
+    """The times of one batch size in one group, of a benchmark that measured masses and densities together.
 
     Attributes:
-        runtime: which.
+        group: which: the runtime, and the precision where one was asked for.
         batch: images per request.
         points: time per request at each operating point of an adaptive artifact, milliseconds.
         densities: (patch tokens kept, the same time) of each density by tokens ascending, dense last.
     """
 
-    runtime: str
+    group: str
     batch: int
     points: dict[OperatingPoint, float]
     densities: tuple[tuple[int, float], ...]
@@ -120,7 +121,7 @@ class BenchTimes:
         """
         found, (patches, _) = self.points.get(point), self.densities[-1]
         limits = "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
-        label, where = f"mass {point.mass:.12g}{limits}", f"the benchmark at batch {self.batch} on {self.runtime}"
+        label, where = f"mass {point.mass:.12g}{limits}", f"the benchmark at batch {self.batch} on {self.group}"
         if found is None:
             raise InvalidArgument(f"{where} has not measured {label} with the score and block evaluated", _AGAIN)
         if len(self.densities) < 2:
@@ -140,7 +141,12 @@ class BenchTimes:
 
 
 def read_bench_times(
-    path: Path, model: ModelInBench, runtime: str | None, batch: int | None, preferred: str | None = None
+    path: Path,
+    model: ModelInBench,
+    runtime: str | None,
+    batch: int | None,
+    preferred: str | None = None,
+    precision: str | None = None,
 ) -> BenchTimes:
     """Reads the times of a model from a benchmark's JSON file.
 
@@ -150,22 +156,43 @@ def read_bench_times(
         runtime: whose times; None for the preferred one's, or those of the only one in the file.
         batch: images per request; None for the largest batch measured there.
         preferred: a runtime that the file may have.
+        precision: whose times where the file has the runtime in several precisions.
 
     Raises:
         ArtifactError: the file cannot be read or is no benchmark's.
         InvalidArgument: it is of another model or of other weights, does not say how its variants prune, or has no
-            times of that runtime and batch size.
+            times of that runtime, precision and batch size.
     """
     try:
         report = from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})", "give the JSON file of a benchmark") from None
     _check_same(report, path, model)
-    runtimes = [info.name for info in report.runtimes]
-    chosen = runtime or (preferred if preferred in runtimes else None) or (runtimes[0] if len(runtimes) == 1 else None)
-    if chosen is None:
-        raise InvalidArgument(f"{path} has times of {', '.join(runtimes)}", "say of which runtime they shall be")
+    has_preferred = any(group.runtime == preferred for group in report.groups)
+    chosen = _group(report, path, runtime or (preferred if has_preferred else None), precision)
     return _times(report, path, model, chosen, batch)
+
+
+def _group(report: Report, path: Path, runtime: str | None, precision: str | None) -> str:
+    """Returns the name of the group whose times are wanted: of the runtime, and if it has several of the precision."""
+    groups = [group for group in report.groups if runtime in (None, group.runtime)]
+    if len(groups) > 1:
+        groups = [group for group in groups if _precision(report, group) == precision] or groups
+    if not groups:
+        known = ", ".join(group.name for group in report.groups)
+        raise InvalidArgument(f"{path} has no times on {runtime}", f"it has times of {known}" if known else _AGAIN)
+    if len(groups) > 1:
+        raise InvalidArgument(
+            f"{path} has times of {', '.join(group.name for group in groups)}",
+            "say of which runtime they shall be, and evaluate in the precision whose times they are",
+        )
+    return groups[0].name
+
+
+def _precision(report: Report, group: Group) -> str | None:
+    """Returns the precision that dense of a group ran in."""
+    found = (variant.precision for variant in report.variants if variant.baseline and variant.group == group.name)
+    return next(found, None)
 
 
 def _check_same(report: Report, path: Path, model: ModelInBench) -> None:
@@ -186,14 +213,14 @@ def _check_same(report: Report, path: Path, model: ModelInBench) -> None:
         )
 
 
-def _times(report: Report, path: Path, model: ModelInBench, runtime: str, batch: int | None) -> BenchTimes:
-    variants = {variant.id: variant for variant in report.variants if variant.runtime == runtime}
+def _times(report: Report, path: Path, model: ModelInBench, group: str, batch: int | None) -> BenchTimes:
+    variants = {variant.id: variant for variant in report.variants if variant.group == group}
     rows = [row for row in report.rows if row.variant in variants]
     sizes = sorted({row.batch for row in rows})
     if not sizes or (batch is not None and batch not in sizes):
         at = "" if batch is None else f" at batch {batch}"
         known = ", ".join(map(str, sizes))
-        raise InvalidArgument(f"{path} has no times on {runtime}{at}", f"it has batches {known}" if known else _AGAIN)
+        raise InvalidArgument(f"{path} has no times on {group}{at}", f"it has batches {known}" if known else _AGAIN)
     chosen = sizes[-1] if batch is None else batch
     points: dict[OperatingPoint, float] = {}
     densities: dict[int, float] = {}
@@ -212,5 +239,5 @@ def _times(report: Report, path: Path, model: ModelInBench, runtime: str, batch:
             elif variant.pruning.point is not None:
                 points.setdefault(variant.pruning.point, time)
     if model.geometry.patch_tokens not in densities:
-        raise InvalidArgument(f"dense did not run in {path} at batch {chosen} on {runtime}", _AGAIN)
-    return BenchTimes(runtime, chosen, points, tuple(sorted(densities.items())))
+        raise InvalidArgument(f"dense did not run in {path} at batch {chosen} on {group}", _AGAIN)
+    return BenchTimes(group, chosen, points, tuple(sorted(densities.items())))

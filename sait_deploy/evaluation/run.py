@@ -195,6 +195,7 @@ class EvaluationRun:
             score="none" if source.pruning is None else source.pruning[0].value,
             prune_at=0 if source.pruning is None else source.pruning[1],
             runtime=source.runtime,
+            precision=source.precision,
             images=len(dataset.images),
             image_source=dataset.source,
             labelled=truth.labels is not None,

@@ -14,6 +14,8 @@ from sait_deploy.errors import ArtifactError, MissingDependency, SaitError
 from sait_deploy.evaluation.answerers import Answerer, Control, Identity
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import TORCH
 from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
@@ -39,6 +41,7 @@ class Source(ABC):
         model: the model.
         weights: its weights.
         runtime: name of what runs it.
+        precision: what it runs in.
         pruning: how importance is read off the attention, and the block pruned in; None of a dense artifact.
         density: of a density artifact, the only one it answers; None where any point can be asked, or none.
         default_densities: what it is asked where neither densities nor points are named, with ``default_points``.
@@ -50,6 +53,7 @@ class Source(ABC):
     model: ModelInfo
     weights: WeightsInfo
     runtime: str
+    precision: str
     pruning: tuple[Score, int] | None
     density: Decimal | None = None
     default_densities: tuple[Decimal, ...] = ()
@@ -96,6 +100,7 @@ class ModelSource(Source):
     """
 
     runtime = TORCH
+    precision = RunPrecision.FP32.value
     default_densities = DENSITIES
     default_points = tuple(map(mass_point, MASSES))
 
@@ -161,15 +166,16 @@ class ArtifactSource(Source):
     """An artifact on a runtime, and its dense baseline, which is looked for beside it.
 
     Args:
-        artifact: the artifact.
+        artifact: the artifact; where a precision is asked for, its int8 or its float one may answer in its place.
         runtime: what runs it.
-        options: threads and device; where the weights are, for what takes torch.
+        options: threads, device and precision; where the weights are, for what takes torch.
 
     Raises:
         SaitError: the runtime cannot run the artifact, or of a density artifact the baseline.
     """
 
     def __init__(self, artifact: Artifact, runtime: str, options: RunOptions) -> None:
+        artifact = artifact_for(artifact, runtime, options.precision)
         manifest, pruning = artifact.manifest, artifact.manifest.pruning
         self.model, self.weights, self.notes = manifest.model, manifest.weights, []
         self.pruning = None if pruning is None else (pruning.score, pruning.prune_at)
@@ -180,7 +186,7 @@ class ArtifactSource(Source):
             self.default_points = tuple(PointRequest.of(name, point) for name, point in points)
         self._artifact, self._options = artifact, options
         self._runner = load(artifact, runtime, options)
-        self.runtime = self._runner.runtime
+        self.runtime, self.precision = self._runner.runtime, self._runner.precision
         self._dense = self._dense_answerer(runtime)
 
     def _dense_answerer(self, runtime: str) -> Answerer:
@@ -229,7 +235,8 @@ class ArtifactSource(Source):
             raise MissingDependency("timm", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")
         pruning = self.pruning or (Score.MEAN, default_prune_at(self.model.geometry.depth))
-        return ModelSource(replace(loaded, preprocessing=manifest.preprocessing), pruning, self._options)
+        options = replace(self._options, precision=None)
+        return ModelSource(replace(loaded, preprocessing=manifest.preprocessing), pruning, options)
 
 
 def baseline_of(artifact: Artifact) -> Artifact:

@@ -50,7 +50,7 @@ class TensorRTRunner(Runner):
         super().__init__(artifact)
         self._trt = load_package(self.builder)
         self._gpu, self._version = device(), str(self._trt.__version__)
-        self._engine = choose_engine(artifact, self.builder, self._version, self._gpu)
+        self._engine = choose_engine(artifact, self.builder, self._version, self._gpu, options.precision)
         self._tensors = EngineTensors(self._engine.manifest, artifact.manifest.model.geometry)
         self._stream = Stream()
         self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._tensors.buffers()}

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from sait_deploy.bench.flips import flip_notes
+from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.results import (
     SCHEMA_VERSION,
     Accuracy,
@@ -18,7 +19,6 @@ from sait_deploy.bench.results import (
     Pruning,
     Refusal,
     Report,
-    RuntimeInfo,
     Stages,
     Timing,
     Variant,
@@ -40,7 +40,7 @@ def make_variant(identity: str, label: str, accuracy: Accuracy | None = None) ->
     """Makes a variant; the one whose id is "dense" is the baseline."""
     model, baseline = f"{len(identity):064x}", identity == "dense"
     pruning = None if baseline else Pruning("0.6", OperatingPoint(1.0, 118, 118), None, Score.MEAN, 3)
-    return Variant(identity, label, RUNTIME, baseline, WEIGHTS, model, False, accuracy, pruning, "fp32")
+    return Variant(identity, label, RUNTIME, None, identity, baseline, WEIGHTS, model, False, accuracy, pruning, "fp32")
 
 
 def make_variants() -> tuple[Variant, ...]:
@@ -87,10 +87,15 @@ def make_report() -> Report:
         timing=Timing.END_TO_END,
         environment={"processor": "two cores"},
         options={"rounds": "20"},
-        runtimes=(RuntimeInfo(RUNTIME, {"provider": "its own"}),),
+        groups=(Group(RUNTIME, None, {"provider": "its own"}),),
+        skipped=(),
         variants=variants,
         rows=make_rows(variants),
         refusals=(),
+        dense_together=(),
+        over_fastest=(),
+        memory=None,
+        roofline=None,
         flips=(Flips("d0.6", "batch 1 and 8", 48, 2.0, 0.5),),
         notes=(Note("density 0.6 is faster from batch 1"), Note("it ran on another provider", Severity.WARNING)),
     )
@@ -151,7 +156,7 @@ def make_report_of_two() -> Report:
             rows.append(other)
     return dataclasses.replace(
         report,
-        runtimes=(*report.runtimes, RuntimeInfo(ENGINE, {"GPU": "one of them"})),
+        groups=(*report.groups, Group(ENGINE, None, {"GPU": "one of them"})),
         variants=(*report.variants, *variants),
         rows=(*report.rows, *rows),
         refusals=(

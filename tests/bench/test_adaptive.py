@@ -177,7 +177,7 @@ def test_compute_alone_keeps_the_same_tokens(
     together: list[Artifact], report: Report, quick: BenchOptions, runtime: str
 ) -> None:
     found = bench(together, replace(quick, batches=(3,), timing=Timing.COMPUTE, runtimes=(runtime,)))
-    assert (found.timing, found.runtimes[0].name) == (Timing.COMPUTE, runtime)
+    assert (found.timing, found.groups[0].name) == (Timing.COMPUTE, runtime)
     wanted = {row.variant.replace("onnxruntime", runtime): row.kept_mean for row in report.rows if row.batch == 3}
     # A token at the very edge may fall to the other side on another runtime.
     assert {row.variant: row.kept_mean for row in found.rows} == pytest.approx(wanted, abs=0.1)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sait_deploy.bench.document import to_html, to_markdown
-from sait_deploy.bench.results import Report, RuntimeInfo
-from sait_deploy.bench.tables import by_runtime, part_tables
+from sait_deploy.bench.group_results import Group
+from sait_deploy.bench.results import Report
+from sait_deploy.bench.tables import by_group, part_tables
 from sait_deploy.reports.table import Note, Severity
 from tests.bench.sample import ADAPTIVE, ENGINE, RUNTIME, make_adaptive_report, make_report, make_report_of_two
 from tests.reports.sample import HOSTILE
@@ -36,7 +37,7 @@ def with_text(text: str) -> Report:
         model=text,
         environment={text: text},
         options={text: text},
-        runtimes=(RuntimeInfo(text, {text: text}),),
+        groups=(Group(text, None, {text: text}),),
         variants=variants,
         notes=(Note(text), Note(text, Severity.WARNING)),
     )
@@ -69,7 +70,7 @@ def test_each_runtime_has_its_plots_and_tables_under_its_name() -> None:
     page, text = to_html(TWO), to_markdown(TWO)
     assert Page(page).inside("h2") == [RUNTIME, ENGINE]
     assert text.index(f"### {RUNTIME}") < text.index(f"### {ENGINE}") < text.index("### Notes")
-    tables = [table.title for part in by_runtime(TWO) for table in part_tables(part)]
+    tables = [table.title for part in by_group(TWO) for table in part_tables(part)]
     assert re.findall(r"^#### (.*)$", text, re.MULTILINE) == tables
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
@@ -102,7 +103,7 @@ def test_every_point_is_drawn_with_the_range_of_its_mac_ratio() -> None:
 
 
 def test_what_ran_nowhere_has_no_plot_but_says_why() -> None:
-    _, second = by_runtime(TWO)
+    _, second = by_group(TWO)
     page = to_html(dataclasses.replace(second, rows=()))
     assert "<svg" not in page and "no GPU can be used; a driver is needed" in page
 

@@ -81,7 +81,7 @@ def repeat_row(data: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (set_at("schema_version", to=2), "schema_version 2, not 5"),
+        (set_at("schema_version", to=2), "schema_version 2, not 6"),
         (set_at("schema_version", to=True), "schema_version True"),
         (set_at("timing", to="guessed"), "timing is 'guessed'"),
         (set_at("timing", to=["compute"]), "timing is"),

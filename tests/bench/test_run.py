@@ -128,7 +128,7 @@ def test_the_report_says_how_and_where(report: Report) -> None:
     assert report.options["warm-up rounds"] == "1"
     assert report.environment["threads"] == "1"
     assert all(report.environment.values())
-    (ran,) = report.runtimes
+    (ran,) = report.groups
     assert (ran.name, ran.environment["provider"]) == ("onnxruntime", "CPUExecutionProvider")
     assert report.refusals == ()
 

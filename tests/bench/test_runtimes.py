@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact
 from sait_deploy.artifacts.points import BatchPoint, PointChoice
+from sait_deploy.bench.groups import GroupPlan, runtimes_for
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import AccuracyMeasure, Refusal, Report, Variant
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
-from sait_deploy.bench.runtimes import open_session, portions, runtimes_for
+from sait_deploy.bench.runtimes import open_session, portions
 from sait_deploy.bench.variants import NO_SWEEP, runnable_variants
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import find_device
@@ -62,7 +63,7 @@ def of(report: Report, runtime: str) -> list[Variant]:
 
 
 def test_every_runtime_has_its_own_dense_and_its_own_rounds(report: Report) -> None:
-    assert [info.name for info in report.runtimes] == ["onnxruntime", "torch"]
+    assert [info.name for info in report.groups] == ["onnxruntime", "torch"]
     assert len({variant.id for variant in report.variants}) == 4
     for runtime in (ORT, TORCH):
         dense, pruned = of(report, runtime)
@@ -77,7 +78,7 @@ def test_every_runtime_has_its_own_dense_and_its_own_rounds(report: Report) -> N
 
 
 def test_every_runtime_says_what_is_behind_it(report: Report) -> None:
-    ort, torch = (info.environment for info in report.runtimes)
+    ort, torch = (info.environment for info in report.groups)
     assert ort["provider"] == "CPUExecutionProvider" and "provider" not in torch
     assert torch["device"] == "cpu" and "device" not in ort
     assert "runtime" not in ort | torch | report.environment
@@ -107,6 +108,7 @@ def test_progress_says_on_which_runtime(demo_workspace: Path) -> None:
     assert [step for step in steps if "batch" in step] == [
         "onnxruntime: batch 1: dense alone, 0.01 s",
         "torch: batch 1: dense alone, 0.01 s",
+        "batch 1: dense of 2 groups in turn, 0.01 s",
     ]
 
 
@@ -156,7 +158,7 @@ def test_engines_that_cannot_run_here_have_a_refusal_and_the_rest_is_measured(bu
     }
     assert all(refusal.reason and refusal.hint for refusal in report.refusals)
     assert {row.variant for row in report.rows} == {variant.id for variant in of(report, ORT)}
-    assert (dense.accuracy, pruned.accuracy, report.runtimes[1].environment) == (None, None, {})
+    assert (dense.accuracy, pruned.accuracy, report.groups[1].environment) == (None, None, {})
     assert not [note for note in report.notes if "tensorrt" in note.text]
     assert steps[-1] == f"tensorrt-rtx: nothing can run here: {report.refusals[0].reason}"
     assert from_json(to_json(report)).refusals == report.refusals
@@ -219,7 +221,7 @@ def test_an_engine_of_another_kind_than_dense_s_is_not_compared_with_it(
 ) -> None:
     particular.kinds[PRUNED] = "fp32"
     artifacts = with_baseline([demo_workspace / PRUNED])
-    session = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
+    session = open_session(GroupPlan(ORT, None, tuple(artifacts)), runnable_variants(artifacts, NO_SWEEP), threads=1)
     assert [variant.label for variant in session.running] == ["dense"]
     (failure,) = session.refused.values()
     assert failure.reason == "it is fp32, and dense is fp16: no speed-up can be told from that"
@@ -289,7 +291,7 @@ def test_where_runners_differ_it_is_said_of_which_variants(tiny: TinyExport, mon
 
     monkeypatch.setattr(OnnxRuntimeRunner, "environment", property(blocks))
     artifacts = [tiny.dense, tiny.half]
-    session = open_session(artifacts, runnable_variants(artifacts, NO_SWEEP), ORT, RunOptions(threads=1))
+    session = open_session(GroupPlan(ORT, None, tuple(artifacts)), runnable_variants(artifacts, NO_SWEEP), threads=1)
     assert session.info().environment == {
         "TensorRT": "11.4",
         "fused attention": "4 of 4 (dense); 3 of 4 (density 0.5)",

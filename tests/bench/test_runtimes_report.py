@@ -13,7 +13,7 @@ from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.notes import report_notes
 from sait_deploy.bench.results import BenchRow, Stages
 from sait_deploy.bench.stats import ENQUEUE_BOUND, row_notes
-from sait_deploy.bench.tables import by_runtime
+from sait_deploy.bench.tables import by_group
 from sait_deploy.errors import ArtifactError
 from sait_deploy.reports.table import Note, Severity
 from tests.bench.sample import (
@@ -29,19 +29,19 @@ from tests.bench.test_jsonform import set_at
 from tests.exported import draft
 
 REPORT = make_report_of_two()
-FIRST, SECOND = by_runtime(REPORT)
+FIRST, SECOND = by_group(REPORT)
 
 
 def test_each_part_is_of_one_runtime_and_together_they_are_all() -> None:
-    assert [part.runtimes[0].name for part in (FIRST, SECOND)] == [RUNTIME, ENGINE]
+    assert [part.groups[0].name for part in (FIRST, SECOND)] == [RUNTIME, ENGINE]
     for name in ("variants", "rows", "refusals"):
         assert getattr(FIRST, name) + getattr(SECOND, name) == getattr(REPORT, name)
-    assert by_runtime(make_report()) == [make_report()]
+    assert by_group(make_report()) == [make_report()]
 
 
 def test_json_keeps_runtimes_stages_and_refusals() -> None:
     back = from_json(to_json(REPORT))
-    assert (back.runtimes, back.variants, back.refusals) == (REPORT.runtimes, REPORT.variants, REPORT.refusals)
+    assert (back.groups, back.variants, back.refusals) == (REPORT.groups, REPORT.variants, REPORT.refusals)
     assert [row.stages for row in back.rows] == [row.stages for row in REPORT.rows]
 
 
@@ -54,9 +54,9 @@ def add_row(data: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (set_at("variants", 0, "runtime", to="ghost"), r"variants\[0\].runtime 'ghost' is not among the runtimes"),
-        (set_at("runtimes", 1, "name", to=RUNTIME), "runtimes .* are repeated"),
-        (set_at("runtimes", 1, "environment", "GPU", to=1), r"runtimes\[1\].environment.GPU is 1"),
+        (set_at("variants", 0, "runtime", to="ghost"), r"variants\[0\].runtime 'ghost' is not among the groups"),
+        (set_at("groups", 1, "runtime", to=RUNTIME), "groups .* are repeated"),
+        (set_at("groups", 1, "environment", "GPU", to=1), r"groups\[1\].environment.GPU is 1"),
         (set_at("refusals", 0, "variant", to="ghost"), r"refusals\[0\].variant 'ghost' is not among the variants"),
         (set_at("refusals", 0, "batches", to=[1, 8]), "'d0.6@engine' has 0 rows and refusals at batch 32"),
         (set_at("refusals", 0, "batches", to=[1, 8, 8, 32]), "'d0.6@engine' has 2 rows and refusals at batch 8"),

@@ -9,8 +9,9 @@ import re
 import pytest
 from rich.console import Console
 
+from sait_deploy.bench.common_tables import report_tables
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure, Interval, Report
-from sait_deploy.bench.tables import accuracy_text, by_runtime, figures_table, part_tables, report_tables
+from sait_deploy.bench.tables import accuracy_text, by_group, figures_table, part_tables
 from sait_deploy.reports.table import Emphasis, Table
 from sait_deploy.reports.text import render
 from tests.bench.sample import (
@@ -28,7 +29,7 @@ from tests.bench.sample import (
 )
 
 REPORT, ADAPTIVE_REPORT, TWO = make_report(), make_adaptive_report(), make_report_of_two()
-FIRST, SECOND = by_runtime(TWO)
+FIRST, SECOND = by_group(TWO)
 AGREEMENT = AccuracyMeasure.AGREEMENT
 
 
@@ -57,7 +58,7 @@ def test_every_batch_is_a_group_with_dense_first_whatever_the_report_s_order() -
 def test_a_terminal_shows_every_figure_whole(report: Report, columns: int) -> None:
     text = terminal(report, columns)
     assert max(map(len, text.splitlines())) <= columns
-    for part in by_runtime(report):
+    for part in by_group(report):
         for row in texts(figures_table(part)):
             for figure in (part for cell in row[2:] for part in re.split(r" / | (?=[\[(])", cell)):
                 assert re.search(rf"(?<!\S){re.escape(figure)}(?!\S)", text), figure
@@ -126,10 +127,10 @@ def test_forced_counts_show_no_accuracy() -> None:
 
 
 def test_each_part_is_of_one_runtime_and_together_they_are_all() -> None:
-    assert [part.runtimes[0].name for part in (FIRST, SECOND)] == [RUNTIME, ENGINE]
+    assert [part.groups[0].name for part in (FIRST, SECOND)] == [RUNTIME, ENGINE]
     for name in ("variants", "rows", "refusals"):
         assert getattr(FIRST, name) + getattr(SECOND, name) == getattr(TWO, name)
-    assert by_runtime(REPORT) == [REPORT]
+    assert by_group(REPORT) == [REPORT]
 
 
 def test_the_first_table_of_each_runtime_says_what_was_measured() -> None:

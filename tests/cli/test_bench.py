@@ -113,7 +113,7 @@ def test_json_holds_every_sample_and_what_it_ran_on(quick: Sait, demo_workspace:
     assert done.err.splitlines()[-1].startswith(("- wrote below", "warning: "))
     report = from_json(Path("below/r.JSON").read_text(encoding="utf-8"))
     assert (report.model, report.timing) == ("sait_demo_digits", Timing.END_TO_END)
-    assert [info.name for info in report.runtimes] == ["onnxruntime"]
+    assert [info.name for info in report.groups] == ["onnxruntime"]
     manifest = json.loads((demo_workspace / PRUNED / MANIFEST_FILE).read_text())
     assert report.variants[1].model_sha256 == manifest["files"][MODEL_FILE]
     assert report.environment["threads"] == "1"

@@ -38,9 +38,11 @@ def variants(out: str) -> list[str]:
 def test_a_report_covers_every_runtime_asked_for(quick: Sait, demo_workspace: Path) -> None:
     done = quick(demo_workspace / PRUNED, "--runtime", "torch", "--runtime", "onnxruntime", "-o", "r.json")
     assert done.code == 0, done.err
-    assert variants(done.out) == ["1 dense", "density 0.6"] * 2
+    apart, _, together = done.out.partition("Over the fastest dense of all")
+    assert variants(apart) == ["1 dense", "density 0.6"] * 2
+    assert len(re.findall(r"(dense|density 0\.6) on (?:torch|onnxruntime) ", together.partition("Groups are")[0])) == 4
     titles = [line.split("·")[1].strip() for line in done.out.splitlines() if "· end-to-end" in line]
-    assert titles == [info.name for info in from_json(Path("r.json").read_text()).runtimes] == ["torch", "onnxruntime"]
+    assert titles == [info.name for info in from_json(Path("r.json").read_text()).groups] == ["torch", "onnxruntime"]
     assert "break-even: density 0.6 on torch is " in done.out
     assert "- torch: batch 1: 2 variants in turn, 0.01 s" in done.err.splitlines()
 

@@ -145,6 +145,7 @@ def make_evaluation() -> Evaluation:
         score="mean",
         prune_at=PRUNE_AT,
         runtime="torch",
+        precision="fp32",
         images=IMAGES,
         image_source="2000 composed held-out digits",
         labelled=True,

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.manifest import Precision, WeightsSource
+from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.jsonform import from_json, to_json
-from sait_deploy.bench.results import SCHEMA_VERSION, Pruning, Refusal, Report, RuntimeInfo, Timing, Variant
+from sait_deploy.bench.results import SCHEMA_VERSION, Pruning, Refusal, Report, Timing, Variant
 from sait_deploy.bench.stats import make_row
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.rivals import (
@@ -100,7 +101,9 @@ def report_of(
         density, point = (f"{key / most:.4f}", None) if isinstance(key, int) else (None, key)
         pruning = None if baseline else Pruning(density, point, None, Score.MEAN, prune_at)
         variants.append(
-            Variant(name, str(key), runtime, baseline, weights, "0" * 64, False, None, pruning, Precision.FP32)
+            Variant(
+                name, str(key), runtime, None, "", baseline, weights, "0" * 64, False, None, pruning, Precision.FP32
+            )
         )
         rows.append(
             make_row(
@@ -120,10 +123,15 @@ def report_of(
         Timing.COMPUTE,
         {},
         {},
-        (RuntimeInfo(runtime, {}),),
+        (Group(runtime, None, {}),),
+        (),
         tuple(variants),
         tuple(rows),
         (),
+        (),
+        (),
+        None,
+        None,
         (),
         (),
     )
@@ -135,7 +143,7 @@ def joined(*reports: Report) -> Report:
     for other in others:
         first = dataclasses.replace(
             first,
-            runtimes=first.runtimes + tuple(info for info in other.runtimes if info not in first.runtimes),
+            groups=first.groups + tuple(group for group in other.groups if group not in first.groups),
             variants=tuple(dict.fromkeys((*first.variants, *other.variants))),
             rows=first.rows + other.rows,
         )
@@ -295,6 +303,7 @@ def test_a_benchmark_of_an_older_version_is_to_be_run_again(tmp_path: Path) -> N
     data = json.loads(path.read_text())
     for variant in data["variants"]:
         del variant["pruning"], variant["precision"]
+    data["runtimes"] = [{"name": group["runtime"], "environment": {}} for group in data.pop("groups")]
     path.write_text(json.dumps(data | {"schema_version": 4}))
 
     with pytest.raises(InvalidArgument, match="does not say how its variants prune") as refused:
