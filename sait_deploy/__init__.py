@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sait_deploy.exporting.stage import export
     from sait_deploy.images.preprocess import CropMode, Interpolation
     from sait_deploy.images.preprocessing_choice import PreprocessingChoice
+    from sait_deploy.quantization.options import Exclude, QuantizeOptions
+    from sait_deploy.quantization.stage import quantize
     from sait_deploy.runtime import RunOptions, load
     from sait_deploy.runtime.precision import RunPrecision
     from sait_deploy.tokens import Score
@@ -41,6 +43,7 @@ __all__ = [
     "CropMode",
     "EngineOptions",
     "EnginePrecision",
+    "Exclude",
     "ExportOptions",
     "FusionChoice",
     "Interpolation",
@@ -51,6 +54,7 @@ __all__ = [
     "Portability",
     "Precision",
     "PreprocessingChoice",
+    "QuantizeOptions",
     "RunOptions",
     "RunPrecision",
     "Score",
@@ -59,6 +63,7 @@ __all__ = [
     "export",
     "load",
     "mass_point",
+    "quantize",
 ]
 __version__ = "0.1.0"
 
@@ -73,6 +78,7 @@ _HOMES = {
     "CropMode": "sait_deploy.images.preprocess",
     "EngineOptions": "sait_deploy.engine.options",
     "EnginePrecision": "sait_deploy.exporters.names",
+    "Exclude": "sait_deploy.quantization.options",
     "ExportOptions": "sait_deploy.exporting.plan",
     "FusionChoice": "sait_deploy.engine.options",
     "Interpolation": "sait_deploy.images.preprocess",
@@ -83,6 +89,7 @@ _HOMES = {
     "Portability": "sait_deploy.engine.options",
     "Precision": "sait_deploy.artifacts.manifest",
     "PreprocessingChoice": "sait_deploy.images.preprocessing_choice",
+    "QuantizeOptions": "sait_deploy.quantization.options",
     "RunOptions": "sait_deploy.runtime",
     "RunPrecision": "sait_deploy.runtime.precision",
     "Score": "sait_deploy.tokens",
@@ -90,6 +97,7 @@ _HOMES = {
     "export": "sait_deploy.exporting.stage",
     "load": "sait_deploy.runtime",
     "mass_point": "sait_deploy.artifacts.points",
+    "quantize": "sait_deploy.quantization.stage",
 }
 
 

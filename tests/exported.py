@@ -16,8 +16,9 @@ import timm
 from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_manifest
 from sait_deploy.artifacts.golden import Golden, write_golden
 from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, Outputs, WeightsSource
+from sait_deploy.artifacts.manifest_parts import measured_points
 from sait_deploy.artifacts.points import PointRequest, mass_point
-from sait_deploy.exporting.manifest import draft_manifest, measured_points
+from sait_deploy.exporting.manifest import draft_manifest
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT

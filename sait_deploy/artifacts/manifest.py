@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.codec import Codec
+from sait_deploy.artifacts.quantization_info import QuantizationInfo
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.tokens import Geometry, OperatingPoint, Score
 
@@ -195,7 +196,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ParityInfo:
-    """How the exported graph compares with its references.
+    """How the exported graph compares with its references: with torch, or an int8 graph with the float artifact's.
 
     Attributes:
         runtime: what ran the graph.
@@ -206,7 +207,7 @@ class ParityInfo:
         largest_difference: the largest found, on the same scale.
         top1_agreement: share of images whose top-1 equals the reference's; None for a headless model.
         cosine: least cosine similarity of any image's outputs.
-        kept_sets_equal_torch: share of images whose kept set equals torch's own; None for dense.
+        kept_sets_equal_torch: share of images whose kept set equals the reference's own; None for dense.
         points: the operating points run, of an adaptive artifact also mass 1, against the dense model, and mixed
             points; empty for dense. Agreement with torch is counted at named points alone.
     """
@@ -245,6 +246,7 @@ class Manifest:
             of the document where it is empty: older documents have none.
         quantized_from: id of the float artifact that this one was made from; None, and left out, where it is no int8
             artifact.
+        quantization: how it was made from that one; likewise.
     """
 
     schema_version: int
@@ -270,6 +272,7 @@ class Manifest:
     files: dict[str, str]
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
     quantized_from: str | None = None
+    quantization: QuantizationInfo | None = None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -299,6 +302,8 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["preprocessing_sources"]
     if manifest.quantized_from is None:
         del fields["quantized_from"]
+    if manifest.quantization is None:
+        del fields["quantization"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
     if manifest.model.global_pool is None:

@@ -57,7 +57,7 @@ def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
     if len({float_id(artifact) for artifact in baselines}) != 1:
         raise InvalidArgument(
             f"{', '.join(a.path.name for a in opened)} do not share a dense baseline",
-            "bench artifacts of the same weights, image size and precision together",
+            "name artifacts of the same weights, image size and precision together",
         )
     baselines.sort(key=lambda artifact: artifact.manifest.dtype is Precision.INT8)
     return [*baselines, *(a for a in opened if a.manifest.baseline is not None)]

@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "export": CommandEntry(
         "Export a vision transformer at token densities, with its dense baseline.", "sait_deploy.cli.export"
     ),
+    "quantize": CommandEntry("Turn artifacts into int8 ones that answer as they do.", "sait_deploy.cli.quantize"),
     "build-engine": CommandEntry("Turn artifacts into TensorRT engines.", "sait_deploy.cli.build_engine"),
     "bench": CommandEntry("Measure artifacts against their dense baseline.", "sait_deploy.cli.bench"),
     "evaluate": CommandEntry(

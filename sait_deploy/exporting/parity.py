@@ -18,7 +18,7 @@ from sait_deploy.tokens import OperatingPoint
 if TYPE_CHECKING:
     from sait_deploy.models.prunable_vit import PrunableViT
 
-TOLERANCE: Final = {Precision.FP32: 1e-4, Precision.FP16: 2e-2}
+TOLERANCE: Final = {Precision.FP32: 1e-4, Precision.FP16: 2e-2, Precision.INT8: 0.5}
 """Largest difference of a logit, relative to the largest reference logit of the image or to 1, whichever is larger."""
 
 MASS_ONE: Final = "mass 1"
@@ -174,7 +174,7 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         kept.append(output.kept)
         keep = None
         if selection is not None and asked is not None:
-            _check_selection(selection, asked, prefix, cut.start)
+            check_selection(selection, asked, prefix, cut.start)
             _check_public_outputs(output, selection, prefix, tolerance, cut.start)
             keep = torch.from_numpy(selection.keep)
         with torch.inference_mode():
@@ -195,7 +195,7 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         name=point.name,
         difference=worst,
         top1=float((found.argmax(1) == expected.argmax(1)).mean()),
-        cosine=float(_cosine(found, expected).min()),
+        cosine=float(cosines(found, expected).min()),
         same_kept=float(np.concatenate(same).mean()) if same else None,
         logits=found,
         kept=np.concatenate(kept),
@@ -206,7 +206,18 @@ def _reference_keep(importance: NDArray[np.float32], asked: BatchPoint, prefix: 
     return mass_token_select(importance, asked.mass, asked.keep_limits, prefix)[0]
 
 
-def _check_selection(selection: Selection, asked: BatchPoint, prefix: int, first: int) -> None:
+def check_selection(selection: Selection, asked: BatchPoint, prefix: int, first: int) -> None:
+    """Compares kept tokens with the reference selection of the same importance, bit for bit.
+
+    Args:
+        selection: what a runner selected.
+        asked: the operating points of its images.
+        prefix: prefix tokens.
+        first: number of its first image, for errors.
+
+    Raises:
+        ParityError: they differ.
+    """
     keep = _reference_keep(selection.importance, asked, prefix)
     wrong = np.flatnonzero((keep != selection.keep).any(axis=1))
     if len(wrong):
@@ -238,7 +249,8 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
     return float(difference[worst])
 
 
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns the cosine similarity of each two rows [n, C], float64 [n]."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     product: NDArray[np.float64] = (a.astype(np.float64) * b).sum(axis=1) / np.maximum(norms, 1e-30)
     return product

@@ -22,14 +22,14 @@ from sait_deploy.artifacts.folder import (
     sha256_of,
     write_manifest,
 )
-from sait_deploy.artifacts.golden import Golden, write_golden
+from sait_deploy.artifacts.golden import write_golden
 from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, WeightsSource
-from sait_deploy.artifacts.points import PointChoice, resolve
+from sait_deploy.artifacts.manifest_parts import measured_points, onnx_metadata
 from sait_deploy.errors import InvalidArgument, StorageError
 from sait_deploy.exporters.finish import FinishOptions, finish, save
 from sait_deploy.exporters.names import KEEP_LIMITS, MASS
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
-from sait_deploy.exporting.manifest import draft_manifest, measured_points, onnx_metadata
+from sait_deploy.exporting.manifest import draft_manifest
 from sait_deploy.exporting.parity import ParityImages, ParityResult, check_parity
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
 from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
@@ -38,7 +38,8 @@ from sait_deploy.images.preprocess import cropped, normalised, open_image
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe, with_preprocessing
-from sait_deploy.runtime.base import Runner, RunOptions
+from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.system.progress import Progress, no_progress
 
@@ -157,15 +158,15 @@ def _export_one(
         progress(f"{plan.name}: tracing")
         module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs)
         graph = trace(module, model.info.image_size, manifest.output_names, options.opset, _point_inputs(plan))
-        metadata = {f"sait.{key}": value for key, value in onnx_metadata(manifest).items()}
-        files = save(finish(graph, FinishOptions(options.opset, options.operators, metadata)), folder / MODEL_FILE)
+        finishing = FinishOptions(options.opset, options.operators, onnx_metadata(manifest))
+        files = save(finish(graph, finishing), folder / MODEL_FILE)
         del graph, module
         progress(f"{plan.name}: comparing with torch on {len(images)} images")
         draft = Artifact(folder, manifest)
         runner = OnnxRuntimeRunner(draft, RunOptions())
         reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs)
         parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
-        write_golden(folder / GOLDEN_FILE, _golden(runner, data.pixels[0], images[:1]))
+        write_golden(folder / GOLDEN_FILE, golden_of(runner, data.pixels[0], images[:1]))
         manifest = dataclasses.replace(
             measured_points(manifest, parity.kept),
             parity=parity.info,
@@ -182,16 +183,6 @@ def _point_inputs(plan: ExportPlan) -> dict[str, Tensor]:
         return {}
     limits = torch.tensor([[1, 1]] * TRACED_BATCH, dtype=torch.int32)
     return {MASS: torch.ones(TRACED_BATCH), KEEP_LIMITS: limits}
-
-
-def _golden(runner: Runner, pixels: NDArray[np.uint8], images: NDArray[np.float32]) -> Golden:
-    """Runs one image at the default point."""
-    manifest = runner.artifact.manifest
-    answer, point = runner.run(images), resolve(manifest, len(images), PointChoice())
-    counts = answer.kept + np.int32(manifest.model.geometry.prefix_tokens)
-    if point is None:
-        return Golden(pixels, images, answer.logits, counts, token_features=answer.features)
-    return Golden(pixels, images, answer.logits, counts, point.mass, point.keep_limits, answer.features)
 
 
 def _accuracy(parity: ParityResult, dataset: Dataset) -> AccuracyInfo:

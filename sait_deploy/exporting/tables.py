@@ -14,6 +14,7 @@ from sait_deploy.artifacts.manifest import (
     PruningInfo,
     WeightsSource,
 )
+from sait_deploy.artifacts.quantization_info import ComparedPoint, Gate, QuantizationInfo
 from sait_deploy.exporting.inspect import AttentionInfo, Inspection
 from sait_deploy.images.preprocessing_choice import preprocessing_words
 from sait_deploy.reports.table import Note, Severity, Table, figures, words
@@ -155,6 +156,7 @@ def inspection_table(found: Inspection) -> Table:
         ("MACs per image", f"{manifest.macs.per_image / 1e9:.3f} G, MAC ratio {manifest.macs.ratio:.2f} ×"),
         ("accuracy", _accuracy_text(manifest)),
         ("parity", _parity_text(manifest.parity)),
+        *(() if manifest.quantization is None else _quantization_rows(manifest.quantization)),
         ("opsets", ", ".join(f"{domain} {version}" for domain, version in graph.opsets.items())),
         ("operators", ", ".join(f"{count} {name}" for name, count in graph.operators.items())),
         ("functions", ", ".join(graph.functions) or "none"),
@@ -164,6 +166,34 @@ def inspection_table(found: Inspection) -> Table:
     if found.parity is not None:
         rows.append(("checked again", _parity_text(found.parity)))
     return Table.of(str(found.artifact.path), [words(), words()], rows)
+
+
+def _quantization_rows(info: QuantizationInfo) -> list[tuple[str, str]]:
+    calibration = info.calibration
+    points = f", at {', '.join(calibration.points)}" if calibration.points else ""
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in info.kept_float.items():
+        reasons.setdefault(reason, []).append(layer)
+    rows = [
+        ("int8", f"{len(info.quantized)} linear layers; {calibration.method}"),
+        ("calibrated on", f"{calibration.images} images ({calibration.source}){points}"),
+        *(("stay float", f"{', '.join(layers)}: {reason}") for reason, layers in reasons.items()),
+    ]
+    if info.gate is Gate.UNMEASURED:
+        return [*rows, ("agreement", "unmeasured, as the weights are random")]
+    return [*rows, *(("agreement", compared_text(point)) for point in info.compared)]
+
+
+def compared_text(point: ComparedPoint) -> str:
+    """Returns how an int8 artifact compares with the float one at an operating point, in words."""
+    what = "mean cosine" if point.same_top1 is None else "same top-1"
+    parts = [f"{point.agreement:.1f} % {what} on {point.images} images"]
+    if point.right is not None and point.float_right is not None:
+        parts.append(f"right {100 * point.right / point.images:.1f} % ({100 * point.float_right / point.images:.1f} %)")
+    if point.other_sets is not None:
+        parts.append(f"kept {point.kept:.1f} ({point.float_kept:.1f})")
+        parts.append(f"another set of tokens on {100 * point.other_sets / point.images:.1f} %")
+    return ("" if point.name is None else f"{point.name}: ") + ", ".join(parts)
 
 
 def _accuracy_text(manifest: Manifest) -> str:

@@ -1,0 +1,1 @@
+"""Quantisation: a float artifact in, an artifact with linear layers in int8 out."""
