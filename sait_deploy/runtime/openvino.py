@@ -23,6 +23,7 @@ from sait_deploy.artifacts.graph import graph_of, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable, StorageError
+from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.graph_io import feeds, with_selection
 from sait_deploy.runtime.precision import RunPrecision
@@ -220,13 +221,14 @@ class OpenVinoRunner(Runner):
         """Returns what a compiled model depends on, as the beginning of a file's name."""
         files = {name: value for name, value in self.artifact.manifest.files.items() if name.startswith(MODEL_FILE)}
         device = self._core.get_property(self._device, "FULL_DEVICE_NAME")
-        what = [files, self._openvino.__version__, self._device, device, self._settings]
+        what = [files, LOWERING, self._openvino.__version__, self._device, device, self._settings]
         return f"openvino-{self._precision}-{_digest(json.dumps(what, sort_keys=True).encode())}"
 
     def _compile(self) -> Any:
-        graph, pruning = graph_of(self.artifact), self.artifact.manifest.pruning
-        if pruning is not None:
-            graph = with_selection(graph, pruning)
+        manifest, geometry = self.artifact.manifest, self.description.model.geometry
+        graph = lower_openvino(graph_of(self.artifact), geometry.attention_width, FEATURES in manifest.output_names)
+        if manifest.pruning is not None:
+            graph = with_selection(graph, manifest.pruning)
         try:
             model = self._core.read_model(_self_contained(graph, weights_folder(self.artifact)))
             return self._core.compile_model(model, self._device, self._settings)
