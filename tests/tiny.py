@@ -13,21 +13,24 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from sait_deploy.plugins.mass_token_select.spec import RESOLUTION
 from sait_deploy.tokens import Score
+from tests import plain
 
 # On matrices this small, waiting for a second thread takes longer than the work.
 torch.set_num_threads(1)
 
-Make: TypeAlias = Callable[[], VisionTransformer]
+Model: TypeAlias = VisionTransformer | Eva
+Make: TypeAlias = Callable[[], Model]
 
 HALF: Final = Decimal("0.5")
 _SIZES: Final = {"embed_dim": 48, "depth": 3, "num_heads": 3}
 
 
-def randomised(vit: VisionTransformer, seed: int = 0) -> VisionTransformer:
+def randomised(vit: Any, seed: int = 0) -> Any:
     """Gives every parameter a value of its own: LayerScale, biases and tokens too, and attention that has edges."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -89,23 +92,40 @@ _MAKERS: Final[dict[str, Make]] = {
     "one-head": lambda: small_vit(num_heads=1),
     "wide-image": lambda: small_vit(img_size=(24, 48)),
     "odd-image-size": lambda: small_vit(img_size=40),
+    "eva": _shrunk("eva_giant_patch14_224", img_size=56),
+    "eva02-rotary-swiglu": _shrunk("eva02_base_patch14_224", img_size=56, num_classes=9),
+    "eva02-inner-norms": _shrunk("eva02_base_patch16_clip_224"),
+    "eva02-post-norm": _shrunk("eva02_enormous_patch14_clip_224", img_size=56),
+    "dinov3": _shrunk("vit_small_patch16_dinov3", num_classes=8),
+    "dinov3-headless-swiglu": _shrunk("vit_small_plus_patch16_dinov3_qkvb"),
+    "sapiens2-grouped-queries": _shrunk("vit_base_patch16_sapiens2", num_kv_heads=(3, 1, 3), num_classes=8),
+    "rope-mixed": _shrunk("vit_small_patch16_rope_mixed_ape_224"),
+    "rope-register-no-class-token": _shrunk("vit_medium_patch16_rope_reg1_gap_256"),
+    "perception-encoder-map": _shrunk("vit_pe_core_tiny_patch16_384"),
+    "perception-encoder-no-norm": _shrunk("vit_pe_spatial_tiny_patch16_512"),
+    "perception-encoder-no-prefix": _shrunk("vit_pe_core_gigantic_patch14_448", img_size=56),
 }
 FAMILIES: Final = tuple(_MAKERS)
 
 
 @functools.cache
-def family(name: str) -> VisionTransformer:
+def family(name: str) -> Model:
     """The small model of a family: made once, and never to be changed."""
     return _MAKERS[name]()
 
 
+def has_class_token(vit: Model) -> bool:
+    """Whether a model's first prefix token is a class token."""
+    return vit.cls_token is not None
+
+
 FAMILY_SCORES: Final = [
-    (name, score) for name in FAMILIES for score in Score if score is Score.MEAN or family(name).has_class_token
+    (name, score) for name in FAMILIES for score in Score if score is Score.MEAN or has_class_token(family(name))
 ]
 """Each model with each score that it has."""
 
 
-def images_for(vit: VisionTransformer, count: int = 3, seed: int = 0) -> torch.Tensor:
+def images_for(vit: Model, count: int = 3, seed: int = 0) -> torch.Tensor:
     """Random normalised images, float32 [count, 3, H, W]."""
     height, width = vit.patch_embed.img_size
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
@@ -122,22 +142,10 @@ def relative_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float(((found - wanted).abs() / scale).max())
 
 
-def attention_weights(vit: VisionTransformer, block: int, images: torch.Tensor) -> torch.Tensor:
-    """Softmax attention of one block, [B, heads, P+N, P+N], from timm's own modules and a softmax written here."""
-    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-    for before in vit.blocks[:block]:
-        x = before(x)
-    attn = vit.blocks[block].attn
-    batch, tokens, _ = x.shape
-    qkv = attn.qkv(vit.blocks[block].norm1(x)).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
-    q, k = attn.q_norm(qkv[:, :, 0]), attn.k_norm(qkv[:, :, 1])
-    return torch.softmax(torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5, dim=-1)
-
-
-def importance_of(vit: VisionTransformer, block: int, score: Score, images: torch.Tensor) -> torch.Tensor:
+def importance_of(vit: Model, block: int, score: Score, images: torch.Tensor) -> torch.Tensor:
     """Importance [B, N] by its definition, image by image."""
     prefix, rows = vit.num_prefix_tokens, []
-    for weights in attention_weights(vit, block, images):
+    for weights in plain.attention_weights(vit, block, images):
         seen = weights[:, :1] if score is Score.CLS else weights
         column = seen.reshape(-1, seen.shape[-1]).mean(dim=0)[prefix:]
         rows.append(column / column.sum())
@@ -150,51 +158,21 @@ def kept_tokens(importance: torch.Tensor, kept: int) -> list[list[int]]:
     return [sorted(sorted(range(len(row)), key=lambda i, row=row: (-row[i], i))[:kept]) for row in scores]  # type: ignore[misc]
 
 
-def plainly_pruned(vit: VisionTransformer, images: torch.Tensor, prune_at: int, keep: list[list[int]]) -> torch.Tensor:
-    """timm's blocks on tokens [B, S, D] that are gathered image by image between attention and MLP of one block."""
-    prefix = vit.num_prefix_tokens
-    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-    for index, block in enumerate(vit.blocks):
-        if index != prune_at:
-            x = block(x)
-            continue
-        x = x + block.ls1(block.attn(block.norm1(x)))
-        chosen = [[*range(prefix), *(prefix + i for i in row)] for row in keep]
-        x = torch.stack([tokens[rows] for tokens, rows in zip(x, chosen, strict=True)])
-        x = x + block.ls2(block.mlp(block.norm2(x)))
-    logits: torch.Tensor = vit.forward_head(vit.norm(x))
-    return logits
+def plainly_pruned(vit: Model, images: torch.Tensor, prune_at: int, keep: list[list[int]]) -> torch.Tensor:
+    """Logits [B, classes] by timm's own modules, image by image: each may keep another number of patches."""
+    return torch.cat(
+        [plain.pruned(vit, image[None], prune_at, row)[0] for image, row in zip(images, keep, strict=True)]
+    )
 
 
-def plainly_adaptive(
-    vit: VisionTransformer, images: torch.Tensor, prune_at: int, keep: list[list[int]]
-) -> torch.Tensor:
-    """As :func:`plainly_pruned`, one image at a time: each may keep another number of patches."""
-    alone = [plainly_pruned(vit, image[None], prune_at, [row]) for image, row in zip(images, keep, strict=True)]
-    return torch.cat(alone)
+def plain_features(vit: Model, images: torch.Tensor, prune_at: int, keep: list[list[int]]) -> torch.Tensor:
+    """Normalised tokens [B, P+N, D] likewise, the dropped ones as they were when dropped."""
+    return torch.cat(
+        [plain.pruned(vit, image[None], prune_at, row)[1] for image, row in zip(images, keep, strict=True)]
+    )
 
 
-def plain_features(vit: VisionTransformer, images: torch.Tensor, prune_at: int, keep: list[list[int]]) -> torch.Tensor:
-    """Normalised tokens [B, P+N, D] by timm's blocks, image by image, the dropped ones as they were when dropped."""
-    prefix, rows = vit.num_prefix_tokens, []
-    for image, patches in zip(images, keep, strict=True):
-        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(image[None])))
-        for block in vit.blocks[:prune_at]:
-            x = block(x)
-        block = vit.blocks[prune_at]
-        x = x + block.ls1(block.attn(block.norm1(x)))
-        chosen = [*range(prefix), *(prefix + i for i in patches)]
-        processed = x[:, chosen]
-        processed = processed + block.ls2(block.mlp(block.norm2(processed)))
-        for block in vit.blocks[prune_at + 1 :]:
-            processed = block(processed)
-        x = x.clone()
-        x[:, chosen] = processed
-        rows.append(vit.norm(x))
-    return torch.cat(rows)
-
-
-def keep_of(vit: VisionTransformer, chosen: list[list[int]]) -> torch.Tensor:
+def keep_of(vit: Model, chosen: list[list[int]]) -> torch.Tensor:
     """The int32 [B, P+N] that keeps the prefix and these patches of each image."""
     keep = torch.zeros(len(chosen), vit.num_prefix_tokens + vit.patch_embed.num_patches, dtype=torch.int32)
     for row, patches in zip(keep, chosen, strict=True):
@@ -202,7 +180,7 @@ def keep_of(vit: VisionTransformer, chosen: list[list[int]]) -> torch.Tensor:
     return keep
 
 
-def patches_of(vit: VisionTransformer, keep: torch.Tensor | NDArray[np.int32]) -> list[list[int]]:
+def patches_of(vit: Model, keep: torch.Tensor | NDArray[np.int32]) -> list[list[int]]:
     """Patch indices each image keeps, ascending, of an int32 [B, P+N]."""
     return [row[vit.num_prefix_tokens :].nonzero().flatten().tolist() for row in torch.as_tensor(keep)]
 
@@ -212,7 +190,7 @@ def exactly(counts: Sequence[int]) -> torch.Tensor:
     return torch.tensor([[count, count] for count in counts], dtype=torch.int32).reshape(-1, 2)
 
 
-def save_weights(vit: VisionTransformer, path: Path) -> Path:
+def save_weights(vit: Model, path: Path) -> Path:
     """Writes a model's weights as safetensors."""
     from safetensors.torch import save_file
 

@@ -45,6 +45,12 @@ FAMILIES: Final[dict[str, Family]] = {
         module="sait_deploy.models.timm_vit",
         transformer="TimmViT",
     ),
+    "timm-eva": Family(
+        models="timm's Eva (DINOv3, EVA-02, EVA-CLIP, Perception Encoder, ViTs with rotary positions)",
+        classes=("timm.models.eva.Eva",),
+        module="sait_deploy.models.timm_eva",
+        transformer="TimmEva",
+    ),
 }
 
 

@@ -25,10 +25,13 @@ class _Float32Norm(nn.Module):
 
 
 def in_half_precision(model: nn.Module) -> nn.Module:
-    """Returns a copy in float16 whose norms still compute in float32."""
+    """Returns a copy in float16 whose norms and rotary positions still compute in float32."""
     half = copy.deepcopy(model).half()
-    norms = [name for name, module in half.named_modules() if "Norm" in type(module).__name__]
-    for name in norms:
+    for name, module in model.named_modules():
+        if "Rotary" in type(module).__name__:  # positions are computed from periods, whose rounding would move them
+            half.set_submodule(name, copy.deepcopy(module))
+    named = {name: module for name, module in half.named_modules() if "Norm" in type(module).__name__}
+    for name in (name for name, module in named.items() if not any(module.children())):
         half.set_submodule(name, _Float32Norm(half.get_submodule(name)))
     return half
 

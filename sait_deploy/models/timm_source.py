@@ -1,21 +1,30 @@
-"""What all families of timm's models have in common: names, creation, preprocessing and labels are timm's."""
+"""What all families of timm's models have in common: what timm knows of a name, checkpoints, sizes and the readout."""
 
 from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import timm
+import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.layers import AttentionPoolLatent, DropPath, PatchEmbed
 from timm.models import is_model_in_modules
-from torch import nn
+from torch import Tensor, nn
 
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
-from sait_deploy.models.transformer import ModelEntry, Transformer
+from sait_deploy.models.checkpoint_names import StateDict
+from sait_deploy.models.foreign_names import translated, unread_layout
+from sait_deploy.models.layers import attention_pool, gathered, linear_macs, masked_pool
+from sait_deploy.models.position_grid import ImageSizes, check_grid
+from sait_deploy.models.transformer import Layout, ModelEntry, Shape, Transformer
 from sait_deploy.system.loggers import errors_only
+from sait_deploy.tokens import Geometry
 
 CHATTY: Final = ("timm", "huggingface_hub")
 """Loggers that report every retry of a download and every resampled embedding."""
@@ -29,6 +38,48 @@ class TimmTransformer(Transformer):
 
     OTHERS: ClassVar[tuple[str, ...]] = ()
     """Parts of names of models in those modules that compute something else."""
+
+    model: Any
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        channels = getattr(getattr(self.model.patch_embed, "proj", None), "in_channels", 3)
+        if channels != 3:
+            raise ModelError(
+                f"a model of images with {channels} channels cannot be exported: images are decoded to RGB",
+                "create it with in_chans=3, which timm makes of such weights by itself",
+            )
+        if not self.model.global_pool:
+            raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
+        self.check_part(self.model.patch_embed, PatchEmbed)
+        if self.model.attn_pool is not None:
+            self.check_part(self.model.attn_pool, AttentionPoolLatent)
+        self.blocks = list(self.model.blocks)
+
+    def check_part(self, part: nn.Module, *served: type) -> None:
+        """Refuses a part of the model that is of none of the classes that the family computes.
+
+        Raises:
+            ModelError: it is of another.
+        """
+        if type(part) not in served:
+            raise ModelError(
+                f"a {type(self.model).__name__} made of {type(part).__name__} cannot be pruned",
+                f"a {type(self.model).__name__} made of {' or '.join(one.__name__ for one in served)} can",
+            )
+
+    def check_attention(self, attention: nn.Module, *served: type) -> None:
+        """Refuses a block's attention that is of another class, or gated.
+
+        Raises:
+            ModelError: it is.
+        """
+        self.check_part(attention, *served)
+        if getattr(attention, "gate", None) is not None:
+            raise ModelError(
+                f"a {type(self.model).__name__} with gated attention cannot be pruned",
+                "choose one whose attention has no gate",
+            )
 
     @classmethod
     def names(cls) -> list[str]:
@@ -77,6 +128,46 @@ class TimmTransformer(Transformer):
             ) from None
         return model
 
+    def converted(self, tensors: dict[str, Tensor], origin: str, sizes: ImageSizes) -> StateDict:
+        """Translates names and layouts of Hugging Face and JAX, and applies timm's conversion of others.
+
+        timm would resample a patch embedding of another size too: that is another model, and is left for the check of
+        shapes to name.
+        """
+        tensors = translated(tensors, origin)
+        own, patches = self.model.patch_embed.proj.weight, tensors.get("patch_embed.proj.weight")
+        if patches is not None and patches.ndim == 4 and patches.shape != own.shape:
+            return StateDict(tensors)
+        stored, positions = tensors.get("pos_embed"), self.model.pos_embed
+        notes: tuple[str, ...] = ()
+        if stored is not None and positions is not None and stored.shape[2:] == positions.shape[2:]:
+            positioned = int(stored.shape[1]) - self.stored_position_prefix(tensors)
+            notes = check_grid(positioned, self.shape(), sizes, origin)
+        try:
+            with errors_only(*CHATTY):
+                return StateDict(self.filtered(dict(tensors)), notes)
+        except Exception:  # layouts that no checkpoint of this family has: the check of shapes names what does not fit
+            return StateDict(tensors, notes)
+
+    @abstractmethod
+    def filtered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Applies timm's conversion of checkpoints for the model's class."""
+
+    @abstractmethod
+    def stored_position_prefix(self, tensors: Mapping[str, Tensor]) -> int:
+        """Returns how many prefix tokens a checkpoint's position embedding has positions of."""
+
+    def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""
+        own, layout = self.model.state_dict(), unread_layout(tensors)
+        if "fc_norm.weight" in tensors and "fc_norm.weight" not in own and "norm.weight" in own:
+            return "these weights pool by average, as MAE's fine-tuning does: give --global-pool avg"
+        if "norm.weight" in tensors and "norm.weight" not in own and "fc_norm.weight" in own:
+            return "these weights normalise before pooling: give --global-pool token"
+        if layout is not None:
+            return f"the names are those of {layout}, which are not read: save timm's model.state_dict()"
+        return None
+
     def preprocessing(self) -> Preprocessing:
         """Returns what timm's configuration of the model says, at the model's image size."""
         config = resolve_model_data_config(self.model)
@@ -103,12 +194,113 @@ class TimmTransformer(Transformer):
             return None
         return tuple(map(ImageNetInfo(subset).index_to_description, range(self.shape().classes)))
 
+    # Sizes
+
+    def shape(self) -> Shape:
+        """Returns the model's sizes."""
+        patches = self.model.patch_embed
+        sizes = (patches.img_size, patches.patch_size, patches.grid_size)
+        image, patch, grid = ((int(height), int(width)) for height, width in sizes)
+        return Shape(self._geometry(), image, patch, grid, self.classes(), self.has_class_token())
+
+    @abstractmethod
+    def has_class_token(self) -> bool:
+        """Returns whether the first prefix token is a class token."""
+
+    def classes(self) -> int:
+        """Returns how many logits the head gives, whatever ``num_classes`` says of a head that was replaced."""
+        return head_outputs(self.model.head, self.model.embed_dim)
+
+    def _geometry(self) -> Geometry:
+        model, attention = self.model, self.blocks[0].attn
+        # Blocks differ where some share keys and values among heads: their mean is exact for all blocks together.
+        projections = sum(linear_macs(block.attn) for block in self.blocks) // len(self.blocks)
+        readout, readout_per_token = linear_macs(model.head) + linear_macs(getattr(model, "head_dist", _NOTHING)), 0
+        if model.attn_pool is not None:
+            pool = model.attn_pool
+            readout_per_token = linear_macs(pool.kv) + 2 * pool.latent_len * pool.num_heads * pool.head_dim
+            readout += pool.latent_len * (linear_macs(pool) - linear_macs(pool.kv))
+            if not self.pools_prefix():
+                readout -= model.num_prefix_tokens * readout_per_token
+        return Geometry(
+            depth=len(self.blocks),
+            width=model.embed_dim,
+            attention_width=attention.num_heads * attention.head_dim,
+            patch_tokens=model.patch_embed.num_patches,
+            prefix_tokens=model.num_prefix_tokens,
+            embed_macs=model.patch_embed.num_patches * model.patch_embed.proj.weight.numel(),
+            attention_macs_per_token=projections,
+            mlp_macs_per_token=linear_macs(self.blocks[0].mlp),
+            readout_macs=readout,
+            readout_macs_per_token=readout_per_token,
+        )
+
+    # Readout
+
+    def normed(self, x: Tensor) -> Tensor:
+        """Applies the last norm, where the model has it before pooling."""
+        normed: Tensor = self.model.norm(x)
+        return normed
+
+    @abstractmethod
+    def pools_prefix(self) -> bool:
+        """Returns whether pooling reads the prefix tokens too."""
+
+    def reads_prefix_alone(self) -> bool:
+        """Returns whether the head reads prefix tokens alone."""
+        return bool(self.model.global_pool == "token")
+
+    def readout(self, x: Tensor, layout: Layout) -> Tensor:
+        """Pools as the model does, the tokens of each image alone, and applies the head."""
+        model, slots, mask = self.model, layout.slots, layout.mask
+        first = 0 if self.pools_prefix() else model.num_prefix_tokens
+        if mask is None:
+            x = x.reshape(-1, slots.shape[1], x.shape[-1])
+            if model.attn_pool is None:
+                return model.forward_head(x)  # type: ignore[no-any-return]
+            pooled = attention_pool(model.attn_pool, model.attn_pool.kv(x[:, first:] if first else x), None)
+        elif self.reads_prefix_alone():
+            return model.forward_head(gathered(slots[:, : model.num_prefix_tokens], x))  # type: ignore[no-any-return]
+        else:
+            slots, mask = slots[:, first:], mask[..., first:]
+            if model.attn_pool is not None:
+                pooled = attention_pool(model.attn_pool, gathered(slots, model.attn_pool.kv(x)), mask)
+            else:
+                pooled = masked_pool(gathered(slots, x), mask[:, 0, 0, :, None], model.global_pool)
+        logits: Tensor = model.head(model.head_drop(model.fc_norm(pooled)))
+        return logits
+
+    # What training changes
+
+    def set_drop_path(self, rates: Sequence[float]) -> None:
+        """Sets both halves of each block."""
+        for block, rate in zip(self.blocks, rates, strict=True):
+            block.drop_path1 = block.drop_path2 = DropPath(rate) if rate > 0 else nn.Identity()
+
     def new_head(self, classes: int) -> None:
         """Replaces the head by timm's own means."""
-        self.model.reset_classifier(classes)  # type: ignore[operator]
+        self.model.reset_classifier(classes)
 
     def resized(self, image_size: tuple[int, int]) -> nn.Module:
         """Resamples position embeddings by timm's own means."""
         smaller = copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
-        smaller.set_input_size(img_size=image_size)  # type: ignore[operator]
-        return smaller.eval()
+        smaller.set_input_size(img_size=image_size)
+        resized: nn.Module = smaller.eval()
+        return resized
+
+
+_NOTHING: Final = nn.Identity()
+
+
+def head_outputs(head: nn.Module, width: int) -> int:
+    """Returns the width of a head's output; 0 of a head that gives the features as they are."""
+    if isinstance(head, nn.Identity):
+        return 0
+    if isinstance(head, nn.Linear):
+        return head.out_features
+    like = next(head.parameters(), torch.empty(0))
+    with torch.no_grad():
+        logits = copy.deepcopy(head).eval()(torch.zeros(1, width, dtype=like.dtype, device=like.device))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ModelError("the head returns no logits [B, classes]", "give the model a head that does")
+    return int(logits.shape[1])

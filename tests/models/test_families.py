@@ -113,7 +113,6 @@ def test_no_parameter_or_buffer_is_added(name: str) -> None:
 
 def test_another_class_is_refused_by_name() -> None:
     for name, shown in (
-        ("vit_small_patch16_dinov3", "Eva"),
         ("swin_tiny_patch4_window7_224", "SwinTransformer"),
         ("resnet18", "ResNet"),
         ("beit_base_patch16_224", "Beit"),

@@ -25,7 +25,7 @@ from tests.tiny import (
     kept_tokens,
     patches_of,
     plain_features,
-    plainly_adaptive,
+    plainly_pruned,
     relative_difference,
     small_vit,
 )
@@ -76,7 +76,7 @@ def test_every_image_is_pruned_as_if_alone(name: str, score: Score, counts: list
         assert traced.counts.dtype == torch.int32
         assert traced.counts.tolist() == [vit.num_prefix_tokens + len(row) for row in chosen]
         assert torch.equal(traced.keep, keep_of(vit, chosen)), block
-        assert relative_difference(traced.logits, plainly_adaptive(vit, images, block, chosen)) < TOLERANCE, block
+        assert relative_difference(traced.logits, plainly_pruned(vit, images, block, chosen)) < TOLERANCE, block
 
         assert traced.features is not None
         expected = plain_features(vit, images, block, chosen)
@@ -116,7 +116,7 @@ def test_a_mass_keeps_what_the_reference_selection_keeps(name: str) -> None:
         keep, counts = mass_token_select(importance, mass.numpy(), limits.numpy(), prefix)
         np.testing.assert_array_equal(traced.keep.numpy(), keep)
         np.testing.assert_array_equal(traced.counts.numpy(), counts)
-        expected = plainly_adaptive(vit, images, 1, patches_of(vit, keep))
+        expected = plainly_pruned(vit, images, 1, patches_of(vit, keep))
         assert relative_difference(traced.logits, expected) < TOLERANCE, mass
         seen.update(counts.tolist())
     assert len(seen) >= 5
@@ -145,7 +145,7 @@ def test_any_mixture_of_counts_is_pruned_as_if_each_were_alone(counts: list[int]
     traced = PrunableViT(SMALL, MIDDLE).trace(images, torch.ones(len(counts)), exactly(counts))
     assert traced.keep is not None and traced.counts is not None
     assert traced.counts.tolist() == [1 + count for count in counts]
-    expected = plainly_adaptive(SMALL, images, 1, patches_of(SMALL, traced.keep))
+    expected = plainly_pruned(SMALL, images, 1, patches_of(SMALL, traced.keep))
     assert relative_difference(traced.logits, expected) < TOLERANCE
 
 
@@ -162,7 +162,7 @@ def test_a_forced_keep_is_obeyed(name: str, counts: list[int]) -> None:
     assert forced.counts is not None and forced.features is not None
     assert forced.counts.dtype == torch.int32
     assert forced.counts.tolist() == [vit.num_prefix_tokens + len(row) for row in chosen]
-    assert relative_difference(forced.logits, plainly_adaptive(vit, images, 1, chosen)) < TOLERANCE
+    assert relative_difference(forced.logits, plainly_pruned(vit, images, 1, chosen)) < TOLERANCE
     assert token_difference(forced.features, plain_features(vit, images, 1, chosen)) < TOLERANCE
     assert relative_difference(forced.logits, free.logits) > TOLERANCE
     assert forced.importance is not None and free.importance is not None

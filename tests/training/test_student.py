@@ -19,9 +19,9 @@ from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.layouts import DifferentiableUniform, FusedUniform
 from sait_deploy.training.losses import importance_divergence
 from sait_deploy.training.student import Student
+from tests import plain
 from tests.tiny import (
     FAMILY_SCORES,
-    attention_weights,
     family,
     images_for,
     importance_of,
@@ -236,7 +236,7 @@ def test_a_step_in_mixed_precision_has_gradients() -> None:
 def test_importance_is_what_its_definition_says() -> None:
     vit = family("deit-distilled")
     images = images_for(vit)
-    seen = attention_weights(vit, 1, images)[:, :, 0, 2:].mean(dim=1)
+    seen = plain.attention_weights(vit, 1, images)[:, :, 0, 2:].mean(dim=1)
     found = Student(vit, Score.CLS, 1)(images, None).importance
     assert (found - seen / seen.sum(dim=1, keepdim=True)).abs().max() < 1e-6
 
