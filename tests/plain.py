@@ -36,15 +36,15 @@ def whole_block(model: Any, block: int, plain: Plain) -> Plain:
     return plain._replace(x=x)
 
 
-def attended(model: Any, block: int, plain: Plain) -> Plain:
-    """Runs a block's attention alone."""
+def attended(model: Any, block: int, plain: Plain, mask: Tensor | None = None) -> Plain:
+    """Runs a block's attention alone; ``mask`` bool [B, 1, 1, S] says which tokens are attended to."""
     module = model.blocks[block]
     if not isinstance(model, Eva):
-        return plain._replace(x=plain.x + module.ls1(module.attn(module.norm1(plain.x))))
+        return plain._replace(x=plain.x + module.ls1(module.attn(module.norm1(plain.x), attn_mask=mask)))
     rope = rope_of(model, block, plain.rope)
     if isinstance(module, EvaBlockPostNorm):
-        return plain._replace(x=plain.x + module.norm1(module.attn(plain.x, rope=rope)))
-    update = module.attn(module.norm1(plain.x), rope=rope)
+        return plain._replace(x=plain.x + module.norm1(module.attn(plain.x, rope=rope, attn_mask=mask)))
+    update = module.attn(module.norm1(plain.x), rope=rope, attn_mask=mask)
     return plain._replace(x=plain.x + (update if module.gamma_1 is None else module.gamma_1 * update))
 
 

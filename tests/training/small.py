@@ -34,6 +34,7 @@ from sait_deploy.training.options import (
     TrainOptions,
 )
 from sait_deploy.training.train import TrainResult, train
+from tests import plain
 from tests.tiny import randomised, small_vit
 
 EPOCHS: Final = 3
@@ -142,19 +143,11 @@ def masked(vit: VisionTransformer, images: Tensor, prune_at: int, keep: Tensor) 
         prune_at: block after whose attention tokens are dropped.
         keep: bool [B, P+N], of each image its own.
     """
-    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
-    for index, block in enumerate(vit.blocks):
-        attn, h = block.attn, block.norm1(x)
-        batch, tokens, _ = h.shape
-        qkv = attn.qkv(h).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
-        q, k, v = attn.q_norm(qkv[:, :, 0]), attn.k_norm(qkv[:, :, 1]), qkv[:, :, 2]
-        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * attn.head_dim**-0.5
-        if index > prune_at:
-            scores = scores.masked_fill(~keep[:, None, None, :], float("-inf"))
-        y = torch.einsum("bhqk,bkhd->bqhd", torch.softmax(scores, dim=-1), v)
-        x = x + block.ls1(attn.proj(attn.norm(y.reshape(batch, tokens, -1))))
-        x = x + block.ls2(block.mlp(block.norm2(x)))
-    read = [vit.forward_head(tokens[kept][None]) for tokens, kept in zip(vit.norm(x), keep, strict=True)]
+    rest = plain.embedded(vit, images)
+    for block in range(len(vit.blocks)):
+        rest = plain.attended(vit, block, rest, keep[:, None, None, :] if block > prune_at else None)
+        rest = plain.fed(vit, block, rest)
+    read = [vit.forward_head(tokens[kept][None]) for tokens, kept in zip(vit.norm(rest.x), keep, strict=True)]
     return torch.cat(read)
 
 
@@ -182,5 +175,6 @@ def assert_same_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor], t
     assert found.keys() == wanted.keys()
     largest = max(float(gradient.abs().max()) for gradient in wanted.values())
     for name, gradient in wanted.items():
-        scale = max(float(gradient.abs().max()), 1e4 * tolerance * largest)
-        assert float((found[name] - gradient).abs().max()) < tolerance * scale, name
+        within = max(tolerance, 1e-5) if name == "rope.freqs" else tolerance  # timm computes angles in float32
+        scale = max(float(gradient.abs().max()), 1e4 * within * largest)
+        assert float((found[name] - gradient).abs().max()) < within * scale, name
