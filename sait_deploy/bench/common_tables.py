@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sait_deploy.bench.machine_tables import machine_tables
 from sait_deploy.bench.results import Report, names_of
 from sait_deploy.bench.tables import ACCURACY_COLUMNS, BATCH, accuracy_text, group_tables, speedup_cell
 from sait_deploy.reports.table import Cell, Fold, Note, Row, Table, figures, words
@@ -21,7 +22,8 @@ def report_tables(report: Report) -> list[Table]:
 
 def common_tables(report: Report) -> list[Table]:
     """Returns the tables of all groups together that have rows."""
-    return [table for table in (across_table(report), skipped_table(report)) if table.rows]
+    found = (across_table(report), *machine_tables(report), skipped_table(report))
+    return [table for table in found if table.rows]
 
 
 def across_table(report: Report) -> Table:

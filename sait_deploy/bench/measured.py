@@ -28,17 +28,22 @@ class Findings:
 
     Attributes:
         plan: the group.
-        dense: its baseline, with the id that it has in the report.
+        runnable: what was to run, the dense baseline first, with the ids of the report.
     """
 
     plan: GroupPlan
     group: Group
-    dense: RunnableVariant
+    runnable: tuple[RunnableVariant, ...]
     variants: tuple[Variant, ...]
     rows: list[BenchRow]
     refusals: list[Refusal]
     flips: list[Flips]
     uncompared: list[Note]
+
+    @property
+    def dense(self) -> RunnableVariant:
+        """The baseline."""
+        return self.runnable[0]
 
 
 def measure_group(
@@ -70,7 +75,7 @@ def measure_group(
     rows, refusals = _timed(session, dataset, options, progress)
     flips, uncompared = _flips(session, dataset, options, before, progress)
     variants = tuple(_variant(session, variant, accuracy.get(variant.id)) for variant in session.variants)
-    return Findings(session.plan, group, session.dense, variants, rows, refusals, flips, uncompared)
+    return Findings(session.plan, group, session.variants, variants, rows, refusals, flips, uncompared)
 
 
 def _timed(

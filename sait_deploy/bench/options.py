@@ -24,6 +24,16 @@ class AccuracyOf(Enum):
     """Those whose answers mean something: trained weights, with a head."""
 
 
+class Also(Enum):
+    """What is measured in addition to times."""
+
+    MEMORY = "memory"
+    """Peak memory of each variant, in a process of its own."""
+
+    ROOFLINE = "roofline"
+    """What this machine can do at most, and each row's share of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
     """What to measure.
@@ -41,6 +51,7 @@ class BenchOptions:
         warmup: rounds not counted.
         duration: seconds per batch size.
         sweep: operating points of adaptive artifacts.
+        also: what is measured in addition.
     """
 
     batches: tuple[int, ...] = (1, 8, 32)
@@ -54,6 +65,7 @@ class BenchOptions:
     warmup: int = 3
     duration: float = 10.0
     sweep: Sweep = NO_SWEEP
+    also: frozenset[Also] = frozenset()
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -12,11 +12,12 @@ from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.bench.accuracy import Reference
 from sait_deploy.bench.across import FEWEST_GROUPS, over_fastest, time_dense_together
 from sait_deploy.bench.flips import flip_notes
+from sait_deploy.bench.further import measure_further
 from sait_deploy.bench.group_results import Skip
 from sait_deploy.bench.groups import GroupPlan, plan_groups, runtimes_for, with_baseline
 from sait_deploy.bench.measured import Findings, measure_group
 from sait_deploy.bench.notes import report_notes
-from sait_deploy.bench.options import AccuracyOf, BenchOptions
+from sait_deploy.bench.options import AccuracyOf, Also, BenchOptions
 from sait_deploy.bench.results import SCHEMA_VERSION, DenseTimes, Report, names_of
 from sait_deploy.bench.runtimes import GroupSession, open_session
 from sait_deploy.bench.variants import RunnableVariant, runnable_variants
@@ -26,7 +27,7 @@ from sait_deploy.reports.table import Note
 from sait_deploy.system.machine import environment, load_average
 from sait_deploy.system.progress import Progress, named, no_progress
 
-__all__ = ["AccuracyOf", "BenchOptions", "bench", "with_baseline"]
+__all__ = ["AccuracyOf", "Also", "BenchOptions", "bench", "with_baseline"]
 
 MOST_IMAGES: Final = 2000
 """Of a folder, evenly spaced."""
@@ -68,7 +69,9 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     rows = tuple(row for one in measured for row in one.rows)
     flips = tuple(found for one in measured for found in one.flips)
     together, apart = _together(measured, dataset, options, progress)
-    further = dict.fromkeys(note for one in measured for note in one.uncompared)
+    memory, roofline, unmeasured = measure_further(measured, dataset, options, progress)
+    uncompared = dict.fromkeys(note for one in measured for note in one.uncompared)
+    notes = (*report_notes(dense, variants, rows), *flip_notes(flips, names_of(variants)), *uncompared)
     return Report(
         schema_version=SCHEMA_VERSION,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -88,10 +91,10 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         refusals=tuple(refusal for one in measured for refusal in one.refusals),
         dense_together=tuple(together),
         over_fastest=tuple(over_fastest(variants, rows, together)),
-        memory=None,
-        roofline=None,
+        memory=memory,
+        roofline=roofline,
         flips=flips,
-        notes=(*report_notes(dense, variants, rows), *flip_notes(flips, names_of(variants)), *further, *apart),
+        notes=(*notes, *apart, *unmeasured),
     )
 
 

@@ -106,7 +106,9 @@ def chained_ratio(links: Sequence[PairedTimes], *, seed: int = 0, resamples: int
     """
     draw = np.random.default_rng(seed)
     drawn = [_ratios(link.above, link.below, link.batches, draw, resamples) for link in links]
-    return _interval(math.prod(one.ratio for one in drawn), np.prod([one.resampled for one in drawn], axis=0))
+    return _interval(
+        math.prod((one.ratio for one in drawn), start=1.0), np.prod([one.resampled for one in drawn], axis=0)
+    )
 
 
 class _Drawn(NamedTuple):

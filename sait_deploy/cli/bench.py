@@ -16,7 +16,7 @@ from sait_deploy.bench.group_results import Skip
 from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Refusal, Report, Timing, names_of
-from sait_deploy.bench.run import AccuracyOf, BenchOptions, bench, with_baseline
+from sait_deploy.bench.run import AccuracyOf, Also, BenchOptions, bench, with_baseline
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import class_map_option, debug_option, listed, threads_option, workspace_option
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
@@ -86,6 +86,8 @@ from sait_deploy.system.option_values import chosen
     metavar="X",
     help="Fail (exit 10) where a pruned artifact's median speed-up is below X.",
 )
+@click.option("--memory", is_flag=True, help="Also measure each variant's peak memory, in a process of its own.")
+@click.option("--roofline", is_flag=True, help="Also measure what this machine can do, and each row's share of it.")
 @workspace_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md."
@@ -107,6 +109,8 @@ def command(
     duration: float,
     timing: Timing,
     min_speedup: float | None,
+    memory: bool,
+    roofline: bool,
     workspace: Path,
     output: Path | None,
 ) -> None:
@@ -135,6 +139,7 @@ def command(
         warmup=warmup,
         duration=duration,
         sweep=Sweep(tuple(map(parse_mass, masses)), points, tuple(map(KeptDistribution.parse, kept))),
+        also=frozenset([Also.MEMORY] * memory + [Also.ROOFLINE] * roofline),
     )
     opened = with_baseline(artifacts or Workspace(workspace).last_export())
     if min_speedup is not None and len(opened) == 1:

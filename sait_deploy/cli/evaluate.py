@@ -19,6 +19,7 @@ from sait_deploy.cli._options import (
     json_option,
     load_named,
     model_options,
+    precision_option,
     preprocessing_choice,
     threads_option,
     weights_source,
@@ -91,6 +92,7 @@ _DEFAULTS: Final = EvaluateOptions()
     "--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: as trained, else depth // 4]"
 )
 @click.option("--runtime", metavar="NAME", help=f"What runs an artifact: one of {', '.join(RUNTIMES)}.")
+@precision_option
 @click.option(
     "--device",
     default=_DEFAULTS.device,
@@ -163,6 +165,7 @@ def _options(given: dict[str, Any]) -> EvaluateOptions:
         score=None if given["score"] is None else Score(given["score"]),
         prune_at=given["prune_at"],
         runtime=given["runtime"],
+        precision=given["precision"],
         weights=given["weights"],
         threads=given["threads"],
         device=given["device"],

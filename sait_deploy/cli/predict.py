@@ -15,6 +15,7 @@ from sait_deploy.cli._options import (
     debug_option,
     json_option,
     point_options,
+    precision_option,
     runtime_option,
     threads_option,
     workspace_option,
@@ -27,6 +28,8 @@ from sait_deploy.images.preprocess import counts_of
 from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
 from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
 
 
@@ -40,6 +43,7 @@ from sait_deploy.runtime.registry import find_runtime
 )
 @point_options
 @runtime_option
+@precision_option
 @threads_option
 @click.option(
     "--weights",
@@ -69,6 +73,7 @@ def command(
     min_keep: int | None,
     max_keep: int | None,
     runtime: str,
+    precision: RunPrecision | None,
     threads: int | None,
     weights: Path | None,
     labels: Path | None,
@@ -87,6 +92,7 @@ def command(
     collected = collect(images)
     paths = collected.paths
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
+    opened = artifact_for(opened, runtime, precision)
     if labels is not None:
         opened = with_labels(opened, read_labels(labels, opened.manifest.model.classes))
     choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
@@ -94,7 +100,7 @@ def command(
     answers: list[Answer] = []
     broken: list[ImageError] = []
     with live_progress() as report:
-        runner = load(opened, runtime, RunOptions(threads=threads, weights=weights))
+        runner = load(opened, runtime, RunOptions(threads=threads, weights=weights, precision=precision))
         step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
         report(step, 0)
         alone = strict or len(paths) == 1

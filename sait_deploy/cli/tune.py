@@ -15,6 +15,7 @@ from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
     json_option,
+    precision_option,
     runtime_option,
     threads_option,
     workspace_option,
@@ -26,6 +27,8 @@ from sait_deploy.evaluation.tune_report import tables
 from sait_deploy.evaluation.tune_results import Outcome, Search, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, PointFamily
+from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.runtime.precision import RunPrecision
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -87,6 +90,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 )
 @click.option("--name", default="tuned", show_default=True, metavar="NAME", help="What to call the point.")
 @runtime_option
+@precision_option
 @threads_option
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the split in two.")
 @workspace_option
@@ -107,6 +111,7 @@ def command(
     search: str | None,
     name: str,
     runtime: str,
+    precision: RunPrecision | None,
     threads: int | None,
     seed: int,
     workspace: Path,
@@ -130,9 +135,10 @@ def command(
         max_keep=max_keep,
         search=() if search is None else _choices(search, Search, "--search"),
         runtime=runtime,
+        precision=precision,
         threads=threads,
     )
-    opened = _adaptive(workspace) if artifact is None else open_artifact(artifact)
+    opened = artifact_for(_adaptive(workspace) if artifact is None else open_artifact(artifact), runtime, precision)
     with live_progress() as report:
         result = tune(opened, options, report)
     _report(result, as_json, workspace)

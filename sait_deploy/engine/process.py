@@ -25,6 +25,7 @@ from sait_deploy.engine.messages import explain_error, explain_warning, shortene
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer
 from sait_deploy.errors import EngineError, SaitError
+from sait_deploy.system.children import child_environment
 from sait_deploy.system.progress import Progress
 
 _GRACE_SECONDS: Final = 10
@@ -135,7 +136,7 @@ def _started(request: BuildRequest, events: queue.SimpleQueue[BuildEvent | _Work
                 pass_fds=(writing,),
                 # An interrupt at the keyboard reaches this process alone, which ends the other in order.
                 start_new_session=True,
-                env=_environment(),
+                env=child_environment(),
                 text=True,
             )
         finally:
@@ -161,14 +162,6 @@ def _listen(worker: _Worker, answers: IO[str], events: queue.SimpleQueue[BuildEv
         events.put(BuildEvent(error=error.message))
     finally:
         events.put(worker)
-
-
-def _environment() -> dict[str, str]:
-    """Returns the other process's environment; a checkout is found there too, where nothing is installed."""
-    root, known = Path(__file__).parents[2], os.environ.get("PYTHONPATH", "")
-    if not (root / "pyproject.toml").is_file():
-        return dict(os.environ)
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), known]))}
 
 
 def _end(worker: subprocess.Popen[str]) -> None:

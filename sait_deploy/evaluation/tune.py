@@ -131,7 +131,7 @@ def _searched(result: TuneResult, artifacts: Sequence[Artifact]) -> TuneResult:
 
 
 def _runner(artifact: Artifact, options: TuneOptions) -> Runner:
-    return load(artifact, options.runtime, RunOptions(threads=options.threads))
+    return load(artifact, options.runtime, RunOptions(threads=options.threads, precision=options.precision))
 
 
 def _candidates(family: PointFamily, artifact: Artifact, options: TuneOptions) -> list[Candidate]:

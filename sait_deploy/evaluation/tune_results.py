@@ -12,6 +12,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.tune_limits import Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, PointFamily, Trial, check_grid
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.option_values import check_options
 
@@ -59,6 +60,7 @@ class TuneOptions:
         max_keep: likewise at most; None for all. Attention pads a batch to its longest image.
         search: in what artifacts may differ that are exported and compared; with none only the one given is tuned.
         runtime: what answers.
+        precision: what it runs in; None for what the artifact is made for.
         threads: threads within one operator; None for all processors.
         batch: images asked about at once.
 
@@ -77,6 +79,7 @@ class TuneOptions:
     max_keep: int | None = None
     search: tuple[Search, ...] = ()
     runtime: str = ONNXRUNTIME
+    precision: RunPrecision | None = None
     threads: int | None = None
     batch: int = 32
 

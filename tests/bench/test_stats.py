@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from sait_deploy.bench.results import BenchRow, Interval
 from sait_deploy.bench.stats import (
     FEWEST_ROUNDS,
+    PairedTimes,
     break_even_batch,
+    chained_ratio,
     make_row,
     paired_ratio,
     relative_spread,
@@ -278,3 +280,20 @@ def test_a_batch_s_own_rounds_are_resampled() -> None:
     other = [(0.2 if turn % 2 else 0.8) * float(draw.lognormal(0, 0.01)) for turn in range(40)]
     found = paired_ratio(dense, other, batches=2)
     assert found.low > 1.95 and found.high < 2.05
+
+
+@given(st.lists(PAIRS, min_size=0, max_size=3))
+@settings(max_examples=50)
+def test_a_chain_is_the_product_of_its_links(links: list[list[tuple[float, float]]]) -> None:
+    paired = [PairedTimes([a for a, _ in link], [b for _, b in link]) for link in links]
+    found = chained_ratio(paired, resamples=50)
+    wanted = math.prod(paired_ratio(link.above, link.below, resamples=1).median for link in paired)
+    assert found.median == pytest.approx(wanted, rel=1e-9)
+    assert found.low <= found.median <= found.high
+
+
+def test_a_chain_of_steady_links_has_no_width_and_drift_between_them_is_not_in_it() -> None:
+    first = PairedTimes([2.0, 2.0], [1.0, 1.0])
+    later = PairedTimes([30.0, 60.0], [10.0, 20.0])  # ten times as slow by then
+    assert chained_ratio([first, later]) == Interval(6.0, 6.0, 6.0)
+    assert chained_ratio([]) == Interval(1.0, 1.0, 1.0)

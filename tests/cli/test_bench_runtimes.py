@@ -101,3 +101,33 @@ def test_what_was_not_asked_for_may_be_missing_but_onnxruntime_is_always_asked_f
     assert done.code == 3
     assert done.err.splitlines()[-1] == "hint: pip install 'sait-deploy[cpu]'"
     assert "running an artifact needs onnxruntime, which is not installed" in done.out
+
+
+def test_precisions_are_lists_and_what_does_not_exist_is_one_line(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--runtime", "onnxruntime", "--precision", "fp32,bf16", "--precision", "int8")
+    assert done.code == 0, done.err
+    assert variants(done.out.partition("Skipped")[0]) == ["1 dense", "density 0.6"]
+    skipped = done.out.partition("Skipped")[2].splitlines()
+    assert [line.split()[:3] for line in skipped if line.startswith("onnxruntime ")] == [
+        ["onnxruntime", "bf16", "all"],
+        ["onnxruntime", "int8", "all"],
+    ]
+    assert "run: sait-deploy quantize" in done.out and "Over the fastest" not in done.out
+
+
+@pytest.mark.parametrize(("precision", "code"), [("bf16", 2), ("int8", 5), ("int8,bf16", 5)])
+def test_where_nothing_is_left_the_first_reason_is_the_error(
+    quick: Sait, demo_workspace: Path, precision: str, code: int
+) -> None:
+    done = quick(demo_workspace / PRUNED, "--precision", precision, "-o", "r.json")
+    assert done.code == code
+    error, hint = done.err.splitlines()[-2:]
+    assert error.startswith(f"error: onnxruntime {precision.partition(',')[0]} is skipped: ")
+    assert hint.startswith("hint: ")
+    assert len(from_json(Path("r.json").read_text()).skipped) == precision.count(",") + 1
+
+
+def test_a_precision_that_there_is_not(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--precision", "fp32,fp8")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[0] == "error: --precision cannot be 'fp8'"

@@ -25,6 +25,7 @@ from sait_deploy.engine.folder import (
 from sait_deploy.engine.options import Portability
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import ArtifactError, RuntimeUnavailable
+from sait_deploy.exporters.names import EnginePrecision
 from tests.engine.cases import RTX, TARGET, TRT, builder_version, copied_engine, rewritten
 from tests.exported import TinyExport, copied
 
@@ -202,6 +203,18 @@ def test_an_engine_of_the_other_builder_is_no_choice(several: Engine) -> None:
     version = several.manifest.builder_version
     assert choose_engine(several.artifact, TRT, version, GPU).path.name == "c-other-builder"
     assert choose_engine(several.artifact, RTX, version, GPU).manifest.builder is RTX
+
+
+def test_a_precision_asked_for_chooses_among_engines(several: Engine) -> None:
+    version, precision = several.manifest.builder_version, several.manifest.precision
+    other = next(one for one in EnginePrecision if one is not precision)
+    older = aged(rewritten(several, several.path.with_name("e-other-precision"), precision=other), -1)
+    assert choose_engine(several.artifact, RTX, version, GPU, precision.value).path.name == "b-two-targets"
+    assert choose_engine(several.artifact, RTX, version, GPU, other.value).path == older
+    (missing,) = set(EnginePrecision) - {precision, other}
+    with pytest.raises(ArtifactError, match=f"has no {missing} tensorrt-rtx engine") as caught:
+        choose_engine(several.artifact, RTX, version, GPU, missing.value)
+    assert caught.value.hint == f"run: sait-deploy build-engine --builder tensorrt-rtx --precision {missing}"
 
 
 def test_damage_of_one_builder_is_nothing_to_the_other(several: Engine) -> None:

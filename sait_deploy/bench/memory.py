@@ -1,0 +1,98 @@
+"""The host memory that variants take, each in a process of its own: what others loaded would count otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifacts.points import PointChoice
+from sait_deploy.bench.groups import GroupPlan
+from sait_deploy.bench.machine_results import PeakMemory
+from sait_deploy.bench.variants import RunnableVariant
+from sait_deploy.errors import RuntimeUnavailable
+from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.system.children import child_environment
+
+INPUTS_FILE: Final = "inputs.npz"
+_REQUEST_FILE: Final = "request.json"
+_ANSWER_FILE: Final = "answer.json"
+_POINT_FIELDS: Final = ("mass", "min_keep", "max_keep")
+_SHOWN: Final = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemoryRequest:
+    """What the other process is to run.
+
+    Attributes:
+        artifact: the artifact's folder.
+        runtime: name of the runtime.
+        threads: threads within one operator; None for all processors.
+        precision: what to run in; None for what the artifact is made for.
+        point: name of the operating point, what replaces parts of it lies beside the images.
+    """
+
+    artifact: str
+    runtime: str
+    threads: int | None
+    precision: str | None
+    point: str | None
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[MemoryRequest, NDArray[np.float32], PointChoice]:
+        """Returns the request in a folder, its images, float32 [B, 3, H, W], and their operating points."""
+        request = cls(**json.loads((folder / _REQUEST_FILE).read_text(encoding="utf-8")))
+        with np.load(folder / INPUTS_FILE) as arrays:
+            parts = {name: arrays[name] for name in _POINT_FIELDS if name in arrays}
+            return request, arrays["images"], PointChoice(request.point, **parts)
+
+    @property
+    def run_precision(self) -> RunPrecision | None:
+        """The precision as its enum."""
+        return None if self.precision is None else RunPrecision(self.precision)
+
+
+def answer(folder: Path, imported_bytes: int, peak_bytes: int) -> None:
+    """Writes what the other process found."""
+    found = {"imported_bytes": imported_bytes, "peak_bytes": peak_bytes}
+    (folder / _ANSWER_FILE).write_text(json.dumps(found), encoding="utf-8")
+
+
+def measure_memory(
+    plan: GroupPlan, variant: RunnableVariant, images: NDArray[np.float32], threads: int | None
+) -> PeakMemory:
+    """Loads and runs a variant in a process of its own.
+
+    Args:
+        plan: its group.
+        variant: what to run.
+        images: a batch, float32 [B, 3, H, W].
+        threads: threads within one operator; None for all processors.
+
+    Raises:
+        RuntimeUnavailable: the process did not come to its end; says why.
+    """
+    choice = variant.choices(len(images)).of(slice(0, len(images)))
+    parts = {name: getattr(choice, name) for name in _POINT_FIELDS if getattr(choice, name) is not None}
+    precision = None if plan.asked is None else plan.asked.value
+    request = MemoryRequest(str(variant.artifact.path.resolve()), plan.runtime, threads, precision, choice.point)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / INPUTS_FILE, images=images, **parts)
+        (folder / _REQUEST_FILE).write_text(json.dumps(dataclasses.asdict(request)), encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "sait_deploy.bench.memory_process", name]
+        done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
+        if not (folder / _ANSWER_FILE).is_file():
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
+            why = f"its process ended without an answer: {lines[-1][:_SHOWN]}"
+            raise RuntimeUnavailable(why, "try a smaller batch")
+        found = json.loads((folder / _ANSWER_FILE).read_text(encoding="utf-8"))
+    return PeakMemory(variant.id, len(images), found["imported_bytes"], found["peak_bytes"])

@@ -1,0 +1,160 @@
+"""What this machine can do at most, measured: matrix products on each runtime in each precision, and memory.
+
+The products are an artifact of nothing else, which the runtime's own runner runs: on its threads, in the precision that
+it was checked to run in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.manifest import Form, Manifest, Precision, TensorInfo
+from sait_deploy.bench.machine_results import ProductRate
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import find_runtime
+from sait_deploy.system.processors import processors
+
+_SIDE: Final = 512
+"""Pixels of the image whose numbers are the rows: 3 · 512 · 512 = 1024 · 768."""
+
+_ROWS, _WIDTH, _PRODUCTS = 1024, 768, 4
+_OPERATIONS: Final = 2 * _ROWS * _WIDTH * _WIDTH * _PRODUCTS
+_SCALE: Final = 4 / 127
+"""Of quantised rows, which are about normal."""
+
+_QUANTISED: Final = (RunPrecision.INT8, RunPrecision.INT8_BF16)
+_LEAST_BYTES: Final = 256 << 20
+"""Of each of the two arrays that are copied: caches of processors are smaller."""
+
+_SECONDS, _FEWEST_RUNS = 2.0, 5
+
+
+def product_rate(like: Manifest, runtime: str, precision: RunPrecision, threads: int | None) -> ProductRate:
+    """Measures how fast a runtime multiplies matrices of 1,024 rows and 768 columns, four in a row.
+
+    Args:
+        like: manifest of a dense artifact.
+        runtime: name of the runtime.
+        precision: what to multiply in.
+        threads: threads within one operator; None for all processors.
+
+    Raises:
+        InvalidArgument: the runtime runs no graph as it is, or none in that precision.
+        MissingDependency, RuntimeUnavailable: it does not work here.
+    """
+    entry = find_runtime(runtime)
+    if entry.builder is not None or entry.from_weights:
+        raise InvalidArgument(f"{runtime} runs no graph as it is", "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "matrix-products"
+        folder.mkdir()
+        artifact = _products_artifact(like, folder, Precision.INT8 if precision in _QUANTISED else Precision.FP32)
+        runner = load(artifact, runtime, RunOptions(threads=threads, precision=precision))
+        images = np.random.default_rng(0).standard_normal((1, 3, _SIDE, _SIDE), dtype=np.float32)
+        call = runner.bind(images)
+        return ProductRate(runtime, precision, _OPERATIONS / _fastest(call))
+
+
+def _products_artifact(like: Manifest, folder: Path, dtype: Precision) -> Artifact:
+    """Writes a dense artifact whose graph is matrix products alone."""
+    graph = folder / MODEL_FILE
+    onnx.save(_products(like.opset, dtype), str(graph))
+    model = dataclasses.replace(like.model, image_size=(_SIDE, _SIDE))
+    manifest = dataclasses.replace(
+        like,
+        id="matrix-products",
+        name="matrix products",
+        form=Form.DENSE,
+        pruning=None,
+        dtype=dtype,
+        model=model,
+        outputs=(TensorInfo("logits", "float32", ("B", _WIDTH)),),
+        files={MODEL_FILE: sha256_of(graph)},
+    )
+    return Artifact(folder, manifest)
+
+
+def _products(opset: int, dtype: Precision) -> onnx.ModelProto:
+    draw = np.random.default_rng(1)
+    constants: dict[str, NDArray[np.generic]] = {"shape": np.array([_ROWS, _WIDTH], np.int64)}
+    nodes = [helper.make_node("Reshape", ["images", "shape"], ["rows0"])]
+    for index in range(_PRODUCTS):
+        rows, weight = f"rows{index}", f"weight{index}"
+        values = draw.standard_normal((_WIDTH, _WIDTH), dtype=np.float32) / np.float32(_WIDTH**0.5)
+        if dtype is Precision.INT8:
+            rows = _quantised(nodes, constants, rows)
+            weight = _quantised_weight(nodes, constants, weight, values)
+        else:
+            constants[weight] = values
+        nodes.append(helper.make_node("MatMul", [rows, weight], [f"rows{index + 1}"]))
+    constants["axes"] = np.array([0], np.int64)
+    nodes.append(helper.make_node("ReduceMean", [f"rows{_PRODUCTS}", "axes"], ["logits"], keepdims=1))
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, _SIDE, _SIDE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, _WIDTH])
+    initialisers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "products", [images], [logits], initialisers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def _quantised(nodes: list[onnx.NodeProto], constants: dict[str, NDArray[np.generic]], rows: str) -> str:
+    """Rounds rows to int8 with one scale, as ``quantize`` does, and returns the name of what comes of it."""
+    constants |= {"scale": np.array(_SCALE, np.float32), "zero": np.array(0, np.int8)}
+    nodes.append(helper.make_node("QuantizeLinear", [rows, "scale", "zero"], [f"{rows}_int8"]))
+    nodes.append(helper.make_node("DequantizeLinear", [f"{rows}_int8", "scale", "zero"], [f"{rows}_back"]))
+    return f"{rows}_back"
+
+
+def _quantised_weight(
+    nodes: list[onnx.NodeProto], constants: dict[str, NDArray[np.generic]], name: str, values: NDArray[np.float32]
+) -> str:
+    """Rounds a weight to int8 with a scale for each column, and returns the name of what comes of it."""
+    scales = np.abs(values).max(axis=0) / 127
+    constants |= {f"{name}_scale": scales, f"{name}_zero": np.zeros(_WIDTH, np.int8)}
+    constants[f"{name}_int8"] = np.rint(values / scales).astype(np.int8)
+    parts = [f"{name}_int8", f"{name}_scale", f"{name}_zero"]
+    nodes.append(helper.make_node("DequantizeLinear", parts, [f"{name}_back"], axis=1))
+    return f"{name}_back"
+
+
+def memory_rate(threads: int | None) -> float:
+    """Measures bytes per second, read and written, of a copy between two arrays far larger than the caches.
+
+    Args:
+        threads: how many copy, each its own part; None for as many as there are processors.
+    """
+    count = processors() if threads is None else threads
+    source = np.ones(_LEAST_BYTES // 8, np.float64)
+    target = np.zeros_like(source)
+    parts = list(zip(np.array_split(target, count), np.array_split(source, count), strict=True))
+    with ThreadPoolExecutor(count) as pool:
+
+        def copy() -> None:
+            list(pool.map(lambda part: np.copyto(*part), parts))  # NumPy copies without the interpreter's lock
+
+        return 2 * source.nbytes / _fastest(copy)
+
+
+def _fastest(call: Callable[[], float | None]) -> float:
+    """Returns the seconds of the fastest of several runs: what the machine can do, whatever else runs on it."""
+    call()
+    found: list[float] = []
+    started = time.perf_counter()
+    while len(found) < _FEWEST_RUNS or time.perf_counter() - started < _SECONDS:
+        before = time.perf_counter()
+        own = call()
+        found.append(time.perf_counter() - before if own is None else own)
+    return min(found)
