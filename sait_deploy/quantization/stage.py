@@ -62,7 +62,7 @@ def quantize(
     there, whole, is kept.
 
     Args:
-        artifacts: float artifacts of one model, the dense baseline first, as ``bench.groups.with_baseline`` returns them.
+        artifacts: float artifacts of one model, dense first, as ``bench.groups.with_baseline`` returns them.
         options: how.
         progress: called with each step.
 
