@@ -90,7 +90,7 @@ ROOMS = (
     *("runtime", "training"),
     *("exporting", "bench", "doctor", "prediction"),
     "evaluation",
-    "quantization",
+    *("quantization", "recommending"),
     *("cli", "__main__"),
 )
 """From the ground up: a module imports its own room and those before it, wherever in the module the import stands."""

@@ -27,16 +27,25 @@ class Reference:
     Attributes:
         measure: what counts.
         answers: int64 [n], the images' labels, or the answers of the first dense that ran; None as long as none has.
+        dense_right: bool [n], which images that dense is right on; None likewise.
     """
 
     measure: AccuracyMeasure
     answers: NDArray[np.int64] | None
+    dense_right: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, dataset: Dataset) -> Reference:
         """Returns the labels of images, or where they have none what the first dense will have to fill in."""
         measure = AccuracyMeasure.AGREEMENT if dataset.labels is None else AccuracyMeasure.TOP1
         return cls(measure, dataset.labels)
+
+    def accuracy(self, right: NDArray[np.bool_]) -> Accuracy:
+        """Returns the accuracy of what is right on these images, bool [n]."""
+        images, percent, dense = len(right), 100.0 * float(right.mean()), self.dense_right
+        if dense is None:
+            return Accuracy(self.measure, images, percent)
+        return Accuracy(self.measure, images, percent, int((dense & ~right).sum()), int((right & ~dense).sum()))
 
 
 def measure_accuracy(
@@ -47,7 +56,7 @@ def measure_accuracy(
     Args:
         session: the group and its variants.
         dataset: the images.
-        reference: what counts as right; dense's answers are put into one that is open.
+        reference: what counts as right; of the first dense, answers and which are right are put into it.
         progress: reports how many images there are, and the share of them that is done.
 
     Returns:
@@ -75,13 +84,12 @@ def measure_accuracy(
     whole = {variant.id: np.concatenate(answers[variant.id]) for variant in judged if variant.id not in session.refused}
     if reference.answers is None:
         reference.answers = whole.get(session.dense.id)
-    right = reference.answers
-    if right is None:
+    if reference.answers is None:
         return {}
-    return {
-        name: Accuracy(reference.measure, len(answer), 100.0 * float((answer == right).mean()))
-        for name, answer in whole.items()
-    }
+    right = {name: answer == reference.answers for name, answer in whole.items()}
+    if reference.dense_right is None:
+        reference.dense_right = right.get(session.dense.id)
+    return {name: reference.accuracy(one) for name, one in right.items()}
 
 
 def _answers(runner: Runner, images: NDArray[np.float32], choice: PointChoice) -> NDArray[np.int64]:

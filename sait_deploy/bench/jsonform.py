@@ -12,7 +12,7 @@ import numpy as np
 
 from sait_deploy.artifacts.codec import Codec, shown
 from sait_deploy.bench.oldforms import upgraded
-from sait_deploy.bench.results import SCHEMA_VERSION, BenchRow, Flips, Interval, Report, Variant
+from sait_deploy.bench.results import SCHEMA_VERSION, Accuracy, BenchRow, Flips, Interval, Report, Variant
 from sait_deploy.errors import ArtifactError
 
 _DECIMALS = 7
@@ -99,6 +99,15 @@ def _check_variant(variant: Variant, first: Variant, groups: Sequence[str], wher
         _require(variant.accuracy.images >= 1, f"{where}.accuracy.images is {variant.accuracy.images}")
         percent = variant.accuracy.percent
         _require(0 <= percent <= 100, f"{where}.accuracy.percent is {percent}")
+        _check_discordant(variant.accuracy, f"{where}.accuracy")
+
+
+def _check_discordant(accuracy: Accuracy, where: str) -> None:
+    lost, gained = accuracy.lost, accuracy.gained
+    _require((lost is None) == (gained is None), f"{where} says lost or gained alone")
+    if lost is not None and gained is not None:
+        fits = min(lost, gained) >= 0 and lost + gained <= accuracy.images
+        _require(fits, f"{where} has {lost} lost and {gained} gained of {accuracy.images} images")
 
 
 def _check_flips(flips: Flips, where: str) -> None:

@@ -54,11 +54,15 @@ class Accuracy:
         measure: what counts as right.
         images: images answered.
         percent: share of right answers.
+        lost: images that the first dense to run is right on and this is not; None in reports that do not say it.
+        gained: images that this alone is right on, likewise.
     """
 
     measure: AccuracyMeasure
     images: int
     percent: float
+    lost: int | None = None
+    gained: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

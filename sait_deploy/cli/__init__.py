@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
         "Measure accuracy over operating points, against controls and rivals.", "sait_deploy.cli.evaluate"
     ),
     "tune": CommandEntry("Find the cheapest operating point that keeps a limit.", "sait_deploy.cli.tune"),
+    "recommend": CommandEntry("Choose what to deploy: point, runtime and precision.", "sait_deploy.cli.recommend"),
     "predict": CommandEntry("Classify images, and show which tokens were kept.", "sait_deploy.cli.predict"),
     "inspect": CommandEntry(
         "Show what an artifact is; --check compares it with torch again.", "sait_deploy.cli.inspect"

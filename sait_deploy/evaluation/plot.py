@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sait_deploy.evaluation.results import Evaluation, EvaluationRow, Kind
+from sait_deploy.evaluation.results import OFFERED, Evaluation, EvaluationRow, Kind
 from sait_deploy.reports.drawing import Names
 from sait_deploy.reports.escape import shorten
 from sait_deploy.reports.plots import Level, Line, Panel, Point, Tags, panels_plot
@@ -31,8 +31,6 @@ _LOOKS: Final = {
     Kind.DENSITY: _Look(1, "density: all images keep as many", Tags.BELOW),
     Kind.MASS: _Look(2, "mass: each image keeps what it needs", Tags.ABOVE),
 }
-_OFFERED: Final = (Kind.DENSE, Kind.DENSITY, Kind.MASS)
-"""What a user chooses between, and so what the first panel is made for."""
 
 
 class _Measure(NamedTuple):
@@ -118,9 +116,9 @@ def _spots(evaluation: Evaluation, measure: _Measure) -> tuple[_Spot, list[_Spot
 def _ranges(dense: _Spot, spots: Sequence[_Spot]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Returns the range of what is offered, where that needs a closer look, and the range of everything."""
     everything = [end for spot in (dense, *spots) for end in (spot.low, spot.y, spot.high)]
-    offered = [end for s in (dense, *spots) if s.row.kind in _OFFERED for end in (s.low, s.y, s.high)]
+    offered = [end for s in (dense, *spots) if s.row.kind in OFFERED for end in (s.low, s.y, s.high)]
     whole, near = (min(everything), max(everything)), (min(offered), max(offered))
-    alone = all(spot.row.kind not in _OFFERED for spot in spots)
+    alone = all(spot.row.kind not in OFFERED for spot in spots)
     if alone or whole[1] - whole[0] < 2 * (near[1] - near[0]):
         return whole, whole
     return near, whole

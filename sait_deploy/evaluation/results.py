@@ -42,6 +42,10 @@ class Kind(StrEnum):
     """Rival: the dense model on smaller images, its position embeddings resampled."""
 
 
+OFFERED: Final = (Kind.DENSE, Kind.DENSITY, Kind.MASS)
+"""What a user chooses between."""
+
+
 class Basis(StrEnum):
     """What two compared rows have in common."""
 

@@ -51,7 +51,7 @@ class Line:
     Attributes:
         legend: its text below the plot.
         series: number of its colour and marker, from 0.
-        points: a point whose y is not finite leaves a gap.
+        points: a point whose y is not finite leaves a gap; of none, the dashed line stands in the legend.
         reference: (x, y) of a dashed line of the same colour.
         tags: where the names of its points stand.
     """
@@ -72,6 +72,15 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Ring:
+    """A ring around one point, to single it out."""
+
+    legend: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """Lines in axes of their own.
 
@@ -81,6 +90,7 @@ class Panel:
         level: a line across, if any.
         limits: the lowest and the highest y to show; None for all.
         height: in units of the drawing.
+        ring: around the point that matters, if any.
     """
 
     heading: str
@@ -88,6 +98,7 @@ class Panel:
     level: Level | None = None
     limits: tuple[float, float] | None = None
     height: float = 180.0
+    ring: Ring | None = None
 
 
 def panels_plot(panels: Sequence[Panel], names: Names, x_label: str, *, title: str = "") -> str:
@@ -162,7 +173,8 @@ def ratio_plot(lines: Sequence[Line], names: Names, x_label: str, y_label: str, 
 
 
 def _entries(panels: Sequence[Panel]) -> int:
-    return len({line.legend for panel in panels for line in panel.lines} | {p.level.legend for p in panels if p.level})
+    marks = {mark.legend for panel in panels for mark in (panel.level, panel.ring) if mark is not None}
+    return len({line.legend for panel in panels for line in panel.lines} | marks)
 
 
 def _lines(words: str) -> str:
@@ -186,23 +198,43 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.axhline(panel.level.y, color=colour, linewidth=2, label=shorten(printable(panel.level.legend), _LETTERS))
     for line in panel.lines:
         _line(axes, line)
+    if panel.ring is not None:
+        _ring(axes, panel.ring)
     if panel.limits is not None:
         low, high = panel.limits
         margin = 0.08 * (high - low) or 0.01 * abs(high) or 1.0
         axes.set_ylim(low - margin, high + margin)
 
 
+def _ring(axes: Axes, ring: Ring) -> None:
+    label = shorten(printable(ring.legend), _LETTERS)
+    axes.plot(
+        [ring.x],
+        [ring.y],
+        linestyle="",
+        marker="o",
+        markersize=17,
+        markerfacecolor="none",
+        markeredgecolor=palette.INK.light,
+        markeredgewidth=2,
+        label=label,
+    )
+
+
 def _line(axes: Axes, line: Line) -> None:
     colour = palette.series_colour(line.series).light
     marker = _MARKERS[(line.series - 1) % len(_MARKERS)]
+    label = shorten(printable(line.legend), _LETTERS)
     if line.reference:
-        axes.plot(*zip(*line.reference, strict=True), color=colour, linestyle="--", linewidth=1.5, alpha=0.8)
+        dashed = axes.plot(*zip(*line.reference, strict=True), color=colour, linestyle="--", linewidth=1.5, alpha=0.8)
+        if not line.points:
+            dashed[0].set_label(label)
+            return
     ys = [point.y if math.isfinite(point.y) else math.nan for point in line.points]
     xs = [point.x for point in line.points]
     # On a long line markers would hide it: they stand at even distances back from its end.
     step = max(1, math.ceil(len(xs) / _MOST_MARKERS))
     marked = list(range(len(xs)))[::-1][::step]
-    label = shorten(printable(line.legend), _LETTERS)
     axes.plot(xs, ys, color=colour, linewidth=2, marker=marker, markersize=7, markevery=marked, label=label)
     for point in line.points:
         if point.low is not None and point.high is not None and point.low < point.high:

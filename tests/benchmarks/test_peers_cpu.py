@@ -22,7 +22,7 @@ ALL = {"dense", "density", "adaptive", "padded", "merging", "fused", "lower reso
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    return describe(small_vit(depth=4), "small", WeightsSource.FILE, "w.pth")
+    return describe(small_vit(img_size=48, depth=4), "small", WeightsSource.FILE, "w.pth")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_times_are_of_all_in_turns_and_what_is_missing_is_named(
 ) -> None:
     settings = (("onnxruntime", RunPrecision.FP32), ("onnxruntime", RunPrecision.BF16))
     monkeypatch.setattr(peers_cpu, "SETTINGS", settings)
-    measured = times(found[1], 8, (1, 3), 0.01)
+    measured = times(found[1], 18, (1, 3), 0.01)
     assert [(cell["runtime"], cell["batch"]) for cell in measured["cells"]] == [("onnxruntime", 1), ("onnxruntime", 3)]
     assert all(set(cell["methods"]) == ALL for cell in measured["cells"])
     assert measured["cells"][0]["methods"]["dense"]["speedup"]["median"] == 1

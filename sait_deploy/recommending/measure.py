@@ -1,0 +1,76 @@
+"""The benchmark that a recommendation needs where none is given: all runtimes and precisions that work here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.bench.groups import runtimes_for
+from sait_deploy.bench.options import BenchOptions
+from sait_deploy.bench.results import Report
+from sait_deploy.bench.run import bench
+from sait_deploy.errors import InvalidArgument
+from sait_deploy.recommending.results import RecommendOptions
+from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import RUNTIMES
+from sait_deploy.system.progress import Progress, no_progress
+
+REQUEST_BATCH = 1
+"""Images of a request whose latency is limited, where no number is given."""
+
+THROUGHPUT_BATCH = 32
+"""Images of a request where only accuracy is limited, likewise."""
+
+
+def check_can_be_judged(artifacts: Sequence[Artifact], options: RecommendOptions) -> None:
+    """Refuses a limit on accuracy where the weights are random, before anything is measured.
+
+    Raises:
+        InvalidArgument: that is so.
+    """
+    if options.max_drop is not None and artifacts[0].manifest.weights.source is WeightsSource.RANDOM:
+        raise InvalidArgument(
+            f"a drop of at most {options.max_drop:g} points cannot be judged: the weights are random",
+            "limit the latency alone",
+        )
+
+
+def measure(
+    artifacts: Sequence[Artifact], options: RecommendOptions, measuring: BenchOptions, progress: Progress = no_progress
+) -> Report:
+    """Measures artifacts on every runtime that works here, in every precision, with the requests that are asked about.
+
+    Args:
+        artifacts: as ``bench.run.with_baseline`` returns them.
+        options: what is to be recommended.
+        measuring: images, threads, seconds and operating points; its batches, runtimes and precisions are replaced.
+        progress: reports each step as it begins.
+
+    Raises:
+        InvalidArgument: accuracy is limited where the weights are random, or as :func:`sait_deploy.bench.run.bench`.
+        ImageError: an image cannot be read.
+    """
+    check_can_be_judged(artifacts, options)
+    batch = options.batch or (THROUGHPUT_BATCH if options.max_latency_ms is None else REQUEST_BATCH)
+    runtimes = working_runtimes(artifacts, progress)
+    asked = dataclasses.replace(measuring, batches=(batch,), runtimes=runtimes, precisions=tuple(RunPrecision))
+    return bench(artifacts, asked, progress)
+
+
+def working_runtimes(artifacts: Sequence[Artifact], progress: Progress) -> tuple[str, ...]:
+    """Returns the runtimes that work here: without engines all that need none, and those that there are engines of."""
+    with_engines = runtimes_for(artifacts, ())
+    found = []
+    for name, runtime in RUNTIMES.items():
+        if runtime.from_weights or (runtime.builder is not None and name not in with_engines):
+            continue
+        progress(f"trying {name}")
+        try:
+            runtime.trial()
+        except Exception as error:  # whatever a runtime raises that is not installed or broken
+            progress(f"without {name}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+        else:
+            found.append(name)
+    return tuple(found)
