@@ -92,6 +92,7 @@ def repeat_row(data: Any) -> None:
         (set_at("notes", 0, to="one"), r"notes\[0\] is 'one'"),
         (set_at("notes", 0, "severity", to="grave"), r"notes\[0\].severity is 'grave'"),
         (set_at("variants", 0, "pruning", "score", to="best"), r"variants\[0\].pruning.score is 'best'"),
+        (set_at("variants", 0, "accuracy", "lost", to=1), r"variants\[0\].accuracy says lost or gained alone"),
         (set_at("rows", to=[]), "no rows"),
         (set_at("rows", 0, "batch", to=1.5), r"rows\[0\].batch is 1.5"),
         (set_at("rows", 0, "batch", to=True), r"rows\[0\].batch is True"),
