@@ -1,8 +1,8 @@
-"""What compares groups: a last pass in which dense of all groups take turns, and every point over the fastest of them.
+"""What compares groups: a last pass in which one of each takes turns, and every point over the fastest dense of all.
 
-Groups are measured one after the other, and a machine's speed drifts between them. Dense of each group takes turns
-with the group's points, and in the last pass with dense of the other groups; the product of the two ratios compares a
-point with the fastest dense of all, and holds one model of each group in memory.
+Groups are measured one after the other, and a machine's speed drifts between them. One variant of each group, its dense
+where that runs, takes turns with the group's others, and in the last pass with those of the other groups; the product
+of the two ratios compares a point with the fastest dense of all, and holds one model of each group in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from sait_deploy.bench.clock import MeasureOptions, measure
 from sait_deploy.bench.groups import GroupPlan
-from sait_deploy.bench.results import BenchRow, DenseTimes, OverFastest, Variant
+from sait_deploy.bench.results import BenchRow, OverFastest, TurnTimes, Variant
 from sait_deploy.bench.rows import made_ready, timed_images
 from sait_deploy.bench.stats import PairedTimes, chained_ratio, paired_ratio
 from sait_deploy.bench.variants import RunnableVariant
@@ -29,18 +29,18 @@ _SETTLING_SECONDS: Final = 0.02
 Call = Callable[[], float | None]
 
 
-def time_dense_together(
+def time_together(
     groups: Sequence[tuple[GroupPlan, RunnableVariant]],
     threads: int | None,
     dataset: Dataset,
     batches: Sequence[int],
     options: MeasureOptions,
     progress: Progress,
-) -> tuple[list[DenseTimes], list[Note]]:
-    """Times dense of all groups in turn.
+) -> tuple[list[TurnTimes], list[Note]]:
+    """Times one variant of each group in turn.
 
     Args:
-        groups: each with its dense baseline.
+        groups: each with its variant.
         threads: threads within one operator; None for all processors.
         dataset: the images.
         batches: images per request.
@@ -55,13 +55,13 @@ def time_dense_together(
     """
     notes: list[Note] = []
     opened: list[tuple[str, RunnableVariant, Runner]] = []
-    for plan, dense in groups:
+    for plan, variant in groups:
         try:
-            runner = load(dense.artifact, plan.runtime, RunOptions(threads=threads, precision=plan.asked))
-            opened.append((plan.name, dense, runner))
+            runner = load(variant.artifact, plan.runtime, RunOptions(threads=threads, precision=plan.asked))
+            opened.append((plan.name, variant, runner))
         except SaitError as error:
             notes.append(_apart(plan.name, error.message))
-    found: list[DenseTimes] = []
+    found: list[TurnTimes] = []
     for batch in batches:
         ready = []
         images = timed_images(opened[0][1].artifact.manifest, dataset, batch) if opened else []
@@ -72,9 +72,9 @@ def time_dense_together(
                 notes.append(_apart(f"{name} at batch {batch}", error.message))
         if len(ready) < FEWEST_GROUPS:
             continue
-        progress(f"batch {batch}: dense of {len(ready)} groups in turn, {options.duration:g} s")
+        progress(f"batch {batch}: one of each of {len(ready)} groups in turn, {options.duration:g} s")
         seconds = measure({one.variant.id: list(map(_settled, one.calls)) for one in ready}, options)
-        found += [DenseTimes(batch, name, tuple(times), len(images)) for name, times in seconds.items()]
+        found += [TurnTimes(batch, name, tuple(times), len(images)) for name, times in seconds.items()]
     return found, notes
 
 
@@ -102,35 +102,37 @@ def _apart(what: str, why: str) -> Note:
 
 
 def over_fastest(
-    variants: Sequence[Variant], rows: Sequence[BenchRow], together: Sequence[DenseTimes]
+    variants: Sequence[Variant], rows: Sequence[BenchRow], together: Sequence[TurnTimes]
 ) -> list[OverFastest]:
     """Returns every row that can be compared with the fastest dense of all, at each batch size, in the rows' order.
 
     Args:
         variants: of all groups.
         rows: of all groups.
-        together: dense of all groups in turn.
+        together: one of each group in turn.
     """
-    groups = {variant.id: variant.group for variant in variants}
-    baselines = {variant.group: variant.id for variant in variants if variant.baseline}
-    times = {(one.batch, one.variant): one for one in together}
+    known = {variant.id: variant for variant in variants}
+    links = {(one.batch, known[one.variant].group): one for one in together}
     seconds = {(row.batch, row.variant): row.seconds for row in rows}
-    fastest = {batch: _fastest([one for one in together if one.batch == batch]) for batch, _ in times}
+    fastest = {}
+    for batch in {one.batch for one in together}:
+        dense = [one for one in together if one.batch == batch and known[one.variant].baseline]
+        if dense:
+            fastest[batch] = _fastest(dense)
     found = []
     for row in rows:
-        dense = baselines[groups[row.variant]]
-        if (row.batch, dense) not in times or (row.batch, dense) not in seconds:
+        link, first = links.get((row.batch, known[row.variant].group)), fastest.get(row.batch)
+        if link is None or first is None or (row.batch, link.variant) not in seconds:
             continue
-        first, own = fastest[row.batch], times[row.batch, dense]
-        links = []
-        if own is not first:
-            links.append(PairedTimes(first.seconds, own.seconds, own.batches))
-        if row.variant != dense:
-            links.append(PairedTimes(seconds[row.batch, dense], row.seconds, row.batches))
-        found.append(OverFastest(row.batch, row.variant, first.variant, chained_ratio(links)))
+        chain = []
+        if link is not first:
+            chain.append(PairedTimes(first.seconds, link.seconds, link.batches))
+        if row.variant != link.variant:
+            chain.append(PairedTimes(seconds[row.batch, link.variant], row.seconds, row.batches))
+        found.append(OverFastest(row.batch, row.variant, first.variant, chained_ratio(chain)))
     return found
 
 
-def _fastest(of: Sequence[DenseTimes]) -> DenseTimes:
+def _fastest(dense: Sequence[TurnTimes]) -> TurnTimes:
     """Returns the one that is the fastest, each compared with the first, round by round."""
-    return max(of, key=lambda one: paired_ratio(of[0].seconds, one.seconds, batches=one.batches).median)
+    return max(dense, key=lambda one: paired_ratio(dense[0].seconds, one.seconds, batches=one.batches).median)

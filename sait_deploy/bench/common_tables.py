@@ -11,7 +11,8 @@ from sait_deploy.reports.table import Cell, Fold, Note, Row, Table, figures, wor
 
 ACROSS_NOTE: Final = Note(
     "Groups are measured one after the other. Each figure is the point's ratio to its own dense, which took turns with "
-    "it, times that dense's ratio to the fastest, which took turns with it in a last pass."
+    "it, times that dense's ratio to the fastest, which took turns with it in a last pass. Where a group's dense "
+    "cannot run, its first point stands in for it."
 )
 
 

@@ -69,7 +69,7 @@ def _roofline(measured: Sequence[Findings], options: BenchOptions, notes: list[N
     rates: dict[tuple[str, str], ProductRate] = {}
     dense = measured[0].dense.artifact.manifest
     for one in measured:
-        precision = one.variants[0].precision
+        precision = next((variant.precision for variant in one.variants if variant.precision is not None), None)
         key = one.plan.runtime, precision or ""
         if precision is None or key in rates:
             continue

@@ -27,7 +27,7 @@ def to_json(report: Report) -> str:
         ValueError: a number is not finite.
     """
     data = dataclasses.asdict(report)
-    for row in (*data["rows"], *data["dense_together"]):
+    for row in (*data["rows"], *data["together"]):
         row["seconds"] = [round(sample, _DECIMALS) for sample in row["seconds"]]
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     # A line break is never inside a JSON string, so a line that begins like this is the field itself.
@@ -64,7 +64,7 @@ def _check(report: Report) -> None:
         baselines = [variant for variant in report.variants if variant.baseline and variant.group == name]
         _require(len(baselines) == 1, f"{len(baselines)} variants are the baseline on {shown(name)}, and one has to be")
     variants = {variant.id: variant for variant in report.variants}
-    for field in ("rows", "refusals", "dense_together", "over_fastest", "memory", "flips"):
+    for field in ("rows", "refusals", "together", "over_fastest", "memory", "flips"):
         for index, item in enumerate(getattr(report, field) or ()):
             known = f"{field}[{index}].variant {shown(item.variant)} is not among the variants"
             _require(item.variant in variants, known)
@@ -141,11 +141,10 @@ def _check_ascending(speedup: Interval, where: str) -> None:
 
 
 def _check_across(report: Report, variants: Mapping[str, Variant]) -> None:
-    """Checks what compares groups: of baselines, in the same rounds at each batch size."""
+    """Checks what compares groups: over a baseline, in the same rounds at each batch size."""
     first: dict[int, int] = {}
-    for index, times in enumerate(report.dense_together):
-        where = f"dense_together[{index}]"
-        _require(variants[times.variant].baseline, f"{where}.variant {shown(times.variant)} is no baseline")
+    for index, times in enumerate(report.together):
+        where = f"together[{index}]"
         _require(len(times.seconds) > 0 and min(times.seconds) > 0, f"{where}.seconds is empty or holds no duration")
         rounds = first.setdefault(times.batch, len(times.seconds))
         _require(len(times.seconds) == rounds, f"{where}.seconds holds other rounds than the first of its batch size")

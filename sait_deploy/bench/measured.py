@@ -45,6 +45,12 @@ class Findings:
         """The baseline."""
         return self.runnable[0]
 
+    @property
+    def first(self) -> RunnableVariant | None:
+        """The baseline where it ran, else the first that did; None where nothing did."""
+        ran = {row.variant for row in self.rows}
+        return next((variant for variant in self.runnable if variant.id in ran), None)
+
 
 def measure_group(
     session: GroupSession,

@@ -35,7 +35,7 @@ def upgraded(text: str) -> str:
         group |= {"runtime": group.pop("name", None), "asked": None}
     further: dict[str, object] = {
         "skipped": [],
-        "dense_together": [],
+        "together": [],
         "over_fastest": [],
         "memory": None,
         "roofline": None,

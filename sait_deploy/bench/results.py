@@ -215,13 +215,13 @@ class Flips:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseTimes:
-    """A group's dense baseline in the last pass, in which those of all groups take turns.
+class TurnTimes:
+    """One variant of a group in the last pass, in which one of each group takes turns with those of the others.
 
     Attributes:
         batch: images per request.
-        variant: id of the baseline.
-        seconds: one per round; sample i of all baselines of a batch size is of the same round.
+        variant: id of the variant: the group's dense baseline, or where that cannot run its first that can.
+        seconds: one per round; sample i of all groups at a batch size is of the same round.
         batches: different batches of images; round i runs batch i modulo that many.
     """
 
@@ -239,8 +239,9 @@ class OverFastest:
         batch: images per request.
         variant: id of the variant.
         fastest: id of the dense baseline that is the fastest at this batch size.
-        speedup: the variant's ratio to its own dense, paired by rounds in its group, times its dense's ratio to the
-            fastest, paired by rounds of the last pass. So no ratio is of times that were measured apart.
+        speedup: the variant's ratio to the one of its group that ran in the last pass, paired by rounds in its group,
+            times that one's ratio to the fastest dense, paired by rounds of the last pass. So no ratio is of times that
+            were measured apart.
     """
 
     batch: int
@@ -261,7 +262,7 @@ class Report:
         variants: what was to be measured.
         rows: what was.
         refusals: what could not be: every variant has a row or a refusal for every batch size.
-        dense_together: dense of all groups in turn; empty of one group, and in reports before schema 6.
+        together: one variant of each group in turn; empty of one group, and in reports before schema 6.
         over_fastest: every row that can be compared with the fastest dense of all; likewise empty.
         memory: peak memory of the variants; None where it was not asked for.
         roofline: what the machine can do; None where it was not asked for.
@@ -280,7 +281,7 @@ class Report:
     variants: tuple[Variant, ...]
     rows: tuple[BenchRow, ...]
     refusals: tuple[Refusal, ...]
-    dense_together: tuple[DenseTimes, ...]
+    together: tuple[TurnTimes, ...]
     over_fastest: tuple[OverFastest, ...]
     memory: tuple[PeakMemory, ...] | None
     roofline: Roofline | None

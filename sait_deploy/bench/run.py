@@ -10,7 +10,7 @@ from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.bench.accuracy import Reference
-from sait_deploy.bench.across import FEWEST_GROUPS, over_fastest, time_dense_together
+from sait_deploy.bench.across import FEWEST_GROUPS, over_fastest, time_together
 from sait_deploy.bench.flips import flip_notes
 from sait_deploy.bench.further import measure_further
 from sait_deploy.bench.group_results import Skip
@@ -18,7 +18,7 @@ from sait_deploy.bench.groups import GroupPlan, plan_groups, runtimes_for, with_
 from sait_deploy.bench.measured import Findings, measure_group
 from sait_deploy.bench.notes import report_notes
 from sait_deploy.bench.options import AccuracyOf, Also, BenchOptions
-from sait_deploy.bench.results import SCHEMA_VERSION, DenseTimes, Report, names_of
+from sait_deploy.bench.results import SCHEMA_VERSION, Report, TurnTimes, names_of
 from sait_deploy.bench.runtimes import GroupSession, open_session
 from sait_deploy.bench.variants import RunnableVariant, runnable_variants
 from sait_deploy.errors import InvalidArgument
@@ -89,7 +89,7 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         variants=variants,
         rows=rows,
         refusals=tuple(refusal for one in measured for refusal in one.refusals),
-        dense_together=tuple(together),
+        together=tuple(together),
         over_fastest=tuple(over_fastest(variants, rows, together)),
         memory=memory,
         roofline=roofline,
@@ -112,12 +112,12 @@ def _session(plan: GroupPlan, options: BenchOptions) -> GroupSession | Skip:
 
 def _together(
     measured: Sequence[Findings], dataset: Dataset, options: BenchOptions, progress: Progress
-) -> tuple[list[DenseTimes], list[Note]]:
-    """Times dense of all groups in turn, where more than one group's ran."""
-    ran = [(one.plan, one.dense) for one in measured if any(row.variant == one.dense.id for row in one.rows)]
+) -> tuple[list[TurnTimes], list[Note]]:
+    """Times one of each group in turn, where more than one group ran."""
+    ran = [(one.plan, one.first) for one in measured if one.first is not None]
     if len(ran) < FEWEST_GROUPS:
         return [], []
-    return time_dense_together(ran, options.threads, dataset, options.batches, options.measuring, progress)
+    return time_together(ran, options.threads, dataset, options.batches, options.measuring, progress)
 
 
 def _check_meaning(dense: Manifest, variants: Sequence[RunnableVariant], options: BenchOptions) -> None:

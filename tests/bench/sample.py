@@ -92,7 +92,7 @@ def make_report() -> Report:
         variants=variants,
         rows=make_rows(variants),
         refusals=(),
-        dense_together=(),
+        together=(),
         over_fastest=(),
         memory=None,
         roofline=None,

@@ -17,10 +17,12 @@ from sait_deploy.bench.across import over_fastest
 from sait_deploy.bench.common_tables import across_table, skipped_table
 from sait_deploy.bench.groups import plan_groups, with_baseline
 from sait_deploy.bench.jsonform import from_json, to_json
-from sait_deploy.bench.results import DenseTimes, Report, names_of
+from sait_deploy.bench.results import Report, TurnTimes, names_of
 from sait_deploy.bench.run import BenchOptions, bench
 from sait_deploy.bench.stats import paired_ratio
-from sait_deploy.errors import ArtifactError, InvalidArgument
+from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable
+from sait_deploy.runtime import RunOptions
+from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import RUNTIMES, Runtime
 from tests.exported import TinyExport
@@ -156,7 +158,7 @@ def test_every_row_stands_over_the_fastest_dense(report: Report) -> None:
         by_id = {over.variant: over.speedup.median for over in own}
         assert by_id[fastest] == 1
         assert fastest in baselines
-    together = report.dense_together
+    together = report.together
     assert {(times.batch, times.variant) for times in together} == {
         (b, name) for b in QUICK.batches for name in baselines
     }
@@ -182,14 +184,14 @@ def test_a_report_in_which_all_was_skipped_is_one_too(workspace: Path) -> None:
 
 def test_one_group_is_compared_with_no_other(workspace: Path) -> None:
     report = bench(with_baseline([workspace / DENSE]), replace(QUICK, batches=(1,), precisions=(FP32,)))
-    assert (report.dense_together, report.over_fastest) == ((), ())
+    assert (report.together, report.over_fastest) == ((), ())
     assert across_table(report).rows == ()
 
 
 def test_a_point_over_the_fastest_dense_is_a_product_of_two_ratios(report: Report) -> None:
     """With times that are known: int8 dense is twice as fast as fp32 dense in the last pass."""
     dense = {variant.asked: variant.id for variant in report.variants if variant.baseline}
-    together = [DenseTimes(2, dense[FP32], (0.4, 0.8), 1), DenseTimes(2, dense[INT8], (0.2, 0.4), 1)]
+    together = [TurnTimes(2, dense[FP32], (0.4, 0.8), 1), TurnTimes(2, dense[INT8], (0.2, 0.4), 1)]
     found = {over.variant: over for over in over_fastest(report.variants, report.rows, together)}
     assert {over.fastest for over in found.values()} == {dense[INT8]}
     assert found[dense[FP32]].speedup.median == pytest.approx(0.5)
@@ -221,9 +223,9 @@ def test_a_report_whose_comparison_is_wrong_is_refused(report: Report) -> None:
     point = next(variant.id for variant in report.variants if not variant.baseline)
     for wrong, named in (
         ({"over_fastest": (dataclasses.replace(report.over_fastest[0], fastest=point),)}, "is no baseline"),
-        ({"dense_together": (dataclasses.replace(report.dense_together[0], variant=point),)}, "is no baseline"),
+        ({"together": (dataclasses.replace(report.together[0], variant="ghost"),)}, "'ghost' is not among"),
         ({"over_fastest": (dataclasses.replace(report.over_fastest[0], variant="ghost"),)}, "'ghost' is not among"),
-        ({"skipped": (), "rows": (), "over_fastest": (), "dense_together": ()}, "nothing skipped"),
+        ({"skipped": (), "rows": (), "over_fastest": (), "together": ()}, "nothing skipped"),
     ):
         with pytest.raises(ArtifactError, match=named):
             from_json(to_json(dataclasses.replace(report, **wrong)))  # type: ignore[arg-type]
@@ -249,3 +251,23 @@ def test_a_tuned_point_that_the_int8_artifact_has_not_skips_its_group(
     assert [(skip.group, "has no point 'fast'" in skip.reason) for skip in report.skipped] == [
         ("onnxruntime int8", True)
     ]
+
+
+def test_a_group_whose_dense_cannot_run_is_compared_by_its_first_point(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OnnxRuntimeRunner.__init__
+
+    def refuse(self: OnnxRuntimeRunner, artifact: Artifact, options: RunOptions) -> None:
+        if artifact.path.name == f"{DENSE}-int8":
+            raise RuntimeUnavailable("it cannot be compiled", "see: sait-deploy doctor")
+        opened(self, artifact, options)
+
+    monkeypatch.setattr(OnnxRuntimeRunner, "__init__", refuse)
+    report = bench(with_baseline([workspace / HALF]), replace(QUICK, batches=(1,), precisions=(FP32, INT8)))
+    names = names_of(report.variants)
+    together = [names[times.variant] for times in report.together]
+    assert together == ["dense on onnxruntime fp32", "density 0.5 on onnxruntime int8"]
+    assert {names[over.variant] for over in report.over_fastest} == set(names.values()) - {"dense on onnxruntime int8"}
+    assert {names[over.fastest] for over in report.over_fastest} == {"dense on onnxruntime fp32"}
+    assert from_json(to_json(report)).over_fastest == report.over_fastest

@@ -27,7 +27,7 @@ def test_an_old_report_loads_with_what_it_says(name: str, weights: str, warnings
     assert {variant.precision for variant in report.variants} == ({"fp32"} if pruned else {None})
     assert {(variant.asked, variant.artifact) for variant in report.variants} == {(None, "")}
     assert {variant.group for variant in report.variants} == {group.name for group in report.groups}
-    assert (report.skipped, report.dense_together, report.over_fastest) == ((), (), ())
+    assert (report.skipped, report.together, report.over_fastest) == ((), (), ())
     assert (report.memory, report.roofline) == (None, None)
     assert sum(note.severity is Severity.WARNING for note in report.notes) == warnings
     assert not any(note.text.startswith("WARNING") for note in report.notes)

@@ -108,7 +108,7 @@ def test_progress_says_on_which_runtime(demo_workspace: Path) -> None:
     assert [step for step in steps if "batch" in step] == [
         "onnxruntime: batch 1: dense alone, 0.01 s",
         "torch: batch 1: dense alone, 0.01 s",
-        "batch 1: dense of 2 groups in turn, 0.01 s",
+        "batch 1: one of each of 2 groups in turn, 0.01 s",
     ]
 
 
