@@ -35,6 +35,9 @@ _MOVES: Final = frozenset(
 )
 """Operators that only move data. They keep the precision of their inputs; moved weights take that of their readers."""
 
+_QUANTISED: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""Operators around linear layers in int8: their scales have the precision that the builder computes the rest in."""
+
 _EITHER: Final = _ELEMENTWISE | _MOVES
 """Operators that run in either precision, as their inputs say."""
 
@@ -124,7 +127,7 @@ class _Lowering:
             return FULL if all(value.dtype == FULL for value in moved) else self.low
         if node.op_type in _ELEMENTWISE:
             return FULL if self.wide.intersection(floats) else self.low
-        return self.low if node.op_type in _PRODUCTS or node.op_type in _ATTENTION else FULL
+        return self.low if node.op_type in _PRODUCTS | _ATTENTION | _QUANTISED else FULL
 
     def _as(self, value: ir.Value, dtype: ir.DataType, before: ir.Node) -> ir.Value:
         key = value, dtype

@@ -112,7 +112,7 @@ def _engines_folder(workspace: Workspace) -> Iterator[None]:
 def _settings(artifact: Artifact, options: EngineOptions) -> _BuildSettings:
     manifest = artifact.manifest
     builder = choose_builder(options)
-    if manifest.dtype is not Precision.FP32 and options.precision.value != manifest.dtype.value:
+    if manifest.dtype is Precision.FP16 and options.precision is not EnginePrecision.FP16:
         raise InvalidArgument(
             f"{artifact.path.name} has {manifest.dtype} weights, and a {options.precision} engine was asked for",
             f"build with --precision {manifest.dtype}, or export with --dtype fp32",

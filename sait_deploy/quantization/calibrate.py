@@ -20,7 +20,9 @@ from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.layers import PRODUCTS
 from sait_deploy.runtime.graph_io import feeds
-from sait_deploy.system.progress import Progress
+from sait_deploy.runtime.onnxruntime import CPU
+from sait_deploy.system.processors import processors
+from sait_deploy.system.progress import Progress, no_progress
 
 METHOD: Final = "least and largest value, symmetric; int8 weights for each channel and int8 inputs; no SmoothQuant"
 """How ranges and scales are made, in words.
@@ -32,8 +34,8 @@ which every input of a batch is held at once: more memory than the model, and in
 MASS_ONE: Final = "mass 1"
 """What an adaptive artifact is calibrated at too: where all tokens are kept."""
 
-_BATCH: Final = 4
-"""Images run at once: more would take more memory."""
+_BATCH: Final = 1
+"""Images run at once: ONNX Runtime reads ranges after all else, so what a whole batch computes is held at once."""
 
 
 def named_choices(manifest: Manifest) -> dict[str | None, PointChoice]:
@@ -91,34 +93,46 @@ class _FiniteSession:
         return found
 
 
-def input_ranges(artifact: Artifact, images: Dataset, folder: Path, progress: Progress) -> Any:
+def input_ranges(
+    artifact: Artifact, images: Dataset, folder: Path, threads: int | None = None, progress: Progress = no_progress
+) -> Any:
     """Returns the ranges of the inputs of products, as ONNX Runtime's quantiser takes them.
 
     Args:
         artifact: the float artifact.
         images: what to run.
         folder: where copies of the graph may lie meanwhile.
+        threads: threads within one operator; None for all processors.
         progress: called while images run.
 
     Raises:
         NotFinite: the answer to an image is not a number.
         ImageError: an image cannot be read.
     """
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+    from onnxruntime.quantization import MinMaxCalibrater
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
         # Shape inference writes beside the graph that it reads, and an artifact's folder is not to be written to.
-        source = Path(place) / MODEL_FILE
+        source, calibrating = Path(place) / MODEL_FILE, Path(place) / "calibrating.onnx"
         onnx.save(whole_graph_of(artifact), str(source), save_as_external_data=True, location=f"{MODEL_FILE}.data")
-        calibrator = create_calibrator(
-            source,
-            list(PRODUCTS),
-            str(Path(place) / "calibrating.onnx"),
-            CalibrationMethod.MinMax,
-            use_external_data_format=True,
-            extra_options={"symmetric": True},
+        calibrator = MinMaxCalibrater(
+            source, list(PRODUCTS), str(calibrating), symmetric=True, use_external_data_format=True
         )
+        calibrator.augment_graph()
+        calibrator.model = calibrator.augment_model = None  # the weights lie in the file that is run
         batches = _Batches(artifact, images, progress)
-        calibrator.infer_session = _FiniteSession(calibrator.infer_session, batches)
+        calibrator.infer_session = _FiniteSession(_session(calibrating, threads), batches)
         calibrator.collect_data(batches)
         return calibrator.compute_data()
+
+
+def _session(model: Path, threads: int | None) -> Any:
+    """Opens a graph so that it keeps no memory between its runs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = processors() if threads is None else threads
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(model), options, providers=[CPU])

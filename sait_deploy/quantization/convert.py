@@ -45,4 +45,21 @@ def with_int8(model: onnx.ModelProto, ranges: Any, layers: Sequence[LinearLayer]
         quantizer.model.topological_sort()  # the quantiser appends what it adds
     quantised: onnx.ModelProto = quantizer.model.model
     quantised.producer_name, quantised.producer_version = "sait-deploy", ""
+    _state_types(quantised.graph)
     return quantised
+
+
+def _state_types(graph: onnx.GraphProto) -> None:
+    """States type and shape of what was added, as the graph does of all else: lowerings read them there."""
+    shapes = {value.name: value.type.tensor_type.shape for value in (*graph.input, *graph.value_info)}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    types = {"QuantizeLinear": onnx.TensorProto.INT8, "DequantizeLinear": onnx.TensorProto.FLOAT}
+    for node in graph.node:
+        if node.op_type not in types:
+            continue
+        name, dims = node.output[0], weights[node.input[0]].dims if node.input[0] in weights else None
+        value = onnx.helper.make_tensor_value_info(name, types[node.op_type], dims)
+        if dims is None:
+            value.type.tensor_type.shape.CopyFrom(shapes[node.input[0]])
+        shapes[name] = value.type.tensor_type.shape
+        graph.value_info.append(value)

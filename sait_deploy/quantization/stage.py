@@ -62,7 +62,7 @@ def quantize(
     there, whole, is kept.
 
     Args:
-        artifacts: float artifacts of one model, dense first, as ``bench.groups.with_baseline`` returns them.
+        artifacts: float artifacts of one model in one folder, the dense baseline first.
         options: how.
         progress: called with each step.
 
@@ -191,7 +191,9 @@ class _Work:
         Raises:
             TargetMissed: fewer answers agree than have to, with every layer that may stay float.
         """
-        self._ranges = input_ranges(self._source, self._images.calibration, self._folder, self._progress)
+        self._ranges = input_ranges(
+            self._source, self._images.calibration, self._folder, self._options.threads, self._progress
+        )
         reference = OnnxRuntimeRunner(self._source, self._run_options)
         held_out = self._images.held_out if self._judged else self._images.held_out.sample(_UNJUDGED_IMAGES)
         runner = self._runner(self._quantised())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.artifacts.precisions import float_of, int8_of
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.precision import QUANTISED, RunPrecision
 from sait_deploy.runtime.registry import RUNTIMES, find_runtime
-
-_QUANTISED: Final = (RunPrecision.INT8, RunPrecision.INT8_BF16)
 
 
 def artifact_for(artifact: Artifact, runtime: str, precision: RunPrecision | None) -> Artifact:
@@ -33,7 +29,7 @@ def artifact_for(artifact: Artifact, runtime: str, precision: RunPrecision | Non
     possible = find_runtime(runtime).precisions
     if precision is None or precision in possible.get(artifact.manifest.dtype, ()):
         return artifact
-    wants_int8 = precision in _QUANTISED
+    wants_int8 = precision in QUANTISED
     if wants_int8 and precision not in possible.get(Precision.INT8, ()):
         raise _cannot(runtime, Precision.INT8, precision)
     found = int8_of(artifact) if wants_int8 else float_of(artifact)

@@ -136,6 +136,7 @@ _AS_HINTED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
 _AS_BUILT: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
     Precision.FP32: (RunPrecision.FP16, RunPrecision.BF16, RunPrecision.FP32),
     Precision.FP16: (RunPrecision.FP16,),
+    Precision.INT8: (RunPrecision.INT8_FP16, RunPrecision.INT8_BF16, RunPrecision.INT8),
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES, Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.engine.choose import load_package
 from sait_deploy.engine.cuda import CudaEvent, DeviceBuffer, Graph, Stream, device, pinned
@@ -25,6 +25,7 @@ from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection, StageTimes
 from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts
+from sait_deploy.runtime.precision import QUANTISED
 
 
 def trial() -> str:
@@ -50,7 +51,8 @@ class TensorRTRunner(Runner):
         super().__init__(artifact)
         self._trt = load_package(self.builder)
         self._gpu, self._version = device(), str(self._trt.__version__)
-        self._engine = choose_engine(artifact, self.builder, self._version, self._gpu, options.precision)
+        asked = None if options.precision is None else QUANTISED.get(options.precision, options.precision)
+        self._engine = choose_engine(artifact, self.builder, self._version, self._gpu, asked)
         self._tensors = EngineTensors(self._engine.manifest, artifact.manifest.model.geometry)
         self._stream = Stream()
         self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._tensors.buffers()}
@@ -106,8 +108,11 @@ class TensorRTRunner(Runner):
 
     @property
     def precision(self) -> str:
-        """That of the engine's matrix products and attention."""
-        return self._engine.manifest.precision.value
+        """That of the engine's matrix products and attention, after int8 where linear layers are."""
+        precision = self._engine.manifest.precision.value
+        return (
+            f"int8+{precision}".removesuffix("+fp32") if self.artifact.manifest.dtype is Precision.INT8 else precision
+        )
 
     @property
     def batch_range(self) -> tuple[int, int]:
