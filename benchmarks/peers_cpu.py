@@ -20,16 +20,15 @@ from typing import Any, Final
 
 import click
 import numpy as np
-import torch
-from torch import nn
 
 from benchmarks.common import THREADS, environment, write
 from benchmarks.demo_runs import EVALUATION_SEED, composed
+from benchmarks.graphs import graph_in_place, own_forms
 from benchmarks.peers import Fused, Keeps, Merges, Merging, Padded
 from sait_deploy import demo
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, WeightsSource
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, mass_point
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.bench.clock import MeasureOptions, call_for, measure
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Timing
@@ -42,11 +41,6 @@ from sait_deploy.evaluation.answers import Collector
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rivals import resolution_of_equal_macs
 from sait_deploy.evaluation.stats import paired_difference
-from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
-from sait_deploy.exporters.names import KEEP_LIMITS, MASS
-from sait_deploy.exporters.trace import TRACED_BATCH, trace
-from sait_deploy.exporting.plan import ExportOptions
-from sait_deploy.exporting.stage import export_model
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.models.resize import resized
@@ -105,14 +99,14 @@ def methods(model: LoadedModel, density: Decimal, folder: Path) -> dict[str, Met
     Graphs that are in the folder already are taken as they are.
     """
     geometry = model.info.geometry
-    dense, fixed, adaptive = _own(model, density, folder)
+    dense, fixed, adaptive = own_forms(model, density, folder, progress)
     prune_at = adaptive.manifest.prune_at
     assert prune_at is not None
     kept, patches, whole = kept_at_density(density, geometry.patch_tokens), geometry.patch_tokens, dense_macs(geometry)
     target = pruned_macs(geometry, prune_at, kept)
     counts = _distribution(kept, patches).counts(_TIMED_IMAGES, patches)
     adaptive_ratio = whole / float(np.mean([pruned_macs(geometry, prune_at, int(count)) for count in counts]))
-    padded = _exported(Padded(model.vit, Score.MEAN, prune_at), adaptive, folder / "padded")
+    padded = graph_in_place(Padded(model.vit, Score.MEAN, prune_at), adaptive.manifest, folder / "padded", progress)
     found = {
         "dense": Method(dense, 1.0, "nothing pruned"),
         "density": Method(fixed, whole / target, f"{kept} of {patches} patch tokens from block {prune_at} on"),
@@ -121,52 +115,21 @@ def methods(model: LoadedModel, density: Decimal, folder: Path) -> dict[str, Met
     }
     merges, keeps = Merges.of_macs(geometry, target), Keeps.of_macs(geometry, target)
     if merges is not None:
-        merging = _exported(Merging(model.vit, merges), dense, folder / "merging")
+        merging = graph_in_place(Merging(model.vit, merges), dense.manifest, folder / "merging", progress)
         how = f"{', '.join(map(str, merges.merged))} tokens merged, block by block"
         found["merging"] = Method(merging, whole / merges.macs(geometry), how)
     if keeps is not None:
-        fused = _exported(Fused(model.vit, keeps), dense, folder / "fused")
+        fused = graph_in_place(Fused(model.vit, keeps), dense.manifest, folder / "fused", progress)
         stages = ", ".join(f"{number} in block {block}" for block, number in keeps.kept)
         found["fused"] = Method(fused, whole / keeps.macs(geometry), f"{stages}, and one token of the others")
     size = resolution_of_equal_macs(geometry, model.info.image_size, model.info.patch_size, target)
     if size is not None:
         small = resized(model, size)
         manifest = dataclasses.replace(dense.manifest, model=small.info, preprocessing=small.preprocessing)
-        like = dataclasses.replace(dense, manifest=manifest)
-        lower = _exported(PrunableViT(small.vit, None), like, folder / "lower-resolution")
+        lower = graph_in_place(PrunableViT(small.vit, None), manifest, folder / "lower-resolution", progress)
         how = f"dense on {size[0]} x {size[1]} pixels"
         found["lower resolution"] = Method(lower, whole / dense_macs(small.info.geometry), how)
     return found
-
-
-def _own(model: LoadedModel, density: Decimal, folder: Path) -> list[Artifact]:
-    """Exports the toolkit's dense, density and adaptive form, or opens them where they are."""
-    workspace = Workspace(folder / "artifacts")
-    if not workspace.artifacts():
-        options = ExportOptions((density,), (mass_point(1.0),), score=Score.MEAN, output=workspace.root)
-        return export_model(model, options, progress)
-    return [open_artifact(place) for place in workspace.last_export()]
-
-
-def _exported(module: nn.Module, like: Artifact, folder: Path) -> Artifact:
-    """Returns an artifact whose graph is another module's, of the same inputs and outputs as the one it is like."""
-    manifest, place = like.manifest, folder / MODEL_FILE
-    if not place.is_file():
-        progress(f"exporting {folder.name}")
-        further = {}
-        if manifest.form is Form.ADAPTIVE:
-            limits = [1, manifest.model.geometry.patch_tokens]
-            further = {
-                MASS: torch.full((TRACED_BATCH,), 0.5),
-                KEEP_LIMITS: torch.tensor([limits] * TRACED_BATCH, dtype=torch.int32),
-            }
-        graph = trace(module, manifest.model.image_size, manifest.output_names, manifest.opset, further)
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"part-{MODEL_FILE}"
-        save(finish(graph, FinishOptions(manifest.opset, OperatorForm.FUNCTION, {})), part)
-        part.replace(place)
-    files = manifest.files | {MODEL_FILE: sha256_of(place)}
-    return Artifact(folder, dataclasses.replace(manifest, files=files))
 
 
 def _distribution(kept: int, patches: int) -> KeptDistribution:
