@@ -99,7 +99,8 @@ class ModelInfo:
     """The model.
 
     ``labels`` holds one name per class where they are known; ``image_size`` is height, width; ``global_pool`` is the
-    pooling that the user chose, None for the one of the model's name.
+    pooling that the user chose, None for the one of the model's name. ``labels_source`` says in words where labels came
+    from that nobody gave, or why those that were found are not used.
     """
 
     name: str
@@ -111,6 +112,7 @@ class ModelInfo:
     labels: tuple[str, ...] | None
     geometry: Geometry
     global_pool: Pooling | None = None
+    labels_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,8 @@ def load_named(
     loaded = load_model(name, WeightsRequest(source, given["weights"], choice, global_pool=pool), given["imgsz"])
     for note in loaded.weights.notes:
         report(note)
+    if loaded.info.labels_source is not None and not given.get("labels"):
+        report(f"labels: {loaded.info.labels_source}")
     report(f"images: {preprocessing_words(loaded.preprocessing, loaded.preprocessing_sources)}")
     return loaded
 

@@ -79,12 +79,15 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
             raise StorageError(f"{existing[plan.id]} is already there", "give --overwrite, or another --output")
     kept = {} if options.overwrite else {artifact_id: open_artifact(place) for artifact_id, place in existing.items()}
     model = _same_labels(model, kept.values(), progress)
-    data = _parity_data(model, options)
+    data = _parity_data(model, options, progress)
     artifacts = []
     for plan in plans:
         there = kept.get(plan.id)
         if there is not None and there.manifest.model.labels != model.info.labels:
             progress(f"{plan.name}: already there without labels, exported again with them")
+            there = None
+        elif there is not None and data.dataset.labels is not None and there.manifest.accuracy.top1_percent is None:
+            progress(f"{plan.name}: already there, never measured on labelled images, exported again with them")
             there = None
         if there is not None:
             progress(f"{plan.name}: already there, kept")
@@ -99,7 +102,7 @@ def _with_labels(model: LoadedModel, labels: Path | None) -> LoadedModel:
     if labels is None:
         return model
     names = read_labels(labels, model.info.classes)
-    return dataclasses.replace(model, info=dataclasses.replace(model.info, labels=names))
+    return dataclasses.replace(model, info=dataclasses.replace(model.info, labels=names, labels_source=None))
 
 
 def _same_labels(model: LoadedModel, kept: Iterable[Artifact], progress: Progress) -> LoadedModel:
@@ -132,11 +135,13 @@ class _ParityData:
     images: NDArray[np.float32]
 
 
-def _parity_data(model: LoadedModel, options: ExportOptions) -> _ParityData:
+def _parity_data(model: LoadedModel, options: ExportOptions, progress: Progress) -> _ParityData:
     if options.images is None:
         dataset = shipped_dataset(model.info.name)
     else:
         dataset = folder_dataset(options.images, model.info.labels, model.info.classes, options.class_map)
+        if dataset.source != str(options.images):
+            progress(f"images: {dataset.source}")
     dataset = dataset.sample(PARITY_IMAGES)
     pixels = np.stack([np.asarray(cropped(open_image(i), model.preprocessing)) for i in dataset.images])
     return _ParityData(dataset, pixels, normalised(pixels, model.preprocessing))

@@ -48,7 +48,7 @@ def natural_order(names: Sequence[str]) -> list[str]:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", name.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def all_numbered(names: Sequence[str]) -> bool:
@@ -86,7 +86,8 @@ def match_folders(
     index_file = next((p / n for p in (root, root.parent) for n in _INDEX_FILES if (p / n).is_file()), None)
     if index_file is not None:
         return ClassFolders(_mapped(index_file, folders, labels, classes), f"classes by {index_file.name}")
-    if all_numbered(folders):
+    # Where some of the labels are numbers themselves, the others of the folders are no classes.
+    if all_numbered(folders) and (by_name is None or not any(index is not None for index in by_name)):
         return _numbered(root, folders, classes)
     if len(folders) == classes and all(map(_WORDNET.fullmatch, folders)):
         return _in_order(folders, sorted(folders), WORDNET)
@@ -176,6 +177,8 @@ def _read_map(path: Path, folders: Sequence[str]) -> Mapping[str, Any]:
     data = json_of(path, text, _MAP_HINT)
     if isinstance(data, list):
         return {str(name): index for index, name in enumerate(data)}
+    if data is not None and all(key.isdecimal() and value in folders for key, value in data.items()):
+        return {value: int(key) for key, value in data.items()}
     if data is not None:
         return {name: index for key, value in data.items() for name, index in _entries(key, value)}
     lines = [line.strip() for line in text.splitlines() if line.strip()]

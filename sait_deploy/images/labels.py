@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.config_files import ConfigFile
 
 _HINT: Final = "one class name a line, a JSON list of names, or a JSON object from class number to name; UTF-8"
 _MARK: Final = "\ufeff"
+
+_UNNAMED: Final = re.compile(r"LABEL_\d+")
+"""What Hugging Face calls a class that has no name."""
 
 
 def is_class_name(name: str) -> bool:
@@ -45,6 +50,42 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     if len(names) != classes:
         raise InvalidArgument(f"{path} names {len(names)} classes, the model has {classes}", _HINT)
     return tuple(names)
+
+
+def configured_labels(files: Iterable[ConfigFile], classes: int) -> tuple[tuple[str, ...] | None, str]:
+    """Returns the names of classes that files beside weights tell, and in words where they came from.
+
+    Args:
+        files: beside the weights: timm's ``label_names`` and Hugging Face's ``id2label`` are read.
+        classes: of the model.
+
+    Returns:
+        The names; None where no file tells them, or they do not fit the model. The words say which file and, where its
+        names are not used, why; they are empty where no file tells any.
+    """
+    for file in files:
+        names = _configured(file.data) if classes else None
+        if names is None or all(map(_UNNAMED.fullmatch, names)):
+            continue
+        if len(names) != classes:
+            return None, f"{file.path.name} names {len(names)} classes and the model has {classes}: they are not used"
+        if not all(map(is_class_name, names)):
+            return None, f"{file.path.name} has names that cannot be printed: they are not used"
+        return tuple(names), f"read from {file.path.name}"
+    return None, ""
+
+
+def _configured(data: Mapping[str, Any]) -> list[str] | None:
+    """Returns the names of classes in a configuration; None where it has none in order."""
+    inner = data.get("pretrained_cfg")
+    numbered, names = data.get("id2label"), data.get("label_names")
+    if names is None and isinstance(inner, dict):
+        names = inner.get("label_names")
+    if isinstance(numbered, dict) and set(numbered) == {str(number) for number in range(len(numbered))}:
+        names = [numbered[str(number)] for number in range(len(numbered))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    return [name.strip(f"{_MARK} \t\r\n") for name in names]
 
 
 def read_text(path: Path, what: str, hint: str) -> str:
@@ -81,6 +122,9 @@ def _lines(text: str) -> list[str]:
 
 
 def _listed(path: Path, data: Any) -> list[str]:
+    configured = _configured(data) if isinstance(data, dict) else None
+    if configured is not None:
+        return configured
     values = data if isinstance(data, list) else _by_number(path, data)
     # Keras' index of ImageNet has the name behind its WordNet number.
     names = [value[-1] if isinstance(value, list) and len(value) == 2 else value for value in values]
@@ -91,6 +135,8 @@ def _listed(path: Path, data: Any) -> list[str]:
 
 
 def _by_number(path: Path, data: dict[str, Any]) -> list[Any]:
+    if data and all(type(number) is int for number in data.values()):  # from name to number, as torchvision has it
+        data = {str(number): name for name, number in data.items()}
     if set(data) != {str(number) for number in range(len(data))}:
         raise InvalidArgument(f"labels file {path} does not number its classes from 0 to {len(data) - 1}", _HINT)
     return [data[str(number)] for number in range(len(data))]

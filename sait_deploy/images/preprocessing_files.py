@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.config_files import CONFIG_HINT, ConfigFile
 from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
 
-CONFIG_FILE: Final = "config.json"
-_FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
 _ROUNDED: Final = 4e-3
 """Within which two numbers are one: a crop of 0.9 resizes for 224 pixels to 248, of which they are 0.903."""
-
-_HINT: Final = "mend it or move it away, and give --mean, --std, --crop-pct and --interpolation where it is wrong"
 
 _PILLOW: Final = {
     0: Interpolation.NEAREST,
@@ -27,6 +24,7 @@ _PILLOW: Final = {
     3: Interpolation.BICUBIC,
 }
 _HUGGING_FACE: Final = ("image_mean", "image_std", "do_resize", "do_normalize", "crop_size", "resample")
+_SWITCHES: Final = ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_pad")
 _SQUARE: Final = ("ViT", "DeiT", "Beit", "Siglip")
 """Parts of names of Hugging Face's processors that take one number for height and width."""
 
@@ -99,17 +97,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def read_preprocessing(weights: Path) -> FoundPreprocessing:
-    """Reads the files beside a weights file.
+def read_preprocessing(beside: Iterable[ConfigFile]) -> FoundPreprocessing:
+    """Returns what the files beside weights say.
 
     Raises:
-        InvalidArgument: a file cannot be read or asks for what is not offered, or two of them contradict each other.
+        InvalidArgument: a file asks for what is not offered, or two of them contradict each other.
     """
     known: dict[str, Any] = {}
     files: dict[str, Path] = {}
-    folder = weights if weights.is_dir() else weights.parent
-    for path in (folder / name for name in _FILES):
-        for name, value in _values(path):
+    for file in beside:
+        path = file.path
+        for name, value in _values(file):
             if not _agree(known.get(name, value), value):
                 raise InvalidArgument(
                     f"{path} says {name} {_shown(value)}, and {files[name].name} beside it {_shown(known[name])}",
@@ -164,16 +162,9 @@ def _shown(value: object) -> str:
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _values(path: Path) -> Iterator[tuple[str, Any]]:
+def _values(file: ConfigFile) -> Iterator[tuple[str, Any]]:
     """Yields what a file says, by the names of ``FoundPreprocessing``."""
-    if not path.is_file():
-        return
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{path} cannot be read ({error})", _HINT) from None
-    if not isinstance(data, dict):
-        raise InvalidArgument(f"{path} holds no JSON object", _HINT)
+    data = file.data
     try:
         if isinstance(data.get("architecture"), str):
             yield "architecture", data["architecture"]
@@ -189,7 +180,7 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
         elif "mean" in data and "std" in data:
             yield from _of_timm(data)
     except InvalidArgument as error:
-        raise InvalidArgument(f"{path}: {error.message}", _HINT) from None
+        raise InvalidArgument(f"{file.path}: {error.message}", CONFIG_HINT) from None
 
 
 def _made_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -224,12 +215,24 @@ def _of_timm(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "image_size", _pair("input_size", {"height": size[1], "width": size[2]})
 
 
-def _of_hugging_face(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _check_offered(config: Mapping[str, Any]) -> None:
+    """Refuses what Hugging Face's processors do to images and this one does not."""
+    for name in _SWITCHES:
+        if not isinstance(config.get(name, True), bool | None):
+            raise InvalidArgument(f"{name} {config[name]!r} is neither true nor false")
+    if config.get("do_flip_channel_order"):
+        raise InvalidArgument("channels are in the order blue, green, red there, which is not offered")
+    if config.get("rescale_offset"):
+        raise InvalidArgument("pixels are shifted as well as scaled there, which is not offered")
     factor = config.get("rescale_factor", 1 / 255)
     if not config.get("do_rescale", True) or not (_is_number(factor) and math.isclose(factor, 1 / 255, rel_tol=1e-3)):
         raise InvalidArgument("pixels are not scaled by 1/255 there, which is not offered")
     if not config.get("do_resize", True) or config.get("do_pad"):
         raise InvalidArgument("images are padded or not resized there, which is not offered")
+
+
+def _of_hugging_face(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    _check_offered(config)
     if config.get("do_normalize", True):
         for name in ("mean", "std"):
             if config.get(f"image_{name}") is not None:
@@ -252,6 +255,8 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             size = {"shortest_edge": size}
         elif any(part in kind for part in _SQUARE):
             size = {"height": size, "width": size}
+    if isinstance(size, list) and len(size) == 2:
+        size = {"height": size[0], "width": size[1]}
     shortest = size.get("shortest_edge") if isinstance(size, dict) else None
     resize = _pair("size", size if shortest is None else {"height": shortest, "width": shortest})
     crops = config.get("do_center_crop", "crop_size" in config)

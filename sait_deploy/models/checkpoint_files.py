@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,6 +26,9 @@ _INDEX: Final = (".safetensors.index.json", ".bin.index.json")
 _SUFFIXES: Final = ((*_INDEX[:1],), (".safetensors",), (*_INDEX[1:],), (".bin", ".pth", ".pt", ".ckpt", ".npz", ".tar"))
 """Ends of names that a folder is searched for; the first of these groups that it has is read."""
 
+_TRAINERS: Final = ("optimizer", "scheduler", "scaler", "rng_state", "random_states", "training_args")
+"""How names begin of what training programs save beside weights in files of their own."""
+
 _LONGEST_HEADER: Final = 100_000_000
 """Bytes of a safetensors file's header at most, by its specification."""
 
@@ -34,9 +39,37 @@ _NOT_WEIGHTS: Final = (
     (b"version https://git-lfs", "is a Git LFS pointer, which only names the file", "fetch the file: git lfs pull"),
     (b"\x89HDF", "is an HDF5 file, as Keras writes them, which is not read", "save the weights as safetensors"),
     (b"\x1f\x8b", "is compressed by gzip", "unpack it"),
+    (b"BZh", "is compressed by bzip2", "unpack it"),
+    (b"\xfd7zXZ", "is compressed by xz", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it"),
+    (b"\x93NUMPY", "is a single array of NumPy's", "save all weights by name, with safetensors or numpy.savez"),
+    (b"GGUF", "is a GGUF file, whose weights are quantised", "use the weights it was made from"),
     (b"<", "is a web page, not weights", "download the file itself: a page for logging in is often saved instead"),
 )
 """How files begin that are no weights, what they are, and what to do."""
+
+_TAR: Final = slice(257, 262)
+"""Where a tar archive says that it is one."""
+
+_VALUES: Final = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.ndarray", "numpy.dtype"),
+    *(f"pathlib.{name}" for name in ("PosixPath", "WindowsPath", "PurePosixPath", "_local.PosixPath")),
+)
+"""Classes of values that training code saves beside weights, such as the best accuracy: none is made or read."""
+
+
+class _Unread:
+    """Stands for a value that is not read."""
+
+    def __init__(self, *parts: object) -> None:
+        """Takes whatever makes the value."""
+
+    def __setstate__(self, state: object) -> None:
+        """Takes whatever is set on it afterwards."""
+
+
+_UNREAD: Final = [(_Unread, name) for name in _VALUES]
 
 
 class _Kind(StrEnum):
@@ -53,10 +86,14 @@ def weights_file(path: Path) -> Path:
         ModelError: nothing is there, or the folder holds no weights file or several.
     """
     if not path.is_dir():
-        if not path.is_file():
-            raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
-        return path
-    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        if path.is_file():
+            return path
+        if path.is_symlink():
+            raise ModelError(f"weights file {path} is a link to {path.readlink()}, which is not there", "mend the link")
+        if path.exists():
+            raise ModelError(f"weights file {path} is no regular file", "save the weights to a file first")
+        raise ModelError(f"weights file {path} does not exist", "check the path given to --weights")
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(_TRAINERS))
     for suffixes in _SUFFIXES:
         found = [name for name in names if name.endswith(suffixes)]
         if len(found) == 1:
@@ -102,9 +139,11 @@ def _begins_as_safetensors(start: bytes) -> bool:
 def _kind_of(path: Path) -> _Kind:
     """Returns what a file is by how it begins, else by its suffix."""
     with path.open("rb") as file:
-        start = file.read(64)
+        start = file.read(_TAR.stop)
     if _begins_as_safetensors(start):
         return _Kind.SAFETENSORS
+    if not start:
+        raise ModelError(f"weights file {path} is empty", "save or download it again")
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     for begin, what, hint in _NOT_WEIGHTS:
         if text.startswith(begin):
@@ -113,7 +152,20 @@ def _kind_of(path: Path) -> _Kind:
         return _Kind.INDEX
     if start.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
         return _kind_of_archive(path)
+    if start[_TAR] == b"ustar":
+        raise ModelError(f"weights file {path} is a tar archive", "unpack it")
+    if path.suffix.lower() == ".onnx":
+        raise ModelError(f"weights file {path} is an ONNX graph, not weights", "give the weights it was exported from")
+    if _is_prose(start):
+        words = start.decode("ascii").split("\n")[0][:60]
+        raise ModelError(f"weights file {path} is text, not weights: it begins {words!r}", "download the file itself")
     return _Kind.SAFETENSORS if path.suffix == ".safetensors" else _Kind.TORCH
+
+
+def _is_prose(start: bytes) -> bool:
+    """Returns whether a file begins as a sentence does, such as a server's refusal; pickles of old protocols do not."""
+    text = start.decode("latin-1")
+    return re.match(r"[A-Za-z\d]{2,}[,:]? [A-Za-z\d]", text) is not None and text.isascii() and "\0" not in text
 
 
 def _kind_of_archive(path: Path) -> _Kind:
@@ -143,18 +195,26 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.serialization.safe_globals([argparse.Namespace, *_UNREAD]))
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the weights
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # By a name torch would take the file for safetensors.
+            named = path.suffix == ".safetensors"
+            return torch.load(
+                stack.enter_context(path.open("rb")) if named else path, map_location="cpu", weights_only=True
+            )
     except pickle.UnpicklingError as error:
         if _names_code(path, str(error)):
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            what = f" ({found[1]})" if found else ""
             raise ModelError(
-                f"weights file {path} holds more than tensors and was not loaded: unpickling it could run code",
+                f"weights file {path} holds more than tensors{what} and was not loaded: unpickling it could run code",
                 "if you trust it, load it yourself and save its state dict with safetensors.torch.save_file",
             ) from None
         raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
     except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
         raise ModelError(
             f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"
         ) from None

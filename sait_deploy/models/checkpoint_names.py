@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ _WRAPPERS: Final = ("state_dict_ema", "model_ema", "ema", "state_dict", "model",
 
 Exponential averages are what is deployed; the teacher of self-distillation is one too.
 """
+
+_AVERAGES: Final = frozenset({"ema", "swa", "averaged"})
+"""Words of which one is part of the name of an average, such as ``ema_state_dict`` or ``averaged_model``."""
 
 _PREFIXES: Final = ("module.", "_orig_mod.", "model.")
 """Prefixes that data parallelism, torch.compile and training wrappers put before every name."""
@@ -63,12 +67,19 @@ class _Fit:
     labels: tuple[str, ...]
     prefix: str
     tensors: dict[str, Tensor]
-    matches: int
+    matches: tuple[int, int]
 
     @property
     def preference(self) -> tuple[int, ...]:
         parts = [*self.labels, *self.prefix.split(".")[:-1]]
-        return tuple(_WRAPPERS.index(part) if part in _WRAPPERS else len(_WRAPPERS) for part in parts)
+        words = {word for part in parts for word in re.split(r"[\W_]+", part.lower())}
+        known = (_WRAPPERS.index(part) if part in _WRAPPERS else len(_WRAPPERS) for part in parts)
+        return (int(not words & _AVERAGES), *known)
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """Returns the shape of the tensor that stands for the model's of that name; None where there is none."""
+        tensor = self.tensors.get(self.prefix + name)
+        return None if tensor is None else tuple(tensor.shape)
 
     def __str__(self) -> str:
         return ".".join([*self.labels, *self.prefix.split(".")[:-1]]) or "the top"
@@ -94,20 +105,13 @@ def find_state_dict(content: Any, path: Path, wanted: Wanted | None = None) -> S
     Raises:
         ModelError: it is no state dict, holds no tensors, or two that fit and neither is preferred.
     """
-    plain = _without_known_prefixes(_unwrapped(content, path))
-    if wanted is None or any(name.startswith(wanted.foreign) for name in plain):
-        return StateDict(plain)
-    fits = [
-        _Fit(labels, prefix, tensors, matches)
-        for labels, tensors in _state_dicts(content)
-        for prefix, matches in _prefixes(tensors, wanted.shapes).items()
-        if 2 * matches >= len(wanted.shapes)
-    ]
-    if not fits:
-        return StateDict(plain)
+    fits = [] if wanted is None else _fits(content, wanted)
+    if wanted is None or not fits:
+        return StateDict(_without_known_prefixes(_unwrapped(content, path)))
     most = max(fit.matches for fit in fits)
     best = sorted((fit for fit in fits if fit.matches == most), key=lambda fit: fit.preference)
-    if len(best) > 1 and best[0].preference == best[1].preference:
+    heads = {fit.shape_of(wanted.head) for fit in best}
+    if len(best) > 1 and (best[0].preference == best[1].preference or len(heads) > 1):
         raise ModelError(
             f"weights file {path} holds several models: {listed(list(map(str, best)))}",
             "save the state dict of one of them",
@@ -117,12 +121,27 @@ def find_state_dict(content: Any, path: Path, wanted: Wanted | None = None) -> S
     return _taken(best[0], wanted, path, notes)
 
 
+def _fits(content: Any, wanted: Wanted) -> list[_Fit]:
+    """Returns the state dicts that hold half of the model's names or more; none where the layout is a foreign one."""
+    fits = []
+    for labels, tensors in _state_dicts(content):
+        if any(name.startswith(wanted.foreign) for name in _without_known_prefixes(tensors)):
+            return []
+        for prefix, matches in _prefixes(tensors, wanted.shapes).items():
+            if 2 * matches >= len(wanted.shapes):
+                # A teacher of another size has the same names: shapes tell which of the two is meant.
+                shapes = ((name, tensors.get(prefix + name)) for name in wanted.shapes if name != wanted.head)
+                same = sum(one is not None and tuple(one.shape) == wanted.shapes[name] for name, one in shapes)
+                fits.append(_Fit(labels, prefix, tensors, (same, matches)))
+    return fits
+
+
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     """Returns the state dict under the known wrappers."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(content, Mapping):
             break
-        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        wrapper = next((key for key in _WRAPPERS if any(True for _ in _state_dicts(content.get(key)))), None)
         if wrapper is None:
             break
         content = content[wrapper]
@@ -135,7 +154,8 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         nested = [tensors for _, tensors in _state_dicts(content)]
         tensors = max(nested, key=len, default={})
     if not tensors:
-        raise ModelError(f"weights file {path} holds no tensors", "save model.state_dict()")
+        keys = f"; its keys are {listed([str(key) for key in content])}" if content else ""
+        raise ModelError(f"weights file {path} holds no tensors by name{keys}", "save model.state_dict()")
     return tensors
 
 
@@ -186,11 +206,21 @@ def _prefixes(tensors: Mapping[str, Tensor], own: Mapping[str, object]) -> Count
     return counts
 
 
+def without_training_only(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the tensors without those that only training reads, and the names of those."""
+    left = [name for name in tensors if name.startswith(_TRAINING_ONLY)]
+    return {name: tensor for name, tensor in tensors.items() if name not in left}, left
+
+
+def left_out(origin: str, names: list[str]) -> str:
+    """Returns the sentence that says which tensors of a file are not read."""
+    return f"weights {origin}: {listed(names)} left out, being no part of the model"
+
+
 def _taken(fit: _Fit, wanted: Wanted, path: Path, notes: tuple[str, ...]) -> StateDict:
     """Takes the prefix off, and leaves out what stands outside of it and what only training reads."""
     inside = {n.removeprefix(fit.prefix): t for n, t in fit.tensors.items() if n.startswith(fit.prefix)}
-    left = [name for name in inside if name.startswith(_TRAINING_ONLY)]
-    tensors = {name: tensor for name, tensor in inside.items() if name not in left}
+    tensors, left = without_training_only(inside)
     outside = [name for name in fit.tensors if not name.startswith(fit.prefix)]
     head = _outer_head(fit, outside, wanted) if wanted.head not in tensors else None
     if head is not None:
@@ -200,20 +230,26 @@ def _taken(fit: _Fit, wanted: Wanted, path: Path, notes: tuple[str, ...]) -> Sta
         notes += (f"weights {path.name}: {head}, beside {fit}, is read as the model's head",)
     left += outside
     if left:
-        notes += (f"weights {path.name}: {listed(left)} left out, being no part of the model",)
+        notes += (left_out(path.name, left),)
     if wanted.head in wanted.shapes and wanted.head not in tensors:
         notes += (f"weights {path.name}: no head is among them, so the model returns features, not classes",)
     return StateDict(tensors, notes)
 
 
 def _outer_head(fit: _Fit, outside: list[str], wanted: Wanted) -> str | None:
-    """Returns the name of the only linear layer right beside the model that takes what the model's head takes."""
-    beside = ".".join(fit.prefix.split(".")[:-2])
+    """Returns the name of the only linear layer beside the model that takes what the model's head takes.
+
+    It may be in a module that holds nothing else, such as ``head.fc``.
+    """
+    beside = "".join(f"{part}." for part in fit.prefix.split(".")[:-2])
     found = []
     for name in outside:
         module, _, part = name.rpartition(".")
         weight, bias = fit.tensors[name], fit.tensors.get(f"{module}.bias")
-        if part != "weight" or module.rpartition(".")[0] != beside or bias is None or weight.ndim != 2:
+        if part != "weight" or not module.startswith(beside) or bias is None or weight.ndim != 2:
+            continue
+        holder, *inner = module.removeprefix(beside).split(".")
+        if len(inner) > 1 or sum(one.startswith(f"{beside}{holder}.") for one in outside) != 2:
             continue
         fits_head = weight.shape[1] == wanted.shapes[wanted.head][1] if wanted.head in wanted.shapes else True
         if fits_head and bias.shape == weight.shape[:1]:

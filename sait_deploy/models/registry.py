@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -16,15 +17,14 @@ from torch import Tensor, nn
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import ModelInfo, Pooling, WeightsInfo, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.images.config_files import ConfigFile, read_config_files
+from sait_deploy.images.labels import configured_labels
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.images.preprocessing_choice import FROM_MODEL, FROM_NAME, NO_CHOICE, PreprocessingChoice, merged
-from sait_deploy.images.preprocessing_files import (
-    NOTHING_FOUND,
-    FoundPreprocessing,
-    check_architecture,
-    read_preprocessing,
-)
+from sait_deploy.images.preprocessing_files import FoundPreprocessing, check_architecture, read_preprocessing
 from sait_deploy.models.checkpoint_files import weights_file
+from sait_deploy.models.checkpoint_names import left_out, without_training_only
+from sait_deploy.models.config_check import check_configured
 from sait_deploy.models.families import FAMILIES, transformer_of
 from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.position_grid import ImageSizes
@@ -128,16 +128,21 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
         InvalidArgument: an image size that is no multiple of the patch size; a file beside the weights that says how
             images are prepared and cannot be used.
     """
-    found = _beside(name, weights)
-    return _prepared(_loaded(name, weights, image_size, found), weights, found, size_given=image_size is not None)
-
-
-def _beside(name: str, weights: WeightsRequest) -> FoundPreprocessing:
-    if weights.path is None or weights.known_preprocessing is not None:
-        return NOTHING_FOUND
-    found = read_preprocessing(weights.path)
+    unread = weights.path is None or weights.known_preprocessing is not None
+    files = () if unread or weights.path is None else read_config_files(weights.path)
+    found = read_preprocessing(files)
     check_architecture(found, name)
-    return found
+    loaded = _loaded(name, weights, image_size, found)
+    check_configured(files, loaded.vit, weights.global_pool)
+    return _prepared(_labelled(loaded, files), weights, found, size_given=image_size is not None)
+
+
+def _labelled(loaded: LoadedModel, files: Sequence[ConfigFile]) -> LoadedModel:
+    """Returns the model with the labels that files beside the weights tell, where the weights have none."""
+    if loaded.info.labels is not None:
+        return loaded
+    labels, source = configured_labels(files, loaded.info.classes)
+    return replace(loaded, info=replace(loaded.info, labels=labels, labels_source=source or None))
 
 
 def _prepared(
@@ -310,6 +315,9 @@ def _from_file(
         outline = transformer_of(_create(name, side, global_pool=global_pool))
     read = read_state_dict(path, outline.wanted())
     converted, notes = outline.converted(read.tensors, path.name, sizes)
+    converted, left = without_training_only(converted)
+    if left:
+        notes += (left_out(path.name, left),)
     head: Tensor | None = converted.get(outline.HEAD)
     classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
     model = _create(name, side, classes=classes, global_pool=global_pool)

@@ -160,12 +160,17 @@ class TimmTransformer(Transformer):
     def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""
         own, layout = self.model.state_dict(), unread_layout(tensors)
+        patches = tensors.get("patch_embed.proj.weight")
+        if patches is not None and patches.ndim == 4 and patches.shape[1] != 3:
+            return f"they are for images of {patches.shape[1]} channels, and images are decoded to RGB"
         if "fc_norm.weight" in tensors and "fc_norm.weight" not in own and "norm.weight" in own:
             return "these weights pool by average, as MAE's fine-tuning does: give --global-pool avg"
         if "norm.weight" in tensors and "norm.weight" not in own and "fc_norm.weight" in own:
             return "these weights normalise before pooling: give --global-pool token"
         if layout is not None:
             return f"the names are those of {layout}, which are not read: save timm's model.state_dict()"
+        if any(name.startswith("head.") and name not in own for name in tensors):
+            return "their head has other layers: make the model in Python, load them, and give it to sait_deploy.export"
         return None
 
     def preprocessing(self) -> Preprocessing:

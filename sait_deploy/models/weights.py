@@ -171,9 +171,11 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, h
         hint: what to do where it does not fit; None for the general advice.
 
     Raises:
-        ModelError: names or shapes differ; a few of the file's are named beside the model's.
+        ModelError: names or shapes differ, of which a few of the file's are named beside the model's; or a tensor holds
+            quantised numbers, whose scales are elsewhere.
     """
     own = model.state_dict()
+    _check_numbers(own, tensors, origin)
     shapes = [
         f"{name} is {list(tensors[name].shape)}, the model's {list(tensor.shape)}"
         for name, tensor in own.items()
@@ -191,6 +193,18 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, h
             hint or "give the --model they were trained as, and --imgsz if their image size is not its default",
         )
     model.load_state_dict(dict(tensors))
+
+
+def _check_numbers(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: str) -> None:
+    for name, tensor in tensors.items():
+        if name not in own or not own[name].is_floating_point():
+            continue
+        if not tensor.is_floating_point() or tensor.itemsize < 2:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"weights {origin} hold {name} as {kind}: quantised weights mean nothing without their scales",
+                "give the weights as they were before they were quantised",
+            )
 
 
 def sha256_of_weights(model: nn.Module) -> str:

@@ -12,8 +12,9 @@ import torch
 
 from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.images.config_files import CONFIG_FILE
 from sait_deploy.images.preprocessing_choice import is_assumed, preprocessing_words
-from sait_deploy.images.preprocessing_files import CONFIG_FILE, timm_config
+from sait_deploy.images.preprocessing_files import timm_config
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel

@@ -136,6 +136,56 @@ def test_a_dense_baseline_gets_the_labels_of_the_next_export(sait: Sait, tuned: 
     assert "class 1 is 'dog' here, and 'cat' in" in refused.err
 
 
+def test_a_baseline_that_was_never_measured_is_when_labelled_images_are_there(
+    sait: Sait, tuned: Path, tmp_path: Path
+) -> None:
+    named = (
+        "--model",
+        NAME,
+        "--weights",
+        tuned / "weights.pth",
+        "--labels",
+        tuned / "labels.txt",
+        "-o",
+        tmp_path / "a",
+    )
+    assert sait("export", *named, "--dense").code == 0
+    done = sait("export", *named, "--images", tuned / "images", "--density", "0.5")
+    assert "already there, never measured on labelled images, exported again with them" in done.err
+    assert "- right: test_vit-64px-dense 100.0 % of 24 images, test_vit-64px-density0.5 " in done.err
+    again = sait("export", *named, "--images", tuned / "images", "--density", "0.4")
+    assert "dense: already there, kept" in again.err
+
+
+def test_names_of_classes_beside_the_weights_are_labels_and_an_order_that_is_assumed_is_said(
+    sait: Sait, tuned: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.pth").symlink_to(tuned / "weights.pth")
+    options = ("--model", NAME, "--weights", tmp_path / "weights.pth", "--images", tuned / "images", "--dense")
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "label_names": LABELS}), encoding="utf-8")
+    done = sait("export", *options, "-o", tmp_path / "a")
+    assert "- labels: read from config.json" in done.err
+    assert "100.0 % of 24 images" in done.err
+    assert open_artifact(tmp_path / "a" / f"{NAME}-64px-dense").manifest.model.labels_source == "read from config.json"
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    assumed = sait("export", *options, "-o", tmp_path / "b")
+    assert "alphabetical order is taken for that of the classes" in assumed.err
+
+
+def test_bench_and_tune_say_first_that_dense_is_near_chance(sait: Sait, tuned: Path, tmp_path: Path) -> None:
+    wrong = ("--mean", 0.5, "--std", 0.5, "--crop-pct", 1, "--interpolation", "bilinear")
+    assert sait("export", *arguments(tuned), *wrong, "--mass", "0.9", "-o", tmp_path).code == 0
+    known = r"warning: dense itself is [0-6]?\d\.\d % right on \d+ images, and chance is 33 %"
+    images = ("--images", tuned / "images", "--workspace", tmp_path)
+    measured = sait("bench", *images, "--batch", 1, "--duration", 0.1, "--warmup", 0, "--threads", 1)
+    chosen = sait("tune", *images, "--max-drop", 50, "--grid", "0.9", "--threads", 1)
+    assert re.search(known, measured.err)
+    assert re.search(known, chosen.err)
+    for done in (measured, chosen):
+        warnings = [line for line in done.err.splitlines() if line.startswith("warning:")]
+        assert re.match(known, warnings[0])
+
+
 def test_training_hands_its_preprocessing_on(sait: Sait, tuned: Path, tmp_path: Path) -> None:
     begun = ("--model", NAME, "--weights", tuned / "weights.pth", "--data", tuned / "images", "--val", tuned / "images")
     options = ("--epochs", 1, "--batch-size", 8, "--augmentation", "none", "--lr", "1e-5", "--alternation", "never")

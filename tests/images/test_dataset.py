@@ -126,6 +126,15 @@ def test_numbers_that_may_begin_at_0_or_1_are_refused(tmp_path: Path) -> None:
         folder_dataset(folders(tmp_path, ["3", "7"]), None, 12)
 
 
+def test_numbers_that_are_labels_are_not_counted(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"'3' in .* is no class of the model"):
+        folder_dataset(folders(tmp_path, ["1", "2", "3"]), ("0", "1", "2"), 3)
+
+
+def test_digits_that_are_no_numbers_are_letters(tmp_path: Path) -> None:
+    assert labels(folder_dataset(folders(tmp_path, ["a²", "b³"]), None, 2)) == {"a²": 0, "b³": 1}
+
+
 def test_all_wordnet_numbers_are_in_order(tmp_path: Path) -> None:
     names = ["n01443537", "n01440764"]
     found = folder_dataset(folders(tmp_path, names), ("tench", "goldfish"), 2)
@@ -140,6 +149,7 @@ def test_all_wordnet_numbers_are_in_order(tmp_path: Path) -> None:
         ("map.json", '{"a b": "ant", "c": "Dog"}'),
         ("map.json", '{"2": ["a b", "x"], "0": ["c", "y"]}'),
         ("map.json", '["c", "other", "a b"]'),
+        ("map.json", '{"0": "c", "2": "a b"}'),
         ("map.txt", "a b\t2\nc\tdog\n"),
         ("map.csv", "a b,2\nc,0\n"),
         ("map.txt", "\ufeffa b 2\n\nc 0\n"),

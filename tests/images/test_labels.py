@@ -19,6 +19,9 @@ from sait_deploy.images.labels import read_labels
         ("labels.json", '\ufeff{"2": "zebra", "0": "cat", "1": "a dog"}'),
         ("labels.json", '{"0": ["n01", "cat"], "1": ["n02", "a dog"], "2": ["n03", "zebra"]}'),
         ("labels.txt", '["cat", "a dog", "zebra"]'),
+        ("class_to_idx.json", '{"a dog": 1, "cat": 0, "zebra": 2}'),
+        ("config.json", '{"architectures": [], "id2label": {"0": "cat", "1": "a dog", "2": "zebra"}}'),
+        ("config.json", '{"architecture": "deit", "label_names": ["cat", "a dog", "zebra"]}'),
     ],
 )
 def test_names_are_read(tmp_path: Path, name: str, text: str) -> None:
@@ -39,7 +42,7 @@ def test_names_are_read(tmp_path: Path, name: str, text: str) -> None:
         ("labels.json", b'["cat", 1, "zebra"]', "1 for a name"),
         ("labels.json", b'["cat", "", "zebra"]', "class 1"),
         ("labels.json", b'{"1": "cat", "2": "dog", "3": "zebra"}', "from 0 to 2"),
-        ("labels.json", b'{"cat": 0, "dog": 1, "zebra": 2}', "from 0 to 2"),
+        ("labels.json", b'{"cat": 1, "dog": 2, "zebra": 3}', "from 0 to 2"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, match: str) -> None:

@@ -82,6 +82,7 @@ def test_what_is_given_comes_first(tmp_path: Path) -> None:
         ({}, CropMode.SQUASH, (64, 64)),
         ({"size": 64}, CropMode.SQUASH, (64, 64)),
         ({"size": {"shortest_edge": 73}, "crop_size": 64, "do_center_crop": True}, CropMode.CENTER, (73, 73)),
+        ({"size": [64, 64]}, CropMode.SQUASH, (64, 64)),
         (
             {"size": {"height": 80, "width": 80}, "crop_size": {"height": 64, "width": 64}, "do_center_crop": True},
             CropMode.SQUASH,
@@ -119,6 +120,9 @@ def test_a_processor_that_does_not_normalise(tmp_path: Path) -> None:
         ("preprocessor_config.json", {**PROCESSOR, "rescale_factor": 0.5}, "1/255"),
         ("preprocessor_config.json", {**PROCESSOR, "do_rescale": False}, "1/255"),
         ("preprocessor_config.json", {**PROCESSOR, "do_resize": False}, "not resized"),
+        ("preprocessor_config.json", {**PROCESSOR, "do_flip_channel_order": True}, "blue, green, red"),
+        ("preprocessor_config.json", {**PROCESSOR, "rescale_offset": True}, "shifted as well as scaled"),
+        ("preprocessor_config.json", {**PROCESSOR, "do_normalize": "false"}, "neither true nor false"),
         ("preprocessor_config.json", {**PROCESSOR, "resample": 5}, "resample 5"),
         ("preprocessor_config.json", {**PROCESSOR, "size": {"longest_edge": 9}}, "no height and width"),
         ("preprocessor_config.json", {**PROCESSOR, "size": {"shortest_edge": 64}}, "different sizes"),

@@ -47,6 +47,10 @@ def test_metadata_is_read_from_a_file_without_suffix(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "is a Git LFS pointer"),
         (b"\x1f\x8b\x08\x00" + b"\0" * 60, "is compressed by gzip"),
         (b"\x89HDF\r\n\x1a\n" + b"\0" * 60, "is an HDF5 file"),
+        (b"\x93NUMPY\x01\x00" + b"\0" * 60, "is a single array of NumPy's"),
+        (b"model.pth".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
+        (b"Access to model x is restricted. You must log in.", "is text, not weights: it begins 'Access to model x"),
+        (b"", "is empty"),
         (b'{"error": "Repository not found"}', "no index of weights files"),
     ],
 )
@@ -62,7 +66,45 @@ def test_what_is_something_else_is_named_for_what_it_is(tmp_path: Path, name: st
 
 def test_text_is_not_said_to_run_code(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_text("Not Found")
-    with pytest.raises(ModelError, match="no whole torch checkpoint"):
+    with pytest.raises(ModelError, match="is text, not weights: it begins 'Not Found'"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_values_beside_weights_are_passed_over(tmp_path: Path) -> None:
+    values = {"best": np.float64(0.9), "confusion": np.ones((3, 3)), "random": np.random.default_rng(0).random(2)}
+    torch.save({"state_dict": some_tensors(), "folder": tmp_path, **values}, tmp_path / "w.pth")
+    assert_same(read_state_dict(tmp_path / "w.pth").tensors, some_tensors())
+
+
+def test_what_would_run_is_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": some_tensors(), "head": torch.nn.Linear(1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"more than tensors \(torch\.nn\.modules\.linear\.Linear\)"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_torch_checkpoint_that_is_called_safetensors_is_read(tmp_path: Path) -> None:
+    torch.save(some_tensors(), tmp_path / "w.safetensors")
+    assert_same(read_state_dict(tmp_path / "w.safetensors").tensors, some_tensors())
+
+
+def test_a_link_that_leads_nowhere_and_a_device_are_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").symlink_to(tmp_path / "gone.pth")
+    with pytest.raises(ModelError, match=r"w\.pth is a link to .*gone\.pth, which is not there"):
+        read_state_dict(tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="/dev/null is no regular file"):
+        read_state_dict(Path("/dev/null"))
+
+
+def test_what_a_training_program_saves_beside_weights_is_none_of_them(tmp_path: Path) -> None:
+    torch.save(some_tensors(), tmp_path / "pytorch_model.bin")
+    for other in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+        torch.save({}, tmp_path / other)
+    assert_same(read_state_dict(tmp_path).tensors, some_tensors())
+
+
+def test_the_keys_of_a_checkpoint_without_weights_are_shown(tmp_path: Path) -> None:
+    torch.save({"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="no tensors by name; its keys are optimizer, epoch"):
         read_state_dict(tmp_path / "w.pth")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,56 @@ def test_the_average_among_prefixes_is_preferred(
     assert_same(dict(loaded.vit.state_dict()), dict(trained.state_dict()))
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        lambda plain, average: {"state_dict": plain, "ema_state_dict": average},
+        lambda plain, average: {"state_dict": plain, "callbacks": {"EMA": {"weights": average}}},
+        lambda plain, average: {"model": plain, "averaged_model": {**average, "n_averaged": torch.tensor(3)}},
+        lambda plain, average: {"net": plain, "net_ema": average},
+    ],
+)
+def test_an_average_is_known_by_a_word_of_its_key(
+    tmp_path: Path,
+    trained: VisionTransformer,
+    other: VisionTransformer,
+    places: Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Any]],
+) -> None:
+    loaded = load(tmp_path, places(under("", other), under("", trained)))
+    assert_same(dict(loaded.vit.state_dict()), dict(trained.state_dict()))
+
+
+def test_an_average_without_names_is_not_the_model(tmp_path: Path, trained: VisionTransformer) -> None:
+    unnamed = {"decay": 0.9, "shadow_params": list(trained.state_dict().values())}
+    loaded = load(tmp_path, {"ema": unnamed, "state_dict": under("", trained)})
+    assert_same(dict(loaded.vit.state_dict()), dict(trained.state_dict()))
+
+
+def test_a_teacher_of_another_size_is_not_the_model(tmp_path: Path, trained: VisionTransformer) -> None:
+    larger = timm.create_model("test_vit2", num_classes=5)
+    loaded = load(tmp_path, {**under("student.", trained), **under("teacher.", larger)})
+    assert_same(dict(loaded.vit.state_dict()), dict(trained.state_dict()))
+
+
+def test_a_teacher_of_other_classes_than_its_student_is_refused(tmp_path: Path, trained: VisionTransformer) -> None:
+    teacher = timm.create_model("test_vit", num_classes=9)
+    with pytest.raises(ModelError, match="holds several models: teacher, student"):
+        load(tmp_path, {"student": under("", trained), "teacher": under("", teacher)})
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(tmp_path: Path, trained: VisionTransformer, kind: torch.dtype) -> None:
+    with pytest.raises(ModelError, match="quantised weights mean nothing without their scales"):
+        load(tmp_path, {name: tensor.to(kind) for name, tensor in under("", trained).items()})
+
+
+@pytest.mark.parametrize(("name", "said"), [("head.1.weight", "in Python"), ("patch_embed.proj.weight", "1 channels")])
+def test_advice_is_of_what_does_not_fit(tmp_path: Path, trained: VisionTransformer, name: str, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load(tmp_path, {**under("", trained), name: torch.ones(64, 1, 16, 16)})
+    assert said in caught.value.hint
+
+
 def test_two_models_of_equal_standing_are_refused(
     tmp_path: Path, trained: VisionTransformer, other: VisionTransformer
 ) -> None:
@@ -127,7 +178,7 @@ def test_two_models_of_equal_standing_are_refused(
         load(tmp_path, {**under("base_encoder.", trained), **under("momentum_encoder.", other)})
 
 
-@pytest.mark.parametrize("name", ["head", "fc", "classifier"])
+@pytest.mark.parametrize("name", ["head", "fc", "classifier", "head.fc"])
 @pytest.mark.parametrize("outer", ["", "module."])
 def test_a_linear_layer_beside_the_model_is_its_head(
     tmp_path: Path, trained: VisionTransformer, name: str, outer: str

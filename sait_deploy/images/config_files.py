@@ -1,0 +1,44 @@
+"""The JSON files beside weights that say what they are for: ``config.json`` of timm and of others, and its like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sait_deploy.errors import InvalidArgument
+
+CONFIG_FILE: Final = "config.json"
+_FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
+
+CONFIG_HINT: Final = "mend it or move it away, and give --mean, --std, --crop-pct and --interpolation where it is wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """One such file: its path and the object it holds."""
+
+    path: Path
+    data: Mapping[str, Any]
+
+
+def read_config_files(weights: Path) -> tuple[ConfigFile, ...]:
+    """Reads the files beside a weights file, or in a folder of weights.
+
+    Raises:
+        InvalidArgument: one of them cannot be read, or holds no JSON object.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    return tuple(_read(path) for path in (folder / name for name in _FILES) if path.is_file())
+
+
+def _read(path: Path) -> ConfigFile:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{path} cannot be read ({error})", CONFIG_HINT) from None
+    if not isinstance(data, dict):
+        raise InvalidArgument(f"{path} holds no JSON object", CONFIG_HINT)
+    return ConfigFile(path, data)
