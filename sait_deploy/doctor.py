@@ -36,7 +36,7 @@ def _export() -> str:
     import onnxscript
     import timm
 
-    from sait_deploy.models.registry import supported_names
+    from sait_deploy.models.creation import supported_names
 
     return f"timm {timm.__version__}, onnxscript {onnxscript.__version__}, {len(supported_names())} models"
 

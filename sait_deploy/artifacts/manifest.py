@@ -308,8 +308,9 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["quantization"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
-    if manifest.model.global_pool is None:
-        del fields["model"]["global_pool"]
+    for name in ("global_pool", "labels_source"):
+        if fields["model"][name] is None:
+            del fields["model"][name]
     return fields
 
 

@@ -19,7 +19,7 @@ def command(pattern: str) -> None:
     rows = []
     with live_progress(keep_lines=False) as progress:
         progress("looking through timm's models")
-        from sait_deploy.models.registry import model_entry, supported_names
+        from sait_deploy.models.creation import model_entry, supported_names
 
         for name in supported_names(pattern.lower()):
             entry = model_entry(name)

@@ -240,16 +240,6 @@ def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance:
     scale = np.maximum(1.0, np.abs(wanted).max(axis=1))
     difference = np.abs(found - wanted).max(axis=1) / scale
     worst = int(difference.argmax())
-    if not np.isfinite(wanted).all():
-        raise ParityError(
-            "the torch model itself answers with numbers that are not finite",
-            "the weights or the preprocessing hold such numbers: check them, or save the weights again",
-        )
-    if not np.isfinite(found).all():
-        raise ParityError(
-            f"the outputs of image {first + worst} are not finite: the artifact's type holds no value that large",
-            "export with --dtype fp32, or report it with the model's name",
-        )
     if not difference[worst] <= tolerance:  # NaN is not within the tolerance either
         raise ParityError(
             f"the outputs of image {first + worst} differ from the reference's by {difference[worst]:.2e}, "

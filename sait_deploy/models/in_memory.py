@@ -38,6 +38,11 @@ def _check_module(name: str, module: nn.Module) -> None:
                 f"{attribute} of {name} was replaced by a function, which export does not carry",
                 "use the class's own, or put what it computes into a module such as the head",
             )
+    if "quantized" in type(module).__module__:
+        raise ModelError(
+            f"{name} is quantised, and export takes float32 weights",
+            "give the model as it was before; sait-deploy quantize makes an int8 artifact of its export",
+        )
     if parametrize.is_parametrized(module):
         weight = next(iter(module.parametrizations))  # type: ignore[arg-type]
         raise ModelError(

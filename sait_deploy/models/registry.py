@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -25,11 +22,10 @@ from sait_deploy.images.preprocessing_files import FoundPreprocessing, check_arc
 from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.checkpoint_names import left_out, without_training_only
 from sait_deploy.models.config_check import check_configured
-from sait_deploy.models.families import FAMILIES, transformer_of
+from sait_deploy.models.creation import check_known, create_model
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.position_grid import ImageSizes
-from sait_deploy.models.timm_source import TimmTransformer
-from sait_deploy.models.transformer import ModelEntry, Transformer
 from sait_deploy.models.weights import (
     SparseTraining,
     load_weights,
@@ -41,9 +37,6 @@ from sait_deploy.models.weights import (
 from sait_deploy.system.option_values import check_options
 
 RANDOM_SEED: Final = 0
-
-_HUB: Final = ("hf-hub:", "hf_hub:")
-"""How a hub name begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +77,6 @@ class LoadedModel:
     default_image_size: tuple[int, int]
     training: SparseTraining | None = None
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
-
-
-def supported_names(pattern: str = "") -> list[str]:
-    """Returns the names that ``load_model`` takes, the demonstration model first.
-
-    Args:
-        pattern: part of the name, or a wildcard such as ``deit*``; empty for all.
-    """
-    wildcard = pattern if "*" in pattern else f"*{pattern}*"
-    demonstration = fnmatch.filter([demo.NAME], wildcard)
-    return demonstration + sorted(fnmatch.filter(_names(), wildcard))
-
-
-def model_entry(name: str) -> ModelEntry:
-    """Returns the table's entry of a supported name."""
-    if name == demo.NAME:
-        return ModelEntry(int(demo.ARCHITECTURE["img_size"]), 1)
-    return _family_of(name).entry(name)
-
-
-def _names() -> list[str]:
-    return [name for family in FAMILIES.values() for name in family.load().names()]
-
-
-def _family_of(name: str) -> type[Transformer | TimmTransformer]:
-    """Returns the family that has the name; for names of no family timm creates the model, to be refused by class."""
-    families = (family.load() for family in FAMILIES.values())
-    return next((family for family in families if family.has(name)), TimmTransformer)
 
 
 def load_model(name: str, weights: WeightsRequest, image_size: int | None = None) -> LoadedModel:
@@ -177,7 +142,7 @@ def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: F
         raise InvalidArgument(f"{name} and its own weights have their pooling", "leave --global-pool out")
     if name == demo.NAME:
         return _load_demo(weights, image_size)
-    _check_known(name)
+    check_known(name)
     if weights.source is WeightsSource.DEMO:
         raise InvalidArgument(
             f"no weights were named for {name}", "give --weights FILE, --pretrained, or --random-weights"
@@ -192,12 +157,12 @@ def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: F
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
         return replace(_pooled(loaded, weights), weights=replace(loaded.weights, notes=notes))
     if weights.source is WeightsSource.PRETRAINED:
-        vit = _create(name, image_size, pretrained=True)
+        vit = create_model(name, image_size, pretrained=True)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            vit = _create(name, image_size, global_pool=weights.global_pool)
+            vit = create_model(name, image_size, global_pool=weights.global_pool)
         origin = f"seed {RANDOM_SEED}"
     return _pooled(describe(vit, name, weights.source, origin), weights)
 
@@ -227,8 +192,9 @@ def describe(
     Raises:
         ModelError: it is not supported, has what export does not carry, or another number of classes than names.
     """
+    if isinstance(model, nn.Module):
+        check_carried(model)
     transformer, vit = transformer_of(model), model.eval()
-    check_carried(model)
     shape = transformer.shape()
     if class_names is not None and len(class_names) != shape.classes:
         wrong = f"weights {origin} name {len(class_names)} classes, and have {shape.classes}"
@@ -267,40 +233,6 @@ def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
     return describe(vit, demo.NAME, source, str(path or chosen.name), read_training(chosen), read_class_names(chosen))
 
 
-def _check_known(name: str) -> None:
-    known = name.startswith(_HUB) or timm.is_model(name.split(".", maxsplit=1)[0])
-    if known or any(family.load().has(name) for family in FAMILIES.values()):
-        return
-    close = difflib.get_close_matches(name, {*_names(), *timm.list_models()}, n=3)
-    hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
-    raise ModelError(f"unknown model {name!r}", hint)
-
-
-def _create(
-    name: str,
-    image_size: int | None,
-    *,
-    pretrained: bool = False,
-    classes: int | None = None,
-    global_pool: Pooling | None = None,
-) -> nn.Module:
-    if name.startswith(_HUB) and not pretrained:
-        raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
-    family = _family_of(name)
-    if not pretrained:
-        # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
-        with torch.device("meta"):
-            transformer_of(family.create(name))
-    model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes, global_pool=global_pool)
-    patch = transformer_of(model).shape().patch_size[0]
-    if image_size is not None and image_size % patch:
-        raise InvalidArgument(
-            f"image size {image_size} is no multiple of the patch size {patch}",
-            f"try {image_size // patch * patch or patch}",
-        )
-    return model
-
-
 def _from_file(
     name: str, path: Path, sizes: ImageSizes, global_pool: Pooling | None
 ) -> tuple[nn.Module, tuple[str, ...]]:
@@ -312,7 +244,7 @@ def _from_file(
     if side is None and known is not None and known[0] == known[1]:
         side = known[0]
     with torch.device("meta"):
-        outline = transformer_of(_create(name, side, global_pool=global_pool))
+        outline = transformer_of(create_model(name, side, global_pool=global_pool))
     read = read_state_dict(path, outline.wanted())
     converted, notes = outline.converted(read.tensors, path.name, sizes)
     converted, left = without_training_only(converted)
@@ -320,6 +252,6 @@ def _from_file(
         notes += (left_out(path.name, left),)
     head: Tensor | None = converted.get(outline.HEAD)
     classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
-    model = _create(name, side, classes=classes, global_pool=global_pool)
+    model = create_model(name, side, classes=classes, global_pool=global_pool)
     load_weights(model, converted, path.name, outline.advice(converted))
     return model, read.notes + notes

@@ -15,8 +15,9 @@ from sait_deploy.artifacts.points import mass_point
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.models import families
+from sait_deploy.models.creation import model_entry, supported_names
 from sait_deploy.models.families import Family
-from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model, model_entry, supported_names
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.registry import ONNXRUNTIME, TORCH
 from sait_deploy.tokens import dense_macs

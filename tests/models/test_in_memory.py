@@ -102,6 +102,17 @@ def test_what_export_does_not_carry_is_named(change: Change, said: str) -> None:
     assert refused.value.hint
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_quantised_model_and_one_without_a_head_are_refused() -> None:
+    quantised = torch.ao.quantization.quantize_dynamic(small_vit().eval(), {nn.Linear})
+    with pytest.raises(ModelError, match=r"blocks\.0\.attn\.qkv is quantised"):
+        described(quantised)
+    headless = small_vit()
+    headless.head = None
+    with pytest.raises(ModelError, match="the head is None, no module"):
+        described(headless)
+
+
 def test_models_of_one_channel_are_refused() -> None:
     with pytest.raises(ModelError, match="images with 1 channels") as refused:
         described(small_vit(in_chans=1))

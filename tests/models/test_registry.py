@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.models.creation import model_entry, supported_names
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.registry import WeightsRequest, describe, load_model, model_entry, supported_names
+from sait_deploy.models.registry import WeightsRequest, describe, load_model
 from sait_deploy.models.weights import TRAINING_KEY, SparseTraining, metadata_of, sha256_of_weights
 from sait_deploy.tokens import Score
 from tests.tiny import family, save_weights, small_vit

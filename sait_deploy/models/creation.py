@@ -1,0 +1,101 @@
+"""From a name to a model without its weights: which names there are, what is known of each, and making its model."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from typing import Final
+
+import timm
+import torch
+from torch import nn
+
+from sait_deploy import demo
+from sait_deploy.artifacts.manifest import Pooling
+from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.models.families import FAMILIES, transformer_of
+from sait_deploy.models.timm_source import TimmTransformer
+from sait_deploy.models.transformer import ModelEntry, Transformer
+
+_HUB: Final = ("hf-hub:", "hf_hub:")
+"""How a hub name begins."""
+
+
+def supported_names(pattern: str = "") -> list[str]:
+    """Returns the names that ``load_model`` takes, the demonstration model first.
+
+    Args:
+        pattern: part of the name, or a wildcard such as ``deit*``; empty for all.
+    """
+    wildcard = pattern if "*" in pattern else f"*{pattern}*"
+    demonstration = fnmatch.filter([demo.NAME], wildcard)
+    return demonstration + sorted(fnmatch.filter(_names(), wildcard))
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Returns the table's entry of a supported name."""
+    if name == demo.NAME:
+        return ModelEntry(int(demo.ARCHITECTURE["img_size"]), 1)
+    return _family_of(name).entry(name)
+
+
+def _names() -> list[str]:
+    return [name for family in FAMILIES.values() for name in family.load().names()]
+
+
+def _family_of(name: str) -> type[Transformer | TimmTransformer]:
+    """Returns the family that has the name; for names of no family timm creates the model, to be refused by class."""
+    families = (family.load() for family in FAMILIES.values())
+    return next((family for family in families if family.has(name)), TimmTransformer)
+
+
+def check_known(name: str) -> None:
+    """Refuses a name that no model has.
+
+    Raises:
+        ModelError: that is so; the message names others that are near.
+    """
+    known = name.startswith(_HUB) or timm.is_model(name.split(".", maxsplit=1)[0])
+    if known or any(family.load().has(name) for family in FAMILIES.values()):
+        return
+    close = difflib.get_close_matches(name, {*_names(), *timm.list_models()}, n=3)
+    hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
+    raise ModelError(f"unknown model {name!r}", hint)
+
+
+def create_model(
+    name: str,
+    image_size: int | None,
+    *,
+    pretrained: bool = False,
+    classes: int | None = None,
+    global_pool: Pooling | None = None,
+) -> nn.Module:
+    """Makes the model of a name.
+
+    Args:
+        name: one that ``check_known`` knows.
+        image_size: side of the square input in pixels; None for the model's own.
+        pretrained: whether it brings weights, which may be downloaded; else they are random.
+        classes: outputs of the head; None for the model's own.
+        global_pool: what the head reads; None for the model's own.
+
+    Raises:
+        ModelError: it cannot be pruned, or its weights cannot be had.
+        InvalidArgument: an image size that is no multiple of the patch size.
+    """
+    if name.startswith(_HUB) and not pretrained:
+        raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
+    family = _family_of(name)
+    if not pretrained:
+        # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
+        with torch.device("meta"):
+            transformer_of(family.create(name))
+    model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes, global_pool=global_pool)
+    patch = transformer_of(model).shape().patch_size[0]
+    if image_size is not None and image_size % patch:
+        raise InvalidArgument(
+            f"image size {image_size} is no multiple of the patch size {patch}",
+            f"try {image_size // patch * patch or patch}",
+        )
+    return model
