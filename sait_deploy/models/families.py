@@ -54,6 +54,25 @@ FAMILIES: Final[dict[str, Family]] = {
 }
 
 
+def check_served(model: object) -> Family:
+    """Returns the family that serves a model's class.
+
+    Raises:
+        ModelError: none does.
+    """
+    wanted = f"{type(model).__module__}.{type(model).__qualname__}"
+    family = next((one for one in FAMILIES.values() if wanted in one.classes), None)
+    if family is None:
+        supported = ", ".join(one.models for one in FAMILIES.values())
+        # torch.compile and data parallelism wrap the model that is meant.
+        wrapped = next((name for name in ("_orig_mod", "module") if hasattr(model, name)), None)
+        hint = (
+            f"supported are {supported}" if wrapped is None else f"give the model inside of it: its attribute {wrapped}"
+        )
+        raise ModelError(f"a model of class {type(model).__name__} cannot be pruned", hint)
+    return family
+
+
 def transformer_of(model: nn.Module) -> Transformer:
     """Returns how a model's family computes it.
 
@@ -61,12 +80,7 @@ def transformer_of(model: nn.Module) -> Transformer:
         ModelError: no family serves its class, its family does not compute a part of it, it has no readout, or it has
             more patch tokens than selection ranks.
     """
-    wanted = f"{type(model).__module__}.{type(model).__qualname__}"
-    family = next((one for one in FAMILIES.values() if wanted in one.classes), None)
-    if family is None:
-        supported = ", ".join(one.models for one in FAMILIES.values())
-        raise ModelError(f"a model of class {type(model).__name__} cannot be pruned", f"supported are {supported}")
-    transformer = family.load()(model)
+    transformer = check_served(model).load()(model)
     patches = transformer.shape().patches
     if patches > MAX_PATCH_TOKENS:
         raise ModelError(

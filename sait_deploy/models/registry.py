@@ -23,7 +23,7 @@ from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.checkpoint_names import left_out, without_training_only
 from sait_deploy.models.config_check import check_configured
 from sait_deploy.models.creation import check_known, create_model
-from sait_deploy.models.families import transformer_of
+from sait_deploy.models.families import check_served, transformer_of
 from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.models.weights import (
@@ -192,8 +192,8 @@ def describe(
     Raises:
         ModelError: it is not supported, has what export does not carry, or another number of classes than names.
     """
-    if isinstance(model, nn.Module):
-        check_carried(model)
+    check_served(model)
+    check_carried(model)
     transformer, vit = transformer_of(model), model.eval()
     shape = transformer.shape()
     if class_names is not None and len(class_names) != shape.classes:

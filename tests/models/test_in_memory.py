@@ -113,6 +113,13 @@ def test_a_quantised_model_and_one_without_a_head_are_refused() -> None:
         described(headless)
 
 
+@pytest.mark.parametrize(("wrap", "attribute"), [(nn.DataParallel, "module"), (torch.compile, "_orig_mod")])
+def test_a_wrapped_model_is_told_from_another(wrap: Callable[[nn.Module], nn.Module], attribute: str) -> None:
+    with pytest.raises(ModelError, match="cannot be pruned") as refused:
+        described(wrap(small_vit()))
+    assert refused.value.hint == f"give the model inside of it: its attribute {attribute}"
+
+
 def test_models_of_one_channel_are_refused() -> None:
     with pytest.raises(ModelError, match="images with 1 channels") as refused:
         described(small_vit(in_chans=1))
