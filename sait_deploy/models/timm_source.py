@@ -50,7 +50,9 @@ class TimmTransformer(Transformer):
                 "create it with in_chans=3, which timm makes of such weights by itself",
             )
         if not isinstance(self.model.head, nn.Module):
-            raise ModelError(f"the head is {self.model.head!r}, no module", "give it one, or nn.Identity() for features")
+            raise ModelError(
+                f"the head is {self.model.head!r}, no module", "give it one, or nn.Identity() for features"
+            )
         if not self.model.global_pool:
             raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
         self.check_part(self.model.patch_embed, PatchEmbed)
