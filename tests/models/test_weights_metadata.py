@@ -85,7 +85,7 @@ def test_damage_is_left_for_who_reads_the_weights(tmp_path: Path, content: bytes
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     assert read_training(path) is None
-    with pytest.raises(ModelError, match="no whole safetensors file|is empty"):
+    with pytest.raises(ModelError, match=r"no whole safetensors file|is empty"):
         read_state_dict(path)
 
 
