@@ -116,7 +116,7 @@ def test_an_unexpected_error_is_one_line_and_exits_70(sait: Sait, monkeypatch: p
 
 def test_a_missing_package_is_named_with_the_extra_that_has_it(sait: Sait, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.delitem(sys.modules, "sait_deploy.models.registry", raising=False)
+    monkeypatch.delitem(sys.modules, "sait_deploy.models.creation", raising=False)
     done = sait("models")
     assert (done.code, done.out) == (3, "")
     assert lines(done.err) == [
