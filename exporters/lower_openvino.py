@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sait_deploy.plugins.onnx_form import operator_function
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
@@ -18,7 +18,7 @@ from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
-LOWERING: Final = 1
+LOWERING: Final = 2
 """Number of this lowering: graphs that an earlier one made are others."""
 
 _HEAD_ROWS: Final = "head_rows"
@@ -70,13 +70,14 @@ _ROUNDED_EXTENTS: Final = """
 def lower_openvino(model: onnx.ModelProto, attention_width: int, outputs_tokens: bool) -> onnx.ModelProto:
     """Writes a model's operators for OpenVINO, in place, and returns the model.
 
-    A model whose operators were inlined has none to write and stays as it is.
+    A model whose operators were inlined has none to write.
 
     Args:
         model: an artifact's graph.
         attention_width: heads times head size.
         outputs_tokens: whether packed rows are an output; their number is not rounded then.
     """
+    _shape_before_norms(model.graph)
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     for function in model.functions:
         if function.name == READ_EXTENTS.name and not outputs_tokens:
@@ -86,6 +87,33 @@ def lower_openvino(model: onnx.ModelProto, attention_width: int, outputs_tokens:
             if len(heads) == 1:
                 _state_head_size(function, attention_width // heads.pop())
     return model
+
+
+def _shape_before_norms(graph: onnx.GraphProto) -> None:
+    """Lays rows out before they are normalised where that was done after; a norm works on each row alone.
+
+    OpenVINO 2026.4 takes a norm's scale for that of an int8 product, carries it over the layout, and fails to compile.
+    """
+    widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
+    known = [one for one in graph.initializer if one.data_type == TensorProto.INT64 and not one.external_data]
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in known}
+    norms = {node.output[0]: node for node in graph.node if node.op_type == "LayerNormalization"}
+    for output in graph.output:
+        norms.pop(output.name, None)
+    for layout in graph.node:
+        norm = norms.get(layout.input[0]) if layout.op_type == "Reshape" else None
+        if norm is None or sum(norm.output[0] in node.input for node in graph.node) != 1:
+            continue
+        shape = shapes.get(layout.input[1])
+        if shape is None or shape[-1] != widths.get(norm.input[1]) or helper.get_node_attr_value(norm, "axis") != -1:
+            continue
+        rows, normalised = norm.output[0], layout.output[0]
+        layout.input[0], layout.output[0] = norm.input[0], rows
+        norm.input[0], norm.output[0] = rows, normalised
+        before = onnx.NodeProto()
+        before.CopyFrom(norm)
+        norm.CopyFrom(layout)
+        layout.CopyFrom(before)
 
 
 def _numbers_of_heads(model: onnx.ModelProto, operator: str) -> set[int]:

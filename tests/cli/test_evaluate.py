@@ -20,6 +20,7 @@ from sait_deploy.reports.table import Note
 from sait_deploy.tokens import Score
 from tests.cli.calls import Outcome, Sait
 from tests.exported import TinyExport
+from tests.siblings import with_int8
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
 BRIEF = ("--lower-resolution", "none", "--threads", "1")
@@ -246,3 +247,21 @@ def test_an_unreadable_image_is_named(brief: Sait, digits: Path) -> None:
     assert (done.code, done.out) == (8, "")
     assert str(digits / "3" / "notes.png") in done.err
     assert not Path("report.json").exists()
+
+
+def test_int8_is_the_artifact_that_was_made_from_it(brief: Sait, tiny: TinyExport, tmp_path: Path) -> None:
+    for artifact, quantised in zip((tiny.dense, tiny.half), with_int8(tmp_path, tiny.dense, tiny.half), strict=True):
+        place = tmp_path / artifact.path.name
+        for given, precision in ((place, "int8"), (quantised.path, "int8"), (quantised.path, "fp32")):
+            evaluation = read(brief("--artifact", given, "--precision", precision, "--json"))
+            assert (evaluation.runtime, evaluation.precision) == ("onnxruntime", precision)
+
+
+def test_a_precision_is_for_artifacts_that_run_in_it(brief: Sait, tiny: TinyExport) -> None:
+    for given, code, message in (
+        (("--model", demo.NAME), 2, "--precision int8 is for artifacts"),
+        (("--artifact", tiny.half.path), 5, "no int8 artifact made from test_vit-96px-density0.5 is beside it"),
+    ):
+        done = brief(*given, "--precision", "int8")
+        assert (done.code, done.out) == (code, "")
+        assert message in done.err.splitlines()[-2]

@@ -21,6 +21,8 @@ from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.prediction import CONTACT_SHEET
 from sait_deploy.runtime import Runner, RunOptions, load
 from tests.cli.calls import Outcome, Sait
+from tests.exported import TinyExport
+from tests.siblings import with_int8
 
 DENSE, PRUNED = "sait_demo_digits-dense", "sait_demo_digits-density0.6"
 POINTS = (mass_point(0.97), PointRequest("fast", 0.9, 4, 40))
@@ -298,3 +300,15 @@ def test_torch_takes_weights_from_a_file(predicted: Sait, digits: Path, tmp_path
     assert gone.code == 4 and "gone.safetensors does not exist" in gone.err
     refused = predicted(image, "--weights", moved)
     assert refused.code == 2 and "give --runtime torch too" in refused.err
+
+
+def test_a_precision_chooses_the_int8_artifact(sait: Sait, tiny: TinyExport, digits: Path, tmp_path: Path) -> None:
+    (quantised,) = with_int8(tmp_path, tiny.half)
+    place = tmp_path / tiny.half.path.name
+    for given, precision, ran in ((place, "int8", quantised.path), (quantised.path, "fp32", place)):
+        done = sait("predict", digits / "3", "--artifact", given, "--precision", precision, "--threads", "1")
+        assert done.code == 0, done.err
+        assert f"- {ran.name} on onnxruntime, 1 image" in done.err.splitlines()
+    done = sait("predict", digits / "3", "--artifact", place, "--precision", "bf16")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[0] == "error: onnxruntime does not run fp32 artifacts in bf16"

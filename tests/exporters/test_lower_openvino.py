@@ -113,3 +113,20 @@ def test_an_inlined_graph_stays_as_it_is(tiny_adaptive: Artifact) -> None:
     model = inline_local_functions(graph_of(tiny_adaptive))
     before = model.SerializeToString(deterministic=True)
     assert lower_openvino(model, 64, False).SerializeToString(deterministic=True) == before
+
+
+def laid_out_after_norms(model: onnx.ModelProto) -> int:
+    norms = {node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
+    return sum(node.op_type == "Reshape" and node.input[0] in norms for node in model.graph.node)
+
+
+def test_rows_are_laid_out_before_they_are_normalised_and_answers_stay(tiny: TinyExport) -> None:
+    """OpenVINO could not compile some int8 graphs otherwise."""
+    images = random_batch((3, 3, IMAGE_SIZE, IMAGE_SIZE))
+    for artifact in (tiny.dense, tiny.half):
+        model = lowered(artifact)
+        onnx.checker.check_model(model)
+        assert (laid_out_after_norms(model), laid_out_after_norms(graph_of(artifact))) == (0, 1)
+        sessions = (open_session(one.SerializeToString(), CPU, 1, ".") for one in (model, graph_of(artifact)))
+        found, expected = (session.run(None, {"images": images})[0] for session in sessions)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
