@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Sequence
@@ -58,8 +59,8 @@ def quantize(
 ) -> list[Artifact]:
     """Makes an int8 artifact of each float one, in the same folder.
 
-    Each is compared with its float artifact on held-out images before it takes its place. A baseline that is already
-    there, whole, is kept.
+    Each is compared with its float artifact on held-out images, and all take their places together. A baseline that is
+    already there, whole, is kept.
 
     Args:
         artifacts: float artifacts of one model in one folder, the dense baseline first.
@@ -91,12 +92,16 @@ def quantize(
         if plan.id in existing and not options.overwrite:
             raise StorageError(f"{existing[plan.id]} is already there", "give --overwrite")
     made = []
-    for source, plan in zip(sources, plans, strict=True):
-        if plan.id in existing and not options.overwrite:
-            progress(f"{plan.name}: already there, kept")
-            made.append(open_artifact(existing[plan.id]))
-        else:
-            made.append(_quantize_one(source, plan, images, options, workspace, named(plan.name, progress)))
+    with contextlib.ExitStack() as writing:  # all take their places together, once the last of them is good
+        for source, plan in zip(sources, plans, strict=True):
+            if plan.id in existing and not options.overwrite:
+                progress(f"{plan.name}: already there, kept")
+                made.append(open_artifact(existing[plan.id]))
+                continue
+            place = workspace.place_for(plan.name, plan.id)
+            folder = writing.enter_context(workspace.writing(place))
+            work = _Work(source, plan, images, options, folder, named(plan.name, progress))
+            made.append(Artifact(place, _completed(source, plan, images, work, folder)))
     workspace.record_last_export([artifact.path for artifact in made])
     return made
 
@@ -139,29 +144,20 @@ def _draft(source: Manifest, baseline: Manifest, images: QuantizationImages, opt
     )
 
 
-def _quantize_one(
-    source: Artifact,
-    plan: Manifest,
-    images: QuantizationImages,
-    options: QuantizeOptions,
-    workspace: Workspace,
-    progress: Progress,
-) -> Artifact:
-    place = workspace.place_for(plan.name, plan.id)
-    with workspace.writing(place) as folder:
-        work = _Work(source, plan, images, options, folder, progress)
-        runner, comparison = work.run()
-        golden = source.golden()
-        write_golden(folder / GOLDEN_FILE, golden_of(runner, golden.pixels, golden.images))
-        manifest = dataclasses.replace(
-            measured_points(plan, comparison.kept),
-            quantization=work.info(comparison),
-            parity=comparison.parity(runner.runtime, f"{images.held_out.source}, beside {source.manifest.id}"),
-            accuracy=work.accuracy(comparison),
-            files={name: sha256_of(folder / name) for name in (MODEL_FILE, GOLDEN_FILE)},
-        )
-        write_manifest(folder, manifest)
-    return Artifact(place, manifest)
+def _completed(source: Artifact, plan: Manifest, images: QuantizationImages, work: _Work, folder: Path) -> Manifest:
+    """Writes an artifact's files, and returns its manifest."""
+    runner, comparison = work.run()
+    golden = source.golden()
+    write_golden(folder / GOLDEN_FILE, golden_of(runner, golden.pixels, golden.images))
+    manifest = dataclasses.replace(
+        measured_points(plan, comparison.kept),
+        quantization=work.info(comparison),
+        parity=comparison.parity(runner.runtime, f"{images.held_out.source}, beside {source.manifest.id}"),
+        accuracy=work.accuracy(comparison),
+        files={name: sha256_of(folder / name) for name in (MODEL_FILE, GOLDEN_FILE)},
+    )
+    write_manifest(folder, manifest)
+    return manifest
 
 
 class _Work:
