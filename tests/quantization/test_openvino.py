@@ -1,0 +1,52 @@
+"""int8 artifacts on OpenVINO: every form compiles, its layers run in int8, and answers are close to ONNX Runtime's."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sait_deploy import demo
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.manifest import Form
+from sait_deploy.exporting.plan import DEFAULT_OPTIONS
+from sait_deploy.exporting.stage import export
+from sait_deploy.quantization.stage import quantize
+from sait_deploy.runtime import load
+from sait_deploy.runtime.registry import OPENVINO
+from tests.quantization.conftest import ANY_AGREEMENT
+from tests.runtime.cases import GOOD, KEPT, ONE_THREAD
+from tests.tiny import family, random_batch
+
+pytest.importorskip("openvino")
+
+
+def close_to_onnxruntime(artifact: Artifact, images: np.ndarray) -> None:  # type: ignore[type-arg]
+    asked = {"mass": 1} if artifact.manifest.form is Form.ADAPTIVE else {}
+    runner, reference = load(artifact, OPENVINO, ONE_THREAD), load(artifact, options=ONE_THREAD)
+    assert runner.precision == "int8"
+    layers = artifact.manifest.quantization
+    assert layers is not None
+    assert f"{len(layers.quantized)} i8" in runner.environment["matrix products"]
+    wanted = reference.run(images, **asked)
+    found = runner.run(images, **asked)
+    np.testing.assert_array_equal(found.kept, wanted.kept)
+    scale = np.abs(wanted.logits).max()
+    assert np.abs(found.logits - wanted.logits).max() < 0.1 * scale
+
+
+def test_every_form_of_the_small_model(quantised: list[Artifact]) -> None:
+    for artifact in quantised:
+        if artifact.manifest.form is not Form.DENSITY:  # its selection may differ where scores nearly tie
+            close_to_onnxruntime(artifact, GOOD)
+        else:
+            assert load(artifact, OPENVINO, ONE_THREAD).run(GOOD).kept.tolist() == [KEPT] * len(GOOD)
+
+
+@pytest.mark.parametrize("name", ["average-register", "siglip", "dinov3"])
+def test_dense_models_of_other_readouts(name: str, tmp_path: Path) -> None:
+    options = dataclasses.replace(DEFAULT_OPTIONS, densities=(), images=demo.IMAGES / "3", output=tmp_path)
+    (artifact,) = quantize(export(family(name), options), ANY_AGREEMENT)
+    close_to_onnxruntime(artifact, random_batch((3, 3, *artifact.manifest.model.image_size)))
