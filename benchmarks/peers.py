@@ -204,16 +204,25 @@ def _merged(x: Tensor, size: Tensor, keys: Tensor, batch: int, merged: int) -> t
     order = best.topk(sources).indices
     first = torch.arange(batch, device=device).reshape(batch, 1) * tokens
     leaving, staying = order[:, :merged], order[:, merged:]
-    summed = torch.cat([x * size, size], dim=1)
-    moved = summed.index_select(0, (first + 2 + 2 * leaving).reshape(-1)).reshape(batch, merged, -1)
     into = target.reshape(-1).index_select(0, (first // tokens * sources + leaving).reshape(-1)).reshape(batch, merged)
     one_hot = (into[:, None, :] == torch.arange(targets, device=device)[None, :, None]).to(x.dtype)
-    odd = (first + 1 + 2 * torch.arange(targets, device=device)).reshape(-1)
-    received = summed.index_select(0, odd).reshape(batch, targets, -1) + one_hot @ moved
     kept = torch.cat([first, first + 2 + 2 * staying], dim=1).reshape(-1)
-    whole = torch.cat([summed.index_select(0, kept).reshape(batch, 1 + sources - merged, -1), received], dim=1)
-    flat = whole.reshape(batch * (tokens - merged), -1)
-    return flat[:, :-1] / flat[:, -1:], flat[:, -1:]
+    odd = (first + 1 + 2 * torch.arange(targets, device=device)).reshape(-1)
+    gone = (first + 2 + 2 * leaving).reshape(-1)
+    weighted = x * size
+    moved, grown = (one.index_select(0, gone).reshape(batch, merged, -1) for one in (weighted, size))
+    received = weighted.index_select(0, odd).reshape(batch, targets, -1) + one_hot @ moved
+    # A product with one column would run in another precision than the others on some runtimes.
+    sizes = size.index_select(0, odd).reshape(batch, targets, 1) + (one_hot * grown.transpose(1, 2)).sum(
+        -1, keepdim=True
+    )
+
+    def joined(stayed: Tensor, merged_into: Tensor) -> Tensor:
+        stayed = stayed.index_select(0, kept).reshape(batch, 1 + sources - merged, -1)
+        return torch.cat([stayed, merged_into], dim=1).reshape(batch * (tokens - merged), -1)
+
+    new_size = joined(size, sizes)
+    return joined(weighted, received) / new_size, new_size
 
 
 class Fused(nn.Module):
