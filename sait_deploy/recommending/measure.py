@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.bench.groups import runtimes_for
-from sait_deploy.bench.options import BenchOptions
+from sait_deploy.bench.options import Also, BenchOptions
 from sait_deploy.bench.results import Report
 from sait_deploy.bench.run import bench
 from sait_deploy.errors import InvalidArgument
@@ -40,12 +40,12 @@ def check_can_be_judged(artifacts: Sequence[Artifact], options: RecommendOptions
 def measure(
     artifacts: Sequence[Artifact], options: RecommendOptions, measuring: BenchOptions, progress: Progress = no_progress
 ) -> Report:
-    """Measures artifacts on every runtime that works here, in every precision, with the requests that are asked about.
+    """Measures artifacts on every runtime that works here, in every precision: accuracy, speed and memory.
 
     Args:
         artifacts: as ``bench.run.with_baseline`` returns them.
         options: what is to be recommended.
-        measuring: images, threads, seconds and operating points; its batches, runtimes and precisions are replaced.
+        measuring: images, threads, seconds and operating points; its other parts are replaced.
         progress: reports each step as it begins.
 
     Raises:
@@ -55,7 +55,13 @@ def measure(
     check_can_be_judged(artifacts, options)
     batch = options.batch or (THROUGHPUT_BATCH if options.max_latency_ms is None else REQUEST_BATCH)
     runtimes = working_runtimes(artifacts, progress)
-    asked = dataclasses.replace(measuring, batches=(batch,), runtimes=runtimes, precisions=tuple(RunPrecision))
+    asked = dataclasses.replace(
+        measuring,
+        batches=(batch,),
+        runtimes=runtimes,
+        precisions=tuple(RunPrecision),
+        also=frozenset({Also.MEMORY}),
+    )
     return bench(artifacts, asked, progress)
 
 
