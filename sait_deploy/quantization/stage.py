@@ -204,7 +204,7 @@ class _Work:
             fixed = dict(self._kept_float)
             for names in costliest_first(found):
                 self._kept_float = fixed | dict.fromkeys(names, COSTLY)
-                self._progress(f"{len(names)} of {len(candidates)} layers stay float: {', '.join(names[:4])} …")
+                self._progress(f"the costliest {len(names)} of {len(candidates)} layers stay float, first {names[0]}")
                 runner = self._runner(self._quantised())
                 comparison = compare(reference, runner, held_out, self._progress)
                 if self._good(comparison):
