@@ -78,6 +78,18 @@ def precision_option(function: Decorated) -> Decorated:
     return option(function)
 
 
+def device_option(function: Decorated) -> Decorated:
+    """Adds ``--device``."""
+    option = click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        metavar="NAME",
+        help="Where torch or OpenVINO runs, by its own names, such as cuda:0, GPU or NPU.",
+    )
+    return option(function)
+
+
 def threads_option(function: Decorated) -> Decorated:
     """Adds ``--threads``."""
     option = click.option(

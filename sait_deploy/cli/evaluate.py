@@ -16,6 +16,7 @@ from sait_deploy.cli._options import (
     PREPROCESSING_FLAGS,
     class_map_option,
     debug_option,
+    device_option,
     json_option,
     load_named,
     model_options,
@@ -93,13 +94,7 @@ _DEFAULTS: Final = EvaluateOptions()
 )
 @click.option("--runtime", metavar="NAME", help=f"What runs an artifact: one of {', '.join(RUNTIMES)}.")
 @precision_option
-@click.option(
-    "--device",
-    default=_DEFAULTS.device,
-    show_default=True,
-    metavar="NAME",
-    help="Where torch runs; an artifact runs where --runtime does.",
-)
+@device_option
 @threads_option
 @click.option("--batch-size", type=int, default=_DEFAULTS.batch, show_default=True, metavar="N", help="Images at once.")
 @click.option("--limit", type=int, metavar="N", help="Images at most, evenly spaced.  [default: all]")

@@ -10,13 +10,14 @@ import click
 
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
-from sait_deploy.cli._options import debug_option, json_option, workspace_option
+from sait_deploy.cli._options import debug_option, json_option, runtime_option, workspace_option
 from sait_deploy.cli._render import live_progress, show_tables
 from sait_deploy.engine.tables import engines_table
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporting.inspect import Inspection, check, inspect_artifact
 from sait_deploy.exporting.tables import inspection_table, points_table
 from sait_deploy.reports.table import Table
+from sait_deploy.runtime.registry import ONNXRUNTIME
 
 
 @click.command()
@@ -31,6 +32,7 @@ from sait_deploy.reports.table import Table
     metavar="FILE",
     help="Weights for --check, where the manifest's are gone.",
 )
+@runtime_option
 @workspace_option
 @json_option
 @debug_option
@@ -39,6 +41,7 @@ def command(
     compare: bool,
     images: Path | None,
     weights: Path | None,
+    runtime: str,
     workspace: Path,
     as_json: bool,
 ) -> None:
@@ -46,14 +49,14 @@ def command(
 
     With no ARTIFACT, what was exported last is shown.
     """
-    if not compare and (images is not None or weights is not None):
-        raise InvalidArgument("--images and --weights are for comparing with torch", "give --check as well")
+    if not compare and (images is not None or weights is not None or runtime != ONNXRUNTIME):
+        raise InvalidArgument("--images, --weights and --runtime are for comparing with torch", "give --check as well")
     found = []
     with live_progress(keep_lines=compare) as progress:
         for path in artifacts or Workspace(workspace).last_export():
             artifact = open_artifact(path)
             progress(f"{artifact.path.name}: {'comparing with torch' if compare else 'reading'}")
-            found.append(inspect_artifact(artifact, check(artifact, images, weights) if compare else None))
+            found.append(inspect_artifact(artifact, check(artifact, images, weights, runtime) if compare else None))
     if as_json:
         click.echo(json.dumps([inspection.as_dict() for inspection in found], indent=2))
     else:

@@ -13,6 +13,7 @@ from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
 from sait_deploy.cli._options import (
     debug_option,
+    device_option,
     json_option,
     point_options,
     precision_option,
@@ -44,6 +45,7 @@ from sait_deploy.runtime.registry import find_runtime
 @point_options
 @runtime_option
 @precision_option
+@device_option
 @threads_option
 @click.option(
     "--weights",
@@ -74,6 +76,7 @@ def command(
     max_keep: int | None,
     runtime: str,
     precision: RunPrecision | None,
+    device: str,
     threads: int | None,
     weights: Path | None,
     labels: Path | None,
@@ -100,7 +103,7 @@ def command(
     answers: list[Answer] = []
     broken: list[ImageError] = []
     with live_progress() as report:
-        runner = load(opened, runtime, RunOptions(threads=threads, weights=weights, precision=precision))
+        runner = load(opened, runtime, RunOptions(threads, weights, device, precision))
         step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
         report(step, 0)
         alone = strict or len(paths) == 1

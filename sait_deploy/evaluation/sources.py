@@ -16,7 +16,7 @@ from sait_deploy.evaluation.results import Kind
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import TORCH
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, TORCH, find_runtime
 from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
 if TYPE_CHECKING:
@@ -184,8 +184,11 @@ class ArtifactSource(Source):
         elif pruning is not None:
             points = manifest.operating_points.items()
             self.default_points = tuple(PointRequest.of(name, point) for name, point in points)
-        self._artifact, self._options = artifact, options
-        self._runner = load(artifact, runtime, options)
+        # A device is named in its runtime's own words: torch's controls take it where the artifact's runtime does not.
+        own_device = find_runtime(runtime).has_devices
+        self._torch_device = options.device if runtime == TORCH or not own_device else DEFAULT_DEVICE
+        self._artifact, self._options = artifact, options if own_device else replace(options, device=DEFAULT_DEVICE)
+        self._runner = load(artifact, runtime, self._options)
         self.runtime, self.precision = self._runner.runtime, self._runner.precision
         self._dense = self._dense_answerer(runtime)
 
@@ -235,7 +238,7 @@ class ArtifactSource(Source):
             raise MissingDependency("timm", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")
         pruning = self.pruning or (Score.MEAN, default_prune_at(self.model.geometry.depth))
-        options = replace(self._options, precision=None)
+        options = replace(self._options, precision=None, device=self._torch_device)
         return ModelSource(replace(loaded, preprocessing=manifest.preprocessing), pruning, options)
 
 

@@ -21,6 +21,7 @@ from sait_deploy.images.dataset import Dataset, shipped_dataset
 from sait_deploy.images.preprocess import list_images, preprocess
 from sait_deploy.runtime import load
 from sait_deploy.runtime.onnxruntime import optimised
+from sait_deploy.runtime.registry import ONNXRUNTIME
 
 CHECK_IMAGES: Final = 24
 _FUSED_ATTENTION: Final = ("Attention", "MultiHeadAttention", "PackedMultiHeadAttention", "GroupQueryAttention")
@@ -148,17 +149,20 @@ def inspect_artifact(artifact: Artifact, parity: ParityInfo | None = None) -> In
     return Inspection(artifact, graph, attention, parity, inspect_engines(artifact))
 
 
-def check(artifact: Artifact, images: Path | None, weights: Path | None) -> ParityInfo:
+def check(artifact: Artifact, images: Path | None, weights: Path | None, runtime: str = ONNXRUNTIME) -> ParityInfo:
     """Compares an artifact with the torch model of its weights again.
 
     Args:
         artifact: what to check.
         images: an image or a folder; None for the shipped ones.
         weights: the weights file, where the one the manifest names is not there any more.
+        runtime: what runs the artifact.
 
     Raises:
+        InvalidArgument: no such runtime.
+        RuntimeUnavailable: it does not work here.
         ParityError: they do not agree.
-        MissingDependency: torch or onnxruntime is not installed.
+        MissingDependency: torch or the runtime is not installed.
         ModelError, ArtifactError: the weights cannot be had, or are others.
     """
     from sait_deploy.runtime.torch import rebuild
@@ -171,5 +175,5 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None) -> Pari
     chosen = dataset.sample(CHECK_IMAGES)
     pixels = preprocess(list(chosen.images), manifest.preprocessing)
     reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights, artifact.path)
-    runner = load(artifact)
+    runner = load(artifact, runtime)
     return check_parity(runner, reference, ParityImages(pixels, chosen.source)).info

@@ -20,6 +20,7 @@ from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, 
 from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
 from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import DEFAULT_DEVICE
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import most_images
 
@@ -42,7 +43,7 @@ class RunOptions:
 
     threads: int | None = None
     weights: Path | None = None
-    device: str = "cpu"
+    device: str = DEFAULT_DEVICE
     precision: RunPrecision | None = None
 
     def __post_init__(self) -> None:

@@ -28,6 +28,9 @@ OPENVINO: Final = "openvino"
 TORCH: Final = "torch"
 """The runtime that runs the model itself, from the weights that an artifact was exported from."""
 
+DEFAULT_DEVICE: Final = "cpu"
+"""The device of runtimes that have several, where none is named; the others run on one kind of device alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -92,7 +95,7 @@ class Runtime:
             RuntimeUnavailable: the runtime or its device does not work here.
         """
         self._check_precision(artifact, options.precision)
-        if options.device != "cpu" and not self.has_devices:
+        if options.device != DEFAULT_DEVICE and not self.has_devices:
             able = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.has_devices)
             raise InvalidArgument(
                 f"{self._name} runs on one kind of device alone, not on {options.device!r}", f"use {able}"

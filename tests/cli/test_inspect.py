@@ -149,6 +149,21 @@ def test_check_of_an_adaptive_artifact_runs_all_its_points(sait: Sait, tiny_adap
     assert entry["check"]["largest_difference"] < entry["check"]["tolerance"]
 
 
+def test_check_runs_on_another_runtime(sait: Sait, tiny_adaptive: Artifact, digits: Path) -> None:
+    pytest.importorskip("openvino")
+    call = ("inspect", tiny_adaptive.path, "--check", "--runtime", "openvino", "--images", digits, "--json")
+    done = sait(*call)
+    assert done.code == 0, done.err
+    (entry,) = json.loads(done.out)
+    assert entry["check"]["runtime"] == "openvino"
+    assert entry["check"]["largest_difference"] < entry["check"]["tolerance"]
+
+
+def test_a_runtime_is_for_comparing(sait: Sait, tiny_adaptive: Artifact) -> None:
+    done = sait("inspect", tiny_adaptive.path, "--runtime", "openvino")
+    assert done.code == 2 and "--check" in done.err
+
+
 def test_check_finds_an_attention_that_computes_something_else(
     sait: Sait, tiny_adaptive: Artifact, digits: Path, tmp_path: Path
 ) -> None:

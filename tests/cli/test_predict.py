@@ -273,6 +273,8 @@ def test_a_sheet_that_cannot_be_written(sait: Sait, adaptive: Path, digits: Path
         (["--workspace", "nowhere"], 5, "nothing was exported to nowhere yet"),
         (["--runtime", "tvm"], 2, "unknown runtime 'tvm'"),
         (["--top", "0"], 2, "0 is not in the range"),
+        (["--device", "cuda"], 2, "onnxruntime runs on one kind of device alone, not on 'cuda'"),
+        (["--runtime", "openvino", "--device", "GPU.9"], 7, "OpenVINO has no device GPU.9 here"),
     ],
 )
 def test_bad_options(predicted: Sait, digits: Path, arguments: list[str], code: int, message: str) -> None:

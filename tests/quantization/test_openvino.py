@@ -11,16 +11,18 @@ import pytest
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form
+from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS
 from sait_deploy.exporting.stage import export
 from sait_deploy.quantization.stage import quantize
-from sait_deploy.runtime import load
+from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO
 from tests.quantization.conftest import ANY_AGREEMENT
 from tests.runtime.cases import GOOD, KEPT, ONE_THREAD
 from tests.tiny import family, random_batch
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 
 def close_to_onnxruntime(artifact: Artifact, images: np.ndarray) -> None:  # type: ignore[type-arg]
@@ -50,3 +52,14 @@ def test_dense_models_of_other_readouts(name: str, tmp_path: Path) -> None:
     options = dataclasses.replace(DEFAULT_OPTIONS, densities=(), images=demo.IMAGES / "3", output=tmp_path)
     (artifact,) = quantize(export(family(name), options), ANY_AGREEMENT)
     close_to_onnxruntime(artifact, random_batch((3, 3, *artifact.manifest.model.image_size)))
+
+
+def test_the_rest_of_an_int8_artifact_runs_in_bf16_where_asked(quantised: list[Artifact]) -> None:
+    options = RunOptions(threads=1, precision=RunPrecision.INT8_BF16)
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(RuntimeUnavailable, match="int8"):
+            load(quantised[0], OPENVINO, options)
+        return
+    for artifact in quantised:
+        products = load(artifact, OPENVINO, options).environment["matrix products"]
+        assert "bf16" in products and "i8" in products and " f32" not in products
