@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from timm.layers import Mlp
 from torch import nn
 
 from sait_deploy.artifacts.manifest import Pooling
@@ -12,6 +13,19 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.config_files import ConfigFile
 
 _IN_PYTHON = "make the model in Python as the file says, load the weights, and give it to sait_deploy.export"
+
+
+_ACTIVATIONS: Final = {
+    "gelu": "GELU",
+    "gelu_new": "GELUTanh",
+    "gelu_pytorch_tanh": "GELUTanh",
+    "gelu_tanh": "GELUTanh",
+    "quick_gelu": "QuickGELU",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "swish": "SiLU",
+}
+"""Names of activations, timm's and Hugging Face's, to timm's classes."""
 
 
 def check_configured(files: Iterable[ConfigFile], model: nn.Module, chosen: Pooling | None) -> None:
@@ -23,7 +37,7 @@ def check_configured(files: Iterable[ConfigFile], model: nn.Module, chosen: Pool
         chosen: pooling that the user chose; None for the model's own.
 
     Raises:
-        InvalidArgument: a file is of a model that pools otherwise, or has another number of heads.
+        InvalidArgument: a file is of a model that pools otherwise, has another number of heads or another activation.
     """
     for file in files:
         arguments = file.data.get("model_args")
@@ -42,4 +56,13 @@ def check_configured(files: Iterable[ConfigFile], model: nn.Module, chosen: Pool
             raise InvalidArgument(
                 f"{file.path} is of a model with {heads} attention heads, and --model makes one with {made}",
                 f"give the --model that has {heads}, or {_IN_PYTHON}",
+            )
+        activation = said.get("act_layer", said.get("hidden_act"))
+        mlp: Any = getattr(blocks[0], "mlp", None) if blocks else None
+        # A gated MLP has an activation of its own, which files do not name.
+        if isinstance(activation, str) and type(mlp) is Mlp and _ACTIVATIONS.get(activation) != type(mlp.act).__name__:
+            raise InvalidArgument(
+                f"{file.path} is of a model with the activation {activation!r}, and --model makes one with "
+                f"{type(mlp.act).__name__}",
+                f"give the --model that has it, such as those with quickgelu in their names, or {_IN_PYTHON}",
             )

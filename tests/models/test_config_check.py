@@ -83,3 +83,11 @@ def test_a_file_that_agrees_or_that_the_user_overrules_is_none(
     tmp_path: Path, config: dict[str, Any], pool: Pooling | None
 ) -> None:
     assert loaded(tmp_path, config, pool).info.classes == 3
+
+
+@pytest.mark.parametrize("key", ["act_layer", "hidden_act"])
+def test_a_file_of_a_model_with_another_activation_is_refused(tmp_path: Path, key: str) -> None:
+    for name in ("quick_gelu", "gelu_pytorch_tanh", "something_new"):
+        with pytest.raises(InvalidArgument, match=f"activation '{name}', and --model makes one with GELU"):
+            loaded(tmp_path, {key: name})
+    assert loaded(tmp_path, {"model_args": {key: "gelu"}}).info.classes == len(NAMES)
