@@ -23,7 +23,10 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images) --point mass0.8 --visualize sheet
 	cd $(DEMO) && $(BIN)/sait-deploy tune $(TUNE)
 	cd $(DEMO) && $(BIN)/sait-deploy evaluate $(EVALUATE) -o evaluation.svg
-	@echo "reports: $(DEMO)/report.html, adaptive.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
+	cd $(DEMO) && $(BIN)/sait-deploy quantize
+	cd $(DEMO) && $(BIN)/sait-deploy bench --runtime onnxruntime,openvino --precision fp32,bf16,int8 -o precisions.json $(BENCH)
+	cd $(DEMO) && $(BIN)/sait-deploy recommend --bench precisions.json --max-drop 0.5 -o choice.html
+	@echo "reports: $(DEMO)/report.html, adaptive.html, choice.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
@@ -37,7 +40,7 @@ clean:
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[train,cpu,rtx]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,cpu,openvino,rtx]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml

@@ -92,7 +92,8 @@ def test_make_demo_runs_from_start_to_end(tmp_path: Path) -> None:
     command = ["make", "demo", f"VENV={environment}", f"DEMO={tmp_path / 'demo'}", *quick]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "demo" / "report.html").stat().st_size > 1000
+    for name in ("report.html", "choice.html"):
+        assert (tmp_path / "demo" / name).stat().st_size > 1000
     assert list((tmp_path / "demo" / "pictures").glob("*.png"))
 
 

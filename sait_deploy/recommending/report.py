@@ -133,10 +133,10 @@ def to_html(found: Recommendation) -> str:
 
 
 def _document(found: Recommendation, plots: tuple[Plot, ...], *, missing: bool = False) -> Document:
-    lines = (found.message, *found.commands)
+    reference = () if found.reference is None else (f"Drops are counted from {found.reference}.",)
     return Document(
         title=f"{found.model}: what to deploy",
-        about=() if found.reference is None else (f"Drops are counted from {found.reference}.",),
+        about=(f"{found.message[0].upper()}{found.message[1:]}.", *reference),
         notes=(*found.notes, NO_PLOTS) if missing else found.notes,
-        sections=(Section("", plots, (candidates_table(found),), lines),),
+        sections=(Section("", plots, (candidates_table(found),), found.commands),),
     )
