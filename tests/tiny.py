@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
+from sait_deploy.models.class_and_mean import ClassAndMeanViT
 from sait_deploy.plugins.mass_token_select.spec import RESOLUTION
 from sait_deploy.tokens import Score
 from tests import plain
@@ -49,10 +50,10 @@ def randomised(vit: Any, seed: int = 0) -> Any:
     return vit.eval()
 
 
-def small_vit(**options: Any) -> VisionTransformer:
+def small_vit(kind: type[VisionTransformer] = VisionTransformer, **options: Any) -> VisionTransformer:
     """A plain vision transformer of 16 patch tokens, width 32, depth 3; options replace its arguments."""
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 10}
-    return randomised(VisionTransformer(**{**sizes, **options}))
+    return randomised(kind(**{**sizes, **options}))
 
 
 def _shrunk(name: str, **options: Any) -> Make:
@@ -92,6 +93,8 @@ _MAKERS: Final[dict[str, Make]] = {
     "one-head": lambda: small_vit(num_heads=1),
     "wide-image": lambda: small_vit(img_size=(24, 48)),
     "odd-image-size": lambda: small_vit(img_size=40),
+    "class-and-mean": lambda: small_vit(ClassAndMeanViT),
+    "class-and-mean-registers": lambda: small_vit(ClassAndMeanViT, reg_tokens=3, no_embed_class=True),
     "eva": _shrunk("eva_giant_patch14_224", img_size=56),
     "eva02-rotary-swiglu": _shrunk("eva02_base_patch14_224", img_size=56, num_classes=9),
     "eva02-inner-norms": _shrunk("eva02_base_patch16_clip_224"),

@@ -100,7 +100,8 @@ class ModelInfo:
 
     ``labels`` holds one name per class where they are known; ``image_size`` is height, width; ``global_pool`` is the
     pooling that the user chose, None for the one of the model's name. ``labels_source`` says in words where labels came
-    from that nobody gave, or why those that were found are not used.
+    from that nobody gave, or why those that were found are not used. ``made_from`` is the folder or hub name whose
+    config.json says how the model is made; None where its name says it.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ModelInfo:
     geometry: Geometry
     global_pool: Pooling | None = None
     labels_source: str | None = None
+    made_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +310,7 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["quantization"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
-    for name in ("global_pool", "labels_source"):
+    for name in ("global_pool", "labels_source", "made_from"):
         if fields["model"][name] is None:
             del fields["model"][name]
     return fields

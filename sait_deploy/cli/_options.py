@@ -128,13 +128,18 @@ def class_map_option(function: Decorated) -> Decorated:
 def model_options(function: Decorated) -> Decorated:
     """Adds what names a model, its weights and how images are prepared for them; see ``load_named``."""
     options = (
-        click.option("--model", default=None, metavar="NAME", help="A timm name.  [default: the demonstration model]"),
+        click.option(
+            "--model",
+            default=None,
+            metavar="NAME",
+            help="A timm name, a folder with config.json, or a hub name.  [default: the demonstration model]",
+        ),
         click.option(
             "--weights",
             type=click.Path(path_type=Path),
             help="Weights: safetensors, a torch checkpoint, a NumPy archive, an index of shards, or a folder of one.",
         ),
-        click.option("--pretrained", is_flag=True, help="timm's own weights, downloaded."),
+        click.option("--pretrained", is_flag=True, help="timm's own weights or the hub's, downloaded."),
         click.option("--random-weights", is_flag=True, help="Random weights: for measuring speed only."),
         click.option(
             "--imgsz",

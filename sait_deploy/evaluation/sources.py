@@ -231,7 +231,7 @@ class ArtifactSource(Source):
         """
         manifest = self._artifact.manifest
         try:
-            from sait_deploy.runtime.torch import original_model
+            from sait_deploy.models.original import original_model
 
             loaded = original_model(manifest, self._options.weights, self._artifact.path)
         except ImportError:

@@ -19,8 +19,8 @@ from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.models.families import transformer_of
+from sait_deploy.models.original import original_model
 from sait_deploy.models.registry import LoadedModel
-from sait_deploy.runtime.torch import original_model
 from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import Score
 

@@ -154,8 +154,9 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         parts.append("features")
     parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
     name = "-".join(parts)
-    # A timm name says what is computed with the weights; of a model in memory only its modules do.
-    structure = _structure(model.vit) if model.weights.source is WeightsSource.MEMORY else ""
+    # A timm name says what is computed with the weights; of other models only their modules do.
+    named = model.weights.source is not WeightsSource.MEMORY and info.made_from is None
+    structure = "" if named else _structure(model.vit)
     identity = (info.name, info.image_size, model.weights.sha256, structure, plan.form, plan.density, pruning)
     further: tuple[object, ...] = (plan.points, options.precision, options.opset, options.operators, options.outputs)
     # The name and the weights say what is assumed of images; only what was found or given tells exports apart.

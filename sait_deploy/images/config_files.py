@@ -12,6 +12,8 @@ from sait_deploy.errors import InvalidArgument
 
 CONFIG_FILE: Final = "config.json"
 _FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
+_PROCESSOR: Final = "processor_config.json"
+"""What newer files of models of images and text are called; the part on images is what the older ones hold."""
 
 CONFIG_HINT: Final = "mend it or move it away, and give --mean, --std, --crop-pct and --interpolation where it is wrong"
 
@@ -31,7 +33,12 @@ def read_config_files(weights: Path) -> tuple[ConfigFile, ...]:
         InvalidArgument: one of them cannot be read, or holds no JSON object.
     """
     folder = weights if weights.is_dir() else weights.parent
-    return tuple(_read(path) for path in (folder / name for name in _FILES) if path.is_file())
+    found = [_read(path) for path in (folder / name for name in _FILES) if path.is_file()]
+    if not (folder / _FILES[1]).is_file() and (folder / _PROCESSOR).is_file():
+        whole = _read(folder / _PROCESSOR)
+        if isinstance(whole.data.get("image_processor"), dict):
+            found.append(ConfigFile(whole.path, whole.data["image_processor"]))
+    return tuple(found)
 
 
 def _read(path: Path) -> ConfigFile:

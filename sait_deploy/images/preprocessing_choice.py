@@ -14,6 +14,7 @@ from sait_deploy.images.preprocessing_files import NOTHING_FOUND, FoundPreproces
 from sait_deploy.system.option_values import chosen
 
 FROM_NAME: Final = "assumed from the model's name"
+FROM_TYPE: Final = "assumed from the model's type"
 FROM_MODEL: Final = "assumed from the model's pretrained_cfg"
 GIVEN: Final = "given"
 
@@ -115,7 +116,7 @@ def merged(
 
 def is_assumed(sources: Mapping[str, str]) -> bool:
     """Returns whether nothing but the image size was found or given."""
-    return not {source for name, source in sources.items() if name != "image_size"} - {FROM_NAME, FROM_MODEL}
+    return not {source for name, source in sources.items() if name != "image_size"} - {FROM_NAME, FROM_TYPE, FROM_MODEL}
 
 
 def preprocessing_words(preprocessing: Preprocessing, sources: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from sait_deploy.models.families import FAMILIES, transformer_of
 from sait_deploy.models.timm_source import TimmTransformer
 from sait_deploy.models.transformer import ModelEntry, Transformer
 
-_HUB: Final = ("hf-hub:", "hf_hub:")
+HUB: Final = ("hf-hub:", "hf_hub:")
 """How a hub name begins."""
 
 
@@ -49,14 +49,19 @@ def _family_of(name: str) -> type[Transformer | TimmTransformer]:
     return next((family for family in families if family.has(name)), TimmTransformer)
 
 
+def is_known(name: str) -> bool:
+    """Returns whether a name is one of a model's: the demonstration's, a family's, timm's, or of timm's hub."""
+    known = name == demo.NAME or name.startswith(HUB) or timm.is_model(name.split(".", maxsplit=1)[0])
+    return known or any(family.load().has(name) for family in FAMILIES.values())
+
+
 def check_known(name: str) -> None:
     """Refuses a name that no model has.
 
     Raises:
         ModelError: that is so; the message names others that are near.
     """
-    known = name.startswith(_HUB) or timm.is_model(name.split(".", maxsplit=1)[0])
-    if known or any(family.load().has(name) for family in FAMILIES.values()):
+    if is_known(name):
         return
     close = difflib.get_close_matches(name, {*_names(), *timm.list_models()}, n=3)
     hint = f"did you mean {', '.join(close)}? All: sait-deploy models" if close else "list them: sait-deploy models"
@@ -84,7 +89,7 @@ def create_model(
         ModelError: it cannot be pruned, or its weights cannot be had.
         InvalidArgument: an image size that is no multiple of the patch size.
     """
-    if name.startswith(_HUB) and not pretrained:
+    if name.startswith(HUB) and not pretrained:
         raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
     family = _family_of(name)
     if not pretrained:

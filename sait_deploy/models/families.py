@@ -51,6 +51,12 @@ FAMILIES: Final[dict[str, Family]] = {
         module="sait_deploy.models.timm_eva",
         transformer="TimmEva",
     ),
+    "class-and-mean": Family(
+        models="DINOv2's classifiers from Hugging Face, whose head reads the class token and the mean of the patches",
+        classes=("sait_deploy.models.class_and_mean.ClassAndMeanViT",),
+        module="sait_deploy.models.class_and_mean",
+        transformer="ClassAndMean",
+    ),
 }
 
 

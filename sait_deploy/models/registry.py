@@ -17,14 +17,24 @@ from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.config_files import ConfigFile, read_config_files
 from sait_deploy.images.labels import configured_labels
 from sait_deploy.images.preprocess import Preprocessing
-from sait_deploy.images.preprocessing_choice import FROM_MODEL, FROM_NAME, NO_CHOICE, PreprocessingChoice, merged
+from sait_deploy.images.preprocessing_choice import (
+    FROM_MODEL,
+    FROM_NAME,
+    FROM_TYPE,
+    NO_CHOICE,
+    PreprocessingChoice,
+    merged,
+)
 from sait_deploy.images.preprocessing_files import FoundPreprocessing, check_architecture, read_preprocessing
 from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.checkpoint_names import left_out, without_training_only
 from sait_deploy.models.config_check import check_configured
 from sait_deploy.models.creation import check_known, create_model
 from sait_deploy.models.families import check_served, transformer_of
+from sait_deploy.models.hugging_face_config import is_hugging_face
 from sait_deploy.models.in_memory import check_carried
+from sait_deploy.models.placed import check_source, hugging_face_model, timm_request
+from sait_deploy.models.places import Place, is_place, place_of
 from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.models.weights import (
     SparseTraining,
@@ -83,9 +93,9 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
     """Creates a model with the weights asked for.
 
     Args:
-        name: a name of a family's, a hub name of timm's (``hf-hub:owner/model``, with pretrained weights), or the
-            demonstration model's.
-        weights: where the weights come from.
+        name: a name of a family's or the demonstration model's; or a folder that has a config.json of Hugging Face's
+            or timm's, or a hub name (``owner/model``, ``hf-hub:owner/model``), which both bring their weights.
+        weights: where the weights come from: of a folder or hub name, ``DEMO`` and ``PRETRAINED`` are its own.
         image_size: side of the square input in pixels; None for the model's own.
 
     Raises:
@@ -93,13 +103,37 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
         InvalidArgument: an image size that is no multiple of the patch size; a file beside the weights that says how
             images are prepared and cannot be used.
     """
+    if is_place(name):
+        check_source(name, weights.source, weights.global_pool)
+        place = place_of(name)
+        if is_hugging_face(place.configuration()):
+            return _placed(place, weights, image_size)
+        name, pool = timm_request(place, name)
+        path = weights.path or (None if place.source is WeightsSource.PRETRAINED else place.folder)
+        weights = replace(weights, source=place.source, path=path, global_pool=pool)
     unread = weights.path is None or weights.known_preprocessing is not None
     files = () if unread or weights.path is None else read_config_files(weights.path)
     found = read_preprocessing(files)
     check_architecture(found, name)
     loaded = _loaded(name, weights, image_size, found)
     check_configured(files, loaded.vit, weights.global_pool)
-    return _prepared(_labelled(loaded, files), weights, found, size_given=image_size is not None)
+    return _prepared(_labelled(loaded, files), weights, found, FROM_NAME, size_given=image_size is not None)
+
+
+def _placed(place: Place, weights: WeightsRequest, image_size: int | None) -> LoadedModel:
+    """Loads the model of a Hugging Face folder."""
+    prepared = weights.known_preprocessing is not None
+    placed = hugging_face_model(place, weights.path, image_size, prepared=prepared)
+    path = placed.file if weights.path is None else weights.path
+    origin = place.origin if weights.path in (None, place.folder) else str(path)
+    training, names = read_training(placed.file), read_class_names(placed.file)
+    loaded = describe(placed.vit, place.name, WeightsSource.FILE, origin, training, names)
+    info = replace(loaded.info, made_from=place.origin)
+    source = place.source if weights.path is None else WeightsSource.FILE
+    read = replace(loaded.weights, source=source, notes=placed.notes)
+    loaded = _labelled(replace(loaded, info=info, weights=read), placed.files)
+    request = replace(weights, source=WeightsSource.FILE, path=path)
+    return _prepared(loaded, request, placed.found, FROM_TYPE, size_given=image_size is not None)
 
 
 def _labelled(loaded: LoadedModel, files: Sequence[ConfigFile]) -> LoadedModel:
@@ -111,7 +145,7 @@ def _labelled(loaded: LoadedModel, files: Sequence[ConfigFile]) -> LoadedModel:
 
 
 def _prepared(
-    loaded: LoadedModel, weights: WeightsRequest, found: FoundPreprocessing, *, size_given: bool
+    loaded: LoadedModel, weights: WeightsRequest, found: FoundPreprocessing, assumed: str, *, size_given: bool
 ) -> LoadedModel:
     """Returns the model with the preprocessing that files and the user say."""
     if weights.known_preprocessing is not None:
@@ -120,8 +154,9 @@ def _prepared(
     own = weights.source in (WeightsSource.DEMO, WeightsSource.PRETRAINED)
     if own and given == NO_CHOICE:
         return loaded
-    assumed = "of the weights" if own else FROM_NAME
-    preprocessing, sources = merged(loaded.preprocessing, assumed, given, found, size_given=size_given)
+    preprocessing, sources = merged(
+        loaded.preprocessing, "of the weights" if own else assumed, given, found, size_given=size_given
+    )
     return replace(loaded, preprocessing=preprocessing, preprocessing_sources=sources)
 
 

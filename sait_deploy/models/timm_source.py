@@ -29,6 +29,8 @@ from sait_deploy.tokens import Geometry
 CHATTY: Final = ("timm", "huggingface_hub")
 """Loggers that report every retry of a download and every resampled embedding."""
 
+_AS_TIMM: Final = "save timm's model.state_dict()"
+
 
 class TimmTransformer(Transformer):
     """A model that timm makes."""
@@ -172,7 +174,8 @@ class TimmTransformer(Transformer):
         if "norm.weight" in tensors and "norm.weight" not in own and "fc_norm.weight" in own:
             return "these weights normalise before pooling: give --global-pool token"
         if layout is not None:
-            return f"the names are those of {layout}, which are not read: save timm's model.state_dict()"
+            hint = "give their folder, with config.json, to --model" if "Hugging" in layout else _AS_TIMM
+            return f"the names are those of {layout}, which are not read here: {hint}"
         if any(name.startswith("head.") and name not in own for name in tensors):
             return "their head has other layers: make the model in Python, load them, and give it to sait_deploy.export"
         return None

@@ -19,7 +19,7 @@ from sait_deploy.models.transformer import Heads, Layout, Tokens
 class TimmViT(TimmTransformer):
     """A VisionTransformer or VisionTransformerDistilled made of ``Block`` and ``Attention``."""
 
-    MODULES: ClassVar = ("vision_transformer", "deit")
+    MODULES: ClassVar[tuple[str, ...]] = ("vision_transformer", "deit")
     OTHERS: ClassVar = ("_18x2_", "_rpn_", "_xp_", "_dlittle_", "_dpwee_", "_dwee_", "_pwee_")
 
     FOREIGN: ClassVar = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs, WeightsSource
+from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
-from sait_deploy.errors import ArtifactError, MissingDependency, ModelError, RuntimeUnavailable, SaitError
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime.base import Output, RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.registry import TORCH, find_runtime
@@ -98,70 +97,19 @@ class ModelInMemory:
         return self.pruning.kept if isinstance(self.pruning, FixedPruning) else None
 
 
-def original_model(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> LoadedModel:
-    """Loads the model that an artifact was exported from, and checks that its weights are the same.
-
-    Args:
-        manifest: the artifact's.
-        weights: a weights file, where the one the manifest names is not there any more.
-        folder: the artifact's. A relative name in the manifest is looked for in the working directory, then in this
-            folder, then in each of those above it.
-
-    Raises:
-        ModelError: the weights cannot be had.
-        ArtifactError: they are not those of the artifact.
-    """
-    from sait_deploy.models.registry import WeightsRequest, load_model
-
-    info = manifest.weights
-    if weights is not None:
-        requests = [WeightsRequest(WeightsSource.FILE, weights)]
-    elif info.source is WeightsSource.MEMORY:
-        raise ModelError(f"{manifest.name} was exported from a model in memory", "save its weights and name the file")
-    elif info.source is WeightsSource.FILE and info.origin:
-        requests = [WeightsRequest(info.source, path) for path in _weights_files(Path(info.origin), folder)]
-    else:
-        requests = [WeightsRequest(info.source)]
-    refusals: list[SaitError] = []
-    for request in requests:
-        try:
-            pool = manifest.model.global_pool
-            known = dataclasses.replace(request, known_preprocessing=manifest.preprocessing, global_pool=pool)
-            loaded = load_model(manifest.model.name, known, _named_size(manifest))
-        except ModelError as error:
-            refusals.append(error)
-            continue
-        if loaded.weights.sha256 == info.sha256:
-            return loaded
-        found = f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}"
-        hint = "name the weights file that it was exported from"
-        refusals.append(ArtifactError(f"{found}, {info.sha256[:12]}…", hint))
-    raise refusals[0]
-
-
-def _weights_files(origin: Path, folder: Path | None) -> list[Path]:
-    """Returns where the file that a manifest names can be: as it is named, and below the artifact's folder or above."""
-    if origin.is_absolute() or folder is None:
-        return [origin]
-    place, found = folder.resolve(), list[Path]()
-    for path in (origin, place / origin, *(above / origin for above in place.parents)):
-        if path.exists() and not any(path.samefile(other) for other in found):
-            found.append(path)
-    return found or [origin]
-
-
 def rebuild(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> PrunableViT:
     """Builds an artifact's model in torch, pruned and in the precision that it was exported in.
 
     Args:
         manifest: the artifact's.
-        weights: as :func:`original_model` takes it.
+        weights: as ``models.original.original_model`` takes it.
         folder: likewise.
 
     Raises:
         ModelError: the weights cannot be had.
         ArtifactError: they are not those of the artifact.
     """
+    from sait_deploy.models.original import original_model
     from sait_deploy.models.prunable_vit import PrunableViT
 
     vit = original_model(manifest, weights, folder).vit
@@ -178,12 +126,6 @@ def _pruning(manifest: Manifest) -> Pruning | None:
     if info.density is None:
         return AdaptivePruning(info.score, info.prune_at)
     return FixedPruning(info.score, info.prune_at, info.points[0].point.max_keep)
-
-
-def _named_size(manifest: Manifest) -> int | None:
-    from sait_deploy import demo
-
-    return None if manifest.model.name == demo.NAME else manifest.model.image_size[0]
 
 
 class TorchRunner(Runner):

@@ -13,8 +13,8 @@ from sait_deploy import ExportOptions, demo
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.exporting.stage import export_model
+from sait_deploy.models.original import original_model
 from sait_deploy.models.registry import WeightsRequest, load_model
-from sait_deploy.runtime.torch import original_model
 from tests.tiny import randomised, save_weights
 
 NAME = "vit_tiny_patch16_224"

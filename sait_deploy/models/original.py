@@ -1,0 +1,78 @@
+"""The model that an artifact was exported from, loaded again from what its manifest says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from sait_deploy import demo
+from sait_deploy.artifacts.manifest import Manifest, WeightsSource
+from sait_deploy.errors import ArtifactError, ModelError, SaitError
+from sait_deploy.models.places import FOLDER
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+
+
+def original_model(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> LoadedModel:
+    """Loads the model that an artifact was exported from, and checks that its weights are the same.
+
+    Args:
+        manifest: the artifact's.
+        weights: a weights file or folder, where the one the manifest names is not there any more.
+        folder: the artifact's. A relative name in the manifest is looked for in the working directory, then in this
+            folder, then in each of those above it.
+
+    Raises:
+        ModelError: the weights cannot be had.
+        ArtifactError: they are not those of the artifact.
+    """
+    info = manifest.weights
+    refusals: list[SaitError] = []
+    for name, request in _requests(manifest, weights, folder):
+        try:
+            pool = manifest.model.global_pool
+            known = dataclasses.replace(request, known_preprocessing=manifest.preprocessing, global_pool=pool)
+            loaded = load_model(name, known, _named_size(manifest))
+        except ModelError as error:
+            refusals.append(error)
+            continue
+        if loaded.weights.sha256 == info.sha256:
+            return loaded
+        found = f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}"
+        hint = "name the weights file that it was exported from"
+        refusals.append(ArtifactError(f"{found}, {info.sha256[:12]}…", hint))
+    raise refusals[0]
+
+
+def _requests(manifest: Manifest, weights: Path | None, folder: Path | None) -> list[tuple[str, WeightsRequest]]:
+    """Returns by which names and with which weights the model can be loaded.
+
+    Raises:
+        ModelError: it was in memory.
+    """
+    info, place = manifest.weights, manifest.model.made_from
+    if weights is None and info.source is WeightsSource.MEMORY:
+        raise ModelError(f"{manifest.name} was exported from a model in memory", "save its weights and name the file")
+    if weights is None and not (info.source is WeightsSource.FILE and info.origin):
+        return [(place or manifest.model.name, WeightsRequest(info.source))]
+    files = [weights] if weights is not None else _weights_files(Path(info.origin or ""), folder)
+    if place is None:
+        return [(manifest.model.name, WeightsRequest(WeightsSource.FILE, file)) for file in files]
+    if info.origin == place or (weights is not None and weights.is_dir()):
+        return [(f"{FOLDER}{file}", WeightsRequest(WeightsSource.FILE, file)) for file in files]
+    folders = _weights_files(Path(place), folder)
+    return [(f"{FOLDER}{one}", WeightsRequest(WeightsSource.FILE, file)) for one in folders for file in files]
+
+
+def _weights_files(origin: Path, folder: Path | None) -> list[Path]:
+    """Returns where the file that a manifest names can be: as it is named, and below the artifact's folder or above."""
+    if origin.is_absolute() or folder is None:
+        return [origin]
+    place, found = folder.resolve(), list[Path]()
+    for path in (origin, place / origin, *(above / origin for above in place.parents)):
+        if path.exists() and not any(path.samefile(other) for other in found):
+            found.append(path)
+    return found or [origin]
+
+
+def _named_size(manifest: Manifest) -> int | None:
+    return None if manifest.model.name == demo.NAME else manifest.model.image_size[0]
