@@ -45,7 +45,7 @@ def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _costs(candidates: Sequence[Candidate], limits: Limits) -> list[tuple[float, ...]]:
     """Returns of each candidate what is the better the smaller it is."""
-    slow = [one.latency_ms if limits.max_latency_ms is not None else 1 / one.speed for one in candidates]
+    slow = [_slowness(one, limits) for one in candidates]
     lost = [None if one.drop is None else one.drop.points.value for one in candidates]
     known = [one for one in (lost, [one.memory_bytes for one in candidates]) if None not in one]
     return list(zip(slow, *known, strict=True))
@@ -63,9 +63,13 @@ def choose(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     front = [one for one in within if one.on_front]
     if not front:
         return Choice(None, None, _nearest(candidates, limits))
-    chosen = max(_as_accurate(front) if limits.max_drop is None else front, key=_speed)
+
+    def slowness(one: Candidate) -> float:
+        return _slowness(one, limits)
+
+    chosen = min(_as_accurate(front) if limits.max_drop is None else front, key=slowness)
     shown = [one for one in within if _verdict(one, limits) is Verdict.SHOWN]
-    return Choice(chosen, max(shown, key=_speed, default=None), None)
+    return Choice(chosen, min(shown, key=slowness, default=None), None)
 
 
 def _as_accurate(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -86,8 +90,9 @@ def _nearest(candidates: Sequence[Candidate], limits: Limits) -> Candidate | Non
     return min(judged, key=lambda pair: pair[0])[1] if judged else None
 
 
-def _speed(candidate: Candidate) -> float:
-    return candidate.speed
+def _slowness(candidate: Candidate, limits: Limits) -> float:
+    """Returns what is the smaller the faster: the latency where that has a limit, else by speed."""
+    return candidate.latency_ms if limits.max_latency_ms is not None else 1 / candidate.speed
 
 
 def _keeps_latency(candidate: Candidate, limits: Limits) -> bool:

@@ -106,7 +106,8 @@ def _batch(report: Report, options: RecommendOptions) -> tuple[int, list[Note]]:
     chosen, which = (sizes[0], "fewest") if options.max_latency_ms is not None else (sizes[-1], "most")
     if len(sizes) == 1:
         return chosen, []
-    return chosen, [Note(f"assumed: requests of {chosen} images, the {which} that were measured (--batch)")]
+    images = "one image" if chosen == 1 else f"{chosen} images"
+    return chosen, [Note(f"assumed: requests of {images}, the {which} that were measured (--batch)")]
 
 
 def _limits(report: Report, options: RecommendOptions, accuracies: Accuracies) -> tuple[Limits, list[Note]]:

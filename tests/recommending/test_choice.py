@@ -87,6 +87,8 @@ def test_a_choice_is_on_the_front_and_keeps_the_limits(found: list[Candidate], g
         assert choice.chosen in allowed
         if given_limits.max_drop is not None and given_limits.max_latency_ms is None:
             assert choice.chosen.speed == max(one.speed for one in allowed)
+        elif given_limits.max_drop is not None:
+            assert choice.chosen.latency_ms == min(one.latency_ms for one in allowed)
 
 
 def keeps(one: Candidate, given_limits: Limits) -> bool:
