@@ -77,12 +77,14 @@ class ModelType:
         defaults: values that ``config.json`` may leave out; others it has none of.
         preprocessing: what its image processor does by default, in the words of timm's ``pretrained_cfg``.
         any_size: whether transformers runs it at the size of the images, its positions resampled.
+        antialias: whether it resamples them with a wider filter where there are fewer.
     """
 
     layout: NameLayout
     defaults: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     any_size: bool = False
+    antialias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ _SIZES: Final = {
 _VIT: Final = {**_SIZES, "intermediate_size": 3072, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True}
 _DINOV2: Final = {
     **_SIZES,
-    **{"mlp_ratio": 4, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True},
+    **{"mlp_ratio": 4.0, "hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True},
     **{"layerscale_value": 1.0, "use_swiglu_ffn": False, "use_mask_token": True, "reshape_hidden_states": True},
 }
 _DINOV3: Final = {
@@ -157,7 +159,7 @@ TYPES: Final = {
     "deit": ModelType(VIT, _VIT, {**_HALF, **_BICUBIC, "crop_pct": 0.875}),
     "dinov2": ModelType(VIT, {**_DINOV2, "patch_size": 14}, {**_IMAGENET, **_BICUBIC}, any_size=True),
     "dinov2_with_registers": ModelType(
-        VIT, {**_DINOV2, "num_register_tokens": 4}, {**_IMAGENET, **_BICUBIC}, any_size=True
+        VIT, {**_DINOV2, "num_register_tokens": 4}, {**_IMAGENET, **_BICUBIC}, any_size=True, antialias=True
     ),
     "dinov3_vit": ModelType(
         DINOV3, _DINOV3, {**_IMAGENET, **_BILINEAR, "crop_pct": 1.0, "crop_mode": "squash"}, any_size=True

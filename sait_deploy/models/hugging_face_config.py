@@ -207,6 +207,12 @@ def _check(config: HuggingFaceConfig) -> None:
     width, heads = values["hidden_size"], values["num_attention_heads"]
     if width % heads or values.get("head_dim") not in (None, width // heads):
         raise ModelError(f"{path} has {heads} heads for a width of {width}, which are not of equal width", _MEND)
+    labels = config.file.data.get("id2label")
+    if isinstance(labels, dict) and set(labels) != {str(number) for number in range(len(labels))}:
+        raise ModelError(
+            f"{path} does not number its classes (id2label) from 0 to {len(labels) - 1}",
+            "correct it, or take it out and give --labels FILE",
+        )
     if not values.get("vision_use_head", True) and config.model.readout is Readout.FEATURES:
         raise ModelError(f"{path} has vision_use_head false: its model returns all tokens and no features", _MEND)
 
@@ -215,9 +221,10 @@ def _is_like(value: object, default: object) -> bool:
     """Returns whether a value is of a default's kind, and a number of one that can be."""
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    kinds = (int, float) if isinstance(default, float) else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         return False
-    return value >= 0 if isinstance(default, float) or default == 0 else isinstance(value, int) and value > 0
+    return value >= 0 if default == 0 else value > 0
 
 
 def _is_pair(sides: list[Any]) -> bool:

@@ -77,8 +77,8 @@ def model_of_config(
     if image_size != config.image_size:
         _check_multiple(image_size, outline.shape().patch_size)
         grids = [transformer_of(_outline(config, size)).shape().grid for size in (config.image_size, image_size)]
-        tensors, resampled = _resampled(tensors, grids[0], grids[1], file)
-        notes += resampled
+        tensors, resampled = _resampled(tensors, grids[0], grids[1], config.kind.antialias)
+        notes += tuple(f"weights {file.name}: {said}" for said in resampled)
     model = config.make(image_size, outputs)
     load_weights(model, tensors, file.name, _MISFIT)
     return model, notes
@@ -119,7 +119,7 @@ def _converted(config: HuggingFaceConfig, tensors: dict[str, Tensor], file: Path
     if "register_tokens" in named and {"cls_token", "pos_embed"} <= named.keys():
         # Registers come after positions are added: the class token's is added to it once.
         named["reg_token"] = named.pop("register_tokens")
-        named["cls_token"] = named["cls_token"] + named["pos_embed"][:, :1]
+        named["cls_token"] = named["cls_token"].float() + named["pos_embed"][:, :1].float()
         named["pos_embed"] = named["pos_embed"][:, 1:]
     if not named.get("reg_token", torch.empty(1)).numel():
         del named["reg_token"]
@@ -169,7 +169,7 @@ def _check_multiple(image_size: tuple[int, int], patch: tuple[int, int]) -> None
 
 
 def _resampled(
-    tensors: Mapping[str, Tensor], old: tuple[int, int], new: tuple[int, int], file: Path
+    tensors: Mapping[str, Tensor], old: tuple[int, int], new: tuple[int, int], antialias: bool
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Returns the tensors with position embeddings of another grid, and a sentence that says so."""
     stored = tensors.get("pos_embed")
@@ -177,9 +177,7 @@ def _resampled(
     if stored is None or old == new or prefix < 0:
         return dict(tensors), ()
     patches = stored[:, prefix:].float().reshape(1, *old, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(patches, size=new, mode="bicubic", align_corners=False)
+    resized = F.interpolate(patches, size=new, mode="bicubic", align_corners=False, antialias=antialias)
     positions = torch.cat([stored[:, :prefix].float(), resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
-    said = (
-        f"weights {file.name}: position embeddings of {old[0]} × {old[1]} patches are resampled to {new[0]} × {new[1]}"
-    )
-    return {**tensors, "pos_embed": positions}, (f"{said}, bicubic as in transformers",)
+    said = f"position embeddings of {old[0]} × {old[1]} patches are resampled to {new[0]} × {new[1]}, bicubic"
+    return {**tensors, "pos_embed": positions}, (f"{said} as in transformers",)

@@ -75,4 +75,5 @@ def _weights_files(origin: Path, folder: Path | None) -> list[Path]:
 
 
 def _named_size(manifest: Manifest) -> int | None:
-    return None if manifest.model.name == demo.NAME else manifest.model.image_size[0]
+    height, width = manifest.model.image_size
+    return None if manifest.model.name == demo.NAME or height != width else height

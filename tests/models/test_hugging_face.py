@@ -45,6 +45,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "vit-features": ("ViTModel", {**VIT, "hidden_act": "relu"}),
     "vit-unfilled-patches": ("ViTModel", {**VIT, "image_size": 35}),
+    "vit-wide": ("ViTModel", {**VIT, "image_size": [16, 64]}),
     "deit": ("DeiTForImageClassification", {**VIT, **NAMED}),
     "deit-features": ("DeiTModel", VIT),
     "deit-distilled": ("DeiTForImageClassificationWithTeacher", {**VIT, **NAMED, "layer_norm_eps": 0.01}),
@@ -185,7 +186,9 @@ def test_folders_as_people_have_them(transformers: Any, tmp_path: Path, form: st
     assert relative_difference(answers(loaded, images)["dense"], answer(reference, images)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "size"), [("dinov2", 48), ("dinov2-classes", 40), ("dinov3", 48)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("dinov2", 48), ("dinov2-classes", 40), ("dinov2-registers", 16), ("dinov3", 48)]
+)
 def test_positions_are_resampled_as_transformers_does(transformers: Any, tmp_path: Path, name: str, size: int) -> None:
     reference = written(transformers, name, tmp_path)
     processor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 64}}
@@ -272,6 +275,7 @@ def change(folder: Path, **values: Any) -> None:
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"num_channels": 1}, "1 channels"),
         ({"id2label": {"0": "cat", "1": "dog"}}, "names 2 classes.*has 3"),
+        ({"id2label": {"1": "cat", "2": "dog", "3": "heron"}}, "does not number its classes"),
         ({"num_hidden_layers": 3}, "blocks.2.*missing"),
         ({"architectures": ["Dinov2ForImageClassification"], "model_type": "dinov2"}, "head.weight is"),
         (
@@ -288,6 +292,21 @@ def test_what_is_not_computed_is_refused_by_name(
     with pytest.raises(ModelError, match=said) as caught:
         load_model(str(tmp_path), OWN)
     assert caught.value.hint
+
+
+def test_old_files_of_two_models(transformers: Any, tmp_path: Path) -> None:
+    """They have values of text generation everywhere, and name what they change a second time."""
+    written(transformers, "clip", tmp_path)
+    tower = json.loads((tmp_path / "config.json").read_text())["vision_config"]
+    passing = {"add_cross_attention": False, "chunk_size_feed_forward": 0, "cross_attention_hidden_size": None}
+    passing |= {"output_attentions": False, "pruned_heads": {}, "encoder_no_repeat_ngram_size": 0, "dropout": 0.0}
+    passing |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "length_penalty": 1.0, "tie_word_embeddings": True}
+    wrong = {**tower, **passing, "num_attention_heads": 12}
+    change(tmp_path, vision_config=wrong, vision_config_dict={"num_attention_heads": 3})
+    assert load_model(str(tmp_path), OWN).vit.blocks[0].attn.num_heads == 3  # type: ignore[index,union-attr]
+    change(tmp_path, vision_config={"model_type": "clip_vision_model"}, vision_config_dict=None)
+    with pytest.raises(ModelError, match=r"do not fit.*the model's \[1, 50, 768\]"):
+        load_model(str(tmp_path), OWN)
 
 
 def test_values_of_training_and_of_programming_change_nothing(transformers: Any, tmp_path: Path) -> None:
@@ -399,6 +418,19 @@ def test_a_hub_name_is_found_again_by_its_revision(
         manifest = export_model(loaded, ExportOptions())[0].manifest
         assert manifest.name == "someone_a_vit-dense"
         assert original_model(manifest).weights.sha256 == loaded.weights.sha256
+
+
+def test_a_hubs_repository_of_timms_is_timms_as_before(hub: Path) -> None:
+    vit = randomised(timm.create_model("test_vit", num_classes=5))
+    hub.mkdir(parents=True)
+    save_weights(vit, hub / "model.safetensors")
+    config = {"architecture": "test_vit", "num_classes": 5, "pretrained_cfg": vit.pretrained_cfg}
+    (hub / "config.json").write_text(json.dumps(config))
+    for name in ("someone/a-vit", "hf-hub:someone/a-vit"):
+        loaded = load_model(name, WeightsRequest(WeightsSource.PRETRAINED))
+        assert (loaded.info.name, loaded.info.made_from) == ("hf-hub:someone/a-vit", None)
+        assert (loaded.weights.source, loaded.weights.origin) == (WeightsSource.PRETRAINED, "someone/a-vit")
+        assert torch.equal(loaded.vit.head.weight, vit.head.weight)  # type: ignore[union-attr,arg-type]
 
 
 @pytest.mark.usefixtures("hub")
