@@ -29,7 +29,7 @@ from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.models.registry import WeightsRequest, load_model
-from sait_deploy.quantization.compare import compare
+from sait_deploy.quantization.compare import answers, compare
 from sait_deploy.quantization.options import QuantizeOptions
 from sait_deploy.quantization.stage import quantize
 from sait_deploy.runtime import RunOptions, load
@@ -94,7 +94,8 @@ def _compared(
     artifact: Artifact, other: Artifact, options: RunOptions, runtime: str, dataset: Dataset
 ) -> tuple[ComparedPoint, ...]:
     click.echo(f"{artifact.path.name} beside {other.path.name} on {runtime}")
-    return compare(load(artifact), load(other, runtime, options), dataset, no_progress).points
+    reference = answers(load(artifact), dataset, no_progress, "")
+    return compare(reference, load(other, runtime, options), dataset, no_progress).points
 
 
 def _row(weights: Path | None, precision: str, artifact: Artifact, point: ComparedPoint) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def command(
     Linear layers run in int8, everything else stays float. With no ARTIFACT, those of the last export are quantised.
     They become the last export.
     """
-    from sait_deploy.artifacts.folder import Workspace
+    from sait_deploy.artifacts.folder import Workspace, open_artifact
+    from sait_deploy.artifacts.precisions import float_of
     from sait_deploy.bench.groups import with_baseline
     from sait_deploy.quantization.options import QuantizeOptions, parse_exclude
     from sait_deploy.quantization.stage import quantize
@@ -75,7 +76,9 @@ def command(
         threads=threads,
         overwrite=overwrite,
     )
-    chosen = with_baseline(artifacts or Workspace(workspace).last_export())
+    # What quantize itself exported last is made again from the float artifacts.
+    last = [] if artifacts else [float_of(open_artifact(path)).path for path in Workspace(workspace).last_export()]
+    chosen = with_baseline(artifacts or last)
     with live_progress() as report:
         made = quantize(chosen, options, report)
     _report(made, as_json)

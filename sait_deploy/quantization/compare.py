@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.manifest import Manifest, ParityInfo, Precision
-from sait_deploy.artifacts.points import PointChoice, resolve
+from sait_deploy.artifacts.points import resolve
 from sait_deploy.artifacts.quantization_info import ComparedPoint
 from sait_deploy.exporting.parity import TOLERANCE, check_selection, cosines
 from sait_deploy.images.dataset import Dataset
@@ -59,12 +60,61 @@ class Comparison:
         )
 
 
-def compare(reference: Runner, quantised: Runner, images: Dataset, progress: Progress) -> Comparison:
-    """Runs both artifacts on the same images at every operating point.
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """An artifact's answers at one operating point: logits float32 [n, C] and keep int32 [n, P+N], None of dense."""
+
+    logits: NDArray[np.float32]
+    keep: NDArray[np.int32] | None
+
+
+def answers(runner: Runner, images: Dataset, progress: Progress, step: str) -> dict[str | None, Answers]:
+    """Runs an artifact on images at every operating point.
 
     Args:
-        reference: the float artifact's runner.
-        quantised: the int8 one's.
+        runner: of the artifact.
+        images: which.
+        progress: called while they run.
+        step: what the progress says.
+
+    Returns:
+        The answers by operating point; those of a dense artifact have no name.
+
+    Raises:
+        ParityError: the graph keeps other tokens than the reference selection of its own importance.
+        ModelError: an answer is not a number.
+    """
+    manifest = runner.artifact.manifest
+    choices, count = named_choices(manifest), len(images.images)
+    logits: dict[str | None, list[NDArray[np.float32]]] = {name: [] for name in choices}
+    keep: dict[str | None, list[NDArray[np.int32]]] = {name: [] for name in choices}
+    progress(step, 0.0)
+    for start in range(0, count, _BATCH):
+        batch = preprocess(list(images.images[start : start + _BATCH]), manifest.preprocessing)
+        for name, choice in choices.items():
+            if name is None:
+                logits[name].append(runner.run_at(batch, choice).logits)
+                continue
+            selection, point = runner.select_at(batch, choice), resolve(manifest, len(batch), choice)
+            if point is not None:
+                check_selection(selection, point, manifest.model.geometry.prefix_tokens, start)
+            logits[name].append(selection.logits)
+            keep[name].append(selection.keep)
+        progress(step, min(start + _BATCH, count) / count)
+    return {
+        name: Answers(np.concatenate(parts), np.concatenate(keep[name]) if keep[name] else None)
+        for name, parts in logits.items()
+    }
+
+
+def compare(
+    reference: Mapping[str | None, Answers], quantised: Runner, images: Dataset, progress: Progress
+) -> Comparison:
+    """Compares an int8 artifact's answers with the float one's.
+
+    Args:
+        reference: the float artifact's answers to the same images.
+        quantised: the int8 artifact's runner.
         images: held-out images.
         progress: called while they run.
 
@@ -72,85 +122,47 @@ def compare(reference: Runner, quantised: Runner, images: Dataset, progress: Pro
         ParityError: the int8 graph keeps other tokens than the reference selection of its own importance.
         ModelError: an answer is not a number.
     """
-    manifest = reference.artifact.manifest
-    collected = {name: _Collected(name, choice) for name, choice in named_choices(manifest).items()}
-    count = len(images.images)
-    step = f"comparing {count} answers with the float artifact's"
-    progress(step, 0.0)
-    for start in range(0, count, _BATCH):
-        batch = preprocess(list(images.images[start : start + _BATCH]), manifest.preprocessing)
-        for point in collected.values():
-            point.add(reference, quantised, batch, start)
-        progress(step, min(start + _BATCH, count) / count)
-    points = [point.joined() for point in collected.values()]
+    manifest = quantised.artifact.manifest
+    step = f"comparing {len(images.images)} answers with the float artifact's"
+    found = answers(quantised, images, progress, step)
+    both = [_Both(name, wanted, found[name]) for name, wanted in reference.items()]
     labels = images.labels if manifest.model.classes else None
     return Comparison(
-        points=tuple(_compared(point, manifest, labels) for point in points),
-        kept={point.name: _counts(point.keep, manifest) for point in points if point.name is not None},
-        difference=max(_difference(point) for point in points),
+        points=tuple(_compared(point, manifest, labels) for point in both),
+        kept={point.name: _counts(point.int8.keep, manifest) for point in both if point.name is not None},
+        difference=max(_difference(point) for point in both),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Both:
-    """Both artifacts' answers at one point: logits float32 [n, C] and keep int32 [n, P+N], None of dense ones."""
+    """Both artifacts' answers at one point."""
 
     name: str | None
-    float_logits: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    float_keep: NDArray[np.int32] | None
-    keep: NDArray[np.int32] | None
+    fp32: Answers
+    int8: Answers
 
     @property
     def same_set(self) -> NDArray[np.bool_]:
         """Whether both keep the same tokens, bool [n]."""
-        if self.keep is None:
-            return np.ones(len(self.logits), dtype=bool)
-        same: NDArray[np.bool_] = (self.keep == self.float_keep).all(axis=1)
+        if self.int8.keep is None:
+            return np.ones(len(self.int8.logits), dtype=bool)
+        same: NDArray[np.bool_] = (self.int8.keep == self.fp32.keep).all(axis=1)
         return same
 
 
-class _Collected:
-    """Both artifacts' answers at one point while they come in."""
-
-    def __init__(self, name: str | None, choice: PointChoice) -> None:
-        self._name, self._choice = name, choice
-        self._logits: list[list[NDArray[np.float32]]] = [[], []]
-        self._keep: list[list[NDArray[np.int32]]] = [[], []]
-
-    def add(self, reference: Runner, quantised: Runner, batch: NDArray[np.float32], first: int) -> None:
-        """Runs both on a batch whose first image has this number."""
-        manifest = reference.artifact.manifest
-        point = resolve(manifest, len(batch), self._choice)
-        for side, runner in enumerate((reference, quantised)):
-            if self._name is None:
-                self._logits[side].append(runner.run_at(batch, self._choice).logits)
-                continue
-            selection = runner.select_at(batch, self._choice)
-            if point is not None and runner is quantised:
-                check_selection(selection, point, manifest.model.geometry.prefix_tokens, first)
-            self._logits[side].append(selection.logits)
-            self._keep[side].append(selection.keep)
-
-    def joined(self) -> _Both:
-        """Returns the answers to all images."""
-        float_logits, logits = (np.concatenate(parts) for parts in self._logits)
-        float_keep, keep = (np.concatenate(parts) if parts else None for parts in self._keep)
-        return _Both(self._name, float_logits, logits, float_keep, keep)
-
-
 def _compared(both: _Both, manifest: Manifest, labels: NDArray[np.int64] | None) -> ComparedPoint:
-    found, wanted = both.logits.argmax(axis=1), both.float_logits.argmax(axis=1)
+    found, wanted = both.int8.logits.argmax(axis=1), both.fp32.logits.argmax(axis=1)
     return ComparedPoint(
         name=both.name,
         images=len(found),
         same_top1=int((found == wanted).sum()) if manifest.model.classes else None,
         right=None if labels is None else int((found == labels).sum()),
         float_right=None if labels is None else int((wanted == labels).sum()),
-        cosine=float(cosines(both.logits, both.float_logits).mean()),
-        kept=float(_counts(both.keep, manifest).mean()),
-        float_kept=float(_counts(both.float_keep, manifest).mean()),
-        other_sets=None if both.keep is None else int((~both.same_set).sum()),
+        cosine=float(cosines(both.int8.logits, both.fp32.logits).mean()),
+        kept=float(_counts(both.int8.keep, manifest).mean()),
+        float_kept=float(_counts(both.fp32.keep, manifest).mean()),
+        other_sets=None if both.int8.keep is None else int((~both.same_set).sum()),
     )
 
 
@@ -164,6 +176,6 @@ def _counts(keep: NDArray[np.int32] | None, manifest: Manifest) -> NDArray[np.in
 
 
 def _difference(both: _Both) -> float:
-    scale = np.maximum(1.0, np.abs(both.float_logits).max(axis=1))
-    difference = np.abs(both.logits - both.float_logits).max(axis=1) / scale
+    scale = np.maximum(1.0, np.abs(both.fp32.logits).max(axis=1))
+    difference = np.abs(both.int8.logits - both.fp32.logits).max(axis=1) / scale
     return float(difference[both.same_set].max(initial=0.0))

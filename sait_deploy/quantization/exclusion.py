@@ -7,10 +7,9 @@ from typing import Final
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from sait_deploy.artifacts.manifest import Manifest
-from sait_deploy.images.dataset import Dataset
-from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.layers import LinearLayer, named_layers, read_by
 from sait_deploy.quantization.options import Exclude, QuantizeOptions
 from sait_deploy.runtime.base import Runner
@@ -41,22 +40,20 @@ def first_exclusion(
 
 def costs(
     layers: Sequence[LinearLayer],
-    reference: Runner,
+    wanted: NDArray[np.float32],
+    batch: NDArray[np.float32],
     alone: Callable[[LinearLayer], Runner],
-    images: Dataset,
     progress: Progress,
 ) -> dict[str, float]:
     """Returns what each layer costs in int8: the mean squared change of logits where it alone is.
 
     Args:
         layers: which.
-        reference: the float artifact's runner.
+        wanted: the float artifact's logits float32 [B, C] of the batch.
+        batch: images float32 [B, 3, H, W].
         alone: makes a runner with one layer in int8.
-        images: calibration images.
         progress: called with each layer.
     """
-    batch = preprocess(list(images.sample(SENSITIVITY_IMAGES).images), reference.description.preprocessing)
-    wanted = reference.run(batch).logits
     found: dict[str, float] = {}
     step = f"measuring what each of {len(layers)} layers costs in int8"
     progress(step, 0.0)

@@ -36,10 +36,17 @@ from sait_deploy.artifacts.manifest_parts import installed_tools, measured_point
 from sait_deploy.artifacts.quantization_info import CalibrationInfo, Gate, QuantizationInfo
 from sait_deploy.errors import InvalidArgument, StorageError, TargetMissed
 from sait_deploy.exporting.parity import TOLERANCE
+from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.calibrate import METHOD, calibration_points, input_ranges
-from sait_deploy.quantization.compare import Comparison, compare
+from sait_deploy.quantization.compare import Comparison, answers, compare
 from sait_deploy.quantization.convert import with_int8
-from sait_deploy.quantization.exclusion import COSTLY, costliest_first, costs, first_exclusion
+from sait_deploy.quantization.exclusion import (
+    COSTLY,
+    SENSITIVITY_IMAGES,
+    costliest_first,
+    costs,
+    first_exclusion,
+)
 from sait_deploy.quantization.images import QuantizationImages, quantization_images
 from sait_deploy.quantization.layers import LinearLayer, linear_layers
 from sait_deploy.quantization.options import Exclude, QuantizeOptions
@@ -190,17 +197,18 @@ class _Work:
         self._ranges = input_ranges(
             self._source, self._images.calibration, self._folder, self._options.threads, self._progress
         )
-        reference = OnnxRuntimeRunner(self._source, self._run_options)
         held_out = self._images.held_out if self._judged else self._images.held_out.sample(_UNJUDGED_IMAGES)
+        step = f"{len(held_out.images)} answers of the float artifact"
+        # The float artifact answers first and is closed: two models at once would take the memory of both.
+        reference = answers(self._reference(), held_out, self._progress, step)
         runner = self._runner(self._quantised())
         comparison = compare(reference, runner, held_out, self._progress)
         if self._good(comparison) or not self._judged:
             return runner, comparison
         if self._options.exclude is Exclude.AUTO:
             candidates = self._quantised()
-            found = costs(
-                candidates, reference, lambda one: self._runner([one]), self._images.calibration, self._progress
-            )
+            del runner
+            found = self._costs(candidates)
             fixed = dict(self._kept_float)
             for names in costliest_first(found):
                 self._kept_float = fixed | dict.fromkeys(names, COSTLY)
@@ -234,6 +242,15 @@ class _Work:
             return AccuracyInfo(AccuracyStatus.UNMEASURED, 0, None)
         return AccuracyInfo(AccuracyStatus.MEASURED, default.images, 100 * default.right / default.images)
 
+    def _reference(self) -> Runner:
+        return OnnxRuntimeRunner(self._source, self._run_options)
+
+    def _costs(self, candidates: Sequence[LinearLayer]) -> dict[str, float]:
+        few = self._images.calibration.sample(SENSITIVITY_IMAGES)
+        batch = preprocess(list(few.images), self._plan.preprocessing)
+        wanted = self._reference().run(batch).logits
+        return costs(candidates, wanted, batch, lambda layer: self._runner([layer]), self._progress)
+
     def _quantised(self) -> tuple[LinearLayer, ...]:
         return tuple(layer for layer in self._layers if layer.name not in self._kept_float)
 
@@ -242,6 +259,7 @@ class _Work:
         model = with_int8(whole_graph_of(self._source), self._ranges, layers)
         onnx.helper.set_model_props(model, onnx_metadata(self._plan))
         onnx.save(model, str(self._folder / MODEL_FILE))
+        del model
         return OnnxRuntimeRunner(Artifact(self._folder, self._plan), self._run_options)
 
     def _good(self, comparison: Comparison) -> bool:

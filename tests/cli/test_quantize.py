@@ -22,8 +22,10 @@ def test_the_last_export_is_quantised_and_becomes_the_last(sait: Sait, workspace
     assert [place.name for place in places] == ["sait_demo_digits-dense-int8", "sait_demo_digits-density0.6-int8"]
     inspected = sait("inspect", places[1])
     assert "blocks.1.attn.qkv: importance is read from it" in " ".join(inspected.out.split())
+    named = sait("quantize", places[1], *IMAGES)
+    assert (named.code, "is quantised already" in named.err) == (2, True)
     again = sait("quantize", "--workspace", workspace, *IMAGES)
-    assert (again.code, "is quantised already" in again.err) == (2, True)
+    assert again.code != 0 and "is already there" in again.err and "--overwrite" in again.err
 
 
 def test_as_json(sait: Sait, workspace: Path) -> None:
