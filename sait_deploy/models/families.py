@@ -75,6 +75,8 @@ def check_served(model: object) -> Family:
         hint = (
             f"supported are {supported}" if wrapped is None else f"give the model inside of it: its attribute {wrapped}"
         )
+        if type(model).__module__.startswith("transformers."):
+            hint = "save it with save_pretrained, and give the folder: --model FOLDER, or load_model(FOLDER, …)"
         raise ModelError(f"a model of class {type(model).__name__} cannot be pruned", hint)
     return family
 

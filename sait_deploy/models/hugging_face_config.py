@@ -27,6 +27,10 @@ from sait_deploy.models.hugging_face import (
 )
 
 _MEND: Final = "make the model in Python and give it to sait_deploy.export, or correct the file if it is wrong"
+_MOST: Final = 1 << 16
+_DEEPEST: Final = 1 << 10
+"""Above any number and any depth of a model: more would take all time and memory before weights are compared."""
+
 _COMPLETE: Final = "download config.json again"
 
 
@@ -204,6 +208,8 @@ def _check(config: HuggingFaceConfig) -> None:
             f"{path} has hidden_act {values['hidden_act']!r}, which no code here computes",
             f"computed are {', '.join(ACTIVATIONS)}",
         )
+    if values["num_hidden_layers"] > _DEEPEST:
+        raise ModelError(f"{path} has {values['num_hidden_layers']} layers, and at most {_DEEPEST} are read", _COMPLETE)
     width, heads = values["hidden_size"], values["num_attention_heads"]
     if width % heads or values.get("head_dim") not in (None, width // heads):
         raise ModelError(f"{path} has {heads} heads for a width of {width}, which are not of equal width", _MEND)
@@ -224,11 +230,11 @@ def _is_like(value: object, default: object) -> bool:
     kinds = (int, float) if isinstance(default, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         return False
-    return value >= 0 if default == 0 else value > 0
+    return 0 <= value <= _MOST and (value > 0 or default == 0)
 
 
 def _is_pair(sides: list[Any]) -> bool:
-    return len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
+    return len(sides) == 2 and all(_is_like(side, 1) for side in sides)
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from sait_deploy.models.families import transformer_of
 from sait_deploy.models.hugging_face import Readout
 from sait_deploy.models.hugging_face_config import HuggingFaceConfig
 from sait_deploy.models.hugging_face_names import HEADS, layouts_of, translated
-from sait_deploy.models.weights import load_weights, read_state_dict
+from sait_deploy.models.weights import check_fits, load_weights, read_state_dict
 
 _FILES: Final = (
     "model.safetensors.index.json",
@@ -73,6 +73,8 @@ def model_of_config(
     read = read_state_dict(file, outline.wanted())
     tensors, left = _converted(config, read.tensors, file)
     outputs = _outputs(config, tensors, file, config.named_classes if folder_says else None)
+    with torch.device("meta"):  # before memory is taken for a model of whatever size the configuration says
+        check_fits(config.make(config.image_size, outputs), tensors, file.name, _MISFIT)
     notes = config.notes + tuple(note for note in read.notes if outline.HEAD in outline.wanted().shapes) + left
     if image_size != config.image_size:
         _check_multiple(image_size, outline.shape().patch_size)

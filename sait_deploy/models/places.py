@@ -74,6 +74,8 @@ def place_of(name: str) -> Place:
     if hub is None and folder.is_dir():
         origin = str(folder)
         return Place(folder, folder.resolve().name or origin, origin, WeightsSource.FILE)
+    if hub is None and folder.is_file():
+        raise ModelError(f"{name} is a file, and names no model", "give its folder, or a timm name and --weights FILE")
     repository = name if hub is None else name.removeprefix(hub)
     if not _REPOSITORY.fullmatch(repository):
         kind = "folder" if hub is None else "hub name"

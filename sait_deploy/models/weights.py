@@ -171,6 +171,22 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, h
         hint: what to do where it does not fit; None for the general advice.
 
     Raises:
+        ModelError: as :func:`check_fits` raises it.
+    """
+    check_fits(model, tensors, origin, hint)
+    model.load_state_dict(dict(tensors))
+
+
+def check_fits(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, hint: str | None = None) -> None:
+    """Checks that a state dict fits a model exactly.
+
+    Args:
+        model: the model, whose tensors may be on the meta device.
+        tensors: the state dict.
+        origin: the file's name, for errors.
+        hint: what to do where it does not fit; None for the general advice.
+
+    Raises:
         ModelError: names or shapes differ, of which a few of the file's are named beside the model's; or a tensor holds
             quantised numbers, whose scales are elsewhere.
     """
@@ -192,7 +208,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, h
             f"weights {origin} do not fit {type(model).__name__}: {'; '.join(named)}{more}",
             hint or "give the --model they were trained as, and --imgsz if their image size is not its default",
         )
-    model.load_state_dict(dict(tensors))
 
 
 def _check_numbers(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], origin: str) -> None:

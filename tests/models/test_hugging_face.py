@@ -22,7 +22,7 @@ from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.cli import run
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, ExportOptions, plan_exports
-from sait_deploy.exporting.stage import export_model
+from sait_deploy.exporting.stage import export, export_model
 from sait_deploy.models.original import original_model
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
@@ -272,6 +272,9 @@ def change(folder: Path, **values: Any) -> None:
         ({"num_attention_heads": 5}, "5 heads"),
         ({"hidden_size": "48"}, "hidden_size '48'"),
         ({"patch_size": -8}, "patch_size -8"),
+        ({"hidden_size": 60000}, "do not fit.*60000"),
+        ({"hidden_size": 10**9}, "hidden_size 1000000000"),
+        ({"num_hidden_layers": 50000}, "50000 layers"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"num_channels": 1}, "1 channels"),
         ({"id2label": {"0": "cat", "1": "dog"}}, "names 2 classes.*has 3"),
@@ -344,6 +347,19 @@ def test_a_folder_that_is_not_whole_is_refused(transformers: Any, tmp_path: Path
         said = "pytorch_model.bin"
     with pytest.raises(ModelError, match=said):
         load_model(str(tmp_path), OWN)
+
+
+def test_a_model_of_transformers_in_memory_is_told_to_be_saved(transformers: Any) -> None:
+    model = transformers.ViTModel(transformers.ViTConfig(**VIT))
+    with pytest.raises(ModelError, match="ViTModel cannot be pruned") as caught:
+        export(model)
+    assert "save_pretrained" in caught.value.hint
+
+
+def test_a_file_is_no_place(transformers: Any, tmp_path: Path) -> None:
+    written(transformers, "vit", tmp_path)
+    with pytest.raises(ModelError, match="is a file"):
+        load_model(str(tmp_path / "config.json"), OWN)
 
 
 def test_random_weights_and_a_pooling_are_refused(transformers: Any, tmp_path: Path) -> None:
