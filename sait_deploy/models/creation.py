@@ -97,10 +97,20 @@ def create_model(
         with torch.device("meta"):
             transformer_of(family.create(name))
     model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes, global_pool=global_pool)
-    patch = transformer_of(model).shape().patch_size[0]
-    if image_size is not None and image_size % patch:
-        raise InvalidArgument(
-            f"image size {image_size} is no multiple of the patch size {patch}",
-            f"try {image_size // patch * patch or patch}",
-        )
+    if image_size is not None:
+        check_multiple((image_size, image_size), transformer_of(model).shape().patch_size)
     return model
+
+
+def check_multiple(image_size: tuple[int, int], patch: tuple[int, int]) -> None:
+    """Refuses an image size, height and width in pixels, that patches do not fill.
+
+    Raises:
+        InvalidArgument: that is so; the hint is one that they fill.
+    """
+    for side, of_patch in zip(image_size, patch, strict=True):
+        if side % of_patch:
+            raise InvalidArgument(
+                f"image size {side} is no multiple of the patch size {of_patch}",
+                f"try {side // of_patch * of_patch or of_patch}",
+            )

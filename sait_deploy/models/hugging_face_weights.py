@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.errors import ModelError
 from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.checkpoint_names import left_out
+from sait_deploy.models.creation import check_multiple
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.hugging_face import Readout
 from sait_deploy.models.hugging_face_config import HuggingFaceConfig
@@ -31,7 +32,7 @@ _TIMM: Final = "patch_embed.proj.weight"
 _MISFIT: Final = "config.json is of another model than these weights: download both again, or correct it"
 
 
-class Converted(NamedTuple):
+class _Converted(NamedTuple):
     """Tensors by timm's names, and what was left out, a sentence each."""
 
     tensors: dict[str, Tensor]
@@ -75,9 +76,9 @@ def model_of_config(
     outputs = _outputs(config, tensors, file, config.named_classes if folder_says else None)
     with torch.device("meta"):  # before memory is taken for a model of whatever size the configuration says
         check_fits(config.make(config.image_size, outputs), tensors, file.name, _MISFIT)
-    notes = config.notes + tuple(note for note in read.notes if outline.HEAD in outline.wanted().shapes) + left
+    notes = config.notes + read.notes + left
     if image_size != config.image_size:
-        _check_multiple(image_size, outline.shape().patch_size)
+        check_multiple(image_size, outline.shape().patch_size)
         grids = [transformer_of(_outline(config, size)).shape().grid for size in (config.image_size, image_size)]
         tensors, resampled = _resampled(tensors, grids[0], grids[1], config.kind.antialias)
         notes += tuple(f"weights {file.name}: {said}" for said in resampled)
@@ -91,7 +92,7 @@ def _outline(config: HuggingFaceConfig, image_size: tuple[int, int]) -> nn.Modul
         return config.make(image_size, 1)
 
 
-def _converted(config: HuggingFaceConfig, tensors: dict[str, Tensor], file: Path) -> Converted:
+def _converted(config: HuggingFaceConfig, tensors: dict[str, Tensor], file: Path) -> _Converted:
     """Translates names, leaves out what is no part of the model, and gives registers the positions they have.
 
     Raises:
@@ -104,7 +105,7 @@ def _converted(config: HuggingFaceConfig, tensors: dict[str, Tensor], file: Path
             f"weights {file.name} hold names of two models: {' and '.join(found[:2])}", "save those of one of them"
         )
     if not layouts:
-        return Converted(tensors, ())
+        return _Converted(tensors, ())
     ((prefix, layout),) = layouts.items()
     if layout is not config.kind.layout:
         raise ModelError(
@@ -125,7 +126,7 @@ def _converted(config: HuggingFaceConfig, tensors: dict[str, Tensor], file: Path
         named["pos_embed"] = named["pos_embed"][:, 1:]
     if not named.get("reg_token", torch.empty(1)).numel():
         del named["reg_token"]
-    return Converted(named, (left_out(file.name, left),) if left else ())
+    return _Converted(named, (left_out(file.name, left),) if left else ())
 
 
 def _unread(config: HuggingFaceConfig, prefix: str) -> tuple[str, ...]:
@@ -159,15 +160,6 @@ def _outputs(config: HuggingFaceConfig, tensors: Mapping[str, Tensor], file: Pat
             "correct id2label, or take it out and give --labels FILE",
         )
     return outputs
-
-
-def _check_multiple(image_size: tuple[int, int], patch: tuple[int, int]) -> None:
-    if image_size[0] % patch[0] or image_size[1] % patch[1]:
-        shown = image_size[0] if image_size[0] == image_size[1] else f"{image_size[0]} × {image_size[1]}"
-        raise InvalidArgument(
-            f"image size {shown} is no multiple of the patch size {patch[0]}",
-            f"try {image_size[0] // patch[0] * patch[0] or patch[0]}",
-        )
 
 
 def _resampled(

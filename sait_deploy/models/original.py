@@ -8,6 +8,7 @@ from pathlib import Path
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import Manifest, WeightsSource
 from sait_deploy.errors import ArtifactError, ModelError, SaitError
+from sait_deploy.images.config_files import CONFIG_FILE
 from sait_deploy.models.places import FOLDER
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 
@@ -57,9 +58,11 @@ def _requests(manifest: Manifest, weights: Path | None, folder: Path | None) -> 
     files = [weights] if weights is not None else _weights_files(Path(info.origin or ""), folder)
     if place is None:
         return [(manifest.model.name, WeightsRequest(WeightsSource.FILE, file)) for file in files]
-    if info.origin == place or (weights is not None and weights.is_dir()):
+    own = info.origin == place
+    if (weights is None and own) or (weights is not None and (weights / CONFIG_FILE).is_file()):
         return [(f"{FOLDER}{file}", WeightsRequest(WeightsSource.FILE, file)) for file in files]
-    folders = _weights_files(Path(place), folder)
+    beside = [weights.parent] if own and weights is not None else []
+    folders = beside + _weights_files(Path(place), folder)
     return [(f"{FOLDER}{one}", WeightsRequest(WeightsSource.FILE, file)) for one in folders for file in files]
 
 

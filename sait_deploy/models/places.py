@@ -100,7 +100,7 @@ def _downloaded(name: str, repository: str) -> Place:
                 if any(any(folder.glob(pattern)) for pattern in weights):
                     break
     except Exception as error:  # the hub's client raises whatever the network or the repository gives
-        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("Got: ").partition(". ")[0]
         missing = "" if name.startswith(HUB) else ", and no folder is called so"
         raise ModelError(
             f"pretrained weights of {name} cannot be had: {first}{missing}",
