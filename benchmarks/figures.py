@@ -12,6 +12,7 @@ import click
 
 from benchmarks.accuracy_figures import accuracy
 from benchmarks.common import read_result
+from benchmarks.runtime_figures import peers, precisions
 
 README: Final = Path(__file__).parent.parent / "README.md"
 START: Final = "<!-- figures: python -m benchmarks.figures -->"
@@ -169,6 +170,8 @@ def section() -> str:
         *_speed(),
         *_adaptive(),
         *_single_image(),
+        *precisions(),
+        *peers(),
         *accuracy(),
         *_training(),
         *_cost(),
