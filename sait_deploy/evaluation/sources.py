@@ -235,7 +235,7 @@ class ArtifactSource(Source):
 
             loaded = original_model(manifest, self._options.weights, self._artifact.path)
         except ImportError:
-            raise MissingDependency("timm", "a control or a lower resolution", extra="export") from None
+            raise MissingDependency("torch", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")
         pruning = self.pruning or (Score.MEAN, default_prune_at(self.model.geometry.depth))
         options = replace(self._options, precision=None, device=self._torch_device)

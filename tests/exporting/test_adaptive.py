@@ -22,6 +22,7 @@ from sait_deploy.exporting.stage import export, export_model
 from sait_deploy.images.dataset import shipped_dataset
 from sait_deploy.models.prunable_vit import AdaptivePruning
 from sait_deploy.runtime import load
+from sait_deploy.runtime.openvino import COMPILED_FOLDER
 from sait_deploy.tokens import OperatingPoint, Score, dense_macs, pruned_macs
 from tests.exported import POINTS, TinyExport, copied, graph_of
 from tests.exporting.exports import ONE_THREAD, check_golden, described, names, smallest, to
@@ -32,7 +33,8 @@ PATCHES = 36
 
 def test_an_artifact_is_three_files_and_opens_as_returned(tiny_adaptive: Artifact) -> None:
     assert tiny_adaptive.path.name == "test_vit-96px-adaptive"
-    assert names(tiny_adaptive.path) == {"model.onnx", "manifest.json", "golden.npz"}
+    # OpenVINO keeps what it compiled of artifacts that other tests ran.
+    assert names(tiny_adaptive.path) - {COMPILED_FOLDER} == {"model.onnx", "manifest.json", "golden.npz"}
     assert open_artifact(tiny_adaptive.path) == tiny_adaptive
 
 
