@@ -29,6 +29,18 @@ PREPROCESSING_FLAGS = {
 }
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """Returns height and width in pixels, from a side such as 224 or from both such as 224x320.
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+        raise click.BadParameter(f"{text!r} is no image size: give a side such as 224, or both such as 224x320")
+    return int(sides[0]), int(sides[-1])
+
+
 def debug_option(function: Decorated) -> Decorated:
     """Adds ``--debug``, which ``sait_deploy.cli.run`` looks for."""
     return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
@@ -143,9 +155,9 @@ def model_options(function: Decorated) -> Decorated:
         click.option("--random-weights", is_flag=True, help="Random weights: for measuring speed only."),
         click.option(
             "--imgsz",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Side of the input in pixels.  [default: the model's]",
+            type=image_size,
+            metavar="N|HxW",
+            help="Side of the input in pixels, or height and width such as 224x320.  [default: the model's]",
         ),
         click.option(
             "--global-pool",

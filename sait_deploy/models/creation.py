@@ -70,7 +70,7 @@ def check_known(name: str) -> None:
 
 def create_model(
     name: str,
-    image_size: int | None,
+    image_size: tuple[int, int] | None,
     *,
     pretrained: bool = False,
     classes: int | None = None,
@@ -80,7 +80,7 @@ def create_model(
 
     Args:
         name: one that ``check_known`` knows.
-        image_size: side of the square input in pixels; None for the model's own.
+        image_size: height and width of the input in pixels; None for the model's own.
         pretrained: whether it brings weights, which may be downloaded; else they are random.
         classes: outputs of the head; None for the model's own.
         global_pool: what the head reads; None for the model's own.
@@ -98,7 +98,7 @@ def create_model(
             transformer_of(family.create(name))
     model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes, global_pool=global_pool)
     if image_size is not None:
-        check_multiple((image_size, image_size), transformer_of(model).shape().patch_size)
+        check_multiple(image_size, transformer_of(model).shape().patch_size)
     return model
 
 

@@ -77,6 +77,5 @@ def _weights_files(origin: Path, folder: Path | None) -> list[Path]:
     return found or [origin]
 
 
-def _named_size(manifest: Manifest) -> int | None:
-    height, width = manifest.model.image_size
-    return None if manifest.model.name == demo.NAME or height != width else height
+def _named_size(manifest: Manifest) -> tuple[int, int] | None:
+    return None if manifest.model.name == demo.NAME else manifest.model.image_size

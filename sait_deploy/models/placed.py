@@ -102,7 +102,9 @@ def _shown(arguments: Mapping[str, Any] | None, name: str) -> str:
     return repr((arguments or {})[name])
 
 
-def hugging_face_model(place: Place, weights: Path | None, image_size: int | None, *, prepared: bool) -> PlacedModel:
+def hugging_face_model(
+    place: Place, weights: Path | None, image_size: tuple[int, int] | None, *, prepared: bool
+) -> PlacedModel:
     """Makes the model of a Hugging Face folder with its weights.
 
     The image size is the one given, else that of the folder's preprocessing where transformers runs the model at any,
@@ -111,7 +113,7 @@ def hugging_face_model(place: Place, weights: Path | None, image_size: int | Non
     Args:
         place: the folder.
         weights: a file of weights in place of the folder's own; None for those.
-        image_size: side of the square input in pixels; None for the model's own.
+        image_size: height and width of the input in pixels; None for the model's own.
         prepared: whether preprocessing is known, and files that say it are not read.
 
     Raises:
@@ -129,7 +131,7 @@ def hugging_face_model(place: Place, weights: Path | None, image_size: int | Non
         found = read_preprocessing(said)
         check_architecture(found, place.name)
     usual = found.image_size if config.kind.any_size and found.image_size is not None else config.image_size
-    size = usual if image_size is None else (image_size, image_size)
+    size = image_size or usual
     vit, notes = model_of_config(config, file, size, folder_says=own)
     vit.pretrained_cfg = {**config.kind.preprocessing, "input_size": (3, *usual)}  # type: ignore[assignment]
     return PlacedModel(vit, file, notes, files, found)

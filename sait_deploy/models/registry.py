@@ -35,7 +35,7 @@ from sait_deploy.models.hugging_face_config import is_hugging_face
 from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.placed import check_source, hugging_face_model, timm_request
 from sait_deploy.models.places import Place, is_place, place_of
-from sait_deploy.models.position_grid import ImageSizes
+from sait_deploy.models.position_grid import ImageSizes, size_words
 from sait_deploy.models.weights import (
     SparseTraining,
     load_weights,
@@ -89,25 +89,26 @@ class LoadedModel:
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
 
 
-def load_model(name: str, weights: WeightsRequest, image_size: int | None = None) -> LoadedModel:
+def load_model(name: str, weights: WeightsRequest, image_size: int | tuple[int, int] | None = None) -> LoadedModel:
     """Creates a model with the weights asked for.
 
     Args:
         name: a name of a family's or the demonstration model's; or a folder that has a config.json of Hugging Face's
             or timm's, or a hub name (``owner/model``, ``hf-hub:owner/model``), which both bring their weights.
         weights: where the weights come from: of a folder or hub name, ``DEMO`` and ``PRETRAINED`` are its own.
-        image_size: side of the square input in pixels; None for the model's own.
+        image_size: height and width of the input in pixels, or the side of a square one; None for the model's own.
 
     Raises:
         ModelError: unknown or unsupported model; weights that cannot be had or do not fit.
         InvalidArgument: an image size that is no multiple of the patch size; a file beside the weights that says how
             images are prepared and cannot be used.
     """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if is_place(name):
         check_source(name, weights.source, weights.global_pool)
         place = place_of(name)
         if is_hugging_face(place.configuration()):
-            return _placed(place, weights, image_size)
+            return _placed(place, weights, size)
         name, pool = timm_request(place, name)
         path = weights.path or (None if place.source is WeightsSource.PRETRAINED else place.folder)
         weights = replace(weights, source=place.source, path=path, global_pool=pool)
@@ -115,12 +116,12 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | None = None
     files = () if unread or weights.path is None else read_config_files(weights.path)
     found = read_preprocessing(files)
     check_architecture(found, name)
-    loaded = _loaded(name, weights, image_size, found)
+    loaded = _loaded(name, weights, size, found)
     check_configured(files, loaded.vit, weights.global_pool)
     return _prepared(_labelled(loaded, files), weights, found, FROM_NAME, size_given=image_size is not None)
 
 
-def _placed(place: Place, weights: WeightsRequest, image_size: int | None) -> LoadedModel:
+def _placed(place: Place, weights: WeightsRequest, image_size: tuple[int, int] | None) -> LoadedModel:
     """Loads the model of a Hugging Face folder."""
     prepared = weights.known_preprocessing is not None
     placed = hugging_face_model(place, weights.path, image_size, prepared=prepared)
@@ -171,7 +172,9 @@ def with_preprocessing(loaded: LoadedModel, choice: PreprocessingChoice) -> Load
     )
 
 
-def _loaded(name: str, weights: WeightsRequest, image_size: int | None, found: FoundPreprocessing) -> LoadedModel:
+def _loaded(
+    name: str, weights: WeightsRequest, image_size: tuple[int, int] | None, found: FoundPreprocessing
+) -> LoadedModel:
     own = name == demo.NAME or weights.source is WeightsSource.PRETRAINED
     if own and weights.global_pool is not None:
         raise InvalidArgument(f"{name} and its own weights have their pooling", "leave --global-pool out")
@@ -251,9 +254,10 @@ def describe(
     return LoadedModel(vit, info, weights, prepared, default_size, training, sources)
 
 
-def _load_demo(weights: WeightsRequest, image_size: int | None) -> LoadedModel:
-    if image_size not in (None, demo.ARCHITECTURE["img_size"]):
-        raise InvalidArgument(f"the demonstration model has no image size {image_size}", "leave --imgsz out")
+def _load_demo(weights: WeightsRequest, image_size: tuple[int, int] | None) -> LoadedModel:
+    if image_size is not None and set(image_size) != {demo.ARCHITECTURE["img_size"]}:
+        size = size_words(image_size)
+        raise InvalidArgument(f"the demonstration model has no image size {size}", "leave --imgsz out")
     source, path = weights.source, weights.path
     if source is WeightsSource.PRETRAINED:
         raise InvalidArgument("the demonstration model ships its weights", "leave --pretrained out")
@@ -275,11 +279,9 @@ def _from_file(
 
     Only an image size that the user chose resamples position embeddings.
     """
-    side, known = sizes.chosen, sizes.known
-    if side is None and known is not None and known[0] == known[1]:
-        side = known[0]
+    size = sizes.chosen or sizes.known
     with torch.device("meta"):
-        outline = transformer_of(create_model(name, side, global_pool=global_pool))
+        outline = transformer_of(create_model(name, size, global_pool=global_pool))
     read = read_state_dict(path, outline.wanted())
     converted, notes = outline.converted(read.tensors, path.name, sizes)
     converted, left = without_training_only(converted)
@@ -287,6 +289,6 @@ def _from_file(
         notes += (left_out(path.name, left),)
     head: Tensor | None = converted.get(outline.HEAD)
     classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
-    model = create_model(name, side, classes=classes, global_pool=global_pool)
+    model = create_model(name, size, classes=classes, global_pool=global_pool)
     load_weights(model, converted, path.name, outline.advice(converted))
     return model, read.notes + notes

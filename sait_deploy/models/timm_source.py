@@ -21,7 +21,7 @@ from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
 from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.foreign_names import translated, unread_layout
 from sait_deploy.models.layers import attention_pool, gathered, linear_macs, masked_pool
-from sait_deploy.models.position_grid import ImageSizes, check_grid
+from sait_deploy.models.position_grid import ImageSizes, check_grid, size_words
 from sait_deploy.models.transformer import Layout, ModelEntry, Shape, Transformer
 from sait_deploy.system.loggers import errors_only
 from sait_deploy.tokens import Geometry
@@ -110,7 +110,7 @@ class TimmTransformer(Transformer):
         name: str,
         *,
         pretrained: bool = False,
-        image_size: int | None = None,
+        image_size: tuple[int, int] | None = None,
         classes: int | None = None,
         global_pool: Pooling | None = None,
     ) -> nn.Module:
@@ -122,7 +122,7 @@ class TimmTransformer(Transformer):
             with errors_only(*CHATTY):
                 model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
         except AssertionError as error:
-            how = f"at image size {image_size}" if pool is None else f"with --global-pool {pool}"
+            how = f"at image size {size_words(image_size)}" if pool is None else f"with --global-pool {pool}"
             raise InvalidArgument(f"{name} cannot be made {how} ({error})") from None
         except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
             if not pretrained:

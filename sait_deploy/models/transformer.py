@@ -174,7 +174,7 @@ class Transformer(ABC):
         name: str,
         *,
         pretrained: bool = False,
-        image_size: int | None = None,
+        image_size: tuple[int, int] | None = None,
         classes: int | None = None,
         global_pool: Pooling | None = None,
     ) -> nn.Module:
@@ -183,7 +183,7 @@ class Transformer(ABC):
         Args:
             name: of the model.
             pretrained: whether it brings weights, which may be downloaded; else they are random.
-            image_size: side of the square input in pixels; None for the model's own.
+            image_size: height and width of the input in pixels; None for the model's own.
             classes: outputs of the head; None for the model's own.
             global_pool: what the head reads; None for the model's own.
 

@@ -118,13 +118,13 @@ class RotaryTransformer(Transformer):
         name: str,
         *,
         pretrained: bool = False,
-        image_size: int | None = None,
+        image_size: tuple[int, int] | None = None,
         classes: int | None = None,
         global_pool: Pooling | None = None,
     ) -> nn.Module:
         if global_pool is not None:
             raise InvalidArgument(f"{name} has one pooling", "leave --global-pool out")
-        if image_size not in (None, SIDE):
+        if image_size not in (None, (SIDE, SIDE)):
             raise InvalidArgument(f"{name} has no image size {image_size}", f"try {SIDE}")
         return RotaryModel(CLASSES if classes is None else classes)
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
@@ -19,6 +20,7 @@ from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.tokens import Score
 from tests.cli.calls import Sait, child_environment
 from tests.exported import IMAGE_SIZE, TinyExport
+from tests.tiny import save_weights
 
 DENSE, PRUNED, ADAPTIVE = "sait_demo_digits-dense", "sait_demo_digits-density0.6", "sait_demo_digits-adaptive"
 REFUSED = [
@@ -40,6 +42,11 @@ REFUSED = [
     (["--model", "resnet18", "--random-weights"], 4, "a model of class ResNet cannot be pruned"),
     (["--pretrained"], 2, "the demonstration model ships its weights"),
     (["--imgsz", "128"], 2, "the demonstration model has no image size 128"),
+    (["--imgsz", "96x128"], 2, "the demonstration model has no image size 96x128"),
+    (["--imgsz", "0"], 2, "'0' is no image size"),
+    (["--imgsz", "96x"], 2, "'96x' is no image size"),
+    (["--imgsz", "1x2x3"], 2, "'1x2x3' is no image size"),
+    (["--model", "test_vit", "--random-weights", "--imgsz", "64x90"], 2, "image size 90 is no multiple"),
     (["--prune-at", "6"], 2, "6 is no block of a model of depth 6"),
     (["--opset", "17"], 2, "opset 17 is not supported"),
     (["--weights", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
@@ -202,6 +209,21 @@ def test_pruning_otherwise_than_trained_is_warned_of_in_one_line(sait: Sait, tin
     warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
     said = "pruned in block 2 by score mean, but the weights were trained to be in block 2 by score cls"
     assert warnings == [f"warning: {said}"]
+
+
+def test_images_that_are_wider_than_high(sait: Sait, tmp_path: Path) -> None:
+    """From the weights to the picture of kept tokens, on every runtime that rebuilds the model too."""
+    weights = save_weights(timm.create_model("test_vit", num_classes=3, img_size=(64, 96)), tmp_path / "w.safetensors")
+    model = ("--model", "test_vit", "--weights", weights, "--imgsz", "64x96", "--prune-at", "1")
+    done = sait("export", *model, "--density", "0.5", "--mass", "0.8", "-o", "made")
+    assert done.code == 0, done.err
+    for form in ("density0.5", "adaptive"):
+        found = next(place for place in Path("made").iterdir() if form in place.name)
+        assert "64x96px" in found.name
+        assert json.loads((found / MANIFEST_FILE).read_text())["model"]["image_size"] == [64, 96]
+        for runtime in ("onnxruntime", "torch"):
+            answered = sait("predict", demo.IMAGES / "7", "--artifact", found, "--runtime", runtime, "--visualize", "p")
+            assert answered.code == 0, answered.err
 
 
 def test_json_of_an_adaptive_artifact_with_every_option(sait: Sait, tmp_path: Path) -> None:

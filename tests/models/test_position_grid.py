@@ -28,7 +28,9 @@ def square() -> VisionTransformer:
     return randomised(timm.create_model("test_vit", num_classes=5, img_size=128))
 
 
-def load(folder: Path, vit: VisionTransformer, image_size: int | None, config: dict[str, Any] | None) -> LoadedModel:
+def load(
+    folder: Path, vit: VisionTransformer, image_size: int | tuple[int, int] | None, config: dict[str, Any] | None
+) -> LoadedModel:
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))
     path = save_weights(vit, folder / "w.safetensors")
@@ -39,13 +41,41 @@ def saying(height: int, width: int) -> dict[str, Any]:
     return {"architecture": "test_vit", "pretrained_cfg": {"input_size": [3, height, width]}}
 
 
-@pytest.mark.parametrize("image_size", [None, 128, 96])
-def test_a_grid_that_is_said_to_be_no_square_is_refused(
-    tmp_path: Path, wide: VisionTransformer, image_size: int | None
+@pytest.mark.parametrize("image_size", [None, (64, 256)])
+def test_a_grid_that_is_said_to_be_no_square_is_read(
+    tmp_path: Path, wide: VisionTransformer, image_size: tuple[int, int] | None
+) -> None:
+    loaded = load(tmp_path, wide, image_size, saying(64, 256))
+    assert (loaded.info.image_size, loaded.weights.notes) == ((64, 256), ())
+    assert torch.equal(loaded.vit.state_dict()["pos_embed"], wide.state_dict()["pos_embed"])
+    assert loaded.preprocessing.image_size == (64, 256)
+
+
+@pytest.mark.parametrize("image_size", [128, 96, (256, 64), (32, 512)])
+def test_a_grid_that_is_said_to_be_no_square_is_not_taken_for_another(
+    tmp_path: Path, wide: VisionTransformer, image_size: int | tuple[int, int]
 ) -> None:
     with pytest.raises(ModelError, match="64 × 256 pixels, a grid of 4 × 16 patches") as caught:
         load(tmp_path, wide, image_size, saying(64, 256))
-    assert "sait_deploy.export" in caught.value.hint
+    assert "--imgsz 64x256" in caught.value.hint
+
+
+def test_a_grid_that_the_user_chose_is_read_and_said_to_be_assumed(tmp_path: Path, wide: VisionTransformer) -> None:
+    loaded = load(tmp_path, wide, (64, 256), None)
+    assert torch.equal(loaded.vit.state_dict()["pos_embed"], wide.state_dict()["pos_embed"])
+    (note,) = loaded.weights.notes
+    assert "taken as a grid of 4 × 16, assumed" in note
+
+
+def test_a_square_grid_is_resampled_to_another_as_timm_does(tmp_path: Path, square: VisionTransformer) -> None:
+    loaded = load(tmp_path, square, (96, 160), saying(128, 128))
+    wanted = timm.create_model("test_vit", num_classes=5, img_size=128)
+    wanted.load_state_dict(square.state_dict())
+    wanted.set_input_size(img_size=(96, 160))
+    torch.testing.assert_close(loaded.vit.state_dict()["pos_embed"], wanted.state_dict()["pos_embed"])
+    assert loaded.info.geometry.patch_tokens == 6 * 10
+    with pytest.raises(ModelError, match="8 × 8 patches, and not of 4 × 16"):
+        load(tmp_path, square, (64, 256), saying(128, 128))
 
 
 @pytest.mark.parametrize(
