@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,12 +70,25 @@ def require_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def shared_core() -> Any:
+    """Returns the process's only OpenVINO core, which lives as long as the process.
+
+    A core gives its thread another stack for signals, and its end gives back the stack from before, which may be that
+    of a core that ended earlier: the next signal with a handler, such as an interrupt, would end the process.
+
+    Raises:
+        MissingDependency: OpenVINO is not installed.
+    """
+    return require_openvino().Core()
+
+
 def trial() -> str:
     """Selects tokens on the processor as the reference does, and returns what it can compute in."""
     from sait_deploy.runtime.trials import try_selection
 
     openvino = require_openvino()
-    core = openvino.Core()
+    core = shared_core()
 
     def run(model: bytes, given: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
         graph = core.read_model(_self_contained(onnx.load_from_string(model), Path()))
@@ -112,7 +125,7 @@ class OpenVinoRunner(Runner):
     def __init__(self, artifact: Artifact, options: RunOptions) -> None:
         super().__init__(artifact)
         self._openvino = require_openvino()
-        self._core = self._openvino.Core()
+        self._core = shared_core()
         self._device = options.device.upper()
         self._check_device()
         self._precision = options.precision or RunPrecision(artifact.manifest.dtype)
@@ -179,7 +192,7 @@ class OpenVinoRunner(Runner):
                 "ask for another precision, or use another --runtime",
             )
 
-    @cached_property
+    @functools.cached_property
     def _products(self) -> dict[str, int]:
         """Element type to how many matrix products of the compiled model run in it; empty where a device hides it."""
         counts: dict[str, int] = {}

@@ -19,6 +19,7 @@ from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Traced
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
+from sait_deploy.runtime.openvino import shared_core
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import OPSET, SELECTION, Opened, before_last, feeds, finished, vit_named, with_outputs
 from tests.tiny import FAMILIES, images_for, relative_difference
@@ -245,9 +246,9 @@ def test_the_standards_own_evaluator_gives_the_same_answer(operators: OperatorFo
 
 @pytest.mark.parametrize("name", FEW)
 def test_inlined_graphs_run_on_openvino(name: str) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model = with_outputs(finished(name, before_last(name), operators=OperatorForm.INLINE), SELECTION)
-    core = openvino.Core()
+    core = shared_core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
     for batch in (1, 4):

@@ -19,6 +19,7 @@ from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
 from sait_deploy.models.prunable_vit import FixedPruning, Pruning
+from sait_deploy.runtime.openvino import shared_core
 from tests.exporters.graphs import (
     ADAPTIVE,
     METADATA,
@@ -230,9 +231,9 @@ def test_the_standards_own_evaluator_gives_the_same_answer(operators: OperatorFo
 
 
 def test_inlined_graphs_run_on_openvino() -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     model = finished(operators=OperatorForm.INLINE)
-    core = openvino.Core()
+    core = shared_core()
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
     for batch in (1, 3):

@@ -16,6 +16,7 @@ from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.lower_openvino import lower_openvino
 from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.runtime.onnxruntime import CPU, open_session
+from sait_deploy.runtime.openvino import shared_core
 from tests.exported import IMAGE_SIZE, TinyExport
 from tests.exporters.graphs import (
     SELECTION,
@@ -92,11 +93,11 @@ def test_no_shape_of_heads_is_left_to_compute(tiny: TinyExport, tiny_adaptive: A
 
 @pytest.mark.parametrize("name", ["small/3", "siglip/2", "average-and-largest/2"])
 def test_families_answer_alike_on_openvino(name: str) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     vit, pruning = vit_named(name), before_last(name)
     attention: Any = vit.blocks[0].attn
     model = lower_openvino(copied(finished(name, pruning)), attention.num_heads * attention.head_dim, False)
-    core, exact = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    core, exact = shared_core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     serialised = inline_local_functions(with_outputs(model, SELECTION)).SerializeToString()
     compiled, session = core.compile_model(core.read_model(serialised), "CPU", exact), Opened(finished(name, pruning))
     most = int(vit.patch_embed.num_patches)

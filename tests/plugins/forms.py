@@ -19,6 +19,7 @@ from sait_deploy.plugins.mass_token_select.reference import mass_token_select as
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select as select_in_torch
 from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_in_numpy
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows as pack_in_torch
+from sait_deploy.runtime.openvino import shared_core
 
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int32]
@@ -98,9 +99,7 @@ def runner(form: Form, model: onnx.ModelProto) -> Run:
         evaluator = ReferenceEvaluator(model)
         return lambda feeds: list(evaluator.run(None, dict(feeds)))
     if form is Form.OPENVINO:
-        import openvino
-
-        core = openvino.Core()
+        core = shared_core()
         inlined = onnx.inliner.inline_local_functions(model)
         # Left to itself, OpenVINO computes float32 in bfloat16 where the processor can.
         exact = {"INFERENCE_PRECISION_HINT": "f32"}

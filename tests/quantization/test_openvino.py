@@ -16,6 +16,7 @@ from sait_deploy.exporting.plan import DEFAULT_OPTIONS
 from sait_deploy.exporting.stage import export
 from sait_deploy.quantization.stage import quantize
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.openvino import shared_core
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO
 from tests.quantization.conftest import ANY_AGREEMENT
@@ -56,7 +57,7 @@ def test_dense_models_of_other_readouts(name: str, tmp_path: Path) -> None:
 
 def test_the_rest_of_an_int8_artifact_runs_in_bf16_where_asked(quantised: list[Artifact]) -> None:
     options = RunOptions(threads=1, precision=RunPrecision.INT8_BF16)
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(RuntimeUnavailable, match="int8"):
             load(quantised[0], OPENVINO, options)
         return

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,14 @@ from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import InvalidArgument, RuntimeUnavailable
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import Runner, RunOptions, load
-from sait_deploy.runtime.openvino import COMPILED_FOLDER
+from sait_deploy.runtime.openvino import COMPILED_FOLDER, shared_core
 from sait_deploy.runtime.precision import RunPrecision
 from tests.exported import TinyExport, copied, graph_of, signed, with_graph
 from tests.runtime.cases import COUNT, GOOD, ONE_THREAD, PATCHES, SHAPE
 from tests.tiny import random_batch
 
 openvino = pytest.importorskip("openvino")
-ABLE = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+ABLE = set(shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 needs_bf16 = pytest.mark.skipif("BF16" not in ABLE, reason="this processor does not compute in bf16")
 IMAGES = random_batch((COUNT, *SHAPE))
 
@@ -226,3 +229,26 @@ def test_a_half_precision_artifact_runs_in_what_the_processor_has(tiny_fp16: Tin
     expected = load(tiny_fp16.half).run(GOOD).logits
     found = in_precision(tiny_fp16.half, RunPrecision.FP32).run(GOOD).logits
     np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
+
+
+def test_signals_reach_their_handlers_after_runners_ended(tiny: TinyExport) -> None:
+    """OpenVINO moves the stack that handlers run on, and would leave one that is gone."""
+    code = """
+import faulthandler, gc, os, signal, sys
+from sait_deploy.runtime import load
+from sait_deploy.runtime.openvino import trial
+faulthandler.enable()
+first, second = (load(sys.argv[1], "openvino") for _ in range(2))
+del first
+gc.collect()
+trial()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny.half.path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
