@@ -54,17 +54,7 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     _check_meaning(dense, asked, options)
     dataset = _dataset(dense, options)
     plans, skipped = plan_groups(artifacts, runtimes_for(artifacts, options.runtimes), options.precisions)
-    reference, measured = Reference.of(dataset), list[Findings]()
-    for plan in plans:
-        report = named(plan.name, progress) if len(plans) > 1 else progress
-        session = _session(plan, options)
-        if isinstance(session, Skip):
-            report(f"skipped: {session.reason}")
-            skipped.append(session)
-            continue
-        before = tuple(one.plan.runtime for one in measured if one.rows)
-        measured.append(measure_group(session, dataset, options, reference, before, report))
-        del session  # a GPU's memory is free for the next
+    measured, unloaded = _measured(plans, dataset, options, progress)
     variants = tuple(variant for one in measured for variant in one.variants)
     rows = tuple(row for one in measured for row in one.rows)
     flips = tuple(found for one in measured for found in one.flips)
@@ -85,7 +75,7 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
             "thread spinning": "off",
         },
         groups=tuple(one.group for one in measured),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *unloaded),
         variants=variants,
         rows=rows,
         refusals=tuple(refusal for one in measured for refusal in one.refusals),
@@ -96,6 +86,24 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
         flips=flips,
         notes=(*notes, *apart, *unmeasured),
     )
+
+
+def _measured(
+    plans: Sequence[GroupPlan], dataset: Dataset, options: BenchOptions, progress: Progress
+) -> tuple[list[Findings], list[Skip]]:
+    """Measures group after group; returns what was found, and the groups of which nothing could be loaded."""
+    reference, measured, skipped = Reference.of(dataset), list[Findings](), list[Skip]()
+    for plan in plans:
+        report = named(plan.name, progress) if len(plans) > 1 else progress
+        session = _session(plan, options)
+        if isinstance(session, Skip):
+            report(f"skipped: {session.reason}")
+            skipped.append(session)
+            continue
+        before = tuple(one.plan.runtime for one in measured if one.rows)
+        measured.append(measure_group(session, dataset, options, reference, before, report))
+        del session  # a GPU's memory is free for the next
+    return measured, skipped
 
 
 def _session(plan: GroupPlan, options: BenchOptions) -> GroupSession | Skip:
