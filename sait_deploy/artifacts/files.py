@@ -1,14 +1,17 @@
-"""Reports and pictures: files that are written whole or not at all."""
+"""Reports and pictures: files that are written whole or not at all, and documents that users name."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from sait_deploy.errors import StorageError
+from sait_deploy.errors import ArtifactError, StorageError
+
+Document = TypeVar("Document")
 
 
 def check_writable(path: Path) -> None:
@@ -24,6 +27,25 @@ def check_writable(path: Path) -> None:
         probe = _partial(path)
         probe.touch()
         probe.unlink(missing_ok=True)
+
+
+def read_document(path: Path, reader: Callable[[str], Document], make: str) -> Document:
+    """Reads a JSON document that a user names.
+
+    Args:
+        path: the file.
+        reader: makes the document of its text.
+        make: what to do for such a file, in words.
+
+    Raises:
+        ArtifactError: the file cannot be read, or the reader refuses it; the message names it.
+    """
+    try:
+        return reader(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error})", make) from None
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error.message}", error.hint or make) from None
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

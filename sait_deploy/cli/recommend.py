@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sait_deploy.artifacts.files import check_writable, write_whole
+from sait_deploy.artifacts.files import check_writable, read_document, write_whole
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.points import parse_mass
 from sait_deploy.bench import jsonform as bench_json
@@ -17,7 +17,7 @@ from sait_deploy.bench.run import BenchOptions, with_baseline
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import class_map_option, debug_option, json_option, threads_option, workspace_option
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
-from sait_deploy.errors import ArtifactError, InvalidArgument, TargetMissed
+from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.evaluation import results as evaluation_json
 from sait_deploy.recommending.measure import measure
 from sait_deploy.recommending.report import candidates_table, front_plot, to_html, to_markdown
@@ -142,13 +142,7 @@ def _measured(artifacts: Sequence[Path], options: RecommendOptions, measuring: d
 
 
 def _read(path: Path, reader: Callable[[str], Read], command_name: str) -> Read:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error})", f"make it with: sait-deploy {command_name} -o {path.name}"
-        ) from None
-    return reader(text)
+    return read_document(path, reader, f"make it with: sait-deploy {command_name} -o {path.name}")
 
 
 def _check_unmeasured(artifacts: tuple[Path, ...], measuring: dict[str, Any]) -> None:

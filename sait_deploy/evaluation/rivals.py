@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.artifacts.files import read_document
 from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.jsonform import from_json
 from sait_deploy.bench.results import Pruning, Report
-from sait_deploy.errors import ArtifactError, InvalidArgument
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Geometry, OperatingPoint, Score, dense_macs, pruned_macs
 
 _AGAIN: Final = "measure masses and densities together: sait-deploy bench"
@@ -163,10 +164,7 @@ def read_bench_times(
         InvalidArgument: it is of another model or of other weights, does not say how its variants prune, or has no
             times of that runtime, precision and batch size.
     """
-    try:
-        report = from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error})", "give the JSON file of a benchmark") from None
+    report = read_document(path, from_json, "give the JSON file of a benchmark")
     _check_same(report, path, model)
     has_preferred = any(group.runtime == preferred for group in report.groups)
     chosen = _group(report, path, runtime or (preferred if has_preferred else None), precision)

@@ -15,6 +15,7 @@ _FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
 _PROCESSOR: Final = "processor_config.json"
 """What newer files of models of images and text are called; the part on images is what the older ones hold."""
 
+_WHOLE: Final = "mend it or download it again; or move it away, if it is not of these weights"
 CONFIG_HINT: Final = "mend it or move it away, and give --mean, --std, --crop-pct and --interpolation where it is wrong"
 
 
@@ -45,7 +46,7 @@ def _read(path: Path) -> ConfigFile:
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{path} cannot be read ({error})", CONFIG_HINT) from None
+        raise InvalidArgument(f"{path} cannot be read ({error})", _WHOLE) from None
     if not isinstance(data, dict):
-        raise InvalidArgument(f"{path} holds no JSON object", CONFIG_HINT)
+        raise InvalidArgument(f"{path} holds no JSON object", _WHOLE)
     return ConfigFile(path, data)

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
+import torch
 from timm.layers import Mlp
 from torch import nn
 
 from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.config_files import ConfigFile
+from sait_deploy.models.hugging_face import ACTIVATIONS
 
 _IN_PYTHON = "make the model in Python as the file says, load the weights, and give it to sait_deploy.export"
-
-
-_ACTIVATIONS: Final = {
-    "gelu": "GELU",
-    "gelu_new": "GELUTanh",
-    "gelu_pytorch_tanh": "GELUTanh",
-    "gelu_tanh": "GELUTanh",
-    "quick_gelu": "QuickGELU",
-    "relu": "ReLU",
-    "silu": "SiLU",
-    "swish": "SiLU",
-}
-"""Names of activations, timm's and Hugging Face's, to timm's classes."""
 
 
 def check_configured(files: Iterable[ConfigFile], model: nn.Module, chosen: Pooling | None) -> None:
@@ -60,9 +49,18 @@ def check_configured(files: Iterable[ConfigFile], model: nn.Module, chosen: Pool
         activation = said.get("act_layer", said.get("hidden_act"))
         mlp: Any = getattr(blocks[0], "mlp", None) if blocks else None
         # A gated MLP has an activation of its own, which files do not name.
-        if isinstance(activation, str) and type(mlp) is Mlp and _ACTIVATIONS.get(activation) != type(mlp.act).__name__:
+        if isinstance(activation, str) and type(mlp) is Mlp and not _computes(mlp.act, activation):
             raise InvalidArgument(
                 f"{file.path} is of a model with the activation {activation!r}, and --model makes one with "
                 f"{type(mlp.act).__name__}",
                 f"give the --model that has it, such as those with quickgelu in their names, or {_IN_PYTHON}",
             )
+
+
+def _computes(module: nn.Module, activation: str) -> bool:
+    """Returns whether a module computes the activation of that name; False for a name that nothing is known of."""
+    if activation not in ACTIVATIONS:
+        return False
+    numbers = torch.linspace(-4, 4, 33)
+    with torch.no_grad():
+        return torch.allclose(module(numbers.clone()), ACTIVATIONS[activation]()(numbers.clone()), rtol=0, atol=1e-6)

@@ -24,7 +24,7 @@ from sait_deploy.models.hugging_face_names import CLIP, DINOV3, VIT, NameLayout
 ACTIVATIONS: Final[Mapping[str, Callable[[], nn.Module]]] = {
     **dict.fromkeys(("gelu", "gelu_python"), nn.GELU),
     **dict.fromkeys(
-        ("gelu_pytorch_tanh", "gelu_python_tanh", "gelu_new", "gelu_fast", "gelu_accurate"),
+        ("gelu_pytorch_tanh", "gelu_python_tanh", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_tanh"),
         functools.partial(nn.GELU, approximate="tanh"),
     ),
     "quick_gelu": QuickGELU,

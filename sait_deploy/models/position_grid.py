@@ -25,10 +25,8 @@ class ImageSizes:
     known: tuple[int, int] | None = None
 
 
-def size_words(size: tuple[int, int] | None) -> str:
+def size_words(size: tuple[int, int]) -> str:
     """Returns height and width as ``--imgsz`` takes them: one side of a square, else both."""
-    if size is None:
-        return "of its own"
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 

@@ -122,7 +122,8 @@ class TimmTransformer(Transformer):
             with errors_only(*CHATTY):
                 model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
         except AssertionError as error:
-            how = f"at image size {size_words(image_size)}" if pool is None else f"with --global-pool {pool}"
+            size = "its own image size" if image_size is None else f"image size {size_words(image_size)}"
+            how = f"at {size}" if pool is None else f"with --global-pool {pool}"
             raise InvalidArgument(f"{name} cannot be made {how} ({error})") from None
         except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
             if not pretrained:

@@ -118,7 +118,7 @@ def _check_float(artifact: Artifact) -> None:
     if precision is Precision.INT8:
         raise InvalidArgument(
             f"{artifact.path.name} is quantised already",
-            f"quantise {artifact.manifest.quantized_from}, or export again",
+            f"quantise {artifact.manifest.name.removesuffix(f'-{Precision.INT8}')}, which it was made from",
         )
     if precision is not Precision.FP32:
         raise InvalidArgument(

@@ -145,6 +145,8 @@ def test_an_evaluation_is_read(sait: Sait, measured: Path, images: Path) -> None
     ("arguments", "code", "message"),
     [
         (("--bench", "none.json"), 5, "none.json cannot be read"),
+        (("--bench", "cut.json"), 5, "cut.json: the benchmark report is not JSON"),
+        (("--bench", "bench.json", "--evaluation", "cut.json"), 5, "cut.json: "),
         (("--bench", "bench.json", "--mass", "0.5"), 2, "with --bench nothing is measured, and --mass says how"),
         (("--bench", "bench.json", "artifacts"), 2, "with --bench nothing is measured, and ARTIFACT says how"),
         (("--bench", "bench.json", "--batch", "7"), 2, "batch 7 was not measured"),
@@ -156,6 +158,7 @@ def test_an_evaluation_is_read(sait: Sait, measured: Path, images: Path) -> None
 def test_bad_input_is_one_line_and_a_hint(
     sait: Sait, measured: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
+    Path("cut.json").write_text(measured.read_text()[:200])
     done = sait("recommend", *arguments)
     assert done.code == code
     error, hint = done.err.splitlines()[-2:]
