@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -42,4 +41,3 @@ def test_rows_are_ratios_to_the_own_and_to_the_fastest_dense(tiny: TinyExport, t
     assert half["share"] == pytest.approx(half["over_own_dense"]["median"] / half["mac_ratio"])
     assert {row["group"] for row in memory_of(report)} == {"onnxruntime fp32", "onnxruntime int8"}
     assert {skip.asked for skip in report.skipped} == set(PRECISIONS) - {"fp32", "int8"}
-    shutil.rmtree(tmp_path)
