@@ -82,10 +82,10 @@ def _row(row: BenchRow, variants: dict[str, Variant], fastest: dict[tuple[int, s
     }
 
 
-def fastest_dense(rows: list[dict[str, Any]], batch: int) -> str:
-    """The group whose dense is the fastest at a batch size."""
-    dense = [row for row in rows if row["batch"] == batch and row["variant"] == "dense" and row["over_fastest_dense"]]
-    return str(max(dense, key=lambda row: row["over_fastest_dense"]["median"])["group"])
+def fastest_dense(report: Report) -> dict[int, str]:
+    """Returns batch size to the group whose dense is the fastest, as the benchmark found it."""
+    groups = {variant.id: variant.group for variant in report.variants}
+    return {over.batch: groups[over.fastest] for over in report.over_fastest}
 
 
 def memory_of(report: Report) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def main(model: str, duration: float, workspace: Path) -> None:
     sizes = {path.name: (path / "model.onnx").stat().st_size for path in Workspace(workspace / model).artifacts()}
     part = {
         "environment": machine,
-        "fastest_dense": {str(batch): fastest_dense(rows, batch) for batch in options.batches},
+        "fastest_dense": {str(batch): group for batch, group in fastest_dense(report).items()},
         "rows": rows,
         "memory": memory_of(report),
         "int8_size_over_fp32": {n: size / sizes[n.removesuffix("-int8")] for n, size in sizes.items() if "-int8" in n},

@@ -33,7 +33,7 @@ def test_rows_are_ratios_to_the_own_and_to_the_fastest_dense(tiny: TinyExport, t
     assert {(row["group"], row["variant"]) for row in rows} == {
         (f"onnxruntime {precision}", variant) for precision in ("fp32", "int8") for variant in ("dense", "density 0.5")
     }
-    best = fastest_dense(rows, 2)
+    best = fastest_dense(report)[2]
     by_name = {(row["group"], row["variant"]): row for row in rows}
     assert by_name[best, "dense"]["over_fastest_dense"]["median"] == pytest.approx(1)
     assert by_name["onnxruntime fp32", "dense"]["over_flat_fp32"] == pytest.approx(1)
