@@ -20,7 +20,7 @@ from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.reports.table import Note, Severity
-from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime import Runner, load
 from sait_deploy.system.progress import Progress
 
 FEWEST_GROUPS: Final = 2
@@ -57,7 +57,7 @@ def time_together(
     opened: list[tuple[str, RunnableVariant, Runner]] = []
     for plan, variant in groups:
         try:
-            runner = load(variant.artifact, plan.runtime, RunOptions(threads=threads, precision=plan.asked))
+            runner = load(variant.artifact, plan.runtime, plan.running(threads))
             opened.append((plan.name, variant, runner))
         except SaitError as error:
             notes.append(_apart(plan.name, error.message))

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Precision, WeightsSource
 from sait_deploy.artifacts.precisions import float_of
-from sait_deploy.bench.group_results import group_name
+from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.runtimes import portions
 from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import SaitError
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime import Runner, RunOptions, load
-from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 
@@ -41,23 +40,16 @@ class Setting:
     """How the benchmark runs: what flips are counted against.
 
     Attributes:
-        runtime: which runs it.
+        group: what is measured: a runtime in a precision.
         threads: threads within one operator; None for all processors.
         batch: the largest batch measured.
         before: runtimes that flips were counted of already, not to say the same thing twice.
-        asked: the precision asked for; None where the artifact runs as it is made.
     """
 
-    runtime: str
+    group: GroupPlan
     threads: int | None
     batch: int
     before: tuple[str, ...] = ()
-    asked: RunPrecision | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the group that is measured."""
-        return group_name(self.runtime, self.asked)
 
 
 def count_flips(
@@ -111,9 +103,9 @@ def _others(artifact: Artifact, setting: Setting, notes: list[Note]) -> Iterator
     """Yields the artifact on one thread, and on another runtime or in another precision where there is one."""
     threads = processors() if setting.threads is None else setting.threads
     attempts: list[tuple[str, Callable[[], Runner]]] = []
-    if threads > 1 and find_runtime(setting.runtime).own_threads:
-        alone = RunOptions(threads=1, precision=setting.asked)
-        attempts.append((f"1 and {threads} threads", lambda: load(artifact, setting.runtime, alone)))
+    if threads > 1 and find_runtime(setting.group.runtime).own_threads:
+        alone = setting.group.running(threads=1)
+        attempts.append((f"1 and {threads} threads", lambda: load(artifact, setting.group.runtime, alone)))
     attempts += _on_another(artifact, setting, RunOptions(threads=threads), notes)
     for words, attempt in attempts:
         try:
@@ -128,15 +120,15 @@ def _on_another(
     """Yields what an int8 artifact was made from, on ONNX Runtime; or the artifact on its runtime's other one."""
     if artifact.manifest.dtype is Precision.INT8:
         yield (
-            f"{setting.name} and the float artifact on {ONNXRUNTIME}",
+            f"{setting.group.name} and the float artifact on {ONNXRUNTIME}",
             lambda: load(float_of(artifact), options=options),
         )
         return
-    rival = find_runtime(setting.runtime).compared_with
-    words = f"{setting.name} and {rival}"
+    rival = find_runtime(setting.group.runtime).compared_with
+    words = f"{setting.group.name} and {rival}"
     if find_runtime(rival).from_weights and artifact.manifest.weights.source is WeightsSource.PRETRAINED:
         notes.append(_uncompared(words, "the weights would have to be downloaded again"))
-    elif rival not in setting.before or find_runtime(rival).compared_with != setting.runtime:
+    elif rival not in setting.before or find_runtime(rival).compared_with != setting.group.runtime:
         yield words, lambda: load(artifact, rival, options)
 
 

@@ -75,7 +75,7 @@ def _roofline(measured: Sequence[Findings], options: BenchOptions, notes: list[N
             continue
         progress(f"matrix products on {one.plan.runtime} in {precision}")
         try:
-            rates[key] = product_rate(dense, one.plan.runtime, RunPrecision(precision), options.threads)
+            rates[key] = product_rate(dense, one.plan, RunPrecision(precision), options.threads)
         except SaitError as error:
             notes.append(Note(f"the products of {one.plan.runtime} in {precision} were not timed: {error.message}"))
     progress("memory's rate")

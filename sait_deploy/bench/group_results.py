@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, is_default_device
 
 
-def group_name(runtime: str, asked: RunPrecision | None) -> str:
-    """Returns a group's name: the runtime, and the precision where one was asked for."""
-    return runtime if asked is None else f"{runtime} {asked}"
+def group_name(runtime: str, asked: RunPrecision | None, device: str) -> str:
+    """Returns a group's name: the runtime, and where they were asked for another device and the precision."""
+    words = [runtime] + [device] * (not is_default_device(device)) + ([] if asked is None else [asked.value])
+    return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +22,18 @@ class Group:
         runtime: name of the runtime.
         asked: the precision asked for; None where everything runs as its artifact or engine is made.
         environment: the versions and the device behind it, none where it ran nothing.
+        device: where the runtime runs, as it was asked for.
     """
 
     runtime: str
     asked: RunPrecision | None
     environment: dict[str, str]
+    device: str = DEFAULT_DEVICE
 
     @property
     def name(self) -> str:
-        """The group's name in a report: "openvino bf16"."""
-        return group_name(self.runtime, self.asked)
+        """The group's name in a report: "openvino bf16", "openvino GPU bf16"."""
+        return group_name(self.runtime, self.asked, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Skip:
         reason: why, in one line.
         hint: what to do about it; may be empty.
         exit_code: of the kind of error that it is, see ``sait_deploy.errors``.
+        device: where the runtime was asked to run.
     """
 
     runtime: str
@@ -51,8 +56,9 @@ class Skip:
     reason: str
     hint: str
     exit_code: int
+    device: str = DEFAULT_DEVICE
 
     @property
     def group(self) -> str:
         """The group's name."""
-        return group_name(self.runtime, self.asked)
+        return group_name(self.runtime, self.asked, self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
@@ -12,9 +12,10 @@ from sait_deploy.artifacts.precisions import float_id
 from sait_deploy.bench.group_results import Skip, group_name
 from sait_deploy.engine.folder import builder_of, engine_folders
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError
+from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES, find_runtime
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, RUNTIMES, find_runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +26,26 @@ class GroupPlan:
         runtime: name of the runtime.
         asked: the precision asked for; None where everything runs as it is made.
         artifacts: what to run, the dense baseline first.
+        device: where the runtime is to run.
     """
 
     runtime: str
     asked: RunPrecision | None
     artifacts: tuple[Artifact, ...]
+    device: str = DEFAULT_DEVICE
 
     @property
     def name(self) -> str:
         """The group's name in a report."""
-        return group_name(self.runtime, self.asked)
+        return group_name(self.runtime, self.asked, self.device)
+
+    def running(self, threads: int | None) -> RunOptions:
+        """Returns how its artifacts run, on that many threads, None for all processors."""
+        return RunOptions(threads, device=self.device, precision=self.asked)
 
     def skip(self, error: SaitError) -> Skip:
         """Returns the skip of the whole group for a reason."""
-        return _skip(self.runtime, self.asked, None, error)
+        return _skip(self, None, error)
 
 
 def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
@@ -82,7 +89,10 @@ def runtimes_for(artifacts: Sequence[Artifact], asked: Sequence[str]) -> tuple[s
 
 
 def plan_groups(
-    artifacts: Sequence[Artifact], runtimes: Sequence[str], precisions: Sequence[RunPrecision]
+    artifacts: Sequence[Artifact],
+    runtimes: Sequence[str],
+    precisions: Sequence[RunPrecision],
+    device: str = DEFAULT_DEVICE,
 ) -> tuple[list[GroupPlan], list[Skip]]:
     """Returns the groups to measure, and those that do not exist.
 
@@ -90,30 +100,32 @@ def plan_groups(
         artifacts: as :func:`with_baseline` returns them.
         runtimes: as :func:`runtimes_for` returns them.
         precisions: those asked for; with none, artifacts run as they are made, float and int8 ones in groups apart.
+        device: where each of the runtimes is to run.
     """
     if not precisions:
-        return list(_as_made(artifacts, runtimes)), []
+        return list(_as_made(artifacts, runtimes, device)), []
     plans: list[GroupPlan] = []
     skipped: list[Skip] = []
     for runtime in runtimes:
         for asked in dict.fromkeys(precisions):
             found: dict[str, Artifact] = {}
+            group = GroupPlan(runtime, asked, (), device)
             for artifact in _one_of_each(artifacts):
                 try:
                     chosen = artifact_for(artifact, runtime, asked)
                     found[chosen.manifest.id] = chosen
                 except SaitError as error:
                     if artifact.manifest.baseline is None:
-                        skipped.append(_skip(runtime, asked, None, error))
+                        skipped.append(group.skip(error))
                         found = {}
                         break
-                    skipped.append(_skip(runtime, asked, artifact.path.name, error))
+                    skipped.append(_skip(group, artifact.path.name, error))
             if found:
-                plans.append(GroupPlan(runtime, asked, tuple(found.values())))
+                plans.append(replace(group, artifacts=tuple(found.values())))
     return plans, skipped
 
 
-def _as_made(artifacts: Sequence[Artifact], runtimes: Sequence[str]) -> Iterator[GroupPlan]:
+def _as_made(artifacts: Sequence[Artifact], runtimes: Sequence[str], device: str) -> Iterator[GroupPlan]:
     """Yields a group for each runtime; of artifacts of two precisions, one for each of them, named by it."""
     held = list(dict.fromkeys(artifact.manifest.dtype for artifact in artifacts))
     for runtime in runtimes:
@@ -121,7 +133,7 @@ def _as_made(artifacts: Sequence[Artifact], runtimes: Sequence[str]) -> Iterator
             possible = find_runtime(runtime).precisions.get(precision, ())
             named = possible[0] if possible else RunPrecision(precision)
             own = tuple(artifact for artifact in artifacts if artifact.manifest.dtype is precision)
-            yield GroupPlan(runtime, named if len(held) > 1 else None, own)
+            yield GroupPlan(runtime, named if len(held) > 1 else None, own, device)
 
 
 def _one_of_each(artifacts: Sequence[Artifact]) -> list[Artifact]:
@@ -132,5 +144,5 @@ def _one_of_each(artifacts: Sequence[Artifact]) -> list[Artifact]:
     return list(found.values())
 
 
-def _skip(runtime: str, asked: RunPrecision | None, artifact: str | None, error: SaitError) -> Skip:
-    return Skip(runtime, asked, artifact, error.message, error.hint, error.exit_code)
+def _skip(group: GroupPlan, artifact: str | None, error: SaitError) -> Skip:
+    return Skip(group.runtime, group.asked, artifact, error.message, error.hint, error.exit_code, group.device)

@@ -121,6 +121,7 @@ def _variant(session: GroupSession, variant: RunnableVariant, accuracy: Accuracy
         accuracy=accuracy,
         pruning=variant.pruning,
         precision=session.precision(variant),
+        device=session.plan.device,
     )
 
 
@@ -131,5 +132,5 @@ def _flips(
         return [], []
     progress("how often kept sets and answers flip")
     images = preprocess(dataset.sample(FLIP_IMAGES).images, session.dense.artifact.manifest.preprocessing)
-    setting = Setting(session.plan.runtime, options.threads, max(options.batches), before, session.plan.asked)
+    setting = Setting(session.plan, options.threads, max(options.batches), before)
     return count_flips(session.running, session.runners, images, setting)

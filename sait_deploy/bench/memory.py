@@ -18,6 +18,7 @@ from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.machine_results import PeakMemory
 from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import RuntimeUnavailable
+from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.system.children import child_environment
 
@@ -37,6 +38,7 @@ class MemoryRequest:
         runtime: name of the runtime.
         threads: threads within one operator; None for all processors.
         precision: what to run in; None for what the artifact is made for.
+        device: where to run.
         point: name of the operating point, what replaces parts of it lies beside the images.
     """
 
@@ -44,6 +46,7 @@ class MemoryRequest:
     runtime: str
     threads: int | None
     precision: str | None
+    device: str
     point: str | None
 
     @classmethod
@@ -55,9 +58,10 @@ class MemoryRequest:
             return request, arrays["images"], PointChoice(request.point, **parts)
 
     @property
-    def run_precision(self) -> RunPrecision | None:
-        """The precision as its enum."""
-        return None if self.precision is None else RunPrecision(self.precision)
+    def running(self) -> RunOptions:
+        """How the runtime is to run."""
+        precision = None if self.precision is None else RunPrecision(self.precision)
+        return RunOptions(self.threads, device=self.device, precision=precision)
 
 
 def answer(folder: Path, imported_bytes: int, peak_bytes: int) -> None:
@@ -83,7 +87,9 @@ def measure_memory(
     choice = variant.choices(len(images)).of(slice(0, len(images)))
     parts = {name: getattr(choice, name) for name in _POINT_FIELDS if getattr(choice, name) is not None}
     precision = None if plan.asked is None else plan.asked.value
-    request = MemoryRequest(str(variant.artifact.path.resolve()), plan.runtime, threads, precision, choice.point)
+    request = MemoryRequest(
+        str(variant.artifact.path.resolve()), plan.runtime, threads, precision, plan.device, choice.point
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / INPUTS_FILE, images=images, **parts)

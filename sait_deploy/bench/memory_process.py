@@ -9,7 +9,7 @@ from typing import Final
 
 from sait_deploy.bench.memory import MemoryRequest, answer
 from sait_deploy.errors import RuntimeUnavailable, SaitError
-from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime import load
 from sait_deploy.runtime.registry import find_runtime
 
 _RUNS: Final = 3
@@ -26,8 +26,7 @@ def main(folder: Path) -> int:
         for module in (entry.package, entry.module):
             importlib.import_module(module)
         imported = _status_bytes("VmRSS")
-        options = RunOptions(threads=request.threads, precision=request.run_precision)
-        runner = load(request.artifact, request.runtime, options)
+        runner = load(request.artifact, request.runtime, request.running)
         for _ in range(_RUNS):
             runner.run_at(images, choice)
         # The kernel's own peak of this process: ru_maxrss begins at that of the process which started it.

@@ -11,8 +11,9 @@ from sait_deploy.bench.results import Timing
 from sait_deploy.bench.variants import NO_SWEEP, Sweep
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.dataset import check_class_map
+from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import find_runtime
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, find_runtime, is_default_device
 from sait_deploy.system.option_values import check_options
 
 
@@ -44,6 +45,7 @@ class BenchOptions:
             of.
         precisions: which precisions on each of them; with none, that which each artifact or engine is made for.
         threads: threads within one operator; None for all processors.
+        device: where each runtime runs; see ``RunOptions``. A runtime that cannot is skipped.
         images: folder to measure accuracy and time on; None for the images that come with the toolkit.
         class_map: file that says the class of each subfolder of ``images``; None for the classes of those names.
         accuracy: which variants' accuracy is measured.
@@ -58,6 +60,7 @@ class BenchOptions:
     runtimes: tuple[str, ...] = ()
     precisions: tuple[RunPrecision, ...] = ()
     threads: int | None = None
+    device: str = DEFAULT_DEVICE
     images: Path | None = None
     class_map: Path | None = None
     accuracy: AccuracyOf = AccuracyOf.TRAINED
@@ -73,11 +76,15 @@ class BenchOptions:
         if not self.batches or min(self.batches) < 1:
             sizes = ", ".join(map(str, self.batches)) or "none"
             raise InvalidArgument(f"batch sizes cannot be {sizes}", "give whole numbers from 1")
-        if self.threads is not None and self.threads < 1:
-            raise InvalidArgument(f"{self.threads} threads cannot run anything", "give a whole number from 1")
+        RunOptions(self.threads, device=self.device)
         for name in self.runtimes:
             find_runtime(name)
         _ = self.measuring
+
+    @property
+    def skips(self) -> bool:
+        """Whether a group that cannot be loaded is skipped, as combinations were asked for and not each group."""
+        return bool(self.precisions) or not is_default_device(self.device)
 
     @property
     def measuring(self) -> MeasureOptions:

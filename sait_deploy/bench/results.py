@@ -12,6 +12,7 @@ from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.machine_results import PeakMemory, Roofline
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import DEFAULT_DEVICE
 from sait_deploy.tokens import OperatingPoint, Score
 
 SCHEMA_VERSION: Final = 6
@@ -108,7 +109,7 @@ class Variant:
     Attributes:
         id: the artifact's id, of an adaptive one the point, and the group.
         label: its short name in tables: "dense", "density 0.6", "mass 0.95".
-        runtime: name of the runtime; with ``asked`` it names the group.
+        runtime: name of the runtime; with ``asked`` and ``device`` it names the group.
         asked: the precision asked for; None where it runs as its artifact or engine is made.
         artifact: the artifact's id. Empty in reports before schema 6, which do not say it.
         baseline: whether it is the dense baseline of the others in its group.
@@ -120,6 +121,7 @@ class Variant:
         pruning: how it prunes; None of dense. Reports before schema 5 do not say it, and have None of all.
         precision: of the weights and most activations, as they ran; None where nothing could run, and in reports before
             schema 5.
+        device: where the runtime was asked to run.
     """
 
     id: str
@@ -134,11 +136,12 @@ class Variant:
     accuracy: Accuracy | None
     pruning: Pruning | None
     precision: str | None
+    device: str = DEFAULT_DEVICE
 
     @property
     def group(self) -> str:
         """The name of its group."""
-        return group_name(self.runtime, self.asked)
+        return group_name(self.runtime, self.asked, self.device)
 
 
 @dataclass(frozen=True, slots=True)

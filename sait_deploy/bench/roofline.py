@@ -21,9 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, sha256_of
 from sait_deploy.artifacts.manifest import Form, Manifest, Precision, TensorInfo
+from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.machine_results import ProductRate
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime import load
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.processors import processors
@@ -43,12 +44,12 @@ _LEAST_BYTES: Final = 256 << 20
 _SECONDS, _FEWEST_RUNS = 2.0, 5
 
 
-def product_rate(like: Manifest, runtime: str, precision: RunPrecision, threads: int | None) -> ProductRate:
+def product_rate(like: Manifest, group: GroupPlan, precision: RunPrecision, threads: int | None) -> ProductRate:
     """Measures how fast a runtime multiplies matrices of 1,024 rows and 768 columns, four in a row.
 
     Args:
         like: manifest of a dense artifact.
-        runtime: name of the runtime.
+        group: says which runtime, and on what device.
         precision: what to multiply in.
         threads: threads within one operator; None for all processors.
 
@@ -56,14 +57,14 @@ def product_rate(like: Manifest, runtime: str, precision: RunPrecision, threads:
         InvalidArgument: the runtime runs no graph as it is, or none in that precision.
         MissingDependency, RuntimeUnavailable: it does not work here.
     """
-    entry = find_runtime(runtime)
+    runtime, entry = group.runtime, find_runtime(group.runtime)
     if entry.builder is not None or entry.from_weights:
         raise InvalidArgument(f"{runtime} runs no graph as it is", "")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "matrix-products"
         folder.mkdir()
         artifact = _products_artifact(like, folder, Precision.INT8 if precision in _QUANTISED else Precision.FP32)
-        runner = load(artifact, runtime, RunOptions(threads=threads, precision=precision))
+        runner = load(artifact, runtime, dataclasses.replace(group.running(threads), precision=precision))
         images = np.random.default_rng(0).standard_normal((1, 3, _SIDE, _SIDE), dtype=np.float32)
         call = runner.bind(images)
         return ProductRate(runtime, precision, _OPERATIONS / _fastest(call))

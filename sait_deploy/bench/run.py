@@ -36,8 +36,8 @@ MOST_IMAGES: Final = 2000
 def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progress = no_progress) -> Report:
     """Measures artifacts against their dense baseline, in each group by itself: a runtime, and a precision if asked.
 
-    What cannot run has a refusal in the report, and the rest is measured. Where precisions are asked for, a group of
-    which nothing can be loaded is skipped.
+    What cannot run has a refusal in the report, and the rest is measured. Where precisions or a device are
+    asked for, a group of which nothing can be loaded is skipped.
 
     Args:
         artifacts: as :func:`with_baseline` returns them.
@@ -53,7 +53,9 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     dense = artifacts[0].manifest
     _check_meaning(dense, asked, options)
     dataset = _dataset(dense, options)
-    plans, skipped = plan_groups(artifacts, runtimes_for(artifacts, options.runtimes), options.precisions)
+    plans, skipped = plan_groups(
+        artifacts, runtimes_for(artifacts, options.runtimes), options.precisions, options.device
+    )
     measured, unloaded = _measured(plans, dataset, options, progress)
     variants = tuple(variant for one in measured for variant in one.variants)
     rows = tuple(row for one in measured for row in one.rows)
@@ -112,9 +114,9 @@ def _session(plan: GroupPlan, options: BenchOptions) -> GroupSession | Skip:
         session = open_session(plan, runnable_variants(plan.artifacts, options.sweep), options.threads)
     except InvalidArgument as error:
         return plan.skip(error)  # a point that was tuned for the artifact given, and not for its int8 or float one
-    if options.precisions and not session.running:
+    if options.skips and not session.running:
         why = session.refused[session.dense.id]
-        return Skip(plan.runtime, plan.asked, None, why.reason, why.hint, why.exit_code)
+        return Skip(plan.runtime, plan.asked, None, why.reason, why.hint, why.exit_code, plan.device)
     return session
 
 

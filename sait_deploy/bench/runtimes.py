@@ -13,7 +13,7 @@ from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import InvalidArgument, RuntimeUnavailable, SaitError
-from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime import Runner, load
 from sait_deploy.runtime.precision import RunPrecision
 
 
@@ -76,7 +76,7 @@ class GroupSession:
                 found.setdefault(name, {}).setdefault(value, []).append(variant.label)
         found.pop("runtime", None)
         said = {name: _joined(values) for name, values in found.items()}
-        return Group(self.plan.runtime, self.plan.asked, said)
+        return Group(self.plan.runtime, self.plan.asked, said, self.plan.device)
 
 
 def _joined(values: dict[str, list[str]]) -> str:
@@ -95,7 +95,7 @@ def open_session(plan: GroupPlan, variants: Sequence[RunnableVariant], threads: 
     """
     suffix = plan.runtime if plan.asked is None else f"{plan.runtime}@{plan.asked}"
     session = GroupSession(plan, tuple(dataclasses.replace(s, id=f"{s.id}@{suffix}") for s in variants))
-    options = RunOptions(threads=threads, precision=plan.asked)
+    options = plan.running(threads)
     for artifact in plan.artifacts:
         name = artifact.manifest.id
         try:

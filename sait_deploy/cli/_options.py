@@ -11,7 +11,7 @@ import click
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
     from sait_deploy.images.preprocessing_choice import PreprocessingChoice
@@ -94,10 +94,10 @@ def device_option(function: Decorated) -> Decorated:
     """Adds ``--device``."""
     option = click.option(
         "--device",
-        default="cpu",
+        default=DEFAULT_DEVICE,
         show_default=True,
         metavar="NAME",
-        help="Where torch or OpenVINO runs, by its own names, such as cuda:0, GPU or NPU.",
+        help="Where the runtime runs, by its own names: cuda:0 of torch; GPU or NPU of OpenVINO, never tried.",
     )
     return option(function)
 

@@ -18,7 +18,14 @@ from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Refusal, Report, Timing, names_of
 from sait_deploy.bench.run import AccuracyOf, Also, BenchOptions, bench, with_baseline
 from sait_deploy.bench.variants import Sweep
-from sait_deploy.cli._options import class_map_option, debug_option, listed, threads_option, workspace_option
+from sait_deploy.cli._options import (
+    class_map_option,
+    debug_option,
+    device_option,
+    listed,
+    threads_option,
+    workspace_option,
+)
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
@@ -44,6 +51,7 @@ from sait_deploy.system.option_values import chosen
     help=f"Some of {', '.join(RunPrecision)}, on each runtime.  [default: what artifacts and engines are made for]",
 )
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
+@device_option
 @threads_option
 @click.option(
     "--images",
@@ -98,6 +106,7 @@ def command(
     runtimes: tuple[str, ...],
     precisions: tuple[str, ...],
     batches: str,
+    device: str,
     threads: int | None,
     images: Path | None,
     class_map: Path | None,
@@ -121,7 +130,8 @@ def command(
     is said in its row, and fails in the end where its runtime was asked for.
 
     With --precision each runtime is measured in each precision, against dense in the same, and all of them against the
-    fastest dense of all. A runtime and precision that do not go together here are skipped.
+    fastest dense of all. A runtime and precision that do not go together here are skipped, and so is a runtime that
+    does not run on --device here.
     """
     if output is not None and output.suffix.lower() not in _WRITERS:
         raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
@@ -132,6 +142,7 @@ def command(
         runtimes=listed(runtimes),
         precisions=tuple(chosen(RunPrecision, value, "--precision") for value in listed(precisions)),
         threads=threads,
+        device=device,
         images=images,
         class_map=class_map,
         accuracy=AccuracyOf.NONE if no_accuracy else AccuracyOf.TRAINED,

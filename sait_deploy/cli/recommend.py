@@ -15,7 +15,14 @@ from sait_deploy.bench import jsonform as bench_json
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.run import BenchOptions, with_baseline
 from sait_deploy.bench.variants import Sweep
-from sait_deploy.cli._options import class_map_option, debug_option, json_option, threads_option, workspace_option
+from sait_deploy.cli._options import (
+    class_map_option,
+    debug_option,
+    device_option,
+    json_option,
+    threads_option,
+    workspace_option,
+)
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.evaluation import results as evaluation_json
@@ -25,6 +32,7 @@ from sait_deploy.recommending.results import DEFAULT_DROP, Recommendation, Recom
 from sait_deploy.recommending.stage import recommend
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib, require_matplotlib
 from sait_deploy.reports.table import Severity
+from sait_deploy.runtime.registry import is_default_device
 
 if TYPE_CHECKING:
     from sait_deploy.bench.results import Report
@@ -72,6 +80,7 @@ _WRITERS: Final = {".json": to_json, ".md": to_markdown, ".html": to_html, ".svg
 )
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images to measure on.")
 @class_map_option
+@device_option
 @threads_option
 @click.option("--mass", "masses", multiple=True, metavar="M", help="Measure adaptive artifacts at it; repeatable.")
 @click.option("--point", "points", multiple=True, metavar="NAME", help="Measure them at this point; repeatable.")
@@ -134,6 +143,7 @@ def _measured(artifacts: Sequence[Path], options: RecommendOptions, measuring: d
         threads=measuring["threads"],
         images=measuring["images"],
         class_map=measuring["class_map"],
+        device=measuring["device"],
         duration=measuring["duration"],
         sweep=sweep,
     )
@@ -149,6 +159,7 @@ def _check_unmeasured(artifacts: tuple[Path, ...], measuring: dict[str, Any]) ->
     """Refuses what says how to measure beside a benchmark, where nothing is measured."""
     names = ("images", "class_map", "threads", "masses", "points", "kept")
     given = ["ARTIFACT"] * bool(artifacts) + [_FLAGS.get(name, f"--{name}") for name in names if measuring[name]]
+    given += ["--device"] * (not is_default_device(measuring["device"]))
     if given:
         raise InvalidArgument(f"with --bench nothing is measured, and {given[0]} says how", "leave one of them out")
 

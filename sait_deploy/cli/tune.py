@@ -14,6 +14,7 @@ from sait_deploy.artifacts.manifest import Form
 from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
+    device_option,
     json_option,
     precision_option,
     runtime_option,
@@ -91,6 +92,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 @click.option("--name", default="tuned", show_default=True, metavar="NAME", help="What to call the point.")
 @runtime_option
 @precision_option
+@device_option
 @threads_option
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the split in two.")
 @workspace_option
@@ -112,6 +114,7 @@ def command(
     name: str,
     runtime: str,
     precision: RunPrecision | None,
+    device: str,
     threads: int | None,
     seed: int,
     workspace: Path,
@@ -137,6 +140,7 @@ def command(
         runtime=runtime,
         precision=precision,
         threads=threads,
+        device=device,
     )
     opened = artifact_for(_adaptive(workspace) if artifact is None else open_artifact(artifact), runtime, precision)
     with live_progress() as report:

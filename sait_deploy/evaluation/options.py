@@ -11,6 +11,7 @@ from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import DEFAULT_DEVICE
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Score
 
@@ -38,7 +39,8 @@ class EvaluateOptions:
             that answers, for a float precision the float one.
         weights: weights file of an artifact, where the one that its manifest names is not there any more.
         threads: threads within one operator; None for all of the processors this process may use.
-        device: torch's device.
+        device: where the runtime that answers runs, a model in torch; see ``RunOptions``. Controls and lower
+            resolutions of an artifact run in torch, on this device where torch answers, else on the CPU.
         class_map: file that says the class of each subfolder of the images; None for the classes of those names.
 
     Raises:
@@ -60,7 +62,7 @@ class EvaluateOptions:
     precision: RunPrecision | None = None
     weights: Path | None = None
     threads: int | None = None
-    device: str = "cpu"
+    device: str = DEFAULT_DEVICE
     class_map: Path | None = None
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from sait_deploy.evaluation.results import Kind
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import DEFAULT_DEVICE, TORCH, find_runtime
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, TORCH
 from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
 if TYPE_CHECKING:
@@ -184,10 +184,9 @@ class ArtifactSource(Source):
         elif pruning is not None:
             points = manifest.operating_points.items()
             self.default_points = tuple(PointRequest.of(name, point) for name, point in points)
-        # A device is named in its runtime's own words: torch's controls take it where the artifact's runtime does not.
-        own_device = find_runtime(runtime).has_devices
-        self._torch_device = options.device if runtime == TORCH or not own_device else DEFAULT_DEVICE
-        self._artifact, self._options = artifact, options if own_device else replace(options, device=DEFAULT_DEVICE)
+        # The device is named in the words of the runtime that answers, which need not be torch's.
+        self._torch_device = options.device if runtime == TORCH else DEFAULT_DEVICE
+        self._artifact, self._options = artifact, options
         self._runner = load(artifact, runtime, self._options)
         self.runtime, self.precision = self._runner.runtime, self._runner.precision
         self._dense = self._dense_answerer(runtime)

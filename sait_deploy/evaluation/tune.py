@@ -31,7 +31,7 @@ from sait_deploy.evaluation.tune_results import ImagesUsed, Outcome, TuneOptions
 from sait_deploy.evaluation.tune_splits import Splits, make_splits
 from sait_deploy.evaluation.tune_trials import Candidate, Judge, PointFamily, Trial, candidates
 from sait_deploy.images.dataset import Dataset
-from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime import Runner, load
 from sait_deploy.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _searched(result: TuneResult, artifacts: Sequence[Artifact]) -> TuneResult:
 
 
 def _runner(artifact: Artifact, options: TuneOptions) -> Runner:
-    return load(artifact, options.runtime, RunOptions(threads=options.threads, precision=options.precision))
+    return load(artifact, options.runtime, options.running)
 
 
 def _candidates(family: PointFamily, artifact: Artifact, options: TuneOptions) -> list[Candidate]:

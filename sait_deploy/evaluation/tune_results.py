@@ -12,8 +12,9 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.tune_limits import Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, PointFamily, Trial, check_grid
+from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, find_runtime
 from sait_deploy.system.option_values import check_options
 
 
@@ -62,6 +63,7 @@ class TuneOptions:
         runtime: what answers.
         precision: what it runs in; None for what the artifact is made for.
         threads: threads within one operator; None for all processors.
+        device: where the runtime runs; see ``RunOptions``.
         batch: images asked about at once.
 
     Raises:
@@ -81,10 +83,12 @@ class TuneOptions:
     runtime: str = ONNXRUNTIME
     precision: RunPrecision | None = None
     threads: int | None = None
+    device: str = DEFAULT_DEVICE
     batch: int = 32
 
     def __post_init__(self) -> None:
         check_options(self)
+        _ = self.running
         if (self.max_drop is None) == (self.max_disagreement is None):
             raise InvalidArgument(
                 "a point is tuned to one limit", "give either --max-drop or --max-disagreement, such as 0.5"
@@ -99,11 +103,17 @@ class TuneOptions:
         if self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} holds no image", "give a whole number from 1")
         runtime = find_runtime(self.runtime)
+        runtime.check_device(self.device)
         if self.search and runtime.builder is not None:
             raise InvalidArgument(
                 f"a search makes artifacts, and {self.runtime} runs engines that are built of them",
                 "search with --runtime onnxruntime, then build an engine of what it finds",
             )
+
+    @property
+    def running(self) -> RunOptions:
+        """The part that a runtime needs."""
+        return RunOptions(self.threads, device=self.device, precision=self.precision)
 
     def limit(self, classes: int) -> Limit:
         """Returns the limit for a model with that many classes, 0 without a head.

@@ -8,7 +8,7 @@ from pathlib import Path
 from sait_deploy.artifacts.folder import MODEL_FILE, Workspace
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.bench.results import Variant
-from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
+from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime, is_default_device
 
 IMAGES = "IMAGES"
 """Stands in commands for the user's images."""
@@ -24,6 +24,8 @@ def deploying_commands(variant: Variant, workspace: Path) -> tuple[str, ...]:
     if place is None or manifest is None:
         return ()
     asked = ["--runtime", variant.runtime] if variant.runtime != ONNXRUNTIME else []
+    if not is_default_device(variant.device):
+        asked += ["--device", variant.device]
     if variant.precision is not None and not _is_default(variant, manifest):
         asked += ["--precision", variant.precision]
     if variant.pruning is not None and variant.pruning.forced is not None:

@@ -14,7 +14,7 @@ from sait_deploy.bench.run import bench
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.recommending.results import RecommendOptions
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import RUNTIMES
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, RUNTIMES, is_default_device
 from sait_deploy.system.progress import Progress, no_progress
 
 REQUEST_BATCH = 1
@@ -45,7 +45,7 @@ def measure(
     Args:
         artifacts: as ``bench.run.with_baseline`` returns them.
         options: what is to be recommended.
-        measuring: images, threads, seconds and operating points; its other parts are replaced.
+        measuring: images, threads, device, seconds and operating points; its other parts are replaced.
         progress: reports each step as it begins.
 
     Raises:
@@ -54,7 +54,7 @@ def measure(
     """
     check_can_be_judged(artifacts, options)
     batch = options.batch or (THROUGHPUT_BATCH if options.max_latency_ms is None else REQUEST_BATCH)
-    runtimes = working_runtimes(artifacts, progress)
+    runtimes = working_runtimes(artifacts, progress, measuring.device)
     asked = dataclasses.replace(
         measuring,
         batches=(batch,),
@@ -65,12 +65,20 @@ def measure(
     return bench(artifacts, asked, progress)
 
 
-def working_runtimes(artifacts: Sequence[Artifact], progress: Progress) -> tuple[str, ...]:
-    """Returns the runtimes that work here: without engines all that need none, and those that there are engines of."""
+def working_runtimes(
+    artifacts: Sequence[Artifact], progress: Progress, device: str = DEFAULT_DEVICE
+) -> tuple[str, ...]:
+    """Returns the runtimes that work here and can be asked for a device.
+
+    Without engines these are all that need none, and those that there are engines of.
+    """
     with_engines = runtimes_for(artifacts, ())
     found = []
     for name, runtime in RUNTIMES.items():
         if runtime.from_weights or (runtime.builder is not None and name not in with_engines):
+            continue
+        if not (runtime.has_devices or is_default_device(device)):
+            progress(f"without {name}: it runs on one kind of device alone")
             continue
         progress(f"trying {name}")
         try:

@@ -97,7 +97,8 @@ def _reference_notes(report: Report, accuracies: Accuracies) -> list[Note]:
 def _batch(report: Report, options: RecommendOptions) -> tuple[int, list[Note]]:
     sizes = sorted({row.batch for row in report.rows})
     if not sizes:
-        raise InvalidArgument("nothing ran in this benchmark", "see its refusals: sait-deploy bench")
+        skipped = "".join(f"; {skip.group}: {skip.reason}" for skip in report.skipped[:1])
+        raise InvalidArgument(f"nothing ran in this benchmark{skipped}", "see its refusals: sait-deploy bench")
     if options.batch is not None:
         if options.batch not in sizes:
             known = ", ".join(map(str, sizes))

@@ -34,11 +34,12 @@ class RunOptions:
     Attributes:
         threads: threads within one operator; None for all of the processors this process may use.
         weights: the torch runtime's weights file, in place of the one that the manifest names.
-        device: where torch or OpenVINO runs, by their own names (``cuda:0``; ``GPU``, ``NPU``); ``cpu`` in both.
+        device: where torch or OpenVINO runs, by their own names (``cuda:0``; ``GPU``, ``NPU``), in capitals or not;
+            ``cpu`` in both.
         precision: what to compute in; None for what the artifact, or its engine, is made for.
 
     Raises:
-        InvalidArgument: the number of threads is not from 1 to 1,024.
+        InvalidArgument: the number of threads is not from 1 to 1,024, or the device has no name.
     """
 
     threads: int | None = None
@@ -50,6 +51,8 @@ class RunOptions:
         if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):
             raise InvalidArgument(f"{self.threads!r} is no number of threads", f"use 1 to {_MOST_THREADS}")
         check_options(self)
+        if not self.device.strip():
+            raise InvalidArgument("a device without a name was asked for", "name one, such as cpu, GPU or cuda:0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,11 @@ DEFAULT_DEVICE: Final = "cpu"
 """The device of runtimes that have several, where none is named; the others run on one kind of device alone."""
 
 
+def is_default_device(device: str) -> bool:
+    """Returns whether a device's name, in capitals or not, is that of the default."""
+    return device.lower() == DEFAULT_DEVICE
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What the rest of the toolkit has to know of a runtime.
@@ -95,13 +100,19 @@ class Runtime:
             RuntimeUnavailable: the runtime or its device does not work here.
         """
         self._check_precision(artifact, options.precision)
-        if options.device != DEFAULT_DEVICE and not self.has_devices:
-            able = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.has_devices)
-            raise InvalidArgument(
-                f"{self._name} runs on one kind of device alone, not on {options.device!r}", f"use {able}"
-            )
+        self.check_device(options.device)
         made: Callable[[Artifact, RunOptions], Runner] = getattr(importlib.import_module(self.module), self.runner)
         return made(artifact, options)
+
+    def check_device(self, device: str) -> None:
+        """Refuses a device where the runtime has no choice; whether one of those that have it is there shows later.
+
+        Raises:
+            InvalidArgument: it is not the default one, and the runtime runs on one kind of device alone.
+        """
+        if not (self.has_devices or is_default_device(device)):
+            able = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.has_devices)
+            raise InvalidArgument(f"{self._name} runs on one kind of device alone, not on {device!r}", f"use {able}")
 
     @property
     def _name(self) -> str:

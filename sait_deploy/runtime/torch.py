@@ -149,7 +149,7 @@ class TorchRunner(Runner):
         self._answered: tuple[NDArray[np.float32], torch.Tensor] | None = None
         torch.set_num_threads(processors() if options.threads is None else options.threads)
         try:
-            self._device = torch.device(options.device)
+            self._device = torch.device(options.device.lower())
             self._model = _model_of(source, options.weights).to(self._device)
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]

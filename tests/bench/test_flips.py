@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.flips import Setting, count_flips, flip_notes
+from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Flips
 from sait_deploy.bench.variants import NO_SWEEP, RunnableVariant, Sweep, runnable_variants
@@ -26,6 +27,7 @@ from tests.tiny import random_batch
 
 ORT, TORCH = "onnxruntime", "torch"
 ONE_THREAD = RunOptions(threads=1)
+ON_ORT = GroupPlan(ORT, None, ())
 IMAGES = random_batch((13, 3, 96, 96))
 """No whole number of batches, whatever their size."""
 
@@ -79,7 +81,7 @@ def test_equal_ways_of_running_flip_nothing(tiny: TinyExport, tiny_adaptive: Art
     artifacts = [tiny.dense, tiny.half, tiny_adaptive]
     subjects = runnable_variants(artifacts, NO_SWEEP)
     runners = {artifact.manifest.id: load(artifact, ORT, ONE_THREAD) for artifact in artifacts}
-    flips, notes = count_flips(subjects, runners, IMAGES, Setting(ORT, 1, 4))
+    flips, notes = count_flips(subjects, runners, IMAGES, Setting(ON_ORT, 1, 4))
     ways = ("batch 1 and 8", "onnxruntime and torch")
     assert flips == [Flips(subject.id, way, len(IMAGES), 0.0, 0.0) for subject in subjects[1:] for way in ways]
     assert notes == []
@@ -87,12 +89,12 @@ def test_equal_ways_of_running_flip_nothing(tiny: TinyExport, tiny_adaptive: Art
 
 def test_dense_alone_is_not_compared(tiny: TinyExport) -> None:
     runners = {tiny.dense.manifest.id: load(tiny.dense, ORT, ONE_THREAD)}
-    assert count_flips(runnable_variants([tiny.dense], NO_SWEEP), runners, IMAGES, Setting(ORT, 2, 8)) == ([], [])
+    assert count_flips(runnable_variants([tiny.dense], NO_SWEEP), runners, IMAGES, Setting(ON_ORT, 2, 8)) == ([], [])
 
 
 def test_a_graph_that_selects_otherwise_than_torch_is_counted(changed: Artifact) -> None:
     subjects, runner = swept(changed), load(changed, ORT, ONE_THREAD)
-    flips, _ = count_flips(subjects, {changed.manifest.id: runner}, IMAGES, Setting(ORT, 1, 1))
+    flips, _ = count_flips(subjects, {changed.manifest.id: runner}, IMAGES, Setting(ON_ORT, 1, 1))
     wanted = [percentages(runner, load(changed, TORCH, ONE_THREAD), subject) for subject in subjects]
     assert found_between(flips, "onnxruntime and torch") == wanted
     assert found_between(flips, "batch 1 and 8") == [(0, 0)] * 3
@@ -102,7 +104,7 @@ def test_a_graph_that_selects_otherwise_than_torch_is_counted(changed: Artifact)
 
 def test_torch_is_compared_with_onnxruntime_and_its_threads_are_not(changed: Artifact) -> None:
     subjects, runner = swept(changed), load(changed, TORCH, ONE_THREAD)
-    flips, _ = count_flips(subjects, {changed.manifest.id: runner}, IMAGES, Setting(TORCH, 2, 1))
+    flips, _ = count_flips(subjects, {changed.manifest.id: runner}, IMAGES, Setting(GroupPlan(TORCH, None, ()), 2, 1))
     wanted = [percentages(runner, load(changed, ORT), subject) for subject in subjects]
     assert found_between(flips, "torch and onnxruntime") == wanted
     assert {flip.between for flip in flips} == {"batch 1 and 8", "torch and onnxruntime"}
@@ -114,7 +116,7 @@ def test_more_threads_than_one_are_compared_with_one(
 ) -> None:
     """The runner here is of another graph, so that what the artifact does on one thread differs from it."""
     subjects, runner = swept(tiny_adaptive)[1:2], load(changed, ORT, ONE_THREAD)
-    flips, _ = count_flips(subjects, {tiny_adaptive.manifest.id: runner}, IMAGES, Setting(ORT, threads, 1))
+    flips, _ = count_flips(subjects, {tiny_adaptive.manifest.id: runner}, IMAGES, Setting(ON_ORT, threads, 1))
     several = processors() if threads is None else threads
     wanted = [percentages(runner, load(tiny_adaptive, ORT, ONE_THREAD), subject) for subject in subjects]
     assert found_between(flips, f"1 and {several} threads") == (wanted if several > 1 else [])
@@ -126,10 +128,10 @@ def test_what_was_compared_before_is_not_compared_again(tiny_adaptive: Artifact)
     subjects, runner = swept(tiny_adaptive)[:1], load(tiny_adaptive, ORT, ONE_THREAD)
     runners, engine = {tiny_adaptive.manifest.id: runner}, "tensorrt-rtx"
     for setting, wanted in (
-        (Setting(TORCH, 1, 8, (ORT,)), []),
-        (Setting(TORCH, 1, 8, (engine,)), ["torch and onnxruntime"]),
-        (Setting(engine, 1, 8, (ORT, TORCH)), ["tensorrt-rtx and onnxruntime"]),
-        (Setting(ORT, 1, 8, (engine,)), ["onnxruntime and torch"]),
+        (Setting(GroupPlan(TORCH, None, ()), 1, 8, (ORT,)), []),
+        (Setting(GroupPlan(TORCH, None, ()), 1, 8, (engine,)), ["torch and onnxruntime"]),
+        (Setting(GroupPlan(engine, None, ()), 1, 8, (ORT, TORCH)), ["tensorrt-rtx and onnxruntime"]),
+        (Setting(ON_ORT, 1, 8, (engine,)), ["onnxruntime and torch"]),
     ):
         flips, notes = count_flips(subjects, runners, IMAGES, setting)
         assert ([flip.between for flip in flips], notes) == (["batch 1 and 8", *wanted], [])
@@ -164,7 +166,7 @@ def test_an_engine_is_compared_at_the_batch_sizes_that_it_takes(
     """With images that come once more where the last would be too few, each is still counted once."""
     subject, few = swept(tiny_adaptive)[2], Few(load(tiny_adaptive, ORT, ONE_THREAD), batch_range)
     runners: dict[str, Runner] = {tiny_adaptive.manifest.id: few}  # type: ignore[dict-item]
-    flips, notes = count_flips([subject], runners, IMAGES, Setting(ORT, 1, 8))
+    flips, notes = count_flips([subject], runners, IMAGES, Setting(ON_ORT, 1, 8))
     assert flips == [Flips(subject.id, way, 13, 0.0, 0.0) for way in (*ways, "onnxruntime and torch")]
     assert (few.sizes, notes) == (sizes, [])
 
@@ -173,7 +175,7 @@ def test_a_runner_that_cannot_say_what_it_selects_is_told_of(tiny_adaptive: Arti
     few = Few(load(tiny_adaptive, ORT, ONE_THREAD), (1, 4))
     few.select_at = lambda images, choice: few.runner.select_at(images[:0], choice)  # type: ignore[method-assign]
     runners: dict[str, Runner] = {tiny_adaptive.manifest.id: few}  # type: ignore[dict-item]
-    flips, notes = count_flips(swept(tiny_adaptive), runners, IMAGES, Setting(ORT, 1, 8))
+    flips, notes = count_flips(swept(tiny_adaptive), runners, IMAGES, Setting(ON_ORT, 1, 8))
     assert flips == []
     assert [note.text.partition(":")[0] for note in notes] == [
         "kept sets were not compared between batch 1 and 4",
@@ -202,7 +204,7 @@ def test_one_image_at_a_time_is_compared_with_the_largest_batch(
     alone, together = load(changed, ORT, ONE_THREAD), load(tiny_adaptive, ORT, ONE_THREAD)
     subject, runner = swept(tiny_adaptive)[1], OtherwiseAlone(alone, together)
     runners: dict[str, Runner] = {tiny_adaptive.manifest.id: runner}  # type: ignore[dict-item]
-    flips, _ = count_flips([subject], runners, IMAGES, Setting(ORT, 1, batch))
+    flips, _ = count_flips([subject], runners, IMAGES, Setting(ON_ORT, 1, batch))
     assert found_between(flips, f"batch 1 and {large}") == [percentages(alone, together, subject)]
     assert runner.sizes == [*sizes, *[1] * len(IMAGES)]
     assert flips[0].kept_sets_percent > 0
@@ -213,7 +215,7 @@ def test_what_cannot_be_compared_is_said_once(tiny_adaptive: Artifact, tmp_path:
     weights = dataclasses.replace(manifest.weights, origin=str(tmp_path / "gone.safetensors"))
     artifact = Artifact(tiny_adaptive.path, dataclasses.replace(manifest, weights=weights))
     runners = {manifest.id: load(artifact, ORT, ONE_THREAD)}
-    flips, notes = count_flips(swept(artifact), runners, IMAGES[:3], Setting(ORT, 1, 1))
+    flips, notes = count_flips(swept(artifact), runners, IMAGES[:3], Setting(ON_ORT, 1, 1))
     assert {flip.between for flip in flips} == {"batch 1 and 3"}
     (note,) = notes
     assert note.text.startswith("kept sets were not compared between onnxruntime and torch: ")
@@ -226,7 +228,7 @@ WAYS = ("batch 1 and 32", "1 and 2 threads")
 
 def test_one_image_has_no_other_batch_size(tiny_adaptive: Artifact) -> None:
     runners = {tiny_adaptive.manifest.id: load(tiny_adaptive, ORT, ONE_THREAD)}
-    flips, _ = count_flips(swept(tiny_adaptive), runners, IMAGES[:1], Setting(ORT, 1, 1))
+    flips, _ = count_flips(swept(tiny_adaptive), runners, IMAGES[:1], Setting(ON_ORT, 1, 1))
     assert {flip.between for flip in flips} == {"onnxruntime and torch"}
     assert "of 1 image differs" in flip_notes(flips, {flip.variant: "m" for flip in flips})[0].text
 

@@ -131,7 +131,7 @@ def test_products_run_in_the_precision_asked_for(tiny: TinyExport, precision: Ru
         if runtime == "openvino":
             pytest.importorskip("openvino")
         try:
-            rate = product_rate(tiny.dense.manifest, runtime, precision, 1)
+            rate = product_rate(tiny.dense.manifest, GroupPlan(runtime, None, ()), precision, 1)
         except RuntimeUnavailable as error:  # a processor without it says so
             assert precision in error.message
             continue
@@ -141,7 +141,7 @@ def test_products_run_in_the_precision_asked_for(tiny: TinyExport, precision: Ru
 @pytest.mark.parametrize("runtime", ["torch", "tensorrt-rtx"])
 def test_a_runtime_that_runs_no_graph_has_no_rate(tiny: TinyExport, runtime: str) -> None:
     with pytest.raises(InvalidArgument, match=f"{runtime} runs no graph as it is"):
-        product_rate(tiny.dense.manifest, runtime, RunPrecision.FP32, 1)
+        product_rate(tiny.dense.manifest, GroupPlan(runtime, None, ()), RunPrecision.FP32, 1)
 
 
 def test_memory_is_copied_by_as_many_threads_as_are_asked_for() -> None:

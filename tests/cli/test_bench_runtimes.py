@@ -131,3 +131,31 @@ def test_a_precision_that_there_is_not(quick: Sait, demo_workspace: Path) -> Non
     done = quick(demo_workspace / PRUNED, "--precision", "fp32,fp8")
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[0] == "error: --precision cannot be 'fp8'"
+
+
+@pytest.mark.parametrize("runtimes", [(), ("--runtime", "onnxruntime"), ("--runtime", "onnxruntime,openvino")])
+def test_a_device_that_is_not_there_skips_each_runtime_and_fails_where_nothing_is_left(
+    quick: Sait, demo_workspace: Path, runtimes: tuple[str, ...]
+) -> None:
+    done = quick(demo_workspace / PRUNED, *runtimes, "--device", "GPU.9", "-o", "r.json")
+    assert done.code == 2
+    error, hint = done.err.splitlines()[-2:]
+    assert error == (
+        "error: onnxruntime GPU.9 is skipped: onnxruntime runs on one kind of device alone, not on 'GPU.9'"
+    )
+    assert hint == "hint: use openvino, torch"
+    report = from_json(Path("r.json").read_text())
+    assert (report.rows, {skip.device for skip in report.skipped}) == ((), {"GPU.9"})
+    assert len(report.skipped) == (2 if "onnxruntime,openvino" in runtimes else 1)
+
+
+def test_what_runs_on_a_device_is_measured_beside_what_does_not(quick: Sait, demo_workspace: Path) -> None:
+    done = quick(demo_workspace / PRUNED, "--runtime", "torch,onnxruntime", "--device", "cuda:9", "-o", "r.json")
+    assert done.code == 7, done.err
+    done = quick(demo_workspace / PRUNED, "--runtime", "torch,onnxruntime", "--device", "CPU:0", "-o", "r.json")
+    assert done.code == 0, done.err
+    report = from_json(Path("r.json").read_text())
+    (group,), (skip,) = report.groups, report.skipped
+    assert (group.name, group.device, group.environment["device"]) == ("torch CPU:0", "CPU:0", "cpu:0")
+    assert (skip.group, skip.device) == ("onnxruntime CPU:0", "CPU:0")
+    assert {variant.group for variant in report.variants} == {"torch CPU:0"}

@@ -192,6 +192,8 @@ REFUSED = [
     (["--prune-at", "6"], 2, "prune_at 6 is no block"),
     (["--artifact", "nowhere"], 5, "artifact nowhere does not exist"),
     (["--images", "nowhere"], 8, "nowhere"),
+    (["--device", "nonsense"], 7, "torch cannot use device 'nonsense'"),
+    (["--device", ""], 2, "a device without a name"),
 ]
 
 
@@ -265,3 +267,25 @@ def test_a_precision_is_for_artifacts_that_run_in_it(brief: Sait, tiny: TinyExpo
         done = brief(*given, "--precision", "int8")
         assert (done.code, done.out) == (code, "")
         assert message in done.err.splitlines()[-2]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "code", "message"),
+    [
+        (None, 2, "onnxruntime runs on one kind of device alone, not on 'nonsense'"),
+        ("openvino", 7, "OpenVINO has no device NONSENSE here"),
+        ("torch", 7, "torch cannot use device 'nonsense'"),
+    ],
+)
+def test_a_device_is_that_of_the_runtime_that_answers(
+    brief: Sait, tiny_adaptive: Artifact, runtime: str | None, code: int, message: str
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    chosen = [] if runtime is None else ["--runtime", runtime]
+    done = brief("--artifact", tiny_adaptive.path, *chosen, "--device", "nonsense")
+    assert (done.code, done.out) == (code, "")
+    (error,) = (line for line in done.err.splitlines() if line.startswith("error: "))
+    assert error.startswith(f"error: {message}")
+    done = brief("--artifact", tiny_adaptive.path, *chosen, "--device", "CPU")
+    assert done.code == 0, done.err

@@ -102,6 +102,18 @@ def test_another_runtime_and_precision_are_part_of_the_command(place: Path, repo
     ]
     assert lines[0].endswith(" --runtime openvino")
     assert lines[1].endswith(" --runtime openvino --precision bf16")
+    (line,) = deploying_commands(dataclasses.replace(dense, runtime="openvino", device="GPU"), place)
+    assert line.endswith(" --runtime openvino --device GPU")
+
+
+def test_a_device_that_nothing_runs_on_is_an_error(sait: Sait, place: Path, measured: Path) -> None:
+    done = sait("recommend", next(place.glob("*density*")), *QUICK, "--device", "GPU.9")
+    assert (done.code, done.out) == (2, "")
+    assert "- without onnxruntime: it runs on one kind of device alone" in done.err.splitlines()
+    assert "GPU.9" in done.err.splitlines()[-2] and done.err.splitlines()[-2].startswith("error: nothing ran")
+    done = sait("recommend", "--bench", measured, "--device", "GPU.9")
+    assert (done.code, done.out) == (2, "")
+    assert "with --bench nothing is measured, and --device says how" in done.err
 
 
 def test_nothing_within_the_limits_is_an_exit_code_of_its_own_and_names_the_nearest(sait: Sait, measured: Path) -> None:

@@ -142,6 +142,7 @@ def test_without_an_adaptive_artifact_the_command_to_run_is_said(sait: Sait, tin
         (("--max-disagreement", "1", "--name", POINTS[1].name), "another name"),
         (("--max-disagreement", "1", "--name", "two words"), "begin with a letter"),
         (("--max-drop", "1", "--seed", "-1"), "from 0"),
+        (("--max-drop", "1", "--device", "nonsense"), "use openvino, torch"),
     ],
     ids=str,
 )
