@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import cost_curve
-from benchmarks.cost_curve import FORMS, MOST_SECONDS, Cell, expected, exponents, export, gains, measured
+from benchmarks.cost_curve import FORMS, MOST_SECONDS, Cell, expected, exponents, export, gains, measured, pays_from
 from sait_deploy.runtime.precision import RunPrecision
 
 
@@ -43,6 +43,17 @@ def test_exponents_are_those_that_the_times_were_made_with(power: float, first: 
     assert found["seconds"] == pytest.approx(power, abs=0.002)
     assert found["seconds_between_sizes"] == pytest.approx([power] * 3, abs=0.002)
     assert found["peak_memory"] == pytest.approx(1.0, abs=0.002)
+
+
+def test_pruning_pays_from_the_smallest_size_after_which_it_always_does() -> None:
+    def gained(form: str, batch: int, *pays: bool) -> list[dict[str, object]]:
+        return [{"form": form, "batch": batch, "size": 100 * i, "pays": pay} for i, pay in enumerate(pays, 1)]
+
+    found = pays_from([*gained("density", 1, True, False, True, True), *gained("adaptive", 4, True, False)])
+    assert found == [
+        {"form": "density", "batch": 1, "size": 300},
+        {"form": "adaptive", "batch": 4, "size": None},
+    ]
 
 
 @pytest.fixture(scope="module")
