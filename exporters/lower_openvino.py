@@ -67,6 +67,13 @@ _ROUNDED_EXTENTS: Final = """
 """
 
 
+def rounded_extents(images: int, rows: int, longest: int) -> tuple[int, int]:
+    """Returns what a host that reads the extents itself rounds them to: as the graph does, where it reads them."""
+    step = max(images // 8 * 16, 1)
+    lane_step = min(step, 16)
+    return -(-rows // step) * step, -(-longest // lane_step) * lane_step
+
+
 def lower_openvino(model: onnx.ModelProto, attention_width: int, outputs_tokens: bool) -> onnx.ModelProto:
     """Writes a model's operators for OpenVINO, in place, and returns the model.
 

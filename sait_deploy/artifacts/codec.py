@@ -55,7 +55,7 @@ class Codec:
         try:
             decoded: Decoded = adapter(kind).validate_json(encoded)  # type: ignore[arg-type]  # a class is hashable
         except ValidationError as error:
-            raise ArtifactError(f"{self.subject}{_problem(data, error.errors()[0])}", self.hint) from None
+            raise ArtifactError(f"{self.subject}{problem(data, error.errors()[0])}", self.hint) from None
         return decoded
 
 
@@ -69,8 +69,8 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind | None, config=config)
 
 
-def _problem(data: Any, error: ErrorDetails) -> str:
-    """Returns what is wrong in a document, as the end of a sentence that begins with the document's name."""
+def problem(data: Any, error: ErrorDetails) -> str:
+    """Returns what pydantic finds wrong in a document, as the end of a sentence that begins with the document's name."""
     where, value = "", data
     for key in error["loc"]:
         if isinstance(value, dict if isinstance(key, str) else list):

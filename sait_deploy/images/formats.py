@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from PIL import Image, UnidentifiedImageError
 
@@ -22,8 +22,8 @@ _MEASUREMENTS: Final = frozenset({".pfm"})
 """Suffixes of those formats whose samples are no colours from 0 to 255."""
 
 
-def open_file(path: str) -> Image.Image:
-    """Opens a file of a format that is decoded here; its pixels are not read yet.
+def open_file(path: str | BinaryIO) -> Image.Image:
+    """Opens a file, or its bytes, of a format that is decoded here; its pixels are not read yet.
 
     Raises:
         UnidentifiedImageError: it is damaged or of another format.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.manifest import PruningInfo
 from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.exporters.names import CU_SEQLENS, IMAGES
 
 
 def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> onnx.ModelProto:
@@ -24,3 +26,8 @@ def feeds(images: NDArray[np.float32], point: BatchPoint | None) -> dict[str, ND
     if point is None:
         return {"images": images}
     return {"images": images, "mass": point.mass, "keep_limits": point.keep_limits}
+
+
+def batch_of(given: Mapping[str, NDArray[Any]]) -> int:
+    """Returns how many images the inputs of a graph are of: a whole graph, a stem or a trunk."""
+    return len(given[IMAGES]) if IMAGES in given else len(given[CU_SEQLENS]) - 1

@@ -19,7 +19,7 @@ from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
-from sait_deploy.runtime.graph_io import feeds, with_selection
+from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 
@@ -223,13 +223,30 @@ class OnnxRuntimeRunner(Runner):
         return compute
 
 
+class OnnxRuntimePart:
+    """One graph of an artifact cut at its seam, on the processor (``runtime.parts.Part``)."""
+
+    def __init__(self, artifact: Artifact, options: RunOptions, graph: onnx.ModelProto, name: str) -> None:
+        folder = str(weights_folder(artifact))
+        self._session = open_session(graph.SerializeToString(), CPU, options.threads, folder)
+        self._outputs = [output.name for output in graph.graph.output]
+
+    def run_part(self, given: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the graph on its inputs by name, and returns its outputs by name."""
+        return dict(zip(self._outputs, _run(self._session, self._outputs, given), strict=True))
+
+    def extents(self, images: int, rows: int, longest: int) -> tuple[int, int]:
+        """Returns the numbers of packed rows and lanes to run a batch with: those that it has."""
+        return rows, longest
+
+
 def _run(session: Any, outputs: list[str], given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     try:
         found: list[NDArray[Any]] = session.run(outputs, given)
     except Exception as error:
         first = str(error).splitlines()[0][:200]
         raise RuntimeUnavailable(
-            f"onnxruntime could not run a batch of {len(given['images'])}: {first}",
+            f"onnxruntime could not run a batch of {batch_of(given)}: {first}",
             "try a smaller batch, or see: sait-deploy inspect --check",
         ) from error
     return found

@@ -23,9 +23,9 @@ from sait_deploy.artifacts.graph import graph_of, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable, StorageError
-from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino
+from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino, rounded_extents
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
-from sait_deploy.runtime.graph_io import feeds, with_selection
+from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
 from sait_deploy.system.processors import processors
@@ -237,11 +237,18 @@ class OpenVinoRunner(Runner):
         what = [files, LOWERING, self._openvino.__version__, self._device, device, self._settings]
         return f"openvino-{self._precision}-{_digest(json.dumps(what, sort_keys=True).encode())}"
 
+    def _graph(self) -> onnx.ModelProto:
+        """Returns the graph to compile, its weights beside it left where they lie."""
+        graph = self._lowered(graph_of(self.artifact))
+        pruning = self.artifact.manifest.pruning
+        return graph if pruning is None else with_selection(graph, pruning)
+
+    def _lowered(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+        width = self.description.model.geometry.attention_width
+        return lower_openvino(graph, width, FEATURES in self.artifact.manifest.output_names)
+
     def _compile(self) -> Any:
-        manifest, geometry = self.artifact.manifest, self.description.model.geometry
-        graph = lower_openvino(graph_of(self.artifact), geometry.attention_width, FEATURES in manifest.output_names)
-        if manifest.pruning is not None:
-            graph = with_selection(graph, manifest.pruning)
+        graph = self._graph()
         try:
             model = self._core.read_model(_self_contained(graph, weights_folder(self.artifact)))
             return self._core.compile_model(model, self._device, self._settings)
@@ -259,7 +266,7 @@ class OpenVinoRunner(Runner):
             request.infer(given, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise RuntimeUnavailable(
-                f"openvino could not run a batch of {len(given['images'])}: {_reason(error)}",
+                f"openvino could not run a batch of {batch_of(given)}: {_reason(error)}",
                 "try a smaller batch, or see: sait-deploy inspect --check",
             ) from error
         return lambda name: np.array(request.get_tensor(name).data)
@@ -283,6 +290,32 @@ class OpenVinoRunner(Runner):
             request.infer(given, share_inputs=True, share_outputs=True)
 
         return compute
+
+
+class OpenVinoPart(OpenVinoRunner):
+    """One graph of an artifact cut at its seam, compiled and checked as the whole is (``runtime.parts.Part``)."""
+
+    def __init__(self, artifact: Artifact, options: RunOptions, graph: onnx.ModelProto, name: str) -> None:
+        self._part, self._name = graph, name
+        self._names = [output.name for output in graph.graph.output]
+        super().__init__(artifact, options)
+
+    def _key(self) -> str:
+        return f"{super()._key()}-{self._name}"
+
+    def _graph(self) -> onnx.ModelProto:
+        return self._lowered(self._part)
+
+    def run_part(self, given: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Runs the graph on its inputs by name, and returns its outputs by name."""
+        output = self._run(given)
+        return {name: output(name) for name in self._names}
+
+    def extents(self, images: int, rows: int, longest: int) -> tuple[int, int]:
+        """Returns the numbers of packed rows and lanes to run a batch with: few different ones, as in the whole."""
+        if FEATURES in self.artifact.manifest.output_names:
+            return rows, longest
+        return rounded_extents(images, rows, longest)
 
 
 def _digest(data: bytes) -> str:

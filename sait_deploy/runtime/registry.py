@@ -48,6 +48,8 @@ class Runtime:
     Attributes:
         module: import name of its module.
         runner: name of the class of its runners there, which is made of an artifact and ``RunOptions``.
+        part: name of the class there that runs one graph of an artifact cut at its seam (``runtime.parts``); empty
+            where the runtime runs artifacts whole alone.
         package: import name of the package that it needs.
         extra: the extra of sait-deploy that installs the package.
         task: what ``trial()`` tries, in words.
@@ -68,6 +70,7 @@ class Runtime:
     extra: str
     task: str
     also_needed: str = ""
+    part: str = ""
     builder: BuilderName | None = None
     from_weights: bool = False
     own_threads: bool = False
@@ -99,10 +102,18 @@ class Runtime:
             MissingDependency: the runtime's package is not installed.
             RuntimeUnavailable: the runtime or its device does not work here.
         """
-        self._check_precision(artifact, options.precision)
-        self.check_device(options.device)
+        self.check(artifact, options)
         made: Callable[[Artifact, RunOptions], Runner] = getattr(importlib.import_module(self.module), self.runner)
         return made(artifact, options)
+
+    def check(self, artifact: Artifact, options: RunOptions) -> None:
+        """Checks that the runtime runs such artifacts as the options say.
+
+        Raises:
+            InvalidArgument: not in the precision asked for, or not on that device.
+        """
+        self._check_precision(artifact, options.precision)
+        self.check_device(options.device)
 
     def check_device(self, device: str) -> None:
         """Refuses a device where the runtime has no choice; whether one of those that have it is there shows later.
@@ -161,6 +172,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         package="onnxruntime",
         extra="cpu",
         task="run on ONNX Runtime CPU",
+        part="OnnxRuntimePart",
         own_threads=True,
         compared_with=TORCH,
         precisions=_AS_FILED,
@@ -171,6 +183,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         package="openvino",
         extra="openvino",
         task="run on OpenVINO",
+        part="OpenVinoPart",
         own_threads=True,
         has_devices=True,
         precisions=_AS_HINTED,

@@ -13,7 +13,7 @@ from onnx.inliner import inline_local_functions
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.artifacts.points import BatchPoint
-from sait_deploy.exporters.lower_openvino import lower_openvino
+from sait_deploy.exporters.lower_openvino import lower_openvino, rounded_extents
 from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.runtime.onnxruntime import CPU, open_session
 from sait_deploy.runtime.openvino import shared_core
@@ -63,6 +63,8 @@ def test_packed_batches_answer_alike_with_few_sizes(tiny_adaptive: Artifact, bat
     total, longest, step = int(kept_counts.sum()), int(kept_counts.max()), max(1, 16 * (batch // 8))
     assert len(kept) == min(-(-total // step) * step, batch * (PATCHES + PREFIX))
     assert len(lanes) == -(-longest // min(step, 16)) * min(step, 16)
+    rows, width = rounded_extents(batch, total, longest)
+    assert (min(rows, batch * (PATCHES + PREFIX)), width) == (len(kept), len(lanes)), "as a host would round them"
     np.testing.assert_array_equal(kept[:total], expected[2])
     assert not kept[total:].any()
 

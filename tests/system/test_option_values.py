@@ -29,6 +29,7 @@ NAMES = ("Options", "Pruning", "WeightsRequest")
 NEEDED: dict[str, dict[str, Any]] = {
     "TrainOptions": {"output": Path("here")},
     "TuneOptions": {"max_drop": 0.5},
+    "ModelsOptions": {"artifacts": ("here",)},
     "FinishOptions": {"opset": 20, "operators": "function", "metadata": {}},
     "LowerOptions": {"precision": "fp16", "attention": "fused", "selection": "plugin"},
     "AdaptivePruning": {"score": "mean", "prune_at": 1},

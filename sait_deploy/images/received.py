@@ -1,0 +1,37 @@
+"""An image that arrives as bytes from somebody else: its size is read off its header before any pixel is decoded."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, UnidentifiedImageError
+
+from sait_deploy.errors import ImageError
+from sait_deploy.images.formats import open_file, readable
+from sait_deploy.images.preprocess import open_image
+
+
+def open_received(data: bytes, most_pixels: int) -> Image.Image:
+    """Decodes an image file's bytes to RGB, as ``open_image`` does a file.
+
+    Args:
+        data: of the file.
+        most_pixels: an image of more by its header is not decoded.
+
+    Raises:
+        ImageError: it is no image, damaged, cut short, or has more pixels.
+    """
+    if not data:
+        raise ImageError("there is no image: the data is empty", "send an image file's bytes")
+    try:
+        file = open_file(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise ImageError("the data is no image, or of an unknown format", readable()) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"the image is too large: {error}", "make it smaller first") from None
+    except Exception as error:  # decoders raise nearly anything on damaged headers
+        raise ImageError(f"the image cannot be read: {error}", readable()) from None
+    if file.width * file.height > most_pixels:
+        size = f"{file.width} x {file.height} pixels"
+        raise ImageError(f"an image of {size} is too large", f"make it smaller first, at most {most_pixels:,} pixels")
+    return open_image(file)

@@ -1,0 +1,75 @@
+"""A server over HTTP without Ray: the application on uvicorn, in a thread, on a port of loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sait_deploy.serving.batching import Stage
+from sait_deploy.serving.model import Answer
+from sait_deploy.serving.options import ModelsOptions
+from sait_deploy.serving.refusals import Status
+from sait_deploy.serving.server import Server, open_server
+from sait_deploy.serving.web import make_app
+
+
+@dataclass
+class Recorded:
+    """An observer that keeps what it is told."""
+
+    batches: list[tuple[Stage, int, int]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    refusals: list[Status] = field(default_factory=list)
+
+    def queued(self, model: str, images: int, wait: float) -> None:
+        assert images > 0 and wait >= 0
+
+    def computed(self, model: str, batch: Stage, images: int, tokens: int, seconds: float) -> None:
+        self.batches.append((batch, images, tokens))
+
+    def answered(self, model: str, answer: Answer, seconds: float) -> None:
+        self.answers.append(answer)
+
+    def refused(self, status: Status) -> None:
+        self.refusals.append(status)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that answers at ``address``, such as 127.0.0.1:40000."""
+
+    address: str
+    server: Server
+    seen: Recorded
+
+
+@contextlib.contextmanager
+def served(options: ModelsOptions, token: str | None = None) -> Iterator[Served]:
+    """Serves until the block ends."""
+    import uvicorn
+
+    seen = Recorded()
+    server = open_server(options, seen, token)
+
+    async def metrics() -> str:
+        return "# nothing\n"
+
+    app: Any = make_app(lambda: server, metrics)
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    give_up = time.monotonic() + 20
+    while not running.started:
+        assert thread.is_alive() and time.monotonic() < give_up
+        time.sleep(0.01)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Served(f"127.0.0.1:{port}", server, seen)
+    finally:
+        running.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
