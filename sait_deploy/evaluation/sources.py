@@ -86,7 +86,8 @@ class Source(ABC):
 class ModelSource(Source):
     """A model in memory, run in torch: dense, at any point, with controls, and on smaller images.
 
-    All of its runners share the model's weights, and those of the same number of tokens are one.
+    All of its runners share the model's weights, and those on images of its size the first blocks' work on each batch.
+    Those of the same number of tokens are one.
 
     Args:
         loaded: the model.
@@ -106,11 +107,13 @@ class ModelSource(Source):
 
     def __init__(self, loaded: LoadedModel, pruning: tuple[Score, int], options: RunOptions) -> None:
         from sait_deploy.models.prunable_vit import AdaptivePruning
+        from sait_deploy.runtime.torch_shared import SharedBlocks
 
         self.model, self.weights, self.training = loaded.info, loaded.weights, loaded.training
         self.pruning, self.notes = pruning, []
         self._loaded, self._pruning, self._options = loaded, pruning, options
-        self._adaptive = self._runner(loaded, AdaptivePruning(*pruning))
+        self._shared = SharedBlocks(pruning[1])
+        self._adaptive = self._runner(AdaptivePruning(*pruning))
         self._fixed: dict[int, TorchRunner] = {}
 
     @property
@@ -123,7 +126,7 @@ class ModelSource(Source):
 
     def dense(self) -> Answerer:
         """Returns the model with nothing pruned."""
-        return Answerer(DENSE, self._runner(self._loaded, None))
+        return Answerer(DENSE, self._runner(None))
 
     def at(self, identity: Identity) -> Answerer:
         """Returns the model at the identity's point."""
@@ -146,20 +149,22 @@ class ModelSource(Source):
     def on_smaller_images(self, identity: Identity, image_size: tuple[int, int]) -> Answerer:
         """Returns the dense model on images of that height and width, multiples of the patch size."""
         from sait_deploy.models.resize import resized
+        from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
 
-        return Answerer(identity, self._runner(resized(self._loaded, image_size), None))
+        smaller = ModelInMemory(resized(self._loaded, image_size), None)
+        return Answerer(identity, TorchRunner(smaller, self._options))
 
     def _keeping(self, kept: int) -> TorchRunner:
         from sait_deploy.models.prunable_vit import FixedPruning
 
         if kept not in self._fixed:
-            self._fixed[kept] = self._runner(self._loaded, FixedPruning(*self._pruning, kept))
+            self._fixed[kept] = self._runner(FixedPruning(*self._pruning, kept))
         return self._fixed[kept]
 
-    def _runner(self, loaded: LoadedModel, pruning: Pruning | None) -> TorchRunner:
+    def _runner(self, pruning: Pruning | None) -> TorchRunner:
         from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
 
-        return TorchRunner(ModelInMemory(loaded, pruning), self._options)
+        return TorchRunner(ModelInMemory(self._loaded, pruning), self._options, self._shared)
 
 
 class ArtifactSource(Source):

@@ -17,7 +17,8 @@ from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precisi
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
-from sait_deploy.models.layouts import DEPLOYED
+from sait_deploy.models.layouts import DEPLOYED, Uniform
+from sait_deploy.models.transformer import Tokens
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.system.option_values import check_options, chosen
 from sait_deploy.tokens import Geometry, Score
@@ -85,6 +86,20 @@ class Traced(NamedTuple):
     counts: Tensor | None
     keep: Tensor | None
     importance: Tensor | None
+
+
+class Begun(NamedTuple):
+    """All tokens before a block: ``tokens``, and ``whole``, how they divide into images."""
+
+    tokens: Tokens
+    whole: Uniform
+
+
+class Scored(NamedTuple):
+    """All tokens behind the attention of the block pruned in, and the ``importance`` read off it, float32 [B, N]."""
+
+    tokens: Tokens
+    importance: Tensor
 
 
 class PrunableViT(nn.Module):
@@ -159,14 +174,35 @@ class PrunableViT(nn.Module):
             InvalidArgument: an argument that this form does not take, or one missing that it needs.
         """
         self._check_arguments(mass, keep_limits, keep)
-        model, pruning = self.transformer, self.pruning
-        tokens = model.embed(images.to(self.dtype))
+        if self.pruning is None:
+            return self.finish_dense(self.begin(images, self.transformer.depth), self.transformer.depth)
+        scored = self.score(self.begin(images, self.pruning.prune_at))
+        return self.finish(scored, mass, keep_limits, keep=keep)
+
+    def begin(self, images: Tensor, block: int) -> Begun:
+        """Runs the blocks before ``block``: the part of :meth:`trace` that all points and dense have in common."""
+        tokens = self.transformer.embed(images.to(self.dtype))
         whole = DEPLOYED.uniform.of(images.shape[0], self.prefix + self.patches, images.device)
-        if pruning is None:
-            normed = model.normed(model.run(tokens, whole, 0, model.depth).x)
-            return Traced(model.readout(normed, whole).float(), self._features(normed), None, None, None)
-        tokens, weights = model.scored(pruning.prune_at, model.run(tokens, whole, 0, pruning.prune_at), whole)
-        importance = token_importance(weights, self.prefix, pruning.score)
+        return Begun(self.transformer.run(tokens, whole, 0, block), whole)
+
+    def score(self, begun: Begun) -> Scored:
+        """Runs the attention of the block pruned in: what all points have in common beyond :meth:`begin`."""
+        assert self.pruning is not None
+        tokens, weights = self.transformer.scored(self.pruning.prune_at, *begun)
+        return Scored(tokens, token_importance(weights, self.prefix, self.pruning.score))
+
+    def finish(
+        self,
+        scored: Scored,
+        mass: Tensor | None = None,
+        keep_limits: Tensor | None = None,
+        *,
+        keep: Tensor | None = None,
+    ) -> Traced:
+        """Selects tokens and runs what is left of the model on them; takes what :meth:`trace` takes."""
+        self._check_arguments(mass, keep_limits, keep)
+        (tokens, importance), model, pruning = scored, self.transformer, self.pruning
+        assert pruning is not None
         keep, counts = self._select(importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
         fixed = self.prefix + pruning.kept if isinstance(pruning, FixedPruning) else None
         kept, layout = DEPLOYED.of_kept(keep, counts, fixed)
@@ -175,6 +211,12 @@ class PrunableViT(nn.Module):
         # Importance that is not a number leaves a selection without meaning: the logits become no numbers too.
         logits = model.readout(model.normed(x), layout).float() + importance[:, :1] * 0
         return Traced(logits, features, counts, keep, importance)
+
+    def finish_dense(self, begun: Begun, block: int) -> Traced:
+        """Runs the dense form from a block on, on what :meth:`begin` returned for that block."""
+        model = self.transformer
+        normed = model.normed(model.run(*begun, block, model.depth).x)
+        return Traced(model.readout(normed, begun.whole).float(), self._features(normed), None, None, None)
 
     def dense(self) -> PrunableViT:
         """Returns the dense form of the same modules, at the same precision."""

@@ -176,6 +176,11 @@ class Runner(ABC):
         """The fewest and the most images of a request."""
         return 1, most_images(self.description.model.geometry)
 
+    @property
+    def spared_seconds(self) -> float:
+        """Seconds that this runner did not spend so far, as another had computed the same for the same batch."""
+        return 0.0
+
     @abstractmethod
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         """Runs the graph; the point is given to an adaptive form alone."""

@@ -26,8 +26,9 @@ except ImportError:
     raise MissingDependency("torch", "the torch runtime", find_runtime(TORCH).extra) from None
 
 if TYPE_CHECKING:
-    from sait_deploy.models.prunable_vit import PrunableViT, Pruning
+    from sait_deploy.models.prunable_vit import PrunableViT, Pruning, Traced
     from sait_deploy.models.registry import LoadedModel
+    from sait_deploy.runtime.torch_shared import SharedBlocks
 
 
 def trial() -> str:
@@ -134,6 +135,7 @@ class TorchRunner(Runner):
     Args:
         source: the artifact, or the model.
         options: threads and device; where the weights of an artifact are.
+        shared: blocks that it shares with other runners of the same model; None where it runs all of its own.
 
     Raises:
         ModelError: the model cannot be pruned, or the artifact's weights cannot be had.
@@ -144,8 +146,11 @@ class TorchRunner(Runner):
 
     runtime = TORCH
 
-    def __init__(self, source: Artifact | ModelInMemory, options: RunOptions) -> None:
+    def __init__(
+        self, source: Artifact | ModelInMemory, options: RunOptions, shared: SharedBlocks | None = None
+    ) -> None:
         super().__init__(source)
+        self._shared = shared
         self._answered: tuple[NDArray[np.float32], torch.Tensor] | None = None
         torch.set_num_threads(processors() if options.threads is None else options.threads)
         try:
@@ -161,6 +166,11 @@ class TorchRunner(Runner):
     def environment(self) -> dict[str, str]:
         """torch's version and device."""
         return {"runtime": self.runtime, "torch": torch.__version__, "device": str(self._device)}
+
+    @property
+    def spared_seconds(self) -> float:
+        """Seconds that runners which share their first blocks with this one have saved so far, this one among them."""
+        return 0.0 if self._shared is None else self._shared.spared_seconds
 
     def importance(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns how important the patch tokens of a preprocessed batch are, float32 [B, N].
@@ -195,7 +205,7 @@ class TorchRunner(Runner):
 
     @torch.inference_mode()
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
-        traced = self._model.trace(*self._inputs(images, point))
+        traced = self._trace(images, self._inputs(images, point))
         assert traced.importance is not None and traced.keep is not None
         return Selection(_array(traced.logits), _array(traced.importance), _array(traced.keep))
 
@@ -203,10 +213,17 @@ class TorchRunner(Runner):
         self, images: NDArray[np.float32], inputs: tuple[torch.Tensor, ...], keep: torch.Tensor | None = None
     ) -> RawOutput:
         """Runs the model and remembers the importance that it computed."""
-        traced = self._model.trace(*inputs, keep=keep)
+        traced = self._trace(images, inputs, keep)
         if traced.importance is not None:
             self._answered = images, traced.importance
         return RawOutput(_array(traced.logits), _optional(traced.counts), _optional(traced.features))
+
+    def _trace(
+        self, images: NDArray[np.float32], inputs: tuple[torch.Tensor, ...], keep: torch.Tensor | None = None
+    ) -> Traced:
+        if self._shared is None:
+            return self._model.trace(*inputs, keep=keep)
+        return self._shared.trace(self._model, images, inputs, keep)
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
         inputs = self._inputs(images, point)

@@ -227,3 +227,29 @@ def test_a_runner_of_a_few_batch_sizes_is_asked_in_parts(tiny: TinyExport, monke
         output = answerer.answer(images)
         assert np.allclose(output.logits, runner.run(images).logits, atol=1e-5)
         assert output.kept.tolist() == [36] * count
+
+
+def test_answerers_of_a_model_run_its_first_blocks_once_for_a_batch_and_answer_as_if_each_were_alone() -> None:
+    vit, calls = small_vit(), 0
+    images = batch_for(vit)
+    asked = [of_density(Decimal("0.5"), 16), of_density(Decimal("0.2"), 16), of_point(mass_point(0.7), 16)]
+    alone = [Answerer(DENSE, model_of(vit).dense().runner), *(model_of(vit).at(one) for one in asked)]
+    expected = [one.answer(images) for one in alone]
+    source = model_of(vit)
+    together = [source.dense(), *map(source.at, asked), source.control(of_density(Decimal("0.5"), 16, Kind.RANDOM))]
+
+    def counted(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    handle = vit.patch_embed.register_forward_hook(counted)
+    spared = together[0].runner.spared_seconds
+    found = [one.answer(images) for one in together]
+    handle.remove()
+
+    assert calls == 1
+    assert together[0].runner.spared_seconds > spared
+    for one, wanted in zip(found, expected, strict=False):
+        assert np.array_equal(one.logits, wanted.logits) and np.array_equal(one.kept, wanted.kept)
+    other = batch_for(vit) + 1
+    assert np.array_equal(together[1].answer(other).logits, model_of(vit).at(asked[0]).answer(other).logits)
