@@ -14,7 +14,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -121,7 +121,8 @@ def _photographs(split: Split) -> tuple[Image.Image, ...]:
     return tuple(Image.fromarray(np.asarray(getattr(bundled, name)())).convert("L") for name in names)
 
 
-def _enlarged(patch: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+def enlarged(patch: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Returns a patch of intensities with sides of so many times its own."""
     height, width = (max(2, round(side * scale)) for side in patch.shape)
     image = Image.fromarray(patch).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.float32)
@@ -167,34 +168,60 @@ def compose(
 
 def compose_scene(sources: Sources, rng: np.random.Generator, options: CanvasOptions = CanvasOptions()) -> Scene:
     """Composes one image and says of what."""
+    ground = backdrop(sources, rng, options)
+    canvas = ground.canvas
+    index = int(rng.integers(len(sources.pixels)))
+    label, scale = int(sources.labels[index]), 0.0
+    for _ in range(between(options.copies, rng)):
+        scale = float(rng.uniform(*options.digit_scale))
+        digit = enlarged(sources.pixels[index], scale)
+        _paste(canvas, digit * np.float32(rng.uniform(*options.digit_intensity)), rng)
+        index = int(rng.choice(np.flatnonzero(sources.labels == label)))
+    return Scene(finished(canvas, rng, options), label, scale, ground.fragments, ground.photograph)
+
+
+class Backdrop(NamedTuple):
+    """What stands behind the digits.
+
+    Attributes:
+        canvas: float32 [CANVAS, CANVAS], to be drawn on.
+        fragments: clutter pasted.
+        photograph: whether the background is one.
+    """
+
+    canvas: NDArray[np.float32]
+    fragments: int
+    photograph: bool
+
+
+def backdrop(sources: Sources, rng: np.random.Generator, options: CanvasOptions) -> Backdrop:
+    """Composes what stands behind the digits: a shade or a photograph, and fragments of other digits."""
     photograph = rng.uniform() < options.photograph
     canvas = _photograph(sources, rng, options) if photograph else _shaded(rng, options)
-    fragments = _between(options.fragments, rng)
+    fragments = between(options.fragments, rng)
     for _ in range(fragments):
         source = sources.pixels[rng.integers(len(sources.pixels))]
         height, width = rng.integers(3, 6, size=2)
         top, left = rng.integers(0, 9 - height), rng.integers(0, 9 - width)
-        fragment = _enlarged(source[top : top + height, left : left + width], rng.uniform(*options.fragment_scale))
+        fragment = enlarged(source[top : top + height, left : left + width], rng.uniform(*options.fragment_scale))
         _paste(canvas, fragment * np.float32(rng.uniform(*options.fragment_intensity)), rng)
-    index = int(rng.integers(len(sources.pixels)))
-    label, scale = int(sources.labels[index]), 0.0
-    for _ in range(_between(options.copies, rng)):
-        scale = float(rng.uniform(*options.digit_scale))
-        digit = _enlarged(sources.pixels[index], scale)
-        _paste(canvas, digit * np.float32(rng.uniform(*options.digit_intensity)), rng)
-        index = int(rng.choice(np.flatnonzero(sources.labels == label)))
+    return Backdrop(canvas, fragments, photograph)
+
+
+def finished(canvas: NDArray[np.float32], rng: np.random.Generator, options: CanvasOptions) -> NDArray[np.uint8]:
+    """Returns pixels of a canvas, which it adds noise to."""
     canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * np.float32(rng.uniform(*options.noise))
-    pixels = (np.clip(canvas, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    return Scene(pixels, label, scale, fragments, photograph)
+    return (np.clip(canvas, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _between(limits: tuple[int, int], rng: np.random.Generator) -> int:
+def between(limits: tuple[int, int], rng: np.random.Generator) -> int:
+    """Draws a whole number within limits, both included."""
     return int(rng.integers(limits[0], limits[1] + 1))
 
 
 def _photograph(sources: Sources, rng: np.random.Generator, options: CanvasOptions) -> NDArray[np.float32]:
     photograph = sources.photographs[rng.integers(len(sources.photographs))]
-    side = min(_between(options.photograph_window, rng), *photograph.size)
+    side = min(between(options.photograph_window, rng), *photograph.size)
     left, top = (int(rng.integers(0, whole - side + 1)) for whole in photograph.size)
     piece = photograph.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return np.asarray(piece, dtype=np.float32) * np.float32(rng.uniform(*options.photograph_contrast) / 255.0)
@@ -225,7 +252,17 @@ def compose_many(
     return stacked(compose_scenes(split, count, seed, options))
 
 
-def stacked(scenes: Sequence[Scene]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+class Composed(Protocol):
+    """A composed image: ``pixels`` uint8 [CANVAS, CANVAS], grey, and ``label``, its class."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]: ...  # noqa: D102
+
+    @property
+    def label(self) -> int: ...  # noqa: D102
+
+
+def stacked(scenes: Sequence[Composed]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Returns images uint8 [count, CANVAS, CANVAS, 3] (grey in three channels) and labels int64 [count] of scenes."""
     images = np.stack([scene.pixels for scene in scenes])
     labels = np.array([scene.label for scene in scenes], dtype=np.int64)

@@ -15,9 +15,8 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sait_deploy import demo
-from sait_deploy.demo.data import CLASSES as DEMO_CLASSES
-from sait_deploy.demo.data import Split, compose, compose_many, load_sources
+from sait_deploy.demo.data import Split, stacked
+from sait_deploy.demo.tasks import Composer, Task, composed_scenes
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.class_folders import all_numbered, match_folders, natural_order
 from sait_deploy.images.dataset import check_class_map, evenly_spaced
@@ -31,7 +30,7 @@ from sait_deploy.images.preprocess import (
     open_image,
     preprocess,
 )
-from sait_deploy.training.options import DEMO_DATA, Augmentation, DataOptions
+from sait_deploy.training.options import Augmentation, DataOptions
 
 VALIDATION_SEED: Final = 3
 """Of the demonstration's validation images: neither those of evaluations nor those of tuning."""
@@ -55,21 +54,20 @@ class EpochSampler(Sampler[int]):
         return iter(np.random.default_rng((self._seed, self.epoch)).permutation(self._length).tolist())
 
 
-class ComposedDigits(Dataset[tuple[Tensor, int]]):
-    """The demonstration's training images, composed when they are read, other ones in every epoch."""
+class ComposedImages(Dataset[tuple[Tensor, int]]):
+    """A demonstration's training images, composed when they are read, other ones in every epoch."""
 
-    def __init__(self, length: int, seed: int, preprocessing: Preprocessing) -> None:
-        self._length, self._seed, self._preprocessing = length, seed, preprocessing
-        self._sources = load_sources(Split.TRAIN)
+    def __init__(self, composer: Composer, length: int, seed: int, preprocessing: Preprocessing) -> None:
+        self._composer, self._length, self._seed, self._preprocessing = composer, length, seed, preprocessing
         self.epoch = 0
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels, label = compose(self._sources, np.random.default_rng((self._seed, self.epoch, index)))
-        grey = np.broadcast_to(pixels[None, :, :, None], (1, *pixels.shape, 3))
-        return torch.from_numpy(normalised(grey, self._preprocessing)[0]), label
+        scene = self._composer(np.random.default_rng((self._seed, self.epoch, index)))
+        grey = np.broadcast_to(scene.pixels[None, :, :, None], (1, *scene.pixels.shape, 3))
+        return torch.from_numpy(normalised(grey, self._preprocessing)[0]), scene.label
 
 
 class FolderImages(Dataset[tuple[Tensor, int]]):
@@ -135,7 +133,7 @@ class TrainingData:
     def start(self, epoch: int) -> None:
         """Begins an epoch: sets its order and its images."""
         self.sampler.epoch = epoch
-        if isinstance(self.train, ComposedDigits):
+        if isinstance(self.train, ComposedImages):
             self.train.epoch = epoch
 
 
@@ -146,8 +144,9 @@ def data_classes(options: DataOptions) -> int:
         ImageError: the folder is not one subfolder of images per class.
         InvalidArgument: there is only one class.
     """
-    if options.source == DEMO_DATA:
-        return DEMO_CLASSES
+    task = options.task
+    if task is not None:
+        return len(task.labels)
     return len(_labelled(_folders(options)[0]).classes or ())
 
 
@@ -172,9 +171,10 @@ def open_data(
         InvalidArgument: one class only, other classes than the model's, or others in validation; or it is not clear
             which classes the folders are.
     """
-    if options.source == DEMO_DATA:
+    task = options.task
+    if task is not None:
         check_class_map(None, options.class_map)
-        return _digits(options, classes, preprocessing, seed)
+        return _composed(task, options, classes, preprocessing, seed)
     train_folder, validation_folder = _folders(options)
     found, held_out = _labelled(train_folder), _labelled(validation_folder)
     _check_classes(len(found.classes or ()), classes, str(train_folder))
@@ -197,12 +197,13 @@ def open_data(
     return TrainingData(train, validation, EpochSampler(len(found.paths), seed), names, str(train_folder))
 
 
-def _digits(options: DataOptions, classes: int, preprocessing: Preprocessing, seed: int) -> TrainingData:
-    _check_classes(DEMO_CLASSES, classes, "the demonstration's data")
-    images, labels = compose_many(Split.HELD_OUT, options.validation_images, VALIDATION_SEED)
-    train = ComposedDigits(options.epoch_images, seed, preprocessing)
+def _composed(task: Task, options: DataOptions, classes: int, preprocessing: Preprocessing, seed: int) -> TrainingData:
+    _check_classes(len(task.labels), classes, "the demonstration's data")
+    scenes = composed_scenes(task, Split.HELD_OUT, options.validation_images, VALIDATION_SEED, options.fashion)
+    images, labels = stacked(scenes)
+    train = ComposedImages(task.composer(Split.TRAIN, options.fashion), options.epoch_images, seed, preprocessing)
     validation = Prepared(list(images), labels, preprocessing)
-    return TrainingData(train, validation, EpochSampler(len(train), seed), demo.LABELS, "composed digits")
+    return TrainingData(train, validation, EpochSampler(len(train), seed), task.labels, task.words)
 
 
 def loader_of(

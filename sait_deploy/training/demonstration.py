@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.demo.tasks import DIGITS, Task
 from sait_deploy.training.options import Alternation, Amp, DataOptions, DensityRange, MassRange, Recipe, TrainOptions
 
 TEACHER_EPOCHS: Final = 25
+FURTHER_EPOCHS: Final = 12
+"""Of teachers of further tasks, which begin at the weights that ship: they know photographs, strokes and clutter."""
+
 STUDENT_EPOCHS: Final = 6
 DENSITIES: Final = DensityRange(0.03, 0.75)
 MASSES: Final = MassRange(0.4, 0.97)
-_DATA: Final = DataOptions(epoch_images=6400, validation_images=500)
+
+
+def data_options(task: Task = DIGITS, fashion: Path | None = None) -> DataOptions:
+    """Returns what a task is trained on."""
+    return DataOptions(task.source, epoch_images=6400, validation_images=500, fashion=fashion)
+
+
+_DIGITS: Final = data_options()
 
 
 def _recipe(epochs: int, learning_rate: float, ema_decay: float, schedule_epochs: int | None = None) -> Recipe:
@@ -27,15 +38,18 @@ def _recipe(epochs: int, learning_rate: float, ema_decay: float, schedule_epochs
     )
 
 
-def teacher_options(output: Path, seed: int = 0) -> TrainOptions:
-    """Returns the training of the dense teacher, from random weights."""
-    recipe = _recipe(TEACHER_EPOCHS, 3e-3, 0.997, TEACHER_EPOCHS + 1)
-    return TrainOptions(output, _DATA, recipe, alternation=Alternation.NEVER, seed=seed)
+def teacher_options(output: Path, seed: int = 0, data: DataOptions = _DIGITS) -> TrainOptions:
+    """Returns the training of the dense teacher: from random weights, and of further tasks from those that ship."""
+    epochs = TEACHER_EPOCHS if data.task is DIGITS else FURTHER_EPOCHS
+    recipe = _recipe(epochs, 3e-3, 0.997, epochs + 1)
+    return TrainOptions(output, data, recipe, alternation=Alternation.NEVER, seed=seed)
 
 
-def student_options(output: Path, seed: int = 0, alternation: Alternation = Alternation.BATCH) -> TrainOptions:
+def student_options(
+    output: Path, seed: int = 0, alternation: Alternation = Alternation.BATCH, data: DataOptions = _DIGITS
+) -> TrainOptions:
     """Returns the training of the student, from the teacher's weights; never sparse, it is dense training as long."""
     recipe = _recipe(STUDENT_EPOCHS, 1e-3, 0.99)
     if alternation is Alternation.NEVER:
-        return TrainOptions(output, _DATA, recipe, alternation=alternation, seed=seed)
-    return TrainOptions(output, _DATA, recipe, alternation=alternation, densities=DENSITIES, masses=MASSES, seed=seed)
+        return TrainOptions(output, data, recipe, alternation=alternation, seed=seed)
+    return TrainOptions(output, data, recipe, alternation=alternation, densities=DENSITIES, masses=MASSES, seed=seed)

@@ -9,12 +9,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.demo.tasks import DIGITS, TASKS, Task
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Score
 
-DEMO_DATA: Final = "demo"
+DEMO_DATA: Final = DIGITS.source
 """The ``source`` that names the demonstration's composed digits instead of a folder."""
+
+_TASKS: Final = {task.source: task for task in TASKS.values()}
 
 _RANGE: Final = re.compile(r"\s*([0-9.]+)\s*:\s*([0-9.]+)\s*")
 
@@ -231,13 +234,15 @@ class DataOptions:
     """What to train on.
 
     Attributes:
-        source: a folder with one subfolder per class, or with ``train`` and ``val`` folders of such; or ``demo``.
+        source: a folder with one subfolder per class, or with ``train`` and ``val`` folders of such; or the source
+            of one of the demonstration's tasks, such as ``demo``.
         validation: a folder of validation images, where ``source`` has none.
         augmentation: how training images are varied; the demonstration's are new in every epoch as they are.
         workers: processes that load images; 0 for the training process itself.
         epoch_images: training images per epoch of ``demo``.
         validation_images: most validation images: the first ones of ``demo``, evenly spaced ones of a folder.
         class_map: file that says the class of each subfolder; None for the classes of those names.
+        fashion: folder of Fashion-MNIST, for the task that is composed of it.
 
     Raises:
         InvalidArgument: a number is out of its range.
@@ -250,12 +255,18 @@ class DataOptions:
     epoch_images: int = 6400
     validation_images: int = 1000
     class_map: Path | None = None
+    fashion: Path | None = None
 
     def __post_init__(self) -> None:
         _check("number of workers", self.workers, 0, 1024)
         _check("number of images per epoch", self.epoch_images, 1, math.inf)
         _check("number of validation images", self.validation_images, 1, math.inf)
         check_options(self)
+
+    @property
+    def task(self) -> Task | None:
+        """The demonstration's task whose images are composed; None for a folder."""
+        return _TASKS.get(self.source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from sait_deploy.training.options import Alternation, Head, TrainOptions
 from sait_deploy.training.state import STATE_FILE, WEIGHTS_FILE, deliver, read_state, save_state
 from sait_deploy.training.teacher import Renormalisation, Teacher, check_pair
 
-_FREE: Final = ("output", "data.workers")
+_FREE: Final = ("output", "data.workers", "data.fashion")
 """Options that may change from one start to the next."""
 
 _PATENT: Final = (
