@@ -30,10 +30,11 @@ from sait_deploy.cli._render import live_progress, progress, show, show_notes, s
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
-from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.options import ORACLE, EvaluateOptions
+from sait_deploy.evaluation.oracle_report import EXPLAINED, needed_plot, oracle_tables
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Evaluation, to_json
-from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib, require_matplotlib
+from sait_deploy.reports.drawing import NO_PLOTS, below_each_other, has_matplotlib, require_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import RUNTIMES
 from sait_deploy.tokens import Score, parse_density
@@ -44,8 +45,17 @@ if TYPE_CHECKING:
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.system.progress import Progress
 
+
+def _drawn(evaluation: Evaluation) -> str:
+    """Returns accuracy over cost, and below it what images need where that was asked for."""
+    plots = [accuracy_plot(evaluation)]
+    if evaluation.oracle is not None and evaluation.oracle.masses:
+        plots.append(needed_plot(evaluation))
+    return plots[0] if len(plots) == 1 else below_each_other(plots)
+
+
 _NONE: Final = "none"
-_WRITERS: Final = {".json": to_json, ".md": report.to_markdown, ".html": report.to_html, ".svg": accuracy_plot}
+_WRITERS: Final = {".json": to_json, ".md": report.to_markdown, ".html": report.to_html, ".svg": _drawn}
 _DEFAULTS: Final = EvaluateOptions()
 
 
@@ -75,6 +85,11 @@ _DEFAULTS: Final = EvaluateOptions()
     multiple=True,
     metavar="PX",
     help="Height at which the dense model runs as a rival; repeatable, or none.  [default: those of equal MACs]",
+)
+@click.option(
+    "--oracle",
+    is_flag=True,
+    help="Find the fewest tokens that each image needs, and what the best choice for each could gain.",
 )
 @click.option(
     "--bench",
@@ -165,6 +180,7 @@ def _options(given: dict[str, Any]) -> EvaluateOptions:
         threads=given["threads"],
         device=given["device"],
         class_map=given["class_map"],
+        oracle=ORACLE if given["oracle"] else (),
     )
 
 
@@ -233,7 +249,9 @@ def _show(evaluation: Evaluation, as_json: bool) -> None:
         click.echo(to_json(evaluation), nl=False)
         notes = [note for note in notes if note.severity is Severity.WARNING]
     else:
-        show_tables(report.figures_table(evaluation), *report.brief_strata_tables(evaluation))
+        tables = (report.figures_table(evaluation), *oracle_tables(evaluation))
+        show_tables(*tables, *report.brief_strata_tables(evaluation))
         lines = report.comparison_lines(evaluation)
         show(*([""] if lines else []), *lines)
+        show(*(["", EXPLAINED] if evaluation.oracle is not None else []))
     show_notes(notes)

@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
-from sait_deploy.artifacts.points import PointRequest
+from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Score
+
+ORACLE: Final = tuple(map(Decimal, ("0.03", "0.05", "0.08", "0.12", "0.17", "0.24", "0.34", "0.47", "0.63", "0.8")))
+"""Densities among which what each image needs is looked for; beyond the last there is dense."""
+
+ORACLE_MASSES: Final = tuple(map(mass_point, (0.95, 0.9, 0.8, 0.7, 0.6)))
+"""What is compared with the oracle where neither densities nor points are named, beside the default points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class EvaluateOptions:
         device: where the runtime that answers runs, a model in torch; see ``RunOptions``. Controls and lower
             resolutions of an artifact run in torch, on this device where torch answers, else on the CPU.
         class_map: file that says the class of each subfolder of the images; None for the classes of those names.
+        oracle: densities among which the fewest tokens that each image needs are looked for, such as ``ORACLE``, for a
+            bound of what choosing them image by image could gain; none for no bound.
 
     Raises:
         InvalidArgument: a value that cannot be.
@@ -64,14 +73,16 @@ class EvaluateOptions:
     threads: int | None = None
     device: str = DEFAULT_DEVICE
     class_map: Path | None = None
+    oracle: tuple[Decimal, ...] = ()
 
     def __post_init__(self) -> None:
         check_options(self)
-        for density in (*self.densities, *self.controls):
+        for density in (*self.densities, *self.controls, *self.oracle):
             if not (density.is_finite() and 0 < density <= 1):
                 raise InvalidArgument(f"density {density} is outside (0, 1]", "give the share of tokens to keep")
         _check_once("density", self.densities)
         _check_once("control", self.controls)
+        _check_once("density of the oracle", self.oracle)
         _check_once("point", [point.name for point in self.points])
         for what, number in (("batch", self.batch), ("limit", self.limit), ("bench batch", self.bench_batch)):
             if number is not None and (type(number) is not int or number < 1):

@@ -76,7 +76,7 @@ def accuracy_plot(evaluation: Evaluation) -> str:
     dense, spots = _spots(evaluation, measure)
     level = Level(f"dense: {_value(dense, measure)}", dense.y)
     near, whole = _ranges(dense, spots)
-    lines = tuple(line for kind in _LOOKS if (line := _line(kind, dense, spots)))
+    lines = (*_bound(evaluation), *(line for kind in _LOOKS if (line := _line(kind, dense, spots))))
     panels = [Panel(", ".join(filter(None, (measure.name, measure.unit))), lines, level, near, _TALL)]
     if near != whole:
         plain = tuple(_untagged(line) for line in lines)
@@ -132,6 +132,15 @@ def _line(kind: Kind, dense: _Spot, spots: Sequence[_Spot]) -> Line | None:
     reference = ((own[-1].x, own[-1].y), (dense.x, dense.y))
     points = tuple(_point(spot, look) for spot in own)
     return Line(look.legend, look.series, points, reference, look.tags or Tags.BELOW)
+
+
+def _bound(evaluation: Evaluation) -> tuple[Line, ...]:
+    """Returns the best choice for each image where it was looked for."""
+    if evaluation.oracle is None:
+        return ()
+    steps = evaluation.oracle.steps
+    points = tuple(Point(100.0 * step.macs / steps[-1].macs, step.best.right_percent) for step in steps)
+    return (Line("bound: the best choice for each image", 6, points),)
 
 
 def _point(spot: _Spot, look: _Look) -> Point:

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from sait_deploy.evaluation.estimate import Estimate
+from sait_deploy.evaluation.oracle_report import EXPLAINED, needed_plot, oracle_tables
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import (
     Comparison,
-    Estimate,
     Evaluation,
     EvaluationRow,
     Kind,
@@ -89,6 +90,9 @@ def document(evaluation: Evaluation, plots: tuple[Plot, ...] = ()) -> Document:
     """Returns the whole evaluation, with these plots above its figures."""
     whole, what = figures_table(evaluation), "accuracy" if evaluation.labelled else "agreement with dense"
     sections = [Section(plots=plots, tables=(Table(title="", columns=whole.columns, rows=whole.rows),))]
+    if evaluation.oracle is not None:
+        drawn = (Plot("", needed_plot(evaluation)),) if plots and evaluation.oracle.masses else ()
+        sections.append(Section("What images need", drawn, tuple(oracle_tables(evaluation)), (EXPLAINED,)))
     lines = tuple(comparison_lines(evaluation))
     if lines:
         sections.append(Section("At equal cost", lines=lines))

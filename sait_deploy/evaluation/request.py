@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.answerers import Identity
-from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.options import ORACLE_MASSES, EvaluateOptions
+from sait_deploy.evaluation.oracle import LEAST_IMAGES
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rivals import ModelInBench, read_bench_times, smaller_sizes
 from sait_deploy.evaluation.rows import of_density, of_point
@@ -60,6 +61,8 @@ def make_request(source: Source, dataset: Dataset, options: EvaluateOptions, gro
         ArtifactError: the benchmark's file cannot be read.
     """
     _check_images(source, dataset, groupings)
+    if options.oracle:
+        _check_oracle(source, len(dataset.images) if options.limit is None else min(options.limit, len(dataset.images)))
     _check_sizes(source, options.lower_resolutions or ())
     notes: list[str] = []
     patches, total, limit = source.model.geometry.patch_tokens, len(dataset.images), options.limit
@@ -89,6 +92,21 @@ def _check_images(source: Source, dataset: Dataset, groupings: Sequence[Grouping
         )
 
 
+def _check_oracle(source: Source, images: int) -> None:
+    if source.pruning is None or source.density is not None:
+        raise InvalidArgument(
+            "--oracle asks for many densities, and the operating point of this artifact is fixed",
+            "evaluate an adaptive one, exported with --mass, or a model",
+        )
+    if not source.model.classes:
+        raise InvalidArgument("--oracle compares answers, and the model is headless", "evaluate one with a head")
+    if images < LEAST_IMAGES:
+        raise InvalidArgument(
+            f"--oracle needs {LEAST_IMAGES} images or more, not {images}",
+            "fewer say nothing about single images' needs",
+        )
+
+
 def _check_sizes(source: Source, heights: Sequence[int]) -> None:
     model = source.model
     known = [size[0] for size in smaller_sizes(model.image_size, model.patch_size)]
@@ -103,7 +121,10 @@ def _check_sizes(source: Source, heights: Sequence[int]) -> None:
 def _requests(source: Source, options: EvaluateOptions) -> tuple[PointRequest, ...]:
     """Returns the points to ask for."""
     if not options.points:
-        return () if options.densities else source.default_points
+        if options.densities:
+            return ()
+        further = ORACLE_MASSES if options.oracle else ()
+        return tuple({point.name: point for point in (*further, *source.default_points)}.values())
     if source.pruning is None or source.density is not None:
         raise InvalidArgument(
             f"point {options.points[0].name!r} cannot be asked of an artifact whose operating point is fixed",
@@ -114,7 +135,7 @@ def _requests(source: Source, options: EvaluateOptions) -> tuple[PointRequest, .
 
 def _densities(source: Source, options: EvaluateOptions) -> tuple[Identity, ...]:
     """Returns the densities to ask for."""
-    named = options.densities if options.densities or options.points else source.default_densities
+    named = options.densities if options.densities or options.points or options.oracle else source.default_densities
     asked, patches, own = dict.fromkeys((*named, *options.controls)), _patches(source), source.density
     if asked and source.pruning is None:
         raise InvalidArgument("a dense artifact has no densities", "evaluate one exported with --density or --mass")

@@ -10,6 +10,8 @@ from typing import Final
 
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.bench.oldforms import notes_with_severity
+from sait_deploy.evaluation.estimate import Estimate
+from sait_deploy.evaluation.oracle_results import Oracle
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.tokens import OperatingPoint
@@ -54,15 +56,6 @@ class Basis(StrEnum):
 
     EQUAL_TIME = "equal time"
     """The second takes as long as the first in a benchmark, as near as can be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % interval."""
-
-    low: float
-    value: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +165,7 @@ class Evaluation:
         comparisons: rows that cost the same.
         strata: accuracy by group of images.
         notes: what a reader must know.
+        oracle: what images need, and a bound for choosing tokens image by image; None where it was not asked for.
     """
 
     schema_version: int
@@ -192,6 +186,7 @@ class Evaluation:
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
     notes: tuple[Note, ...]
+    oracle: Oracle | None = None
 
     @property
     def answered_by(self) -> str:
@@ -205,7 +200,10 @@ def to_json(evaluation: Evaluation) -> str:
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(dataclasses.asdict(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    data = dataclasses.asdict(evaluation)
+    if evaluation.oracle is None:
+        del data["oracle"]
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Evaluation:

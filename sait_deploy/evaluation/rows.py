@@ -92,7 +92,11 @@ class Truth:
 
     def right(self, answers: Answers) -> NDArray[np.bool_]:
         """Returns for each image whether the answer is right, or that of dense, bool [n]."""
-        return answers.right(self.dense.top[:, 0] if self.labels is None else self.labels)
+        return self.agrees(answers) if self.labels is None else answers.right(self.labels)
+
+    def agrees(self, answers: Answers) -> NDArray[np.bool_]:
+        """Returns for each image whether the answer is dense's, bool [n]."""
+        return answers.right(self.dense.top[:, 0])
 
     def row(self, one: Answered) -> EvaluationRow:
         """Returns a row of the report."""
@@ -112,7 +116,7 @@ class Truth:
             top1_change=None if compared is None else paired_difference(*compared),
             lost_percent=None if compared is None else _percent(compared[1] & ~compared[0]),
             gained_percent=None if compared is None else _percent(compared[0] & ~compared[1]),
-            agreement_percent=None if self.headless else _percent(answers.right(dense.top[:, 0])),
+            agreement_percent=None if self.headless else _percent(self.agrees(answers)),
             cosine_mean=float(answers.cosine.mean(dtype=np.float64)),
             cosine_p5=float(np.quantile(answers.cosine, 0.05)),
             kept_mean=float(answers.kept.mean()),

@@ -15,6 +15,8 @@ from sait_deploy.errors import SaitError
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.oracle import Pair, oracle_of
+from sait_deploy.evaluation.oracle_results import Oracle
 from sait_deploy.evaluation.request import make_request
 from sait_deploy.evaluation.results import SCHEMA_VERSION, Basis, Evaluation, Kind
 from sait_deploy.evaluation.rivals import (
@@ -68,6 +70,8 @@ class EvaluationRun:
         self._waiting: list[Answerer] = []
         self._pairs: list[tuple[str, str, Basis]] = []
         self._of_count = {self._patches: DENSE.id}
+        self._steps: list[str] = []
+        self._equal_macs: dict[str, str] = {}
 
     def report(self) -> Evaluation:
         """Asks everything and returns what was found."""
@@ -101,6 +105,8 @@ class EvaluationRun:
             self._of_count.setdefault(kept, identity.id)
         for identity in (*self._request.densities, *self._request.points):
             self._ask(self._source.at(identity))
+        for density in self._options.oracle:
+            self._steps.append(self._ask_count(kept_at_density(density, self._patches)))
         for name, kept in self._request.equal_times.items():
             self._pairs.append((name, self._ask_count(kept), Basis.EQUAL_TIME))
         if in_torch is None:
@@ -128,7 +134,8 @@ class EvaluationRun:
             assert pruning is not None
             macs = float(self._answers[identity.id].macs.mean())
             kept = density_of_equal_macs(geometry, pruning[1], macs)
-            self._pairs.append((identity.id, self._ask_count(kept), Basis.EQUAL_MACS))
+            self._equal_macs[identity.id] = self._ask_count(kept)
+            self._pairs.append((identity.id, self._equal_macs[identity.id], Basis.EQUAL_MACS))
             if in_torch is not None:
                 self._ask_rival(in_torch, identity, macs)
 
@@ -205,7 +212,16 @@ class EvaluationRun:
             comparisons=tuple(truth.comparison(answered[one], answered[other], basis) for one, other, basis in pairs),
             strata=tuple(truth.strata(rows, groupings)),
             notes=tuple(dict.fromkeys([*self._warnings(), *known, *self._notes])),
+            oracle=self._oracle(truth) if self._options.oracle else None,
         )
+
+    def _oracle(self, truth: Truth) -> Oracle:
+        steps = [self._answers[name] for name in dict.fromkeys(self._steps) if name != DENSE.id]
+        pairs = [
+            Pair(mass, self._answers[mass], density, self._answers[density])
+            for mass, density in self._equal_macs.items()
+        ]
+        return oracle_of(truth, sorted(steps, key=lambda one: int(one.kept[0])), pairs)
 
     def _all_groupings(self) -> list[Grouping]:
         labels, found = self._request.dataset.labels, list(self._request.groupings)

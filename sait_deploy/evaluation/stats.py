@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.results import Estimate
+from sait_deploy.evaluation.estimate import Estimate
 
 CONFIDENCE: Final = 0.95
 """Of two-sided intervals."""
@@ -59,6 +59,23 @@ def difference_of_counts(lost: int, gained: int, images: int) -> Estimate:
     value = (lost - gained) / images
     low, high = -_score_bound(gained, lost, images, z, 0.0), _score_bound(lost, gained, images, z, 0.0)
     return Estimate(100 * low, 100 * value, 100 * high)
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Returns Spearman's rank correlation, equal values sharing their mean rank; None where all of one are equal.
+
+    Args:
+        first: numbers [n].
+        second: numbers [n], of the same images.
+    """
+    ranks = []
+    for values in (first, second):
+        _, place, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+        if len(count) < 2:
+            return None
+        own = (np.cumsum(count) - (count - 1) / 2)[place]
+        ranks.append((own - own.mean()) / np.linalg.norm(own - own.mean()))
+    return float(ranks[0] @ ranks[1])
 
 
 def drop_upper_bound(lost: int, gained: int, images: int, confidence: float) -> float:

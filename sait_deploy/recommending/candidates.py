@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure, Pruning, Report, Variant, names_of
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.results import OFFERED, Estimate, Evaluation, EvaluationRow
+from sait_deploy.evaluation.estimate import Estimate
+from sait_deploy.evaluation.results import OFFERED, Evaluation, EvaluationRow
 from sait_deploy.evaluation.stats import difference_of_counts
 from sait_deploy.recommending.results import Candidate, Drop
 from sait_deploy.reports.table import Note

@@ -11,7 +11,7 @@ from typing import Final
 
 from sait_deploy.bench.results import AccuracyMeasure
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.results import Estimate
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.reports.table import Note
 from sait_deploy.system.option_values import check_options
 

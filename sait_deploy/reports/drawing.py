@@ -7,7 +7,7 @@ import importlib.util
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,6 +111,18 @@ def _drawn(names: Names, width: float, height: float, fill: Callable[[Figure], N
         unsaid: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(out, metadata=unsaid)
     return out.getvalue()
+
+
+def below_each_other(drawings: Sequence[str]) -> str:
+    """Returns drawings made by :func:`draw` as one SVG element."""
+    sizes = [re.search(r'width="([0-9.]+)" height="([0-9.]+)"', drawing) for drawing in drawings]
+    wide = [(float(size[1]), float(size[2])) for size in sizes if size is not None]
+    width, height, top, parts = max(w for w, _ in wide), sum(h for _, h in wide), 0.0, []
+    for drawing, (_, own) in zip(drawings, wide, strict=True):
+        parts.append(drawing.replace("<svg ", f'<svg y="{top:g}" ', 1))
+        top += own
+    size = f'width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{"".join(parts)}</svg>\n'
 
 
 def bare(axes: Axes) -> None:

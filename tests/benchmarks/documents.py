@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from benchmarks.demo_targets import targets
 from benchmarks.demo_training import BY_CLASS, summarise
-from sait_deploy.evaluation.results import Basis, Comparison, Estimate, Evaluation, EvaluationRow, Kind, Stratum
+from sait_deploy.evaluation.estimate import Estimate
+from sait_deploy.evaluation.results import Basis, Comparison, Evaluation, EvaluationRow, Kind, Stratum
 from tests.evaluation.sample import make_dense, make_evaluation, make_row
 
 GROUPS: Final = {"students": "student", "dense-only": "dense", "teachers": "teacher"}

@@ -18,8 +18,9 @@ from click.testing import CliRunner, Result
 from benchmarks import accuracy_figures, common, demo_training
 from benchmarks.demo_runs import composed, load, runs
 from sait_deploy import demo
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.options import EvaluateOptions
-from sait_deploy.evaluation.results import Estimate, Evaluation, Stratum
+from sait_deploy.evaluation.results import Evaluation, Stratum
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.tokens import Score

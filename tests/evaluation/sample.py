@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.results import (
     SCHEMA_VERSION,
     Basis,
     Comparison,
-    Estimate,
     Evaluation,
     EvaluationRow,
     Kind,

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.report import (
     brief_strata_tables,
     comparison_lines,
@@ -18,7 +19,7 @@ from sait_deploy.evaluation.report import (
     to_html,
     to_markdown,
 )
-from sait_deploy.evaluation.results import Estimate, Evaluation, Stratum
+from sait_deploy.evaluation.results import Evaluation, Stratum
 from sait_deploy.reports.drawing import NO_PLOTS
 from sait_deploy.reports.table import Table
 from tests.evaluation.sample import make_evaluation, make_headless, make_unlabelled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sait_deploy.bench.results import AccuracyMeasure
-from sait_deploy.evaluation.results import Estimate
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.recommending.results import Candidate, Drop
 
 
