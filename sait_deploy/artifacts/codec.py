@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sait_deploy.errors import ArtifactError
+from sait_deploy.system.reading import parse_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -41,10 +42,10 @@ class Codec:
         from pydantic import ValidationError
 
         try:
-            data = json.loads(text, parse_constant=_no_constant)
+            data = parse_json(text)
             # pydantic reads UTF-8; half a surrogate pair, which JSON can escape, has no UTF-8.
             encoded = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ArtifactError(f"{self.subject} is not JSON: {error}", self.hint) from None
         version = data.get("schema_version") if isinstance(data, dict) else None
         if type(version) is not int or version != self.schema_version:
@@ -92,6 +93,3 @@ def shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sait_deploy.errors import ArtifactError, StorageError
+from sait_deploy.system.reading import read_text
 
 Document = TypeVar("Document")
 
@@ -41,7 +42,7 @@ def read_document(path: Path, reader: Callable[[str], Document], make: str) -> D
         ArtifactError: the file cannot be read, or the reader refuses it; the message names it.
     """
     try:
-        return reader(path.read_text(encoding="utf-8"))
+        return reader(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error})", make) from None
     except ArtifactError as error:

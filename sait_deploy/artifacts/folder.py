@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.errors import ArtifactError, SaitError, StorageError
-from sait_deploy.artifacts.codec import adapter
+from sait_deploy.artifacts.codec import adapter, shown
 from sait_deploy.artifacts.golden import Golden, read_golden
 from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Manifest, from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
+from sait_deploy.system.reading import open_regular, read_bytes, read_text
 
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
@@ -57,7 +58,7 @@ class Artifact:
 
 def sha256_of(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -82,7 +83,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
         what = "has no manifest.json" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
         raise ArtifactError(f"artifact {folder} {what}", "make one with: sait-deploy export")
     try:
-        manifest = from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        manifest = from_json(read_text(folder / MANIFEST_FILE))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{folder / MANIFEST_FILE} cannot be read ({error})", "export again") from None
     for required in (MODEL_FILE, GOLDEN_FILE):
@@ -110,12 +111,18 @@ def check_file(folder: Path, name: str, expected: str, again: str) -> None:
     file = folder / name
     if Path(name).name != name or name in ("", ".", ".."):
         raise ArtifactError(f"the manifest of {folder} lists {name!r}, which is not a plain file name", again)
-    if not file.is_file():
-        raise ArtifactError(f"{file} is missing", again)
+    try:
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing", again)
+    except OSError as error:  # such as a name that is too long
+        raise ArtifactError(f"{shown(str(file))} cannot be read: {error.strerror}", again) from None
     check_links(file, "copy the artifact's files as files")
     if file.stat().st_size == 0:
         raise ArtifactError(f"{file} is empty", again)
-    found = sha256_of(file)
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read: {error.strerror}", again) from None
     if found != expected:
         raise ArtifactError(
             f"{file} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…",
@@ -204,7 +211,7 @@ class Workspace:
         """Yields the folder and the manifest of every artifact whose manifest can be read."""
         for folder in self.artifacts():
             with contextlib.suppress(SaitError, OSError, UnicodeDecodeError):
-                yield folder, from_json((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+                yield folder, from_json(read_text(folder / MANIFEST_FILE))
 
     def place_for(self, name: str, artifact_id: str) -> Path:
         """Returns the folder for an artifact: its readable name, made unique where another export has that name."""
@@ -262,7 +269,7 @@ class Workspace:
             ArtifactError: nothing was exported here.
         """
         try:
-            names = adapter(tuple[str, ...]).validate_json((self.root / LAST_EXPORT_FILE).read_bytes())
+            names = adapter(tuple[str, ...]).validate_json(read_bytes(self.root / LAST_EXPORT_FILE))
         except (OSError, ValueError):
             names = ()
         if not names:

@@ -22,6 +22,7 @@ from sait_deploy.artifacts.manifest import Form, KeptInfo, MacsInfo, Manifest, P
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
 from sait_deploy.tokens import pruned_macs
 from sait_deploy.artifacts.files import write_whole
+from sait_deploy.system.reading import read_text
 
 POINTS_FOLDER: Final = "points"
 SCHEMA_VERSION: Final = 1
@@ -241,11 +242,8 @@ def _read(file: Path, manifest: Manifest, exported: list[str]) -> TunedPoint:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise ArtifactError(f"{file} is no file", "delete it")
     check_links(file, "copy the point as a file, or delete it")
-    size = file.stat().st_size
-    if size > _MOST_BYTES:
-        raise ArtifactError(f"{file} has {size} bytes, which no point needs", _AGAIN)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, _MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{file} cannot be read ({error})", _AGAIN) from None
     tuned = Codec(str(file), _AGAIN, SCHEMA_VERSION).read(TunedPoint, text)

@@ -11,6 +11,7 @@ from sait_deploy.bench.memory import MemoryRequest, answer
 from sait_deploy.errors import RuntimeUnavailable, SaitError
 from sait_deploy.runtime import load
 from sait_deploy.runtime.registry import find_runtime
+from sait_deploy.system.telemetry import import_runtime
 
 _RUNS: Final = 3
 """A runtime keeps what a first request took, and may need more for the next."""
@@ -23,8 +24,8 @@ def main(folder: Path) -> int:
     try:
         request, images, choice = MemoryRequest.read(folder)
         entry = find_runtime(request.runtime)
-        for module in (entry.package, entry.module):
-            importlib.import_module(module)
+        import_runtime(entry.package)
+        importlib.import_module(entry.module)
         imported = _status_bytes("VmRSS")
         runner = load(request.artifact, request.runtime, request.running)
         for _ in range(_RUNS):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sait_deploy.bench.results import AccuracyMeasure
 from sait_deploy.reports.table import Severity
+from sait_deploy.system.reading import parse_json
 
 _OLD: Final = (3, 4, 5)
 _WARNING: Final = "WARNING: "
@@ -21,8 +22,8 @@ def upgraded(text: str) -> str:
     severity, variants without pruning and precision, and two figures of accuracy; 3 has no hash of weights either.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = parse_json(text)
+    except ValueError:
         return text
     if not isinstance(data, dict) or type(data.get("schema_version")) is not int or data["schema_version"] not in _OLD:
         return text

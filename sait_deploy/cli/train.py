@@ -31,6 +31,7 @@ from sait_deploy.cli._render import live_progress, progress, show_tables
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.reports.table import Table, figures
 from sait_deploy.system.progress import no_progress
+from sait_deploy.system.reading import read_text
 from sait_deploy.tokens import Score
 from sait_deploy.training.options import (
     DEMO_DATA,
@@ -72,8 +73,8 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     if path is None:
         return
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:  # TOML's errors are ValueErrors
         raise InvalidArgument(f"config {path} cannot be read: {error}", "give a TOML file of options") from None
     known = {name.removeprefix("--"): option.name for option in context.command.params for name in option.opts}
     unknown = [name for name in values if name not in known]

@@ -18,6 +18,10 @@ from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.engine.profiles import Profile
 from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer, PartRequest
 from sait_deploy.plugins import OPERATORS
+from sait_deploy.system.reading import read_bytes
+
+_LARGEST_CACHE: Final = 1 << 30
+"""Bytes of a timing cache at most."""
 
 _PRODUCTS: Final = ("MATRIX_MULTIPLY", "CONVOLUTION", "ATTENTION_OUTPUT")
 """Layers whose element type is what precision means."""
@@ -172,7 +176,7 @@ def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: P
 
 
 def _use_timing_cache(config: Any, place: Path, context: BuildContext) -> None:
-    stored = place.read_bytes() if place.is_file() else b""
+    stored = read_bytes(place, _LARGEST_CACHE) if place.is_file() else b""
     cache, empty = config.create_timing_cache(stored), bytes(config.create_timing_cache(b"").serialize())
     # A file that cannot be read becomes an empty cache, which would be written over it.
     unread = stored not in (b"", empty) and bytes(cache.serialize()) == empty

@@ -14,6 +14,7 @@ from sait_deploy.engine.options import AMPERE, Portability
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, parts_of
 from sait_deploy.errors import ArtifactError, RuntimeUnavailable, SaitError
+from sait_deploy.system.reading import read_text
 
 ENGINES_FOLDER: Final = "engines"
 _HINT: Final = "build it again: sait-deploy build-engine"
@@ -66,7 +67,7 @@ def _read_manifest(folder: Path) -> EngineManifest:
     if not place.is_file():
         raise ArtifactError(f"engine {folder} has no {MANIFEST_FILE}", _HINT)
     try:
-        return from_json(place.read_text(encoding="utf-8"))
+        return from_json(read_text(place))
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{place} cannot be read ({error})", _HINT) from None
 

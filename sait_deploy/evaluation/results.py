@@ -14,6 +14,7 @@ from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.oracle_results import Oracle
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.system.reading import parse_json
 from sait_deploy.tokens import OperatingPoint
 
 SCHEMA_VERSION: Final = 3
@@ -222,8 +223,8 @@ def _upgraded(text: str) -> str:
     Schema 2 does not say the precision; notes of schema 1 have no severity either.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = parse_json(text)
+    except ValueError:
         return text
     if (
         not isinstance(data, dict)

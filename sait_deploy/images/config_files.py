@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.system.reading import parse_json, read_text
 
 CONFIG_FILE: Final = "config.json"
 _FILES: Final = (CONFIG_FILE, "preprocessor_config.json")
@@ -34,7 +35,7 @@ def read_config_files(weights: Path) -> tuple[ConfigFile, ...]:
         InvalidArgument: one of them cannot be read, or holds no JSON object.
     """
     folder = weights if weights.is_dir() else weights.parent
-    found = [_read(path) for path in (folder / name for name in _FILES) if path.is_file()]
+    found = [_read(path) for path in (folder / name for name in _FILES) if os.path.lexists(path)]
     if not (folder / _FILES[1]).is_file() and (folder / _PROCESSOR).is_file():
         whole = _read(folder / _PROCESSOR)
         if isinstance(whole.data.get("image_processor"), dict):
@@ -44,8 +45,8 @@ def read_config_files(weights: Path) -> tuple[ConfigFile, ...]:
 
 def _read(path: Path) -> ConfigFile:
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = parse_json(read_text(path, encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise InvalidArgument(f"{path} cannot be read ({error})", _WHOLE) from None
     if not isinstance(data, dict):
         raise InvalidArgument(f"{path} holds no JSON object", _WHOLE)

@@ -1,15 +1,16 @@
-"""Which image formats are decoded, and the suffixes by which a folder's images are known: those of Pillow here."""
+"""Image files: which formats are decoded, and which files of a folder are images."""
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from PIL import Image, UnidentifiedImageError
 
 from sait_deploy.errors import ImageError
+from sait_deploy.system.reading import check_regular
 
 # Formats are named because Pillow hands some of the others to outside programs (EPS runs Ghostscript).
 _FIRST: Final = ("JPEG", "PNG", "BMP", "GIF", "PPM")
@@ -17,6 +18,15 @@ _FIRST: Final = ("JPEG", "PNG", "BMP", "GIF", "PPM")
 
 _FURTHER: Final = ("WEBP", "TIFF", "AVIF", "HEIF")
 """Some builds of Pillow have no AVIF, and HEIF comes with a package that registers it."""
+
+_DEEPEST: Final = 64
+"""Folders within each other at most, links counted."""
+
+_MOST_LINKED: Final = 20_000
+"""Folders that are walked through by way of links at most: a few links among folders make millions of paths."""
+
+_LARGEST_IMAGE: Final = 4 << 30
+"""Bytes of an image file at most."""
 
 _MEASUREMENTS: Final = frozenset({".pfm"})
 """Suffixes of those formats whose samples are no colours from 0 to 255."""
@@ -41,15 +51,41 @@ def check_file(path: str) -> None:
         ImageError: it is not, or is not there.
     """
     try:
-        mode = Path(path).stat().st_mode
+        check_regular(Path(path), _LARGEST_IMAGE)
     except FileNotFoundError:
         raise ImageError(f"there is no image {path}", "check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder, not an image", "name a file in it") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"image {path!r} cannot be read: {error}", "check the path") from error
-    if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder, not an image", "name a file in it")
-    if not stat.S_ISREG(mode):
-        raise ImageError(f"{path} is no regular file", "save the image to a file first")
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"image {path!r} cannot be read: {reason}", "check the path, and name a file") from error
+
+
+def files_under(root: Path) -> Iterator[Path]:
+    """Yields the files under a folder, links included but for those that lead back up; hidden ones are left out.
+
+    Raises:
+        ImageError: the folder goes too deep, or links in it lead to very many folders.
+        OSError: a folder cannot be listed.
+    """
+    waiting: list[tuple[Path, frozenset[tuple[int, int]], bool]] = [(root, frozenset(), False)]
+    linked = 0
+    while waiting:
+        folder, above, through_link = waiting.pop()
+        status, linked = folder.stat(), linked + through_link
+        own = (status.st_dev, status.st_ino)
+        if own in above:
+            continue
+        if len(above) > _DEEPEST or linked > _MOST_LINKED:
+            what = f"goes {_DEEPEST} folders deep" if len(above) > _DEEPEST else f"leads by links to {linked} folders"
+            raise ImageError(f"{root} {what}, or more", "links among its folders may do so: name a folder further down")
+        with os.scandir(folder) as entries:
+            seen = [(e.name, e.is_dir(), e.is_symlink()) for e in entries if not e.name.startswith(".")]
+        for name, is_folder, is_link in seen:
+            if is_folder:
+                waiting.append((folder / name, above | {own}, through_link or is_link))
+            else:
+                yield folder / name
 
 
 def suffixes() -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.config_files import ConfigFile
+from sait_deploy.system import reading
 
 _HINT: Final = "one class name a line, a JSON list of names, or a JSON object from class number to name; UTF-8"
 _MARK: Final = "\ufeff"
@@ -95,7 +95,7 @@ def read_text(path: Path, what: str, hint: str) -> str:
         InvalidArgument: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return reading.read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{what} {path} cannot be read ({error})", hint) from None
 
@@ -107,8 +107,8 @@ def json_of(path: Path, text: str, hint: str) -> Any:
         InvalidArgument: a file that is called .json is no JSON list or object.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = reading.parse_json(text)
+    except ValueError:
         data = None
     if isinstance(data, (list, dict)):
         return data

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.images.formats import check_file, open_file, readable, suffixes
+from sait_deploy.images.formats import check_file, files_under, open_file, readable, suffixes
 from sait_deploy.system.option_values import check_options
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -228,7 +228,7 @@ def list_images(path: str | os.PathLike[str]) -> ImageSet:
     if not root.is_dir():
         raise ImageError(f"there is no image or folder {root}", "check the path")
     try:
-        known, files = suffixes(), sorted(_walk(root, ()))
+        known, files = suffixes(), sorted(files_under(root))
         folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise ImageError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
@@ -246,19 +246,6 @@ def list_images(path: str | os.PathLike[str]) -> ImageSet:
 def counts_of(others: Mapping[str, int]) -> str:
     """Returns how many files there are of each suffix, in words."""
     return ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in sorted(others.items()))
-
-
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    real = folder.resolve()
-    if real in above:  # a link back up
-        return
-    with os.scandir(folder) as entries:
-        seen = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    for name, is_folder in seen:
-        if is_folder:
-            yield from _walk(folder / name, (*above, real))
-        else:
-            yield folder / name
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:

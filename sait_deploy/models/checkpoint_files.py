@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import pickle
 import re
 import warnings
@@ -21,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sait_deploy.errors import ModelError
+from sait_deploy.system.reading import check_regular, parse_json, read_text
 
 _INDEX: Final = (".safetensors.index.json", ".bin.index.json")
 _SUFFIXES: Final = ((*_INDEX[:1],), (".safetensors",), (*_INDEX[1:],), (".bin", ".pth", ".pt", ".ckpt", ".npz", ".tar"))
@@ -32,8 +32,9 @@ _TRAINERS: Final = ("optimizer", "scheduler", "scaler", "rng_state", "random_sta
 _LONGEST_HEADER: Final = 100_000_000
 """Bytes of a safetensors file's header at most, by its specification."""
 
-_LONGEST_INDEX: Final = 64 << 20
-"""Bytes of an index of shards at most."""
+_MOST_UNPACKED: Final = 256 << 20
+_MOST_RATIO: Final = 20
+"""Bytes that an archive may unpack to: so many, and so many times its own. Weights compress by half at best."""
 
 _NOT_WEIGHTS: Final = (
     (b"version https://git-lfs", "is a Git LFS pointer, which only names the file", "fetch the file: git lfs pull"),
@@ -87,6 +88,7 @@ def weights_file(path: Path) -> Path:
     """
     if not path.is_dir():
         if path.is_file():
+            _check_regular(path)
             return path
         if path.is_symlink():
             raise ModelError(f"weights file {path} is a link to {path.readlink()}, which is not there", "mend the link")
@@ -97,12 +99,20 @@ def weights_file(path: Path) -> Path:
     for suffixes in _SUFFIXES:
         found = [name for name in names if name.endswith(suffixes)]
         if len(found) == 1:
+            _check_regular(path / found[0])
             return path / found[0]
         if found:
             raise ModelError(
                 f"{path} is a folder that holds {len(found)} weights files: {', '.join(found[:3])}…", "name one of them"
             )
     raise ModelError(f"{path} is a folder that holds no weights file", "give the path of the file to --weights")
+
+
+def _check_regular(path: Path) -> None:
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise ModelError(f"weights file {path} cannot be read: {error.strerror}", "give a whole weights file") from None
 
 
 def is_safetensors(path: Path) -> bool:
@@ -171,9 +181,11 @@ def _is_prose(start: bytes) -> bool:
 def _kind_of_archive(path: Path) -> _Kind:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names, unpacked = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError):
         return _Kind.TORCH  # whose reader names what is wrong with it
+    if unpacked > _MOST_UNPACKED + _MOST_RATIO * path.stat().st_size:
+        raise ModelError(f"weights file {path} would unpack to {unpacked} bytes", "save the weights as safetensors")
     if names and all(name.endswith(".npy") for name in names):
         return _Kind.NPZ
     if any(name.endswith("/constants.pkl") for name in names):
@@ -259,12 +271,10 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
 
 def _listed(path: Path) -> dict[str, str]:
     try:
-        if path.stat().st_size > _LONGEST_INDEX:
-            raise ValueError
-        listed = json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"]
+        listed = parse_json(read_text(path, encoding="utf-8-sig"))["weight_map"]
         if not listed or not all(isinstance(name, str) for name in listed.values()):
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(
             f"weights file {path} is JSON without a weight_map, and so no index of weights files",
             "name the weights file itself",
@@ -279,6 +289,7 @@ def _shard(index: Path, name: str) -> Path:
         raise ModelError(f"{index} lists {name!r}, which is no plain name of a weights file", "download it again")
     if not shard.is_file():
         raise ModelError(f"{index} lists {name}, which is not in its folder", "download all shards")
+    _check_regular(shard)
     real = shard.resolve().parent
     if real not in (folder.resolve(), folder.resolve().parent.parent / "blobs"):
         raise ModelError(f"{shard} is a link that leaves its folder", "put the file itself there")

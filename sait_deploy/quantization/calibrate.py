@@ -20,7 +20,7 @@ from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.layers import PRODUCTS
 from sait_deploy.runtime.graph_io import feeds
-from sait_deploy.runtime.onnxruntime import CPU
+from sait_deploy.runtime.onnxruntime import CPU, require_onnxruntime
 from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress, no_progress
 
@@ -109,6 +109,7 @@ def input_ranges(
         NotFinite: the answer to an image is not a number.
         ImageError: an image cannot be read.
     """
+    require_onnxruntime()
     from onnxruntime.quantization import MinMaxCalibrater
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -128,8 +129,7 @@ def input_ranges(
 
 def _session(model: Path, threads: int | None) -> Any:
     """Opens a graph so that it keeps no memory between its runs."""
-    import onnxruntime
-
+    onnxruntime = require_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = processors() if threads is None else threads

@@ -8,6 +8,7 @@ from typing import Any, Final
 import onnx
 
 from sait_deploy.quantization.layers import PRODUCTS, LinearLayer
+from sait_deploy.runtime.onnxruntime import require_onnxruntime
 from sait_deploy.system.loggers import errors_only
 
 # What a layer returns stays float: residual additions, activations and attention lose accuracy in int8, and on a CPU it
@@ -31,6 +32,7 @@ def with_int8(model: onnx.ModelProto, ranges: Any, layers: Sequence[LinearLayer]
         ranges: of the layers' inputs, as ``input_ranges`` returns them.
         layers: which.
     """
+    require_onnxruntime()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 

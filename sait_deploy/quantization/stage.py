@@ -54,6 +54,7 @@ from sait_deploy.runtime.base import Runner, RunOptions
 from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.system.progress import Progress, named, no_progress
+from sait_deploy.system.reading import read_text
 
 _UNJUDGED_IMAGES: Final = 16
 """Images run where the weights are random: what is kept is measured on them."""
@@ -128,7 +129,7 @@ def _check_float(artifact: Artifact) -> None:
 
 def _as_exported(artifact: Artifact) -> Artifact:
     """Returns the artifact without points that were tuned later: in int8 masses keep other tokens."""
-    return Artifact(artifact.path, from_json((artifact.path / MANIFEST_FILE).read_text(encoding="utf-8")))
+    return Artifact(artifact.path, from_json(read_text(artifact.path / MANIFEST_FILE)))
 
 
 def _draft(source: Manifest, baseline: Manifest, images: QuantizationImages, options: QuantizeOptions) -> Manifest:

@@ -22,6 +22,7 @@ from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.system.telemetry import import_runtime
 
 _WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 """ONNX Runtime's name of the setting that says where weights lie of a graph given as bytes."""
@@ -43,10 +44,9 @@ def require_onnxruntime(runtime: str = ONNXRUNTIME) -> Any:
         MissingDependency: it is not installed; the hint names the extra of the runtime.
     """
     try:
-        import onnxruntime
+        return import_runtime("onnxruntime")
     except ImportError:
         raise MissingDependency("onnxruntime", "running an artifact", find_runtime(runtime).extra) from None
-    return onnxruntime
 
 
 def open_session(model: str | bytes, provider: str, threads: int | None, folder: str) -> Any:
@@ -135,10 +135,9 @@ def selection_trial(provider: str) -> str:
         ModuleNotFoundError: this onnxruntime does not know the device.
         RuntimeError: another device ran it, or the selection differs from the reference.
     """
-    import onnxruntime
-
     from sait_deploy.runtime.trials import try_selection
 
+    onnxruntime = import_runtime("onnxruntime")
     if provider not in onnxruntime.get_available_providers():
         raise ModuleNotFoundError(f"onnxruntime {onnxruntime.__version__} has no {provider}")
 

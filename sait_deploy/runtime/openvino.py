@@ -29,6 +29,7 @@ from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.system.telemetry import import_runtime
 
 COMPILED_FOLDER: Final = "compiled"
 """Where in an artifact's folder compiled models are kept."""
@@ -64,10 +65,9 @@ def require_openvino() -> Any:
         MissingDependency: it is not installed.
     """
     try:
-        import openvino
+        return import_runtime("openvino")
     except ImportError:
         raise MissingDependency("openvino", "running an artifact on OpenVINO", find_runtime(OPENVINO).extra) from None
-    return openvino
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.system.telemetry import import_runtime
 
 if TYPE_CHECKING:
     from sait_deploy.artifacts.folder import Artifact
@@ -89,7 +90,7 @@ class Runtime:
         Raises:
             Exception: whatever the runtime raises where it does not work.
         """
-        importlib.import_module(self.package)  # what is wrong with the package itself comes first, in its own words
+        import_runtime(self.package)  # what is wrong with the package itself comes first, in its own words
         return cast("str", importlib.import_module(self.module).trial())
 
     def open(self, artifact: Artifact, options: RunOptions) -> Runner:

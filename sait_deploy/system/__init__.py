@@ -1,1 +1,1 @@
-"""The machine: processors, what a report says of it, and other packages' loggers."""
+"""The machine: files that are read, processors, what a report says of it, and other packages' loggers."""

@@ -20,6 +20,7 @@ from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import TrainingError
 from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.reports.drawing import has_matplotlib
+from sait_deploy.system.reading import check_regular
 from sait_deploy.training.curve import training_curve
 from sait_deploy.training.log import LogEntry, to_csv, to_json
 
@@ -77,9 +78,10 @@ def read_state(folder: Path) -> TrainingState | None:
         TrainingError: it is damaged.
     """
     path = folder / STATE_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
+        check_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice about pickle protocols says nothing about the state
             data = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,68 @@
+"""Whatever a file holds, a command answers or refuses it in a line: never anything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sait_deploy.artifacts.folder import Artifact
+from tests.exported import TinyExport
+from tests.hostile.case import FINE, Case, Verdict
+from tests.hostile.cases import all_cases
+from tests.hostile.world import make_world
+from tests.shared import made_once
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def world(tiny: TinyExport, tiny_adaptive: Artifact) -> Path:
+    return made_once("hostile-world", lambda folder: make_world(folder, tiny, tiny_adaptive.path))
+
+
+def judged(cases: Iterable[Case], world: Path) -> list[dict[str, Any]]:
+    """What came of cases, judged by another process, as this one may have threads."""
+    names = "\n".join(case.name for case in cases)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hostile.judge", str(world)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))},
+        input=names,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def wrong(outcomes: Iterable[dict[str, Any]]) -> list[str]:
+    known = {case.name: case for case in all_cases()}
+    return [
+        f"{one['name']}: {one['verdict']}: {one['said']}"
+        for one in outcomes
+        if one["verdict"] not in FINE or (one["verdict"] == Verdict.ANSWERED and not known[one["name"]].harmless)
+    ]
+
+
+def test_quick_cases(world: Path) -> None:
+    chosen = [case for case in all_cases() if case.quick]
+    outcomes = judged(chosen, world)
+    assert len(outcomes) == len(chosen) > 60
+    assert wrong(outcomes) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heavy", [False, True], ids=["light", "heavy"])
+def test_all_other_cases(world: Path, heavy: bool) -> None:
+    chosen = [case for case in all_cases() if not case.quick and case.door.heavy == heavy]
+    outcomes = judged(chosen, world)
+    assert len(outcomes) == len(chosen) > 0
+    assert wrong(outcomes) == []
