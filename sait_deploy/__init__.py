@@ -14,7 +14,7 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sait_deploy.artifacts.manifest import Outputs, Precision
+    from sait_deploy.artifacts.manifest import Head, Outputs, Precision, Task
     from sait_deploy.artifacts.points import PointRequest, mass_point
     from sait_deploy.engine.build import build_engine
     from sait_deploy.engine.options import (
@@ -46,6 +46,7 @@ __all__ = [
     "Exclude",
     "ExportOptions",
     "FusionChoice",
+    "Head",
     "Interpolation",
     "OperatorForm",
     "Outputs",
@@ -58,6 +59,7 @@ __all__ = [
     "RunOptions",
     "RunPrecision",
     "Score",
+    "Task",
     "__version__",
     "build_engine",
     "export",
@@ -81,6 +83,7 @@ _HOMES = {
     "Exclude": "sait_deploy.quantization.options",
     "ExportOptions": "sait_deploy.exporting.plan",
     "FusionChoice": "sait_deploy.engine.options",
+    "Head": "sait_deploy.artifacts.manifest",
     "Interpolation": "sait_deploy.images.preprocess",
     "OperatorForm": "sait_deploy.exporters.finish",
     "Outputs": "sait_deploy.artifacts.manifest",
@@ -93,6 +96,7 @@ _HOMES = {
     "RunOptions": "sait_deploy.runtime",
     "RunPrecision": "sait_deploy.runtime.precision",
     "Score": "sait_deploy.tokens",
+    "Task": "sait_deploy.artifacts.manifest",
     "build_engine": "sait_deploy.engine.build",
     "export": "sait_deploy.exporting.stage",
     "load": "sait_deploy.runtime",

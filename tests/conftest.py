@@ -119,6 +119,14 @@ def tiny_adaptive(tiny: TinyExport) -> Artifact:
 
 
 @pytest.fixture(scope="session")
+def embedders(tiny: TinyExport) -> list[Artifact]:
+    """The small model's dense, density and adaptive artifacts, its classifier left out. Read them only."""
+    from tests.exported import export_embedders
+
+    return made_once("embedders", lambda folder: export_embedders(tiny, folder))
+
+
+@pytest.fixture(scope="session")
 def tiny_adaptive_fp16(tiny_fp16: TinyExport) -> Artifact:
     """The same in half precision."""
     from tests.exported import export_adaptive

@@ -15,7 +15,7 @@ import timm
 
 from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_manifest
 from sait_deploy.artifacts.golden import Golden, write_golden
-from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, Outputs, WeightsSource
+from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, Outputs, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.exporting.manifest import draft_manifest
@@ -61,6 +61,12 @@ def export_adaptive(tiny: TinyExport) -> Artifact:
     return adaptive
 
 
+def export_embedders(tiny: TinyExport, folder: Path) -> list[Artifact]:
+    """Exports the model dense, at density 0.5 and adaptive, its classifier left out."""
+    options = ExportOptions(densities=(HALF,), points=(mass_point(0.6),), task=Task.EMBED, output=folder)
+    return export_model(tiny.model, options)
+
+
 def copied(artifact: Artifact, folder: Path) -> Artifact:
     """Returns a copy of an artifact that may be changed."""
     place = folder / artifact.path.name
@@ -101,12 +107,12 @@ def reference(model: LoadedModel, artifact: Artifact) -> PrunableViT:
     manifest = artifact.manifest
     outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
     if manifest.pruning is None:
-        return PrunableViT(model.vit, None, outputs=outputs)
+        return PrunableViT(model.vit, None, outputs=outputs, task=manifest.model.task)
     score, prune_at = manifest.pruning.score, manifest.pruning.prune_at
     if manifest.form is Form.ADAPTIVE:
-        return PrunableViT(model.vit, AdaptivePruning(score, prune_at), outputs=outputs)
+        return PrunableViT(model.vit, AdaptivePruning(score, prune_at), outputs=outputs, task=manifest.model.task)
     kept = manifest.pruning.points[0].point.max_keep
-    return PrunableViT(model.vit, FixedPruning(score, prune_at, kept), outputs=outputs)
+    return PrunableViT(model.vit, FixedPruning(score, prune_at, kept), outputs=outputs, task=manifest.model.task)
 
 
 def draft() -> Manifest:

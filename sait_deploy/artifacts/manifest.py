@@ -25,6 +25,9 @@ SCHEMA_VERSION: Final = 2
 FEATURES: Final = "token_features"
 """Name of the output that holds the last block's tokens at full resolution."""
 
+EMBEDDINGS: Final = "embeddings"
+"""Name of the output of a model that embeds: float32 [batch, D], each row of unit length (L2)."""
+
 COUNTS: Final = "counts"
 """Name of the output that holds the tokens kept per image, prefix included."""
 
@@ -67,6 +70,32 @@ class Outputs(StrEnum):
     """Also the last block's tokens at full resolution, for dense tasks."""
 
 
+class Task(StrEnum):
+    """What a model answers."""
+
+    CLASSIFY = "classify"
+    """Logits of classes."""
+
+    EMBED = "embed"
+    """An embedding of unit length, to be compared with others by their dot product, which is the cosine."""
+
+    FEATURES = "features"
+    """Of a model without a head: what a head would read, as it is."""
+
+
+class Head(StrEnum):
+    """What the layer after pooling is, where a model embeds."""
+
+    NONE = "none"
+    """There is none: the embedding is what is pooled."""
+
+    CLASSIFIER = "classifier"
+    """It gives logits and is left out: the embedding is what it reads."""
+
+    PROJECTION = "projection"
+    """It projects into the embedding's space, as CLIP's does, and is part of the embedding."""
+
+
 class Pooling(StrEnum):
     """What a model's head reads, by timm's names."""
 
@@ -95,13 +124,22 @@ class AccuracyStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingInfo:
+    """The embedding that a model gives: how many numbers it has, and what the weights' head has to do with it."""
+
+    width: int
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The model.
 
     ``labels`` holds one name per class where they are known; ``image_size`` is height, width; ``global_pool`` is the
     pooling that the user chose, None for the one of the model's name. ``labels_source`` says in words where labels came
     from that nobody gave, or why those that were found are not used. ``made_from`` is the folder or hub name whose
-    config.json says how the model is made; None where its name says it.
+    config.json says how the model is made; None where its name says it. ``embedding`` is what a model that embeds gives,
+    which has no classes; None where it gives logits or features.
     """
 
     name: str
@@ -115,6 +153,14 @@ class ModelInfo:
     global_pool: Pooling | None = None
     labels_source: str | None = None
     made_from: str | None = None
+    embedding: EmbeddingInfo | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model answers."""
+        if self.embedding is not None:
+            return Task.EMBED
+        return Task.CLASSIFY if self.classes else Task.FEATURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +356,7 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["quantization"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
-    for name in ("global_pool", "labels_source", "made_from"):
+    for name in ("global_pool", "labels_source", "made_from", "embedding"):
         if fields["model"][name] is None:
             del fields["model"][name]
     return fields

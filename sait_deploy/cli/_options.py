@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sait_deploy.artifacts.manifest import Pooling, WeightsSource
+from sait_deploy.artifacts.manifest import Head, Pooling, Task, WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, RUNTIMES
@@ -172,6 +172,32 @@ def model_options(function: Decorated) -> Decorated:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def task_options(function: Decorated) -> Decorated:
+    """Adds ``--task`` and ``--head``; see ``models.embedder.for_task``."""
+    options = (
+        click.option(
+            "--task",
+            type=click.Choice([choice.value for choice in Task]),
+            help="What to answer: embed gives embeddings of unit length.  [default: classify; embed without a head]",
+        ),
+        click.option(
+            "--head",
+            type=click.Choice([Head.CLASSIFIER.value, Head.PROJECTION.value]),
+            help="With --task embed: a classifier is left out, a projection is part of the embedding.  "
+            "[default: by config.json, else a projection in CLIP's towers]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def task_of(given: dict[str, Any]) -> tuple[Task | None, Head | None]:
+    """Returns what the options of ``task_options`` say."""
+    task, head = given["task"], given["head"]
+    return None if task is None else Task(task), None if head is None else Head(head)
 
 
 def weights_source(weights: Path | None, pretrained: bool, random_weights: bool) -> WeightsSource:

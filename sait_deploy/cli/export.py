@@ -19,6 +19,8 @@ from sait_deploy.cli._options import (
     load_named,
     model_options,
     preprocessing_choice,
+    task_of,
+    task_options,
     weights_source,
 )
 from sait_deploy.cli._render import live_progress, progress, show_notes, show_tables
@@ -34,6 +36,7 @@ DEFAULT_DENSITY = "0.6"
 
 @click.command()
 @model_options
+@task_options
 @click.option(
     "--density",
     "densities",
@@ -107,12 +110,15 @@ DEFAULT_DENSITY = "0.6"
 def command(model: str | None, as_json: bool, **given: Any) -> None:
     """Export a vision transformer to ONNX at token densities, or adaptive, with its dense baseline.
 
+    With --task embed, and where a model has no head, the graph's output is an embedding of unit length.
+
     A density keeps the same share of every image's tokens. The adaptive form (--mass, --point) keeps as many as each
     image needs, and one file serves every operating point.
 
     Each artifact is a folder with model.onnx, manifest.json and golden.npz, checked against torch before it is written.
     """
     densities, requests = _asked(given)
+    task, head = task_of(given)
     choice = preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
     if model is None:
@@ -137,6 +143,8 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         class_map=given["class_map"],
         output=given["output"],
         overwrite=given["overwrite"],
+        task=task,
+        head=head,
     )
     with live_progress() as report:
         report(f"loading {model or demo.NAME}")

@@ -7,6 +7,7 @@ from typing import Final
 
 from sait_deploy.artifacts.manifest import (
     COUNTS,
+    EMBEDDINGS,
     FEATURES,
     SCHEMA_VERSION,
     AccuracyInfo,
@@ -15,6 +16,7 @@ from sait_deploy.artifacts.manifest import (
     KeptInfo,
     MacsInfo,
     Manifest,
+    ModelInfo,
     Outputs,
     ParityInfo,
     PointInfo,
@@ -51,7 +53,7 @@ def draft_manifest(model: LoadedModel, options: ExportOptions, plan: ExportPlan,
         dtype=options.precision,
         fp32_operators=()
         if options.precision is Precision.FP32
-        else ("LayerNormalization", "Softmax", "MassTokenSelect"),
+        else ("LayerNormalization", "Softmax", "MassTokenSelect", *(("ReduceL2",) if info.embedding else ())),
         opset=options.opset,
         inlined=options.operators is OperatorForm.INLINE,
         parity=_UNCHECKED,
@@ -70,9 +72,7 @@ def _tensors(
     """Returns a graph's inputs and outputs."""
     info, geometry = model.info, model.info.geometry
     inputs = [TensorInfo("images", "float32", ("batch", 3, *info.image_size))]
-    outputs = [
-        TensorInfo("logits" if info.classes else "features", "float32", ("batch", info.classes or geometry.width))
-    ]
+    outputs = [_answer(info)]
     if plan.form is Form.ADAPTIVE:
         inputs += [TensorInfo(MASS, "float32", ("batch",)), TensorInfo(KEEP_LIMITS, "int32", ("batch", 2))]
     if options.outputs is Outputs.LOGITS_AND_FEATURES:
@@ -80,6 +80,15 @@ def _tensors(
     if plan.pruning is not None:
         outputs.append(TensorInfo(COUNTS, "int32", ("batch",)))
     return tuple(inputs), tuple(outputs)
+
+
+def _answer(info: ModelInfo) -> TensorInfo:
+    """Returns the graph's first output."""
+    if info.embedding is not None:
+        return TensorInfo(EMBEDDINGS, "float32", ("batch", info.embedding.width))
+    return TensorInfo(
+        "logits" if info.classes else "features", "float32", ("batch", info.classes or info.geometry.width)
+    )
 
 
 def _pruning(model: LoadedModel, plan: ExportPlan) -> PruningInfo | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import Form, Manifest, ParityInfo, Precision
+from sait_deploy.artifacts.manifest import Form, Manifest, ParityInfo, Precision, Task
 from sait_deploy.artifacts.points import BatchPoint, PointChoice
 from sait_deploy.errors import ParityError
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from sait_deploy.models.prunable_vit import PrunableViT
 
 TOLERANCE: Final = {Precision.FP32: 1e-4, Precision.FP16: 2e-2, Precision.INT8: 0.5}
-"""Largest difference of a logit, relative to the largest reference logit of the image or to 1, whichever is larger."""
+"""Largest difference of a logit, relative to the largest reference logit of the image or to 1, whichever is larger.
+
+Numbers of an embedding of unit length are all small: a difference of those is relative to the largest alone.
+"""
+
+_LEAST_SCALE: Final = 1e-6
+"""What a difference of embeddings is relative to at least: features that are all zero have no direction."""
 
 MASS_ONE: Final = "mass 1"
 MIXED: Final = "mixed points"
@@ -175,11 +181,12 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         keep = None
         if selection is not None and asked is not None:
             check_selection(selection, asked, prefix, cut.start)
-            _check_public_outputs(output, selection, prefix, tolerance, cut.start)
+            _check_public_outputs(output, selection, manifest, cut.start)
             keep = torch.from_numpy(selection.keep)
         with torch.inference_mode():
             forced = reference.trace(torch.from_numpy(batch), keep=None if reference.pruning is None else keep)
-        worst = max(worst, _compare(output.logits, forced.logits.numpy(), tolerance, cut.start))
+        found_worst = _compare(output.logits, forced.logits.numpy(), tolerance, cut.start, manifest.model.task)
+        worst = max(worst, found_worst)
         if output.features is not None:
             assert forced.features is not None
             features = forced.features.numpy().reshape(len(batch), -1)
@@ -227,17 +234,29 @@ def check_selection(selection: Selection, asked: BatchPoint, prefix: int, first:
         )
 
 
-def _check_public_outputs(output: Output, selection: Selection, prefix: int, tolerance: float, first: int) -> None:
+def _check_public_outputs(output: Output, selection: Selection, manifest: Manifest, first: int) -> None:
     """The file as it is shipped must answer as its copy with more outputs does."""
-    if not np.array_equal(output.kept + prefix, selection.keep.sum(axis=1)):
+    if not np.array_equal(output.kept + manifest.model.geometry.prefix_tokens, selection.keep.sum(axis=1)):
         raise ParityError(f"counts from image {first} on differ from the kept tokens", "report it")
-    _compare(output.logits, selection.logits, tolerance, first)
+    _compare(output.logits, selection.logits, TOLERANCE[manifest.dtype], first, manifest.model.task)
 
 
-def _compare(found: NDArray[np.float32], wanted: NDArray[np.float32], tolerance: float, first: int) -> float:
+def scale_of(wanted: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+    """Returns what differences from reference answers [n, C] are relative to, float32 [n]."""
+    largest: NDArray[np.float32] = np.abs(wanted).max(axis=1)
+    return np.maximum(np.float32(_LEAST_SCALE if task is Task.EMBED else 1.0), largest)
+
+
+def _compare(
+    found: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+    tolerance: float,
+    first: int,
+    task: Task = Task.FEATURES,
+) -> float:
     if found.shape != wanted.shape:
         raise ParityError(f"outputs are {list(found.shape)}, the reference's {list(wanted.shape)}", "report it")
-    scale = np.maximum(1.0, np.abs(wanted).max(axis=1))
+    scale = scale_of(wanted, task)
     difference = np.abs(found - wanted).max(axis=1) / scale
     worst = int(difference.argmax())
     if not difference[worst] <= tolerance:  # NaN is not within the tolerance either

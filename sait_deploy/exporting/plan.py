@@ -14,8 +14,10 @@ from torch import nn
 from sait_deploy.artifacts.manifest import (
     EXPORTED_PRECISIONS,
     Form,
+    Head,
     Outputs,
     Precision,
+    Task,
     WeightsSource,
     fingerprint,
 )
@@ -61,6 +63,8 @@ class ExportOptions:
         overwrite: whether an artifact of the same identity may be replaced.
         class_map: file that says the class of each subfolder of ``images``; None for the classes of those names.
         preprocessing: what to do with images, where it is not what is known of the model.
+        task: what the graph answers; None to classify with a head, and to embed without one.
+        head: what the head is, of a model that embeds; see ``models.embedder.for_task``.
 
     Raises:
         InvalidArgument: a density is no number in (0, 1], or two points have the same name.
@@ -80,6 +84,8 @@ class ExportOptions:
     overwrite: bool = False
     class_map: Path | None = None
     preprocessing: PreprocessingChoice = NO_CHOICE
+    task: Task | None = None
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -152,6 +158,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         parts.append(options.operators)
     if options.outputs is Outputs.LOGITS_AND_FEATURES:
         parts.append("features")
+    if info.embedding is not None:
+        parts.append(Task.EMBED)
     parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
     name = "-".join(parts)
     # A timm name says what is computed with the weights; of other models only their modules do.
@@ -164,6 +172,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         further = (*further, model.preprocessing)
     if info.global_pool is not None:
         further = (*further, info.global_pool)
+    if info.embedding is not None:
+        further = (*further, info.embedding)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 
 

@@ -23,7 +23,7 @@ from sait_deploy.artifacts.folder import (
     write_manifest,
 )
 from sait_deploy.artifacts.golden import write_golden
-from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, WeightsSource
+from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, Head, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points, onnx_metadata
 from sait_deploy.errors import InvalidArgument, StorageError
 from sait_deploy.exporters.finish import FinishOptions, finish, save
@@ -35,6 +35,7 @@ from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, E
 from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
 from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import cropped, normalised, open_image
+from sait_deploy.models.embedder import for_task
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe, with_preprocessing
@@ -69,7 +70,7 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
     require_onnxruntime()
     if options.opset not in OPSETS:
         raise InvalidArgument(f"opset {options.opset} is not supported", f"use {OPSETS[0]} to {OPSETS[-1]}")
-    model = with_preprocessing(_with_labels(model, options.labels), options.preprocessing)
+    model = with_preprocessing(_with_labels(_for_task(model, options, progress), options.labels), options.preprocessing)
     plans = plan_exports(model, options)
     workspace = Workspace(options.output)
     workspace.prepare()
@@ -96,6 +97,15 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
             artifacts.append(_export_one(model, options, plan, plans[0], workspace, data, progress))
     workspace.record_last_export([artifact.path for artifact in artifacts])
     return artifacts
+
+
+def _for_task(model: LoadedModel, options: ExportOptions, progress: Progress) -> LoadedModel:
+    made = for_task(model, options.task, options.head)
+    if made.info.embedding is None and options.task is None and made.head is Head.PROJECTION:
+        progress("the head is a projection by config.json, and its outputs are exported as logits: --task embed embeds")
+    for note in made.weights.notes[len(model.weights.notes) :]:
+        progress(note)
+    return made
 
 
 def _with_labels(model: LoadedModel, labels: Path | None) -> LoadedModel:
@@ -161,7 +171,7 @@ def _export_one(
     place = workspace.place_for(plan.name, plan.id)
     with workspace.writing(place) as folder:
         progress(f"{plan.name}: tracing")
-        module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs)
+        module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs, model.info.task)
         graph = trace(module, model.info.image_size, manifest.output_names, options.opset, _point_inputs(plan))
         finishing = FinishOptions(options.opset, options.operators, onnx_metadata(manifest))
         files = save(finish(graph, finishing), folder / MODEL_FILE)
@@ -169,7 +179,7 @@ def _export_one(
         progress(f"{plan.name}: comparing with torch on {len(images)} images")
         draft = Artifact(folder, manifest)
         runner = OnnxRuntimeRunner(draft, RunOptions())
-        reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs)
+        reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs, task=model.info.task)
         parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
         write_golden(folder / GOLDEN_FILE, golden_of(runner, data.pixels[0], images[:1]))
         manifest = dataclasses.replace(

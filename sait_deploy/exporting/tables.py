@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import (
     Form,
+    Head,
     Manifest,
     ParityInfo,
     PointInfo,
@@ -134,6 +135,13 @@ def _kept_text(manifest: Manifest) -> str:
     return f"{info.kept.mean:.1f} of {patches} on average"
 
 
+_HEADS: Final = {
+    Head.NONE: "the model has no head",
+    Head.CLASSIFIER: "the classifier is left out",
+    Head.PROJECTION: "the head projects into its space",
+}
+
+
 def inspection_table(found: Inspection) -> Table:
     """Returns what an artifact is made of, a line for each thing known of it."""
     manifest, graph = found.artifact.manifest, found.graph
@@ -148,6 +156,9 @@ def inspection_table(found: Inspection) -> Table:
         ("weights", f"{manifest.weights.source}, SHA-256 {manifest.weights.sha256[:12]}…"),
         ("precision", "; ".join(dtype)),
     ]
+    if model.embedding is not None:
+        what = f"an embedding of {model.embedding.width} numbers, of unit length"
+        rows.append(("answer", f"{what}; {_HEADS[model.embedding.head]}"))
     if pruning is not None:
         what = "adaptive" if pruning.density is None else f"density {pruning.density}"
         where = f"in block {pruning.prune_at} by {pruning.score} score"

@@ -46,6 +46,10 @@ class ClassAndMean(TimmViT):
         """Returns that the head reads patch tokens too."""
         return False
 
+    def pooled_width(self) -> int:
+        """Returns the width of the class token and the mean together."""
+        return 2 * super().pooled_width()
+
     def readout(self, x: Tensor, layout: Layout) -> Tensor:
         """Joins the class token and the mean of the patch tokens of each image, and applies the head."""
         model, slots, mask = self.model, layout.slots, layout.mask

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import Manifest, WeightsSource
+from sait_deploy.artifacts.manifest import Manifest, Task, WeightsSource
 from sait_deploy.errors import ArtifactError, ModelError, SaitError
 from sait_deploy.images.config_files import CONFIG_FILE
+from sait_deploy.models.embedder import for_task
 from sait_deploy.models.places import FOLDER
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 
@@ -37,7 +38,8 @@ def original_model(manifest: Manifest, weights: Path | None = None, folder: Path
             refusals.append(error)
             continue
         if loaded.weights.sha256 == info.sha256:
-            return loaded
+            embedding = manifest.model.embedding
+            return loaded if embedding is None else for_task(loaded, Task.EMBED, embedding.head)
         found = f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}"
         hint = "name the weights file that it was exported from"
         refusals.append(ArtifactError(f"{found}, {info.sha256[:12]}…", hint))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from sait_deploy.artifacts.manifest import Pooling, WeightsSource
+from sait_deploy.artifacts.manifest import Head, Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.config_files import ConfigFile, read_config_files
 from sait_deploy.images.preprocessing_files import (
@@ -19,6 +19,7 @@ from sait_deploy.images.preprocessing_files import (
     read_preprocessing,
 )
 from sait_deploy.models.creation import HUB
+from sait_deploy.models.hugging_face import Readout
 from sait_deploy.models.hugging_face_config import is_hugging_face, read_config
 from sait_deploy.models.hugging_face_weights import folder_weights, model_of_config
 from sait_deploy.models.places import Place
@@ -27,6 +28,13 @@ _TIMM_ARGUMENTS: Final = frozenset(
     ("img_size", "num_classes", "global_pool", "in_chans", "dynamic_img_size", "drop_rate", "drop_path_rate")
 )
 """Arguments of a model that timm's config.json may have: the others may change answers and no shape."""
+
+
+_HEADS: Final = {
+    Readout.FEATURES: Head.NONE,
+    Readout.CLASSES: Head.CLASSIFIER,
+    Readout.PROJECTION: Head.PROJECTION,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class PlacedModel:
         notes: what was assumed or left out, a sentence each.
         files: configurations that may name its classes.
         found: what files say of preprocessing.
+        head: what its class says that the head is.
     """
 
     vit: nn.Module
@@ -46,6 +55,7 @@ class PlacedModel:
     notes: tuple[str, ...]
     files: tuple[ConfigFile, ...]
     found: FoundPreprocessing
+    head: Head
 
 
 def check_source(name: str, source: WeightsSource, global_pool: Pooling | None) -> None:
@@ -134,4 +144,4 @@ def hugging_face_model(
     size = image_size or usual
     vit, notes = model_of_config(config, file, size, folder_says=own)
     vit.pretrained_cfg = {**config.kind.preprocessing, "input_size": (3, *usual)}  # type: ignore[assignment]
-    return PlacedModel(vit, file, notes, files, found)
+    return PlacedModel(vit, file, notes, files, found, _HEADS[config.model.readout])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision, Task
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
@@ -60,6 +60,9 @@ class FixedPruning:
 
 Pruning: TypeAlias = FixedPruning | AdaptivePruning
 
+_SHORTEST: Final = 1e-12
+"""Length that features are divided by at least: those that are all zero stay zero."""
+
 
 def geometry_of(model: nn.Module) -> Geometry:
     """Returns the sizes that MACs follow from.
@@ -74,7 +77,7 @@ class Traced(NamedTuple):
     """What one forward pass computed; the selection's fields are None in a dense pass.
 
     Attributes:
-        logits: float32 [B, classes], or features [B, D] of a headless model.
+        logits: float32 [B, classes]; embeddings [B, D] of unit length, or features [B, D] as they are, of others.
         features: float32 [B, P+N, D], normalised tokens of the last block; dropped ones as they were when dropped.
         counts: int32 [B], tokens kept per image, prefix included.
         keep: int32 [B, P+N], 1 where a token was kept.
@@ -110,6 +113,7 @@ class PrunableViT(nn.Module):
         pruning: None for the dense form.
         precision: element type of weights and activations; inputs and outputs are float32 in either case.
         outputs: whether the last block's tokens are returned too.
+        task: whether what the head gives, or a model without one, is brought to unit length.
 
     Raises:
         ModelError: the model is not supported.
@@ -122,6 +126,7 @@ class PrunableViT(nn.Module):
         pruning: Pruning | None,
         precision: Precision = Precision.FP32,
         outputs: Outputs = Outputs.LOGITS,
+        task: Task = Task.CLASSIFY,
     ) -> None:
         super().__init__()
         precision, outputs = chosen(Precision, precision, "precision"), chosen(Outputs, outputs, "outputs")
@@ -133,7 +138,7 @@ class PrunableViT(nn.Module):
         self.vit = (vit if precision is Precision.FP32 else in_half_precision(vit)).eval()
         self.transformer = transformer_of(self.vit)
         self.pruning = pruning
-        self.outputs = outputs
+        self.outputs, self.task = outputs, chosen(Task, task, "task")
         self.dtype = torch.float32 if precision is Precision.FP32 else torch.float16
         self.prefix, self.patches = shape.prefix, shape.patches
 
@@ -209,14 +214,14 @@ class PrunableViT(nn.Module):
         x = model.run_rest(pruning.prune_at, tokens.rows(kept), layout).x
         features = self._features(model.normed(tokens.x.index_put((kept.long(),), x))) if self._wants_features else None
         # Importance that is not a number leaves a selection without meaning: the logits become no numbers too.
-        logits = model.readout(model.normed(x), layout).float() + importance[:, :1] * 0
+        logits = self._answer(model.readout(model.normed(x), layout)) + importance[:, :1] * 0
         return Traced(logits, features, counts, keep, importance)
 
     def finish_dense(self, begun: Begun, block: int) -> Traced:
         """Runs the dense form from a block on, on what :meth:`begin` returned for that block."""
         model = self.transformer
         normed = model.normed(model.run(*begun, block, model.depth).x)
-        return Traced(model.readout(normed, begun.whole).float(), self._features(normed), None, None, None)
+        return Traced(self._answer(model.readout(normed, begun.whole)), self._features(normed), None, None, None)
 
     def dense(self) -> PrunableViT:
         """Returns the dense form of the same modules, at the same precision."""
@@ -247,6 +252,15 @@ class PrunableViT(nn.Module):
         assert mass is not None and limits is not None
         keep, counts = mass_token_select(importance, mass, limits, self.prefix)
         return keep, counts
+
+    def _answer(self, read: Tensor) -> Tensor:
+        """Returns what was read out, float32 [B, C], of unit length (L2) where the model embeds."""
+        read = read.float()
+        if self.task is not Task.EMBED:
+            return read
+        # One reduction, whose squares every lowering keeps in float32: those of features may be too large for float16.
+        length: Tensor = torch.linalg.vector_norm(read, dim=1, keepdim=True)
+        return read / length.clamp_min(_SHORTEST)
 
     @property
     def _wants_features(self) -> bool:

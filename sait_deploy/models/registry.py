@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import ModelInfo, Pooling, WeightsInfo, WeightsSource
+from sait_deploy.artifacts.manifest import Head, ModelInfo, Pooling, WeightsInfo, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.config_files import ConfigFile, read_config_files
 from sait_deploy.images.labels import configured_labels
@@ -77,7 +77,7 @@ class LoadedModel:
 
     ``default_image_size`` is the one the model has where none is named; ``training`` is how the weights were trained
     sparse, where they were. ``preprocessing_sources`` says in words where each field of the preprocessing came from; it
-    is empty where that is the weights' own.
+    is empty where that is the weights' own. ``head`` is what files beside the weights say that the head is.
     """
 
     vit: nn.Module
@@ -87,6 +87,7 @@ class LoadedModel:
     default_image_size: tuple[int, int]
     training: SparseTraining | None = None
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
+    head: Head | None = None
 
 
 def load_model(name: str, weights: WeightsRequest, image_size: int | tuple[int, int] | None = None) -> LoadedModel:
@@ -132,7 +133,7 @@ def _placed(place: Place, weights: WeightsRequest, image_size: tuple[int, int] |
     info = replace(loaded.info, made_from=place.origin)
     source = place.source if weights.path is None else WeightsSource.FILE
     read = replace(loaded.weights, source=source, notes=placed.notes)
-    loaded = _labelled(replace(loaded, info=info, weights=read), placed.files)
+    loaded = _labelled(replace(loaded, info=info, weights=read, head=placed.head), placed.files)
     request = replace(weights, source=WeightsSource.FILE, path=path)
     return _prepared(loaded, request, placed.found, FROM_TYPE, size_given=image_size is not None)
 

@@ -216,6 +216,15 @@ class TimmTransformer(Transformer):
         image, patch, grid = ((int(height), int(width)) for height, width in sizes)
         return Shape(self._geometry(), image, patch, grid, self.classes(), self.has_class_token())
 
+    def without_head(self) -> nn.Module:
+        """Puts identities in place of the heads."""
+        bare: Any = self._twin()
+        bare.head, bare.num_classes = nn.Identity(), 0
+        if hasattr(bare, "head_dist"):
+            bare.head_dist = nn.Identity()
+        without: nn.Module = bare.eval()
+        return without
+
     @abstractmethod
     def has_class_token(self) -> bool:
         """Returns whether the first prefix token is a class token."""
@@ -296,10 +305,14 @@ class TimmTransformer(Transformer):
 
     def resized(self, image_size: tuple[int, int]) -> nn.Module:
         """Resamples position embeddings by timm's own means."""
-        smaller = copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
+        smaller = self._twin()
         smaller.set_input_size(img_size=image_size)
         resized: nn.Module = smaller.eval()
         return resized
+
+    def _twin(self) -> Any:
+        """Returns a copy of the model that shares its parameters."""
+        return copy.deepcopy(self.model, memo={id(parameter): parameter for parameter in self.model.parameters()})
 
 
 _NOTHING: Final = nn.Identity()

@@ -239,6 +239,18 @@ class Transformer(ABC):
         """How many blocks the model has."""
         return self.shape().geometry.depth
 
+    def pooled_width(self) -> int:
+        """Returns how many numbers pooling gives of an image: what a head reads."""
+        return self.shape().geometry.width
+
+    def without_head(self) -> nn.Module:
+        """Returns the model that gives what its head reads, sharing all weights with it.
+
+        Raises:
+            InvalidArgument: the head cannot be taken off.
+        """
+        raise InvalidArgument(f"the head of a {type(self.model).__name__} cannot be left out", "give --head projection")
+
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:
         """Returns the tokens of images [B, 3, H, W]: B times P prefix and N patch tokens."""

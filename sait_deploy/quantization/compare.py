@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import Manifest, ParityInfo, Precision
+from sait_deploy.artifacts.manifest import Manifest, ParityInfo, Precision, Task
 from sait_deploy.artifacts.points import resolve
 from sait_deploy.artifacts.quantization_info import ComparedPoint
-from sait_deploy.exporting.parity import TOLERANCE, check_selection, cosines
+from sait_deploy.exporting.parity import TOLERANCE, check_selection, cosines, scale_of
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.calibrate import named_choices
@@ -130,7 +130,7 @@ def compare(
     return Comparison(
         points=tuple(_compared(point, manifest, labels) for point in both),
         kept={point.name: _counts(point.int8.keep, manifest) for point in both if point.name is not None},
-        difference=max(_difference(point) for point in both),
+        difference=max(_difference(point, manifest.model.task) for point in both),
     )
 
 
@@ -175,7 +175,6 @@ def _counts(keep: NDArray[np.int32] | None, manifest: Manifest) -> NDArray[np.in
     return counts
 
 
-def _difference(both: _Both) -> float:
-    scale = np.maximum(1.0, np.abs(both.fp32.logits).max(axis=1))
-    difference = np.abs(both.int8.logits - both.fp32.logits).max(axis=1) / scale
+def _difference(both: _Both, task: Task) -> float:
+    difference = np.abs(both.int8.logits - both.fp32.logits).max(axis=1) / scale_of(both.fp32.logits, task)
     return float(difference[both.same_set].max(initial=0.0))

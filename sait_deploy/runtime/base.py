@@ -60,7 +60,8 @@ class Output:
     """The answer to a batch.
 
     Attributes:
-        logits: float32 [B, classes]; features [B, D] for a headless model.
+        logits: float32 [B, classes]; embeddings [B, D] of unit length of a model that embeds; features [B, D] as they
+            are of others without a head.
         kept: int32 [B], patch tokens that each image kept.
         features: float32 [B, P+N, D], the last block's tokens, where the artifact was exported with them. Kept tokens
             went through all blocks; a dropped token is what it was when it was dropped.
@@ -335,7 +336,8 @@ def predictions(description: Described, output: Output, top: int) -> list[Predic
     """
     model = description.model
     if model.classes == 0:
-        raise InvalidArgument(f"{description.name} is headless: it returns features", "use run()")
+        what = "features" if model.embedding is None else "embeddings"
+        raise InvalidArgument(f"{description.name} is headless: it returns {what}", "use run()")
     shifted = output.logits - output.logits.max(axis=1, keepdims=True)
     odds = np.exp(shifted)
     probabilities = odds / odds.sum(axis=1, keepdims=True)

@@ -115,7 +115,7 @@ def rebuild(manifest: Manifest, weights: Path | None = None, folder: Path | None
 
     vit = original_model(manifest, weights, folder).vit
     outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
-    return PrunableViT(vit, _pruning(manifest), manifest.dtype, outputs)
+    return PrunableViT(vit, _pruning(manifest), manifest.dtype, outputs, manifest.model.task)
 
 
 def _pruning(manifest: Manifest) -> Pruning | None:
@@ -246,7 +246,7 @@ def _model_of(source: Artifact | ModelInMemory, weights: Path | None) -> Prunabl
 
     if isinstance(source, Artifact):
         return rebuild(source.manifest, weights, source.path)
-    return PrunableViT(source.loaded.vit, source.pruning)
+    return PrunableViT(source.loaded.vit, source.pruning, task=source.model.task)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

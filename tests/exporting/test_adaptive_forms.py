@@ -49,7 +49,7 @@ def test_an_inlined_graph_answers_as_its_dense_one_at_mass_1(inlined: list[Artif
 
 def test_a_model_without_class_token_and_head(pooled: list[Artifact]) -> None:
     dense, adaptive = (load(artifact, options=ONE_THREAD) for artifact in pooled)
-    assert pooled[1].manifest.outputs[0].name == "features"
+    assert pooled[1].manifest.outputs[0].name == "embeddings"
     assert pooled[1].manifest.outputs[0].shape == ("batch", 32)
     assert pooled[1].manifest.parity.top1_agreement is None
     whole = adaptive.run(IMAGES, mass=1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import ParityInfo, Precision
+from sait_deploy.artifacts.manifest import ParityInfo, Precision, Task
 from sait_deploy.errors import ModelError, ParityError
 from sait_deploy.exporting.parity import BATCHES, TOLERANCE, ParityImages, batches_of, check_parity
 from sait_deploy.exporting.plan import ExportOptions
@@ -196,15 +196,16 @@ def test_outputs_of_another_shape_are_found(tiny: TinyExport) -> None:
         check_parity(load(tiny.dense, options=ONE_THREAD), PrunableViT(other, None), IMAGES)
 
 
-def test_a_headless_model_is_compared_by_its_features(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "output"), [(None, "embeddings"), (Task.FEATURES, "features")])
+def test_a_headless_model_is_compared_by_what_it_gives(task: Task | None, output: str, tmp_path: Path) -> None:
     vit = small_vit(num_classes=0, depth=1)
-    dense, half = export(vit, ExportOptions(densities=(HALF,), output=tmp_path))
+    dense, half = export(vit, ExportOptions(densities=(HALF,), output=tmp_path, task=task))
     for artifact in (dense, half):
         parity = artifact.manifest.parity
         assert parity.top1_agreement is None
         assert parity.cosine > 0.9999
         assert 0 <= parity.largest_difference < 1e-4
-        assert artifact.manifest.outputs[0].name == "features"
+        assert artifact.manifest.outputs[0].name == output
         assert artifact.manifest.outputs[0].shape == ("batch", 32)
 
 
