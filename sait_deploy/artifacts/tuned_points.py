@@ -44,6 +44,15 @@ class Measure(StrEnum):
     COSINE = "cosine"
     """One less the cosine similarity to dense's features, a mean over images: of models without a head."""
 
+    RECALL_AT_1 = "recall@1"
+    """Images whose nearest other image by dense is not the nearest one: of models without a head, as are the next two."""
+
+    RECALL_AT_5 = "recall@5"
+    """Images whose nearest other image by dense is not among the five nearest."""
+
+    RECALL_AT_10 = "recall@10"
+    """Images whose nearest other image by dense is not among the ten nearest."""
+
 
 @dataclass(frozen=True, slots=True)
 class SplitEvidence:

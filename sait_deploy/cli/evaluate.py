@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,8 @@ from sait_deploy.cli._options import (
     model_options,
     precision_option,
     preprocessing_choice,
+    task_of,
+    task_options,
     threads_option,
     weights_source,
     workspace_option,
@@ -62,6 +65,7 @@ _DEFAULTS: Final = EvaluateOptions()
 @click.command()
 @click.option("--artifact", type=click.Path(path_type=Path), metavar="DIR", help="Evaluate an exported artifact.")
 @model_options
+@task_options
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -69,6 +73,12 @@ _DEFAULTS: Final = EvaluateOptions()
     help="Images, where known in subfolders of their classes.  [default: what comes with the toolkit]",
 )
 @class_map_option
+@click.option(
+    "--class-embeddings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Classify by the nearest of these: .npz with embeddings [classes, D] and labels. Of a model that embeds.",
+)
 @click.option("--density", "densities", multiple=True, metavar="D", help="Share of patch tokens to keep; repeatable.")
 @click.option("--mass", "masses", multiple=True, metavar="M", help="Share of importance to keep; repeatable.")
 @click.option("--point", "points", multiple=True, metavar="NAME=M[,MIN[,MAX]]", help="A named point; repeatable.")
@@ -77,7 +87,8 @@ _DEFAULTS: Final = EvaluateOptions()
     "controls",
     multiple=True,
     metavar="D",
-    help="Also keep as many tokens at random, and the least important ones, at this density; repeatable.",
+    help="Also keep as many tokens at random, and the least important ones, at this density; repeatable, or none.  "
+    "[default: of a model that embeds, random tokens beside every point]",
 )
 @click.option(
     "--lower-resolution",
@@ -140,6 +151,9 @@ def command(
 
     With no --density, --mass and --point an artifact runs at its own points, and a model at densities 0.7, 0.5, 0.3 and
     0.2 and masses 0.9 and 0.8. Without labels, answers are compared with dense's.
+
+    Of a model that embeds, images are retrieved by each other: recall against dense, and where they lie in subfolders
+    of classes, recall between classes and k-NN accuracy.
     """
     options, choice = _options(given), preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
@@ -162,10 +176,11 @@ def command(
 
 
 def _options(given: dict[str, Any]) -> EvaluateOptions:
+    task, head = task_of(given)
     return EvaluateOptions(
         densities=tuple(map(parse_density, given["densities"])),
         points=(*(mass_point(parse_mass(text)) for text in given["masses"]), *map(parse_point, given["points"])),
-        controls=tuple(map(parse_density, given["controls"])),
+        controls=_controls(given["controls"]),
         lower_resolutions=_sizes(given["sizes"]),
         bench_report=given["bench"],
         bench_runtime=given["bench_runtime"],
@@ -181,7 +196,16 @@ def _options(given: dict[str, Any]) -> EvaluateOptions:
         device=given["device"],
         class_map=given["class_map"],
         oracle=ORACLE if given["oracle"] else (),
+        class_embeddings=given["class_embeddings"],
+        task=task,
+        head=head,
     )
+
+
+def _controls(texts: tuple[str, ...]) -> tuple[Decimal, ...] | None:
+    if not texts:
+        return None
+    return () if texts == (_NONE,) else tuple(map(parse_density, texts))
 
 
 def _sizes(texts: tuple[str, ...]) -> tuple[int, ...] | None:

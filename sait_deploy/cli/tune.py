@@ -70,6 +70,15 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
     help="Percent of images that may get another top-1 than dense's; of a model without a head, 100 (1 - cosine).",
 )
 @click.option(
+    "--max-recall-drop",
+    type=float,
+    metavar="P",
+    help="Of a model that embeds: percent of images whose nearest other image by dense may not be found.",
+)
+@click.option(
+    "--recall-at", type=int, default=1, show_default=True, metavar="K", help="Among how many nearest: 1, 5 or 10."
+)
+@click.option(
     "--confidence", type=float, default=0.95, show_default=True, metavar="C", help="That the limit is kept, below 1."
 )
 @click.option(
@@ -105,6 +114,8 @@ def command(
     check_images: Path | None,
     max_drop: float | None,
     max_disagreement: float | None,
+    max_recall_drop: float | None,
+    recall_at: int,
     confidence: float,
     families: tuple[str, ...],
     grid: str | None,
@@ -129,6 +140,8 @@ def command(
     options = TuneOptions(
         max_drop=max_drop,
         max_disagreement=max_disagreement,
+        max_recall_drop=max_recall_drop,
+        recall_at=recall_at,
         confidence=confidence,
         splits=SplitOptions(images, check_images, seed=seed, class_map=class_map),
         name=name,

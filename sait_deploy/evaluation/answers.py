@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError, NotFinite
 from sait_deploy.evaluation.answerers import Answerer
+from sait_deploy.evaluation.class_embeddings import ClassEmbeddings
+from sait_deploy.evaluation.retrieval import nearest, unit_length
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import ImageLike, Preprocessing, open_image, preprocess
 from sait_deploy.system.processors import processors
@@ -36,11 +38,12 @@ class Answers:
     """One answerer's answers to all images, in their order.
 
     Attributes:
-        top: int64 [n, k], likeliest classes first, k = min(5, classes); [n, 0] of a headless model.
+        top: int64 [n, k], likeliest classes first, k = min(5, classes); [n, 0] of a model without classes.
         kept: int32 [n], patch tokens kept.
         macs: int64 [n], multiply-accumulates.
         cosine: float32 [n], of the logits (features) with those of the first answerer to the same image.
         seconds: spent answering, decoding left out.
+        nearest: int32 [n, min(10, n - 1)], of a model without a head, the other images nearest to each; else [n, 0].
     """
 
     top: NDArray[np.int64]
@@ -48,6 +51,7 @@ class Answers:
     macs: NDArray[np.int64]
     cosine: NDArray[np.float32]
     seconds: float
+    nearest: NDArray[np.int32]
 
     def right(self, wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Returns for each image whether its likeliest class is the wanted one, bool [n]."""
@@ -70,17 +74,21 @@ class Collector:
         dataset: the images.
         batch: images asked about at once.
         progress: reports each pass, and how much of it is done.
+        classes: what a model without a head classifies by; None where it does not.
 
     Raises:
         InvalidArgument: no images, or a batch below 1.
     """
 
-    def __init__(self, dataset: Dataset, batch: int, progress: Progress) -> None:
+    def __init__(
+        self, dataset: Dataset, batch: int, progress: Progress, classes: ClassEmbeddings | None = None
+    ) -> None:
         if batch < 1 or not len(dataset.images):
             raise InvalidArgument(f"{len(dataset.images)} images in batches of {batch} cannot be answered")
         self._images = dataset.images
         self._batch = batch
         self._progress = progress
+        self._classes = classes
         self._reference: list[NDArray[np.float32]] = []
 
     def collect(self, answerers: Sequence[Answerer]) -> dict[str, Answers]:
@@ -92,7 +100,7 @@ class Collector:
         """
         if not answerers:
             return {}
-        records = [_Record(answerer) for answerer in answerers]
+        records = [_Record(answerer, self._classes) for answerer in answerers]
         is_first, total = not self._reference, len(self._images)
         step = f"answering {total} images, {_ways(len(answerers))}"
         self._progress(step, 0.0)
@@ -119,11 +127,13 @@ class Collector:
 class _Record:
     """One answerer's answers while they come in."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, classes: ClassEmbeddings | None) -> None:
         description = answerer.runner.description
         self.answerer = answerer
         self.preprocessing = description.preprocessing
         self._classes = description.model.classes
+        self._class_embeddings = classes
+        self._embeddings: list[NDArray[np.float32]] = []
         self._top: list[NDArray[np.int64]] = []
         self._kept: list[NDArray[np.int32]] = []
         self._cosine: list[NDArray[np.float32]] = []
@@ -142,15 +152,23 @@ class _Record:
 
     def add(self, logits: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
         """Records likeliest classes and cosines of a batch."""
-        order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, self._classes)]
-        self._top.append(order.astype(np.int64))
         self._cosine.append(_cosines(logits, reference))
+        classes = self._classes
+        if not classes:
+            self._embeddings.append(unit_length(logits))
+            if self._class_embeddings is not None:
+                logits = self._class_embeddings.scores(self._embeddings[-1])
+                classes = logits.shape[1]
+        order = np.argsort(-logits, axis=1, kind="stable")[:, : min(TOP, classes)]
+        self._top.append(order.astype(np.int64))
 
     def answers(self) -> Answers:
         """Returns what was recorded."""
         kept = np.concatenate(self._kept)
         top, cosine = np.concatenate(self._top), np.concatenate(self._cosine)
-        return Answers(top, kept, self.answerer.macs(kept), cosine, self._seconds)
+        none = np.empty((len(kept), 0), dtype=np.int32)
+        near = nearest(np.concatenate(self._embeddings)) if self._embeddings else none
+        return Answers(top, kept, self.answerer.macs(kept), cosine, self._seconds, near)
 
 
 def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

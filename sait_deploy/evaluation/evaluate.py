@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import ModelInfo
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Evaluation
 from sait_deploy.evaluation.run import EvaluationRun
 from sait_deploy.evaluation.sources import ArtifactSource, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping
-from sait_deploy.images.dataset import Dataset, check_class_map, evaluation_dataset, folder_dataset
+from sait_deploy.images.dataset import Dataset, check_class_map, evaluation_dataset, folder_dataset, grouped_dataset
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.progress import Progress, no_progress
 
@@ -39,7 +40,8 @@ def evaluate(
     Args:
         what: the model, or the artifact, whose dense baseline is looked for beside it.
         images: images, with labels where they are known; a folder of them; or None for what comes with the toolkit.
-        options: what to evaluate, and how.
+        options: what to evaluate, and how. A model without classes is an embedder: its images are judged by which find
+            which, see ``evaluation.retrieval``.
         progress: reports what is being done.
         groupings: of the images, beside those by class and by tokens kept.
 
@@ -51,9 +53,10 @@ def evaluate(
         ArtifactError: the baseline is missing, or the benchmark's file cannot be read.
         RuntimeUnavailable, MissingDependency: the runtime or the device does not work here.
     """
-    source = _source(what, options)
-    dataset = images if isinstance(images, Dataset) else _dataset(source.model, images, options.class_map)
-    return EvaluationRun(source, dataset, options, progress, groupings).report()
+    source = _source(what, options, progress)
+    classes = _class_embeddings(source.model, options.class_embeddings)
+    dataset = images if isinstance(images, Dataset) else _dataset(source.model, images, options.class_map, classes)
+    return EvaluationRun(source, dataset, options, progress, groupings, classes).report()
 
 
 def check_for_model(options: EvaluateOptions) -> None:
@@ -78,9 +81,15 @@ def check_for_artifact(options: EvaluateOptions) -> None:
     """Checks what an artifact can be asked.
 
     Raises:
-        InvalidArgument: a score or a block, or no such runtime.
+        InvalidArgument: a score, a block or a task, or no such runtime.
     """
-    for flag, value in (("--score", options.score), ("--prune-at", options.prune_at)):
+    own = (
+        ("--score", options.score),
+        ("--prune-at", options.prune_at),
+        ("--task", options.task),
+        ("--head", options.head),
+    )
+    for flag, value in own:
         if value is not None:
             raise InvalidArgument(
                 f"{flag} cannot be chosen for an artifact, which has its own",
@@ -90,19 +99,45 @@ def check_for_artifact(options: EvaluateOptions) -> None:
         find_runtime(options.runtime)
 
 
-def _source(what: LoadedModel | Artifact, options: EvaluateOptions) -> Source:
+def _source(what: LoadedModel | Artifact, options: EvaluateOptions, progress: Progress) -> Source:
     if isinstance(what, Artifact):
         check_for_artifact(options)
         return ArtifactSource(what, options.runtime or ONNXRUNTIME, options.running)
+    from sait_deploy.models.embedder import for_task
     from sait_deploy.models.weights import chosen_pruning
 
     check_for_model(options)
+    known, what = what.weights.notes, for_task(what, options.task, options.head)
+    for note in what.weights.notes[len(known) :]:
+        progress(note)
     pruning = chosen_pruning(what.training, what.info.geometry.depth, options.score, options.prune_at)
     return ModelSource(what, pruning, options.running)
 
 
-def _dataset(model: ModelInfo, folder: Path | None, class_map: Path | None) -> Dataset:
+def _class_embeddings(model: ModelInfo, path: Path | None) -> ClassEmbeddings | None:
+    if path is None:
+        return None
+    if model.classes:
+        raise InvalidArgument(
+            f"class embeddings are for a model that embeds, and {model.name} has {model.classes} classes of its own",
+            "give --task embed, or an artifact that was exported so",
+        )
+    return read_class_embeddings(path, model.geometry.width if model.embedding is None else model.embedding.width)
+
+
+def _dataset(model: ModelInfo, folder: Path | None, class_map: Path | None, given: ClassEmbeddings | None) -> Dataset:
+    """Returns the images; labels are of the classes given, else of the model's, else of the folders themselves."""
     check_class_map(folder, class_map)
+    if folder is None and given is not None:
+        raise InvalidArgument("class embeddings need images to classify", "name a folder with --images")
     if folder is None:
         return evaluation_dataset(model.name)
+    if given is not None:
+        return folder_dataset(folder, given.labels, len(given.labels), class_map)
+    if not model.classes:
+        if class_map is not None:
+            raise InvalidArgument(
+                "a class map is for classes of a model, and of one that embeds each folder is a class", "leave it out"
+            )
+        return grouped_dataset(folder)
     return folder_dataset(folder, model.labels, model.classes, class_map)

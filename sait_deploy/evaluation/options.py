@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.artifacts.manifest import Head, Task
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
@@ -31,7 +32,8 @@ class EvaluateOptions:
         densities: kept shares of the patch tokens.
         points: masses and named points. With neither densities nor points, an adaptive artifact is evaluated at its own
             points, and a model at densities 0.7, 0.5, 0.3 and 0.2 and masses 0.9 and 0.8.
-        controls: densities at which random tokens, and the least important, are kept in place of the most important.
+        controls: densities at which random tokens, and the least important, are kept in place of the most important;
+            None for random tokens beside every density and mass of a model without classes, and for none of others.
         lower_resolutions: image heights in pixels at which dense runs as a rival; None for those of equal
             multiply-accumulates at each density and point; empty for none.
         bench_report: a benchmark's JSON file, from which densities that take as long as each mass are found.
@@ -51,6 +53,10 @@ class EvaluateOptions:
         class_map: file that says the class of each subfolder of the images; None for the classes of those names.
         oracle: densities among which the fewest tokens that each image needs are looked for, such as ``ORACLE``, for a
             bound of what choosing them image by image could gain; none for no bound.
+        class_embeddings: NumPy archive by which a model that embeds classifies; see
+            ``class_embeddings.read_class_embeddings``.
+        task: what a model answers; None to classify with a head, and to embed without one.
+        head: what the head is, of a model that embeds; see ``models.embedder.for_task``.
 
     Raises:
         InvalidArgument: a value that cannot be.
@@ -58,7 +64,7 @@ class EvaluateOptions:
 
     densities: tuple[Decimal, ...] = ()
     points: tuple[PointRequest, ...] = ()
-    controls: tuple[Decimal, ...] = ()
+    controls: tuple[Decimal, ...] | None = None
     lower_resolutions: tuple[int, ...] | None = None
     bench_report: Path | None = None
     bench_runtime: str | None = None
@@ -74,14 +80,17 @@ class EvaluateOptions:
     device: str = DEFAULT_DEVICE
     class_map: Path | None = None
     oracle: tuple[Decimal, ...] = ()
+    class_embeddings: Path | None = None
+    task: Task | None = None
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
-        for density in (*self.densities, *self.controls, *self.oracle):
+        for density in (*self.densities, *(self.controls or ()), *self.oracle):
             if not (density.is_finite() and 0 < density <= 1):
                 raise InvalidArgument(f"density {density} is outside (0, 1]", "give the share of tokens to keep")
         _check_once("density", self.densities)
-        _check_once("control", self.controls)
+        _check_once("control", self.controls or ())
         _check_once("density of the oracle", self.oracle)
         _check_once("point", [point.name for point in self.points])
         for what, number in (("batch", self.batch), ("limit", self.limit), ("bench batch", self.bench_batch)):
@@ -89,6 +98,10 @@ class EvaluateOptions:
                 raise InvalidArgument(f"{what} {number!r} is below 1", "give a whole number from 1")
         if self.bench_report is None and (self.bench_runtime is not None or self.bench_batch is not None):
             raise InvalidArgument("a runtime and batch of a benchmark need its file", "name the benchmark's JSON file")
+        if self.class_embeddings is not None and self.task not in (None, Task.EMBED):
+            raise InvalidArgument(
+                f"class embeddings are for a model that embeds, not for --task {self.task}", "give --task embed"
+            )
         _ = self.running
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.results import OFFERED, Evaluation, EvaluationRow, Kind
 from sait_deploy.reports.drawing import Names
 from sait_deploy.reports.escape import shorten
@@ -34,18 +35,19 @@ _LOOKS: Final = {
 
 
 class _Measure(NamedTuple):
-    """What the y axis shows: a field of rows, its name and unit, decimals, and the most it can be."""
+    """What the y axis shows: a value of rows and its change from dense, its name and unit, decimals, and its most."""
 
-    field: str
+    value: Callable[[EvaluationRow], float | None]
+    change: Callable[[EvaluationRow], Estimate | None]
     name: str
     unit: str
     decimals: int
     most: float
 
 
-_TOP1: Final = _Measure("top1_percent", "top-1", "%", 1, 100.0)
-_AGREEMENT: Final = _Measure("agreement_percent", "agreement with dense", "%", 1, 100.0)
-_COSINE: Final = _Measure("cosine_mean", "mean cosine similarity to dense", "", 4, 1.0)
+_TOP1: Final = _Measure(lambda row: row.top1_percent, lambda row: row.top1_change, "top-1", "%", 1, 100.0)
+_AGREEMENT: Final = _Measure(lambda row: row.agreement_percent, lambda _: None, "agreement with dense", "%", 1, 100.0)
+_COSINE: Final = _Measure(lambda row: row.cosine_mean, lambda _: None, "mean cosine similarity to dense", "", 4, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class _Spot:
 
 
 def accuracy_plot(evaluation: Evaluation) -> str:
-    """Draws top-1 over multiply-accumulates; agreement with dense, or cosine similarity, where there is no top-1.
+    """Draws top-1 over multiply-accumulates; agreement with dense, retrieval or cosine similarity without top-1.
 
     Whiskers are 95 % intervals of the difference to dense, paired by image; there are none without labels, and none
     of densities that are there only to be compared with. Where controls or rivals are far below what is offered, a
@@ -92,25 +94,39 @@ def accuracy_plot(evaluation: Evaluation) -> str:
 
 
 def _measure(evaluation: Evaluation) -> _Measure:
-    for measure in (_TOP1, _AGREEMENT):
-        if all(getattr(row, measure.field) is not None for row in evaluation.rows):
+    retrieval = _Measure(_recalled, _recall_change, evaluation.measure, "%", 1, 100.0)
+    for measure in (_TOP1, _AGREEMENT, retrieval):
+        if all(measure.value(row) is not None for row in evaluation.rows):
             return measure
     return _COSINE
+
+
+def _recalled(row: EvaluationRow) -> float | None:
+    return None if row.retrieval is None else row.retrieval.main.percent
+
+
+def _recall_change(row: EvaluationRow) -> Estimate | None:
+    return None if row.retrieval is None else row.retrieval.main.change
 
 
 def _spots(evaluation: Evaluation, measure: _Measure) -> tuple[_Spot, list[_Spot]]:
     """Returns dense, and the others from the cheapest to the dearest."""
     dense = next(row for row in evaluation.rows if row.kind is Kind.DENSE)
-    baseline = float(getattr(dense, measure.field))
+    baseline = _figure(dense, measure)
     spots = []
     for row in evaluation.rows:
-        value = float(getattr(row, measure.field))
-        change = row.top1_change if measure is _TOP1 else None
+        value, change = _figure(row, measure), measure.change(row)
         ends = (value, value) if change is None else (baseline + change.low, baseline + change.high)
         low, high = (min(max(end, 0.0), measure.most) if change is not None else end for end in ends)
         spots.append(_Spot(row, 100.0 * row.macs / dense.macs, value, low, high))
     first = next(spot for spot in spots if spot.row is dense)
     return first, sorted((spot for spot in spots if spot is not first), key=lambda spot: spot.x)
+
+
+def _figure(row: EvaluationRow, measure: _Measure) -> float:
+    value = measure.value(row)
+    assert value is not None
+    return float(value)
 
 
 def _ranges(dense: _Spot, spots: Sequence[_Spot]) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -10,10 +10,14 @@ from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.oracle_report import EXPLAINED, needed_plot, oracle_tables
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import (
+    AGREEMENT,
+    TOP1,
     Comparison,
     Evaluation,
     EvaluationRow,
     Kind,
+    Recall,
+    Retrieval,
     Stratum,
 )
 from sait_deploy.reports import markdown
@@ -31,6 +35,15 @@ _MOST_GROUPS: Final = 12
 _OFFERED: Final = (Kind.DENSITY, Kind.MASS)
 """What a user chooses between."""
 
+_TITLES: Final = {TOP1: "accuracy", AGREEMENT: "agreement with dense"}
+"""What a whole evaluation is of, by its measure; others are of retrieval."""
+
+_RETRIEVAL: Final = (
+    "Recall is the share of queries whose nearest image by dense is among the row's k nearest; class recall, of those "
+    "with an image of their class among them; k-NN accuracy, of those whose class most of the k nearest have. Changes "
+    "from dense have 95 % intervals, paired by image."
+)
+
 _Groups: TypeAlias = dict[str, dict[str, Stratum]]
 """Strata of one grouping, by group and row."""
 
@@ -39,8 +52,8 @@ def figures_table(evaluation: Evaluation) -> Table:
     """Returns what every row costs and how good it is.
 
     With labels that is top-1 with its change from dense, top-5, churn (how many answers differ from dense's), and right
-    answers lost and gained; without labels how many answers agree with dense's; of a headless model the cosine
-    similarity of its features to dense's.
+    answers lost and gained; without labels how many answers agree with dense's. Of a model without classes the cosine
+    similarity of its embeddings to dense's, and how right retrieval by them is.
     """
     rows = evaluation.rows
     columns: dict[Column, list[str]] = {
@@ -82,13 +95,13 @@ def brief_strata_tables(evaluation: Evaluation) -> list[Table]:
 def comparison_lines(evaluation: Evaluation) -> list[str]:
     """Returns each comparison in words: "mass 0.9 − density 0.43 at equal MACs: +0.8 points [+0.2, +1.4]"."""
     labels = {row.id: row.label for row in evaluation.rows}
-    unit = "points" if evaluation.labelled else "points of agreement"
+    unit = "points" if evaluation.measure == TOP1 else f"points of {evaluation.measure}"
     return [_compared(one, labels, unit, _decimals(evaluation)) for one in evaluation.comparisons]
 
 
 def document(evaluation: Evaluation, plots: tuple[Plot, ...] = ()) -> Document:
     """Returns the whole evaluation, with these plots above its figures."""
-    whole, what = figures_table(evaluation), "accuracy" if evaluation.labelled else "agreement with dense"
+    whole, what = figures_table(evaluation), _TITLES.get(evaluation.measure, "retrieval")
     sections = [Section(plots=plots, tables=(Table(title="", columns=whole.columns, rows=whole.rows),))]
     if evaluation.oracle is not None:
         drawn = (Plot("", needed_plot(evaluation)),) if plots and evaluation.oracle.masses else ()
@@ -151,10 +164,11 @@ def _quality(evaluation: Evaluation) -> dict[Column, list[str]]:
         figures("cosine p5"): [f"{row.cosine_p5:.4f}" for row in rows],
     }
     agreements = [row.agreement_percent for row in rows]
+    found = cosines | _retrieval(rows, decimals)
     if all(agreement is None for agreement in agreements):
-        return cosines
+        return found
     if not evaluation.labelled:
-        return {figures("agrees", "%"): percents(agreements), **cosines}
+        return {figures("agrees", "%"): percents(agreements), **found}
     changes = [None if row.top1_change is None else change_text(row.top1_change, decimals) for row in rows]
     columns = {
         figures("top-1", "%"): percents([row.top1_percent for row in rows]),
@@ -165,6 +179,31 @@ def _quality(evaluation: Evaluation) -> dict[Column, list[str]]:
     }
     if all(row.top5_percent is None for row in rows):
         del columns[figures("top-5", "%")]
+    return columns if rows[0].retrieval is None else columns | found
+
+
+def _retrieval(rows: Sequence[EvaluationRow], decimals: int) -> dict[Column, list[str]]:
+    """Returns the columns of retrieval; those of the main measure with its change from dense."""
+    measured = [row.retrieval for row in rows if row.retrieval is not None]
+    if not measured:
+        return {}
+    first, columns = measured[0], dict[Column, list[str]]()
+
+    def shares(name: str, of: Callable[[Retrieval], Sequence[Recall]]) -> None:
+        heading = " / ".join(str(recall.neighbours) for recall in of(first))
+        cells = [" / ".join(f"{recall.percent:.{decimals}f}" for recall in of(found)) for found in measured]
+        columns[figures(f"{name}@{heading}", "%", fold=Fold.PHRASES)] = cells
+
+    shares("recall", lambda found: found.against_dense)
+    if first.between_classes:
+        shares("class recall", lambda found: found.between_classes)
+    if first.knn is not None:
+        columns[figures(first.measure, "%")] = [f"{found.main.percent:.{decimals}f}" for found in measured]
+    changes = [found.main.change for found in measured]
+    name = f"{first.measure.removesuffix(' accuracy')} change [95 %]"
+    columns[figures(name, fold=Fold.PHRASES)] = [
+        NOTHING if change is None else change_text(change, decimals) for change in changes
+    ]
     return columns
 
 
@@ -207,13 +246,16 @@ def _strata(
     """Returns one grouping; of rows whose images keep numbers of their own, what they keep in each group as well."""
     measured = {name for rows in groups.values() for name in rows}
     asked, decimals = [row for row in evaluation.rows if row.id in measured], _decimals(evaluation)
-    columns = [words(), figures("images"), figures("dense top-1" if evaluation.labelled else "dense agrees", "%")]
+    columns = [words(), figures("images"), figures(_dense_heading(evaluation), "%")]
     for row in asked:
         columns.append(figures(row.label, fold=Fold.PHRASES))
         columns += [figures(f"keeps at {row.label}")] if row.kind is Kind.MASS else []
     rows = [_group(name, found, asked, lambda change: write(change, decimals)) for name, found in groups.items()]
-    what = "top-1" if evaluation.labelled else "agreement"
-    return Table.of(f"Points of {what} gained over dense, by {grouping}{further}", columns, rows)
+    return Table.of(f"Points of {evaluation.measure} gained over dense, by {grouping}{further}", columns, rows)
+
+
+def _dense_heading(evaluation: Evaluation) -> str:
+    return "dense agrees" if evaluation.measure == AGREEMENT else f"dense {evaluation.measure}"
 
 
 def _group(
@@ -242,8 +284,12 @@ def _about(evaluation: Evaluation) -> tuple[str, str]:
 
 def _explained(evaluation: Evaluation) -> str:
     cost = "MAC ratio is dense's multiply-accumulates over the row's; kept counts patch tokens of an image."
-    if not evaluation.labelled:
+    if evaluation.rows[0].retrieval is not None:
+        cost = f"{cost} Retrieval: each image is a query, all others are its gallery. {_RETRIEVAL}"
+    if evaluation.measure == AGREEMENT:
         return f"{cost} Without labels, rows are compared with dense's answers."
+    if evaluation.measure != TOP1:
+        return f"{cost} Rows are compared by {evaluation.measure}."
     return (
         f"{cost} Change is in points of top-1 with its 95 % interval, paired by image. Churn is the share of images "
         "whose answer differs from dense's; lost and gained are those that only dense, or only the row, has right."

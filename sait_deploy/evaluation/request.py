@@ -52,15 +52,17 @@ class Request:
         return [identity for identity in self.points if identity.kind is Kind.MASS]
 
 
-def make_request(source: Source, dataset: Dataset, options: EvaluateOptions, groupings: Sequence[Grouping]) -> Request:
-    """Works out what to ask a source, and about which images.
+def make_request(
+    source: Source, dataset: Dataset, options: EvaluateOptions, groupings: Sequence[Grouping], classes: int
+) -> Request:
+    """Works out what to ask a source, and about which images; ``classes`` says how many answers are chosen from.
 
     Raises:
         InvalidArgument: the source cannot be asked that, a label is none of the model's, a grouping is of other
             images, or there are none.
         ArtifactError: the benchmark's file cannot be read.
     """
-    _check_images(source, dataset, groupings)
+    _check_images(classes, dataset, groupings)
     if options.oracle:
         _check_oracle(source, len(dataset.images) if options.limit is None else min(options.limit, len(dataset.images)))
     _check_sizes(source, options.lower_resolutions or ())
@@ -78,8 +80,8 @@ def make_request(source: Source, dataset: Dataset, options: EvaluateOptions, gro
     return Request(dataset, tuple(groupings), densities, points, equal_times, tuple(notes))
 
 
-def _check_images(source: Source, dataset: Dataset, groupings: Sequence[Grouping]) -> None:
-    total, labels, classes = len(dataset.images), dataset.labels, source.model.classes
+def _check_images(classes: int, dataset: Dataset, groupings: Sequence[Grouping]) -> None:
+    total, labels = len(dataset.images), dataset.labels
     if not total:
         raise InvalidArgument("there are no images to evaluate on", "name a folder with images")
     for grouping in groupings:
@@ -136,7 +138,7 @@ def _requests(source: Source, options: EvaluateOptions) -> tuple[PointRequest, .
 def _densities(source: Source, options: EvaluateOptions) -> tuple[Identity, ...]:
     """Returns the densities to ask for."""
     named = options.densities if options.densities or options.points or options.oracle else source.default_densities
-    asked, patches, own = dict.fromkeys((*named, *options.controls)), _patches(source), source.density
+    asked, patches, own = dict.fromkeys((*named, *(options.controls or ()))), _patches(source), source.density
     if asked and source.pruning is None:
         raise InvalidArgument("a dense artifact has no densities", "evaluate one exported with --density or --mass")
     if own is None:

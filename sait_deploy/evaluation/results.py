@@ -49,6 +49,11 @@ OFFERED: Final = (Kind.DENSE, Kind.DENSITY, Kind.MASS)
 """What a user chooses between."""
 
 
+TOP1: Final = "top-1"
+AGREEMENT: Final = "agreement"
+"""Measures that rows with classes are compared by; ``Evaluation.measure``."""
+
+
 class Basis(StrEnum):
     """What two compared rows have in common."""
 
@@ -57,6 +62,46 @@ class Basis(StrEnum):
 
     EQUAL_TIME = "equal time"
     """The second takes as long as the first in a benchmark, as near as can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """A measure of retrieval; ``evaluation.retrieval`` says how each is defined.
+
+    Attributes:
+        neighbours: k, how many nearest images count.
+        percent: share of images for which it holds.
+        change: points gained over dense, paired by image; None for dense.
+    """
+
+    neighbours: int
+    percent: float
+    change: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How well images find each other by their embeddings; ``evaluation.retrieval`` says how that is measured.
+
+    Attributes:
+        against_dense: recall of the image that is nearest by dense, by ascending k.
+        between_classes: recall of an image of the same class, likewise; empty where classes are unknown.
+        knn: accuracy of the class of most of the k nearest; None where classes are unknown, or images too few.
+    """
+
+    against_dense: tuple[Recall, ...]
+    between_classes: tuple[Recall, ...]
+    knn: Recall | None
+
+    @property
+    def main(self) -> Recall:
+        """The measure that rows are compared by: the accuracy where there is one, else recall of dense's nearest."""
+        return self.against_dense[0] if self.knn is None else self.knn
+
+    @property
+    def measure(self) -> str:
+        """What ``main`` is called."""
+        return "recall@1" if self.knn is None else f"{self.knn.neighbours}-NN accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +126,7 @@ class EvaluationRow:
         macs: mean multiply-accumulates per image.
         mac_ratio: dense's over these.
         images_per_second: preprocessed images answered per second; one pass, not a benchmark.
+        retrieval: of a model without classes; None of others, and of fewer than three images.
     """
 
     id: str
@@ -102,6 +148,7 @@ class EvaluationRow:
     macs: int
     mac_ratio: float
     images_per_second: float
+    retrieval: Retrieval | None = None
 
     @property
     def is_match(self) -> bool:
@@ -113,7 +160,8 @@ class EvaluationRow:
 class Comparison:
     """Two rows that cost the same: top-1 of ``first`` less that of ``second``, in points, paired by image.
 
-    Without labels it is the difference of their agreements with dense.
+    Without labels it is the difference of their agreements with dense, and of a model without classes that of
+    ``Retrieval.main``.
     """
 
     first: str
@@ -131,7 +179,8 @@ class Stratum:
         grouping: what the images are grouped by: "class", "kept at mass0.9", "digit size".
         name: which of the groups.
         images: how many they are.
-        dense_top1_percent: dense on these; its agreement with itself, 100, without labels.
+        dense_top1_percent: dense on these; its agreement with itself, 100, without labels. Of a model without classes
+            it is ``Retrieval.main``, and so is the change.
         top1_change: points gained over dense on these (of agreement without labels), paired by image.
         kept_mean: patch tokens kept per image on these.
     """
@@ -190,21 +239,32 @@ class Evaluation:
     oracle: Oracle | None = None
 
     @property
+    def measure(self) -> str:
+        """What rows are compared by: top-1, agreement with dense, or a measure of retrieval."""
+        dense = self.rows[0]
+        if dense.agreement_percent is None and dense.retrieval is not None:
+            return dense.retrieval.measure
+        return TOP1 if self.labelled else AGREEMENT
+
+    @property
     def answered_by(self) -> str:
         """The runtime, and the precision where that is not the fp32 that models are exported in."""
         return self.runtime if self.precision in (None, RunPrecision.FP32) else f"{self.runtime} {self.precision}"
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """Returns the evaluation as indented JSON.
+    """Returns the evaluation as indented JSON; retrieval, which older reports have not, only where there is one.
 
     Raises:
         ValueError: a number is not finite.
     """
-    data = dataclasses.asdict(evaluation)
+    fields = dataclasses.asdict(evaluation)
     if evaluation.oracle is None:
-        del data["oracle"]
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        del fields["oracle"]
+    for row in fields["rows"]:
+        if row["retrieval"] is None:
+            del row["retrieval"]
+    return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Evaluation:

@@ -15,11 +15,12 @@ from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import TOP, Answers
 from sait_deploy.evaluation.results import Basis, Comparison, EvaluationRow, Kind, Stratum
+from sait_deploy.evaluation.retrieval import RetrievalTruth
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.evaluation.strata import Grouping, strata_of
 from sait_deploy.tokens import OperatingPoint, density_point
 
-_GIVEN: Final = re.compile(r"dense|(density|kept|random|least-important)[0-9.]+")
+_GIVEN: Final = re.compile(r"dense|(density|kept|random|random-kept|least-important)[0-9.]+")
 """Ids that rows get here; a point of such a name gets another id."""
 
 _STRATIFIED: Final = (Kind.DENSITY, Kind.MASS, Kind.LOWER_RESOLUTION)
@@ -45,9 +46,20 @@ def of_density(density: Decimal, patch_tokens: int, kind: Kind = Kind.DENSITY) -
     return Identity(f"{kind}{text}", name, kind, density_point(density, patch_tokens))
 
 
-def of_count(kept: int) -> Identity:
-    """Returns the density that keeps so many patch tokens of every image."""
-    return Identity(f"kept{kept}", f"{kept} tokens", Kind.DENSITY, OperatingPoint(1.0, kept, kept))
+def of_count(kept: int, kind: Kind = Kind.DENSITY) -> Identity:
+    """Returns the density that keeps so many patch tokens of every image, or a control of as many."""
+    name, label = (f"kept{kept}", f"{kept} tokens")
+    if kind is not Kind.DENSITY:
+        name, label = f"{kind}-{name}", f"{kind.value.replace('-', ' ')} {label}"
+    return Identity(name, label, kind, OperatingPoint(1.0, kept, kept))
+
+
+def random_beside(row: str, kept: int) -> Identity:
+    """Returns the control that keeps as many patch tokens as a row, chosen at random, with a name like the row's."""
+    share = row.removeprefix(Kind.DENSITY)
+    if share == row:
+        return of_count(kept, Kind.RANDOM)
+    return Identity(f"{Kind.RANDOM}{share}", f"{Kind.RANDOM} {share}", Kind.RANDOM, OperatingPoint(1.0, kept, kept))
 
 
 def of_point(request: PointRequest, patch_tokens: int) -> Identity:
@@ -73,25 +85,33 @@ def of_size(image_size: tuple[int, int]) -> Identity:
     return Identity(f"{name}px", f"{name} px", Kind.LOWER_RESOLUTION, None)
 
 
-@dataclass(frozen=True, slots=True)
 class Truth:
     """What answers are compared with: labels, or dense's answers where there are none.
 
-    Attributes:
+    Args:
         labels: int64 [n]; None where unknown.
         dense: dense's answers.
+        classes: how many classes answers are chosen from; 0 where they are none.
     """
 
-    labels: NDArray[np.int64] | None
-    dense: Answers
+    def __init__(self, labels: NDArray[np.int64] | None, dense: Answers, classes: int) -> None:
+        self.labels, self.dense = labels, dense
+        self._classes, self._classifies = classes, classes > 0
+        self._retrieval = RetrievalTruth(dense.nearest, labels) if dense.nearest.shape[1] else None
 
     @property
-    def headless(self) -> bool:
-        """Whether there are no classes to be right about."""
-        return bool(self.dense.top.shape[1] == 0)
+    def can_judge(self) -> bool:
+        """Whether an image's answer can be right: there are classes, or images enough to be nearest to each other."""
+        return self._classifies or (self._retrieval is not None and self._retrieval.can_judge)
 
     def right(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns for each image whether the answer is right, or that of dense, bool [n]."""
+        """Returns for each image whether the answer is right, or that of dense, bool [n].
+
+        Without classes it is whether the image's neighbours are right; see ``RetrievalTruth.right``.
+        """
+        if not self._classifies:
+            assert self._retrieval is not None
+            return self._retrieval.right(answers.nearest)
         return self.agrees(answers) if self.labels is None else answers.right(self.labels)
 
     def agrees(self, answers: Answers) -> NDArray[np.bool_]:
@@ -102,9 +122,10 @@ class Truth:
         """Returns a row of the report."""
         identity, model, answers, dense = one.identity, one.answerer.runner.description.model, one.answers, self.dense
         macs = float(answers.macs.mean())
-        known = None if self.headless or self.labels is None else (self.right(answers), self.right(dense))
+        known = (self.right(answers), self.right(dense)) if self._classifies and self.labels is not None else None
         compared = known if known is not None and identity.kind is not Kind.DENSE else None
-        five = self.labels if known is not None and model.classes > TOP else None
+        five = self.labels if known is not None and self._classes > TOP else None
+        retrieval = self._retrieval
         return EvaluationRow(
             id=identity.id,
             label=identity.label,
@@ -116,7 +137,7 @@ class Truth:
             top1_change=None if compared is None else paired_difference(*compared),
             lost_percent=None if compared is None else _percent(compared[1] & ~compared[0]),
             gained_percent=None if compared is None else _percent(compared[0] & ~compared[1]),
-            agreement_percent=None if self.headless else _percent(self.agrees(answers)),
+            agreement_percent=_percent(self.agrees(answers)) if self._classifies else None,
             cosine_mean=float(answers.cosine.mean(dtype=np.float64)),
             cosine_p5=float(np.quantile(answers.cosine, 0.05)),
             kept_mean=float(answers.kept.mean()),
@@ -125,6 +146,7 @@ class Truth:
             macs=round(macs),
             mac_ratio=float(dense.macs.mean()) / macs,
             images_per_second=len(answers.kept) / answers.seconds,
+            retrieval=None if retrieval is None or not retrieval.can_judge else retrieval.row(answers.nearest),
         )
 
     def comparison(self, first: Answered, second: Answered, basis: Basis) -> Comparison:
@@ -133,8 +155,8 @@ class Truth:
         return Comparison(first.identity.id, second.identity.id, basis, difference)
 
     def strata(self, rows: Sequence[Answered], groupings: Sequence[Grouping]) -> list[Stratum]:
-        """Returns densities, masses and lower resolutions on each group of images; none of a headless model."""
-        if self.headless:
+        """Returns densities, masses and lower resolutions on each group of images; none where nothing is judged."""
+        if not self.can_judge:
             return []
         dense, found = self.right(self.dense), []
         for grouping in groupings:

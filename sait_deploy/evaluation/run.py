@@ -14,6 +14,8 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import SaitError
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector
+from sait_deploy.evaluation.class_embeddings import ClassEmbeddings
+from sait_deploy.evaluation.embedding_notes import embedding_notes
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.oracle import Pair, oracle_of
 from sait_deploy.evaluation.oracle_results import Oracle
@@ -25,7 +27,7 @@ from sait_deploy.evaluation.rivals import (
     resolution_of_equal_macs,
     smaller_sizes,
 )
-from sait_deploy.evaluation.rows import Answered, Truth, of_count, of_density, of_size, ordered
+from sait_deploy.evaluation.rows import Answered, Truth, of_count, of_density, of_size, ordered, random_beside
 from sait_deploy.evaluation.sources import DENSE, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping, by_class, by_kept
 from sait_deploy.images.dataset import Dataset
@@ -47,6 +49,7 @@ class EvaluationRun:
         options: what to ask.
         progress: reports what is being done.
         groupings: of the images, given by the caller.
+        classes: what a model without a head classifies by; None where it does not.
 
     Raises:
         InvalidArgument: the source cannot be asked that, a label is none of the model's, a grouping is of other images.
@@ -60,9 +63,12 @@ class EvaluationRun:
         options: EvaluateOptions,
         progress: Progress,
         groupings: Sequence[Grouping],
+        classes: ClassEmbeddings | None = None,
     ) -> None:
-        self._source, self._options, self._progress = source, options, progress
-        self._request = make_request(source, dataset, options, groupings)
+        self._source, self._options, self._progress, self._classes = source, options, progress, classes
+        self._embeds = not source.model.classes
+        self._of_classes = source.model.classes if classes is None else len(classes.labels)
+        self._request = make_request(source, dataset, options, groupings, self._of_classes)
         self._patches = source.model.geometry.patch_tokens
         self._notes: list[Note] = []
         self._answerers: dict[str, Answerer] = {}
@@ -76,7 +82,7 @@ class EvaluationRun:
     def report(self) -> Evaluation:
         """Asks everything and returns what was found."""
         in_torch = self._in_torch()
-        collector = Collector(self._request.dataset, self._options.batch, self._progress)
+        collector = Collector(self._request.dataset, self._options.batch, self._progress, self._classes)
         self._ask_known(in_torch)
         self._collect(collector)
         self._ask_matched(in_torch)
@@ -85,18 +91,22 @@ class EvaluationRun:
 
     def _in_torch(self) -> ModelSource | None:
         """Returns the model in torch where controls or lower resolutions are asked for; notes why it cannot be had."""
-        sizes = self._options.lower_resolutions
-        if not self._options.controls and (
-            sizes == () or (sizes is None and not (self._request.densities or self._request.points))
-        ):
+        sizes, prunes = self._options.lower_resolutions, bool(self._request.densities or self._request.points)
+        has_controls = bool(self._options.controls) or (self._has_own_controls and prunes)
+        if not has_controls and (sizes == () or (sizes is None and not prunes)):
             return None
         try:
             return self._source.in_torch()
         except SaitError as error:
-            what = ["controls"] * bool(self._options.controls) + ["lower resolutions"] * (sizes != ())
+            what = ["controls"] * has_controls + ["lower resolutions"] * (sizes != ())
             hint = f" ({error.hint})" if error.hint else ""
             self._notes.append(Note(f"{' and '.join(what)} are left out: {error.message}{hint}", Severity.WARNING))
             return None
+
+    @property
+    def _has_own_controls(self) -> bool:
+        """Whether random tokens stand beside every point: of embeddings, cosines alone look good of nearly anything."""
+        return self._embeds and self._options.controls is None
 
     def _ask_known(self, in_torch: ModelSource | None) -> None:
         """Queues what can be asked before anything was answered."""
@@ -117,15 +127,25 @@ class EvaluationRun:
             size = next(s for s in smaller_sizes(model.image_size, model.patch_size) if s[0] == height)
             self._ask_size(in_torch, size)
         for kept, identity in self._request.fixed:
+            self._ask_random(in_torch, identity, kept)
             self._ask_rival(in_torch, identity, self._macs_at(kept))
 
     def _ask_controls(self, in_torch: ModelSource) -> None:
-        for density in self._options.controls:
+        for density in self._options.controls or ():
             for kind in (Kind.RANDOM, Kind.LEAST_IMPORTANT):
                 identity = of_density(density, self._patches, kind)
                 self._ask(in_torch.control(identity))
                 own = self._of_count[kept_at_density(density, self._patches)]
                 self._pairs.append((own, identity.id, Basis.EQUAL_MACS))
+
+    def _ask_random(self, in_torch: ModelSource, identity: Identity, kept: int) -> None:
+        """Queues as many tokens at random, where that is done beside every point, and the comparison with it."""
+        if not self._has_own_controls or kept == self._patches:
+            return
+        control = random_beside(self._of_count.get(kept, identity.id), kept)
+        if control.id not in self._answerers:
+            self._ask(in_torch.control(control))
+        self._pairs.append((identity.id, control.id, Basis.EQUAL_MACS))
 
     def _ask_matched(self, in_torch: ModelSource | None) -> None:
         """Queues what costs the same as masses, whose cost is known by now."""
@@ -137,6 +157,7 @@ class EvaluationRun:
             self._equal_macs[identity.id] = self._ask_count(kept)
             self._pairs.append((identity.id, self._equal_macs[identity.id], Basis.EQUAL_MACS))
             if in_torch is not None:
+                self._ask_random(in_torch, identity, kept)
                 self._ask_rival(in_torch, identity, macs)
 
     def _ask_rival(self, in_torch: ModelSource, identity: Identity, macs: float) -> None:
@@ -187,9 +208,9 @@ class EvaluationRun:
     def _written(self) -> Evaluation:
         source, options, dataset = self._source, self._options, self._request.dataset
         dense = self._answers[DENSE.id]
-        truth = Truth(dataset.labels if source.model.classes else None, dense)
+        truth = Truth(dataset.labels, dense, self._of_classes)
         answered = {name: Answered(one, self._answers[name]) for name, one in self._answerers.items()}
-        pairs = [] if truth.headless else list(dict.fromkeys(self._pairs))
+        pairs = list(dict.fromkeys(self._pairs)) if truth.can_judge else []
         groupings = self._all_groupings()
         rows = ordered(list(answered.values()))
         known = map(Note, (*self._request.notes, *source.notes))
@@ -205,7 +226,7 @@ class EvaluationRun:
             precision=source.precision,
             images=len(dataset.images),
             image_source=dataset.source,
-            labelled=truth.labels is not None,
+            labelled=dataset.labels is not None,
             environment=environment(options.threads) | source.environment,
             options=_described(options),
             rows=tuple(truth.row(one) for one in rows),
@@ -226,7 +247,8 @@ class EvaluationRun:
     def _all_groupings(self) -> list[Grouping]:
         labels, found = self._request.dataset.labels, list(self._request.groupings)
         if labels is not None:
-            classes = by_class(labels, self._source.model.labels)
+            own = self._source.model.labels if self._classes is None else self._classes.labels
+            classes = by_class(labels, self._request.dataset.classes or own)
             if len(classes.groups) <= _MOST_CLASSES:
                 found.append(classes)
             else:
@@ -240,9 +262,9 @@ class EvaluationRun:
         if self._source.weights.source is WeightsSource.RANDOM:
             text = "the weights are random: nothing here says how accurate a trained model is"
             found.append(Note(text, Severity.WARNING))
-        if not self._source.model.classes:
-            found.append(Note("the model is headless: its features are compared with dense's by cosine"))
-        elif self._request.dataset.labels is None:
+        if self._embeds:
+            found += embedding_notes(self._request.dataset, self._classes)
+        if self._of_classes and self._request.dataset.labels is None:
             source = self._request.dataset.source
             found.append(Note(f"the images have no labels ({source}): answers are compared with dense's"))
         return found
@@ -255,4 +277,6 @@ def _described(options: EvaluateOptions) -> dict[str, str]:
         found["benchmark"] = options.bench_report.name
     if options.limit is not None:
         found["images at most"] = str(options.limit)
+    if options.class_embeddings is not None:
+        found["class embeddings"] = options.class_embeddings.name
     return found

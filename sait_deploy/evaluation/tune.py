@@ -26,6 +26,7 @@ from sait_deploy.artifacts.tuned_points import (
 )
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation import tune_report
+from sait_deploy.evaluation.retrieval import least_images
 from sait_deploy.evaluation.tune_limits import Limit, Verdict
 from sait_deploy.evaluation.tune_results import ImagesUsed, Outcome, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import Splits, make_splits
@@ -66,6 +67,7 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
     limit = options.limit(manifest.model.classes)
     splits = make_splits(manifest.model, options.splits)
     _check_labels(limit, splits)
+    _check_gallery(options, splits)
     search = _search(artifact, options)
     sequences = len(options.families) * (1 if search is None else 1 + len(search.exports))
     shared = limit.shared(sequences)
@@ -100,6 +102,19 @@ def _check_labels(limit: Limit, splits: Splits) -> None:
         f"a drop is measured on labelled images, and there are no labels of these: {unlabelled.source}",
         "name a folder with one subfolder for each class, or give --max-disagreement",
     )
+
+
+def _check_gallery(options: TuneOptions, splits: Splits) -> None:
+    """Refuses recall where nearly any order of so few images would have it."""
+    if options.max_recall_drop is None:
+        return
+    least = least_images(options.recall_at)
+    for dataset in (splits.calibration, splits.check):
+        if len(dataset.images) < least:
+            raise InvalidArgument(
+                f"{len(dataset.images)} images are too few for recall@{options.recall_at}: {dataset.source}",
+                f"give at least {least} images to choose on and {least} to check on",
+            )
 
 
 def _used(dataset: Dataset) -> ImagesUsed:

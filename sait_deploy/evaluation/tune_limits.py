@@ -1,7 +1,8 @@
 """Limits on what pruning may cost, and how a sample of images decides whether an operating point keeps to one.
 
 A sample is one number per image, its loss against the dense model: of a drop 1 where dense alone is right, -1 where the
-point alone is and 0 elsewhere; of disagreement 1 where the answers differ; of features one less their cosine.
+point alone is and 0 elsewhere; of disagreement 1 where the answers differ; of features one less their cosine; of recall
+1 where the image nearest by dense is not found.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.tuned_points import Measure
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation import stats
+
+RECALLS: Final = {1: Measure.RECALL_AT_1, 5: Measure.RECALL_AT_5, 10: Measure.RECALL_AT_10}
+"""Recall among how many nearest images is which measure."""
 
 Losses: TypeAlias = NDArray[Any]
 """One loss per image: int8, or float32 of features."""
@@ -130,7 +134,7 @@ class Limit:
         if self.measure is Measure.COSINE:
             return 100 * (1 - stats.mean_lower_bound(1 - np.resize(losses, images), self.confidence))
         lost = math.ceil(int((losses > 0).sum()) * images / len(losses))
-        if self.measure is Measure.DISAGREEMENT:
+        if self.measure is not Measure.DROP:
             return stats.upper_bound(lost, images, self.confidence)
         gained = int((losses < 0).sum()) * images // len(losses)
         return stats.drop_upper_bound(lost, min(gained, images - lost), images, self.confidence)

@@ -9,7 +9,7 @@ from typing import Final
 
 from sait_deploy.artifacts.manifest import Manifest, WeightsSource
 from sait_deploy.artifacts.tuned_points import Measure
-from sait_deploy.evaluation.tune_limits import Limit, Verdict
+from sait_deploy.evaluation.tune_limits import RECALLS, Limit, Verdict
 from sait_deploy.evaluation.tune_results import Outcome, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import Trial
@@ -23,6 +23,7 @@ _LOST: Final = {
     Measure.DROP: "points lost",
     Measure.DISAGREEMENT: "% answered otherwise",
     Measure.COSINE: "% off (1 - cosine)",
+    **{measure: f"points of {measure} lost" for measure in RECALLS.values()},
 }
 """Headings of what a candidate lost."""
 
@@ -30,6 +31,7 @@ _LOSSES: Final = {
     Measure.DROP: ("points", "lost"),
     Measure.DISAGREEMENT: ("%", "answered otherwise than by dense"),
     Measure.COSINE: ("%", "off dense's features (1 - cosine)"),
+    **{measure: ("points", f"of {measure} lost") for measure in RECALLS.values()},
 }
 
 
@@ -192,6 +194,11 @@ def _notes(result: TuneResult, manifest: Manifest) -> tuple[str, ...]:
         )
     if chosen.macs.ratio < _LITTLE:
         notes.append(f"a MAC ratio of {chosen.macs.ratio:.2f} may save no time: measure it with sait-deploy bench")
+    if result.limit.measure in RECALLS.values():
+        notes.append(
+            f"recall is among the {result.calibration.images} images to choose on: among more images more are nearly "
+            "as near, and recall is lower"
+        )
     if manifest.weights.source is WeightsSource.RANDOM:
         notes.append("random weights: what they lose means nothing")
     return tuple(notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.tuned_points import Measure
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.tune_limits import Limit
+from sait_deploy.evaluation.tune_limits import RECALLS, Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, PointFamily, Trial, check_grid
 from sait_deploy.runtime.base import RunOptions
@@ -52,6 +52,8 @@ class TuneOptions:
         max_drop: points of top-1 that may be lost against dense; needs labels.
         max_disagreement: percent of images whose top-1 may be another than dense's. Of a model without a head, the mean
             of one less the cosine to dense's features, in percent: 0.5 asks for a mean cosine of 0.995.
+        max_recall_drop: of a model without a head, percent of images whose nearest other image by dense may be missed.
+        recall_at: among how many nearest images it is to be found: 1, 5 or 10.
         confidence: probability with which a point beyond the limit is not chosen, in [0.5, 1).
         splits: where the images come from.
         name: what to call the point.
@@ -72,6 +74,8 @@ class TuneOptions:
 
     max_drop: float | None = None
     max_disagreement: float | None = None
+    max_recall_drop: float | None = None
+    recall_at: int = 1
     confidence: float = 0.95
     splits: SplitOptions = field(default_factory=SplitOptions)
     name: str = "tuned"
@@ -89,11 +93,18 @@ class TuneOptions:
     def __post_init__(self) -> None:
         check_options(self)
         _ = self.running
-        if (self.max_drop is None) == (self.max_disagreement is None):
+        given = [limit for limit in (self.max_drop, self.max_disagreement, self.max_recall_drop) if limit is not None]
+        if len(given) != 1:
             raise InvalidArgument(
-                "a point is tuned to one limit", "give either --max-drop or --max-disagreement, such as 0.5"
+                "a point is tuned to one limit",
+                "give either --max-drop or --max-disagreement, such as 0.5, or of embeddings --max-recall-drop",
             )
-        _ = self.limit(classes=1)
+        if self.recall_at not in RECALLS or (self.recall_at != 1 and self.max_recall_drop is None):
+            raise InvalidArgument(
+                f"recall among {self.recall_at} nearest images is not measured here",
+                f"give --max-recall-drop, and --recall-at one of {', '.join(map(str, RECALLS))}",
+            )
+        _ = self.limit(classes=0 if self.max_recall_drop is not None else 1)
         check_grid(self.grid)
         if not self.families or len(set(self.families)) != len(self.families):
             raise InvalidArgument(f"the families {', '.join(self.families) or 'none'} cannot be", "name each once")
@@ -119,12 +130,21 @@ class TuneOptions:
         """Returns the limit for a model with that many classes, 0 without a head.
 
         Raises:
-            InvalidArgument: there is no top-1 to lose, or a limit or confidence that cannot be.
+            InvalidArgument: there is no top-1 to lose, or are no embeddings, or a limit or confidence that cannot be.
         """
         if self.max_drop is not None:
             if not classes:
-                raise InvalidArgument("a model without a head has no top-1 to lose", "give --max-disagreement")
+                raise InvalidArgument(
+                    "a model without a head has no top-1 to lose", "give --max-recall-drop or --max-disagreement"
+                )
             return Limit(Measure.DROP, self.max_drop, self.confidence)
+        if self.max_recall_drop is not None:
+            if classes:
+                raise InvalidArgument(
+                    f"recall is of embeddings, and this model has {classes} classes",
+                    "give --max-drop or --max-disagreement, or export with --task embed",
+                )
+            return Limit(RECALLS[self.recall_at], self.max_recall_drop, self.confidence)
         assert self.max_disagreement is not None
         measure = Measure.DISAGREEMENT if classes else Measure.COSINE
         return Limit(measure, self.max_disagreement, self.confidence)

@@ -18,7 +18,8 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.tune_limits import Judgement, Limit, Losses, Verdict, until_failure
+from sait_deploy.evaluation.retrieval import recalled
+from sait_deploy.evaluation.tune_limits import RECALLS, Judgement, Limit, Losses, Verdict, until_failure
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime.base import Runner
 from sait_deploy.system.progress import Progress
@@ -34,6 +35,8 @@ _AT_ONCE: Final = 3
 """Candidates asked in one pass over the images: decoding is shared, and at most this many less one asked in vain."""
 
 _DENSE: Final = "dense"
+
+_NEIGHBOURS: Final = {measure: neighbours for neighbours, measure in RECALLS.items()}
 
 
 class PointFamily(StrEnum):
@@ -186,7 +189,7 @@ class Judge:
 
     def _percent_right(self, answers: Answers) -> float | None:
         labels = self._dataset.labels
-        if labels is None or self._limit.measure is Measure.COSINE:
+        if labels is None or not answers.top.shape[1]:  # unlabelled, or without classes
             return None
         return 100 * float(answers.right(labels).mean())
 
@@ -197,6 +200,11 @@ class Judge:
         if self._limit.measure is Measure.DISAGREEMENT:
             differs: Losses = (answers.top[:, 0] != dense.top[:, 0]).astype(np.int8)
             return differs
+        if self._limit.measure in _NEIGHBOURS:
+            missed: Losses = (~recalled(dense.nearest, answers.nearest, _NEIGHBOURS[self._limit.measure])).astype(
+                np.int8
+            )
+            return missed
         labels = self._dataset.labels
         assert labels is not None
         drop: Losses = dense.right(labels).astype(np.int8) - answers.right(labels).astype(np.int8)

@@ -27,13 +27,15 @@ class Dataset:
 
     Attributes:
         images: paths or uint8 [H, W, 3] arrays.
-        labels: int64 [n], class indices of the model; None where unknown.
+        labels: int64 [n], indices of classes; None where unknown.
         source: where the images came from, in words.
+        classes: names of the classes, where they are others than the model's; None where they are its own.
     """
 
     images: Sequence[ImageLike]
     labels: NDArray[np.int64] | None
     source: str
+    classes: tuple[str, ...] | None = None
 
     def sample(self, count: int) -> Dataset:
         """Returns at most ``count`` images, evenly spaced."""
@@ -41,7 +43,7 @@ class Dataset:
             return self
         chosen = evenly_spaced(len(self.images), count)
         labels = None if self.labels is None else self.labels[chosen]
-        return Dataset([self.images[i] for i in chosen], labels, self.source)
+        return Dataset([self.images[i] for i in chosen], labels, self.source, self.classes)
 
 
 def evenly_spaced(length: int, most: int) -> NDArray[np.int64]:
@@ -89,6 +91,21 @@ def folder_dataset(
         return Dataset(found.paths, None, source)
     labels = np.array([matched.classes[i] for i in found.labels], dtype=np.int64)
     return Dataset(found.paths, labels, f"{path} ({matched.assumption})" if matched.assumption else str(path))
+
+
+def grouped_dataset(path: Path) -> Dataset:
+    """Lists a folder of images whose subfolders are classes, whatever a model's classes are.
+
+    Returns:
+        The images; without labels where there are not two subfolders with images and nothing beside them.
+
+    Raises:
+        ImageError: there is no image.
+    """
+    found = list_images(path)
+    if found.classes is None or found.labels is None or len(set(found.labels)) < 2:
+        return Dataset(found.paths, None, str(path))
+    return Dataset(found.paths, np.array(found.labels, dtype=np.int64), str(path), found.classes)
 
 
 def shipped_dataset(model_name: str) -> Dataset:

@@ -194,11 +194,14 @@ def test_a_headless_models_features_have_no_likeliest_classes() -> None:
     found = collect([scripted("features", brightness, classes=0)], grey(LEVELS), 4, no_progress)["features"]
 
     assert found.top.shape == (len(LEVELS), 0)
+    assert found.nearest.shape == (len(LEVELS), len(LEVELS) - 1)
 
 
 def test_right_and_right_among_five() -> None:
     top = np.array([[3, 1, 2, 0, 4], [9, 8, 7, 6, 5], [2, 9, 1, 4, 3]])
-    found = Answers(top, np.ones(3, np.int32), np.ones(3, np.int64), np.ones(3, np.float32), 1.0)
+    found = Answers(
+        top, np.ones(3, np.int32), np.ones(3, np.int64), np.ones(3, np.float32), 1.0, np.empty((3, 0), np.int32)
+    )
     labels = np.array([3, 5, 0])
 
     assert found.right(labels).tolist() == [True, False, False]

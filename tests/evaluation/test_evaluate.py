@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.manifest import Task, WeightsSource
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
@@ -206,17 +206,20 @@ def test_without_labels_answers_are_held_against_denses() -> None:
     assert any("no labels" in note.text for note in found.notes)
 
 
-def test_a_headless_model_is_held_against_denses_features() -> None:
+def test_features_of_a_headless_model_are_judged_as_its_embeddings_are() -> None:
     loaded = small(num_classes=0)
-    dataset = noise(10)
+    options = EvaluateOptions(points=(mass_point(0.6),), prune_at=PRUNE_AT)
 
-    found = evaluate(loaded, dataset, EvaluateOptions(points=(mass_point(0.6),), prune_at=PRUNE_AT))
+    features, embeddings = (
+        evaluate(loaded, noise(14), dataclasses.replace(options, task=task)) for task in (Task.FEATURES, Task.EMBED)
+    )
 
-    assert (found.labelled, found.comparisons, found.strata) == (False, (), ())
-    assert {(row.top1_percent, row.agreement_percent) for row in found.rows} == {(None, None)}
-    assert found.rows[0].cosine_mean == 1.0
-    assert 0 < row_of(found, "mass0.6").cosine_mean < 1
-    assert any("headless" in note.text for note in found.notes)
+    for row, other in zip(features.rows, embeddings.rows, strict=True):
+        assert (row.top1_percent, row.agreement_percent) == (None, None)
+        assert row.retrieval == other.retrieval is not None
+        assert row.cosine_mean == pytest.approx(other.cosine_mean, abs=1e-6)
+    assert features.rows[0].cosine_mean == 1.0
+    assert 0 < row_of(features, "mass0.6").cosine_mean < 1
 
 
 def test_five_classes_have_no_top5() -> None:

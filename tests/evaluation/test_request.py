@@ -24,7 +24,7 @@ def test_groups_and_labels_stay_with_the_images_that_are_left(total: int, limit:
     numbers = grouped("number", [f"{number:03d}" for number in range(total)])
     dataset = Dataset(images, np.arange(total) % 10, "numbers")
 
-    request = make_request(SOURCE, dataset, EvaluateOptions(limit=limit, lower_resolutions=()), [numbers])
+    request = make_request(SOURCE, dataset, EvaluateOptions(limit=limit, lower_resolutions=()), [numbers], 10)
 
     (grouping,) = request.groupings
     left = [int(image[0, 0, 0]) * 256 + int(image[0, 0, 1]) for image in map(np.asarray, request.dataset.images)]
