@@ -1,4 +1,4 @@
-"""The predict stage: images in, likeliest classes and kept tokens out, a batch at a time."""
+"""The predict stage: images in, likeliest classes or embeddings and kept tokens out, a batch at a time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,24 @@ CONTACT_SHEET: Final = "contact-sheet.png"
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embedding of one image, as the graph gives it: of unit length, or of older artifacts features as they are.
+
+    Attributes:
+        embedding: its numbers.
+        kept: patch tokens kept.
+    """
+
+    embedding: tuple[float, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One image's answer."""
 
     path: Path
-    prediction: Prediction
+    prediction: Prediction | Embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ def predict(
     choice: PointChoice = DEFAULT_CHOICE,
     broken: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Answer]:
-    """Classifies image files, yielding each answer as its batch is done.
+    """Classifies or embeds image files, yielding each answer as its batch is done.
 
     Args:
         runner: an artifact ready to run.
@@ -81,7 +94,7 @@ def predict(
     Raises:
         ImageError: an image cannot be read, and ``broken`` is None.
         StorageError: a picture cannot be written.
-        InvalidArgument: the model has no head to classify with, or the point cannot be.
+        InvalidArgument: the point cannot be.
     """
     manifest = runner.artifact.manifest
     tiles: list[Tile] = []
@@ -97,7 +110,7 @@ def predict(
             selection = runner.select_at(images, choice)
             keep, importance = selection.keep[:, manifest.model.geometry.prefix_tokens :], selection.importance
             output = Output(selection.logits, keep.sum(axis=1, dtype=np.int32))
-        found = predictions(manifest, output, top)
+        found = _answers(manifest, output, top)
         for index, ((number, _), prediction) in enumerate(zip(chunk, found, strict=True)):
             path = paths[number]
             if visualize is not None:
@@ -106,12 +119,18 @@ def predict(
                 target = visualize / f"{number:04d}-{path.stem}.png"
                 _draw(manifest, pixels[index], prediction, kept, seen, target)
                 if manifest.form is Form.ADAPTIVE and kept is not None:
-                    label = prediction.labels[0]
+                    label = prediction.labels[0] if isinstance(prediction, Prediction) else path.stem
                     tiles.append(tile(pixels[index], kept, _grid(manifest), kept=prediction.kept, label=label))
             yield Answer(path, prediction)
     if visualize is not None and tiles:
         sheet = contact_sheet(tiles, manifest.model.geometry.patch_tokens, title=manifest.name)
         _write_picture(sheet, visualize / CONTACT_SHEET)
+
+
+def _answers(manifest: Manifest, output: Output, top: int) -> Sequence[Prediction | Embedded]:
+    if manifest.model.classes:
+        return predictions(manifest, output, top)
+    return [Embedded(tuple(map(float, row)), int(kept)) for row, kept in zip(output.logits, output.kept, strict=True)]
 
 
 def _readable(
@@ -141,13 +160,15 @@ def _grid(manifest: Manifest) -> tuple[int, int]:
 def _draw(
     manifest: Manifest,
     image: NDArray[np.uint8],
-    prediction: Prediction,
+    prediction: Prediction | Embedded,
     keep: NDArray[np.int32] | None,
     importance: NDArray[np.float32] | None,
     target: Path,
 ) -> None:
     tokens = manifest.model.geometry.patch_tokens
-    caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), {prediction.kept} of {tokens} tokens kept"
+    caption = f"{prediction.kept} of {tokens} tokens kept"
+    if isinstance(prediction, Prediction):
+        caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), {caption}"
     mask = np.ones(tokens, dtype=np.int32) if keep is None else keep
     _write_picture(draw_kept(image, mask, _grid(manifest), caption=caption, importance=importance), target)
 

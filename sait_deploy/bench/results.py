@@ -46,6 +46,9 @@ class AccuracyMeasure(StrEnum):
     AGREEMENT = "agreement"
     """Where images have no labels, the answer of dense: in all groups that of the first group whose dense ran."""
 
+    RETRIEVAL = "retrieval"
+    """Of an evaluation of embeddings alone: accuracy by the nearest images, or of unlabelled ones dense's nearest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:

@@ -23,12 +23,14 @@ from sait_deploy.cli._options import (
 )
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
 from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.evaluation.retrieval import nearest, unit_length
 from sait_deploy.images.formats import readable
 from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import counts_of
-from sait_deploy.prediction import CONTACT_SHEET, Answer, collect, predict
+from sait_deploy.prediction import CONTACT_SHEET, Answer, Embedded, collect, predict
 from sait_deploy.reports.table import Table, figures, words
-from sait_deploy.runtime import RunOptions, load
+from sait_deploy.reports.wording import NOTHING
+from sait_deploy.runtime import Prediction, RunOptions, load
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
@@ -86,7 +88,9 @@ def command(
     workspace: Path,
     as_json: bool,
 ) -> None:
-    """Classify image files and folders of images.
+    """Classify image files and folders of images; with a model that embeds, find which of them are alike.
+
+    Embeddings themselves are in --json.
 
     An image that cannot be read is named and passed over. The exit code is then 8, after all other images' answers.
     """
@@ -125,15 +129,32 @@ def command(
 
 
 def _show(answers: list[Answer], manifest: Manifest, top: int, as_json: bool) -> None:
+    classifies = manifest.model.classes > 0
     if as_json:
-        click.echo(json.dumps([{"path": str(a.path), **dataclasses.asdict(a.prediction)} for a in answers], indent=2))
+        found = [{"path": str(a.path), **dataclasses.asdict(a.prediction)} for a in answers]
+        click.echo(json.dumps(found, indent=2 if classifies else None))
     elif answers:
-        tokens = manifest.model.geometry.patch_tokens
-        columns = [words("image"), figures(f"kept of {tokens}"), words(f"top {top}")]
-        show_tables(Table.of("", columns, map(_row, answers)))
+        said = _classes(answers) if classifies else _alike(answers, top)
+        heading = f"top {top}" if classifies else f"the {top} most alike, and their cosine"
+        columns = [words("image"), figures(f"kept of {manifest.model.geometry.patch_tokens}"), words(heading)]
+        rows = [(str(a.path), str(a.prediction.kept), text) for a, text in zip(answers, said, strict=True)]
+        show_tables(Table.of("", columns, rows))
 
 
-def _row(answer: Answer) -> tuple[str, str, str]:
-    found = answer.prediction
-    classes = ", ".join(f"{label} {share:.1%}" for label, share in zip(found.labels, found.probabilities, strict=True))
-    return str(answer.path), str(found.kept), classes
+def _classes(answers: list[Answer]) -> list[str]:
+    """Returns the likeliest classes of each image."""
+    found = [answer.prediction for answer in answers if isinstance(answer.prediction, Prediction)]
+    pairs = [zip(one.labels, one.probabilities, strict=True) for one in found]
+    return [", ".join(f"{label} {share:.1%}" for label, share in own) for own in pairs]
+
+
+def _alike(answers: list[Answer], top: int) -> list[str]:
+    """Returns which of the others are most alike to each embedded image."""
+    import numpy as np
+
+    found = [answer.prediction.embedding for answer in answers if isinstance(answer.prediction, Embedded)]
+    embeddings, lines = unit_length(np.array(found, dtype=np.float32)), []
+    for number, others in enumerate(nearest(embeddings, top)):
+        pairs = zip(others, embeddings[others] @ embeddings[number], strict=True)
+        lines.append(", ".join(f"{answers[other].path.name} {cosine:.3f}" for other, cosine in pairs) or NOTHING)
+    return lines

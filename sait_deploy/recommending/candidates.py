@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure, Pruning, Report, Variant, names_of
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.estimate import Estimate
-from sait_deploy.evaluation.results import OFFERED, Evaluation, EvaluationRow
+from sait_deploy.evaluation.results import AGREEMENT, OFFERED, TOP1, Evaluation, EvaluationRow
 from sait_deploy.evaluation.stats import difference_of_counts
 from sait_deploy.recommending.results import Candidate, Drop
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime.registry import TORCH
 from sait_deploy.tokens import OperatingPoint
+
+_MEASURES = {TOP1: AccuracyMeasure.TOP1, AGREEMENT: AccuracyMeasure.AGREEMENT}
 
 _AGAIN = "evaluate the weights that were measured, with the same score and block"
 
@@ -121,11 +123,13 @@ def _point(pruning: Pruning | None, evaluation: Evaluation) -> OperatingPoint | 
 
 
 def _evaluation_drop(row: EvaluationRow, evaluation: Evaluation) -> Drop:
-    measure = AccuracyMeasure.TOP1 if evaluation.labelled else AccuracyMeasure.AGREEMENT
+    measure = _MEASURES.get(evaluation.measure, AccuracyMeasure.RETRIEVAL)
     if row.point is None:
         change = Estimate(0.0, 0.0, 0.0)
     elif row.top1_change is not None:
         change = row.top1_change
+    elif measure is AccuracyMeasure.RETRIEVAL and row.retrieval is not None and row.retrieval.main.change is not None:
+        change = row.retrieval.main.change
     else:
         lost = round(evaluation.images * (1 - _share(row) / 100))
         return Drop(measure, evaluation.images, difference_of_counts(lost, 0, evaluation.images))
@@ -134,8 +138,13 @@ def _evaluation_drop(row: EvaluationRow, evaluation: Evaluation) -> Drop:
 
 def _share(row: EvaluationRow) -> float:
     value = row.agreement_percent if row.top1_percent is None else row.top1_percent
+    if value is None and row.retrieval is not None:
+        return row.retrieval.main.percent
     if value is None:
-        raise InvalidArgument("the evaluation is of a headless model, which has no accuracy", "leave it out")
+        raise InvalidArgument(
+            "the evaluation is of a headless model and measured no retrieval",
+            "evaluate on three images or more, or leave it out",
+        )
     return value
 
 

@@ -10,7 +10,11 @@ from sait_deploy.recommending.results import Candidate, Drop, Verdict
 from sait_deploy.reports.table import Note, Severity
 from sait_deploy.reports.wording import digits
 
-MEASURES = {AccuracyMeasure.TOP1: "top-1", AccuracyMeasure.AGREEMENT: "agreement"}
+MEASURES = {
+    AccuracyMeasure.TOP1: "top-1",
+    AccuracyMeasure.AGREEMENT: "agreement",
+    AccuracyMeasure.RETRIEVAL: "retrieval",
+}
 """What is lost, in sentences."""
 
 

@@ -10,7 +10,8 @@ import pytest
 from sait_deploy.bench.machine_results import PeakMemory
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure, Pruning, Report
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.results import Evaluation, Kind
+from sait_deploy.evaluation.estimate import Estimate
+from sait_deploy.evaluation.results import Evaluation, Kind, Recall, Retrieval
 from sait_deploy.evaluation.stats import difference_of_counts
 from sait_deploy.recommending.report import candidates_table, front_plot, to_html, to_markdown
 from sait_deploy.recommending.results import DEFAULT_DROP, Recommendation, RecommendOptions, to_json
@@ -179,6 +180,30 @@ def test_without_labels_the_evaluation_says_how_often_answers_agree() -> None:
     assert drop.measure is AccuracyMeasure.AGREEMENT
     assert drop.points == difference_of_counts(22, 0, 2000)
     assert "left out, as their accuracy is unknown: density 0.5" in notes(found), "it is top-1 that is known of it"
+
+
+def test_of_embeddings_the_evaluation_says_how_right_retrieval_is() -> None:
+    def retrieval(percent: float, change: Estimate | None) -> Retrieval:
+        return Retrieval((Recall(1, percent, change),), (), None)
+
+    dense, half = evaluated().rows
+    bare = {"top1_percent": None, "top1_change": None, "agreement_percent": None}
+    found = [retrieval(100.0, None), retrieval(96.0, Estimate(-5.0, -4.0, -3.0))]
+    rows = tuple(
+        dataclasses.replace(row, retrieval=own, **bare)  # type: ignore[arg-type]  # fields are mixed
+        for row, own in zip((dense, half), found, strict=True)
+    )
+    unmeasured = tuple(dataclasses.replace(variant, accuracy=None) for variant in of_two_points().variants)
+    report = dataclasses.replace(of_two_points(), variants=unmeasured)
+    recommended = recommend(report, RecommendOptions(max_drop=4.5), NOWHERE, evaluated(labelled=False, rows=rows))
+    candidate = recommended.candidate("d0.6")
+    assert candidate.drop is not None and candidate.accuracy_percent == 96.0
+    assert candidate.drop.measure is AccuracyMeasure.RETRIEVAL
+    assert candidate.drop.points == Estimate(3.0, 4.0, 5.0)
+    assert "points of retrieval" in recommended.message
+    few = tuple(dataclasses.replace(row, retrieval=None) for row in rows)
+    with pytest.raises(InvalidArgument, match="measured no retrieval"):
+        recommend(report, RecommendOptions(), NOWHERE, evaluated(labelled=False, rows=few))
 
 
 def test_an_old_report_is_refused() -> None:
