@@ -10,6 +10,7 @@ Names are loaded when they are first used: running an artifact imports neither t
 
 from __future__ import annotations
 
+import os as _os
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from sait_deploy.runtime import RunOptions, load
     from sait_deploy.runtime.precision import RunPrecision
     from sait_deploy.tokens import Score
+
+# ONNX Runtime reports its use to Microsoft otherwise, from its import on.
+_os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BatchRange",

@@ -112,3 +112,9 @@ class TrainingError(SaitError):
     """A training cannot begin, go on or resume."""
 
     exit_code = 12
+
+
+class ServingError(SaitError):
+    """A server cannot start or go on."""
+
+    exit_code = 13

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "tune": CommandEntry("Find the cheapest operating point that keeps a limit.", "sait_deploy.cli.tune"),
     "recommend": CommandEntry("Choose what to deploy: point, runtime and precision.", "sait_deploy.cli.recommend"),
     "predict": CommandEntry("Classify images, and show which tokens were kept.", "sait_deploy.cli.predict"),
+    "serve": CommandEntry("Answer requests over HTTP and gRPC, in batches made of tokens.", "sait_deploy.cli.serve"),
     "inspect": CommandEntry(
         "Show what an artifact is; --check compares it with torch again.", "sait_deploy.cli.inspect"
     ),

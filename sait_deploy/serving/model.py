@@ -56,6 +56,22 @@ class Observer(Protocol):
         """A request got no answer."""
 
 
+class NoObserver:
+    """An observer that keeps nothing."""
+
+    def queued(self, model: str, images: int, wait: float) -> None:
+        """So many images wait."""
+
+    def computed(self, model: str, batch: Stage, images: int, tokens: int, seconds: float) -> None:
+        """A batch was computed."""
+
+    def answered(self, model: str, answer: Answer, seconds: float) -> None:
+        """A request was answered."""
+
+    def refused(self, status: Status) -> None:
+        """A request got no answer."""
+
+
 @dataclass(eq=False, slots=True)
 class _Request:
     """A request on its way; its point is settled when the first of its images is computed."""

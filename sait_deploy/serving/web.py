@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,6 +15,7 @@ from sait_deploy.serving.model import ServedModel
 from sait_deploy.serving.pictures import classify
 from sait_deploy.serving.refusals import Refused, Status, line, refusal
 from sait_deploy.serving.server import Server
+from sait_deploy.serving.token import check_token
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -153,22 +153,6 @@ def _handled(handler: Handler, server_of: Callable[[], Server]) -> Handler:
             return _refused(refused)
 
     return handled
-
-
-def check_token(token: str | None, authorization: str | None) -> None:
-    """Checks the bearer token of a request, in a time that does not depend on how much of it is right.
-
-    Raises:
-        Refused: the server has a token, and the request another or none.
-    """
-    if token is None:
-        return
-    given = (authorization or "").encode()
-    if not hmac.compare_digest(given, f"Bearer {token}".encode()):
-        what = "no token" if authorization is None else "another token"
-        raise Refused(
-            Status.UNAUTHENTICATED, f"the request bears {what}", "send the header Authorization: Bearer TOKEN"
-        )
 
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:

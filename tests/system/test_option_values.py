@@ -20,6 +20,8 @@ from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.tune_results import TuneOptions
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.serving.listening import Listening
+from sait_deploy.serving.options import ModelsOptions
 from tests.tiny import small_vit
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +32,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "TrainOptions": {"output": Path("here")},
     "TuneOptions": {"max_drop": 0.5},
     "ModelsOptions": {"artifacts": ("here",)},
+    "ServeOptions": {"models": ModelsOptions(("here",)), "listening": Listening()},  # type: ignore[arg-type]
     "FinishOptions": {"opset": 20, "operators": "function", "metadata": {}},
     "LowerOptions": {"precision": "fp16", "attention": "fused", "selection": "plugin"},
     "AdaptivePruning": {"score": "mean", "prune_at": 1},

@@ -1,0 +1,112 @@
+"""``sait-deploy serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sait_deploy.artifacts.folder import Workspace
+from sait_deploy.cli._options import (
+    debug_option,
+    device_option,
+    listed,
+    precision_option,
+    runtime_option,
+    threads_option,
+    workspace_option,
+)
+from sait_deploy.cli._render import progress
+from sait_deploy.serving.cluster import write_configuration
+from sait_deploy.serving.listening import Listening
+from sait_deploy.serving.local import ServeOptions, interrupt_on_sigterm, running, wait_for_end
+from sait_deploy.serving.options import ModelsOptions
+
+
+@click.command()
+@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--point", metavar="NAME", help="Point of requests that name none.  [default: an artifact's first]")
+@click.option(
+    "--points",
+    multiple=True,
+    metavar="NAME,…",
+    help="Points from dear to cheap, among which the load chooses for requests that name none.",
+)
+@click.option(
+    "--target-p99", type=float, default=500, show_default=True, metavar="MS", help="Latency that --points keeps."
+)
+@click.option("--degrade", is_flag=True, help="Let --points hold some that tune has not held to a limit.")
+@runtime_option
+@precision_option
+@device_option
+@threads_option
+@click.option(
+    "--token-budget",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Kept tokens of a batch at most.  [default: those of eight whole images]",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
+@click.option("--port", type=int, default=8000, show_default=True, metavar="N", help="Port of HTTP.")
+@click.option("--grpc-port", type=int, metavar="N", help="Port of gRPC.  [default: the next one]")
+@click.option(
+    "--replicas", type=int, default=1, show_default=True, metavar="N", help="Processes that run all artifacts."
+)
+@click.option("--queue", type=int, default=256, show_default=True, metavar="N", help="Images that may wait in each.")
+@click.option(
+    "--time-limit", type=float, default=30, show_default=True, metavar="S", help="Seconds until a request is given up."
+)
+@click.option("--max-body", type=int, default=64, show_default=True, metavar="MIB", help="Size of a request at most.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the bearer token that requests must send; needed where other machines reach the server.",
+)
+@click.option("--certificate", type=click.Path(path_type=Path), metavar="FILE", help="Certificate of TLS, PEM.")
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key, PEM.")
+@click.option("--address", metavar="ADDRESS", help="Join this Ray cluster.  [default: a Ray of its own, on loopback]")
+@click.option(
+    "--write-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a configuration for serve deploy and KubeRay, and serve nothing.",
+)
+@workspace_option
+@debug_option
+def command(**given: Any) -> None:
+    """Answer requests until SIGTERM or Ctrl-C.
+
+    Serves the Open Inference Protocol over HTTP and gRPC, POST /v1/predict for images, /metrics, and a page at / that
+    shows which tokens of a picture are kept. Without ARTIFACTS, the newest of the last export is served.
+    """
+    artifacts = given["artifacts"] or (Workspace(given["workspace"]).last_export()[-1],)
+    models = ModelsOptions(
+        artifacts=artifacts,
+        runtime=given["runtime"],
+        precision=given["precision"],
+        device=given["device"],
+        threads=given["threads"],
+        point=given["point"],
+        points=listed(given["points"]),
+        target_p99_ms=given["target_p99"],
+        degrade=given["degrade"],
+        token_budget=given["token_budget"],
+        queue=given["queue"],
+        time_limit_s=given["time_limit"],
+        max_body_mib=given["max_body"],
+    )
+    next_port = given["port"] + 1 if given["grpc_port"] is None else given["grpc_port"]
+    listening = Listening(
+        given["host"], given["port"], next_port, given["certificate"], given["key"], given["token_file"]
+    )
+    options = ServeOptions(models, listening, given["replicas"], given["address"])
+    if given["write_config"] is not None:
+        write_configuration(options, given["write_config"])
+        progress(f"configuration is in {given['write_config']}: serve deploy {given['write_config']}")
+        return
+    interrupt_on_sigterm()
+    with running(options, progress):
+        click.echo(f"serving at {listening.url}, gRPC at port {listening.grpc_port}")
+        wait_for_end()

@@ -1,0 +1,64 @@
+"""Keeping a Ray of its own on loopback: what Ray opens or asks elsewhere, and what it is told instead.
+
+Ray has settings for most of it. Two places have none, and are replaced in the process that they run in; tests list
+every socket and every look-up, so that another version of Ray that does it elsewhere is noticed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any, Final
+
+from sait_deploy.errors import ServingError
+
+ENVIRONMENT: Final = {
+    # Ray reports its use to a server on the internet otherwise.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A Ray that no other machine joins takes 127.0.0.1 for its address, and its processes listen there.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_metrics_report_interval_ms": "2000",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""What every process of Ray is told, unless the user says otherwise."""
+
+
+def confine_start() -> None:
+    """Prepares this process to start Ray, which must not be imported yet.
+
+    Ray starts a process for its dashboard even without one, and that asks by the addresses of three clouds in which of
+    them it runs.
+
+    Raises:
+        ServingError: this version of Ray starts it in another way.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    services = _module("ray._private.services", "start_api_server")
+    services.start_api_server = lambda *_, **__: ("", None)
+
+
+def confine_replica() -> None:
+    """Keeps the port at which other replicas could reach this process on loopback.
+
+    Raises:
+        ServingError: this version of Ray Serve opens that port in another way.
+    """
+    replica = _module("ray.serve._private.replica", "add_port_to_grpc_server")
+    original = replica.add_port_to_grpc_server
+
+    def add_port(server: Any, address: str) -> Any:
+        return original(server, address.replace("[::]", "127.0.0.1"))
+
+    replica.add_port_to_grpc_server = add_port
+
+
+def _module(name: str, function: str) -> Any:
+    try:
+        module = importlib.import_module(name)
+        getattr(module, function)
+    except (ModuleNotFoundError, AttributeError):
+        raise ServingError(
+            "this version of Ray cannot be kept on loopback", "install ray[serve]==2.60.*, or join a cluster: --address"
+        ) from None
+    return module

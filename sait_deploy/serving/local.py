@@ -1,0 +1,133 @@
+"""Running a server on a Ray of its own, on loopback, or on a cluster: from the first check to the last process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sait_deploy.errors import InvalidArgument, ServingError
+from sait_deploy.serving.grpc_front import GrpcFront
+from sait_deploy.serving.listening import Listening
+from sait_deploy.serving.model import NoObserver
+from sait_deploy.serving.options import ModelsOptions
+from sait_deploy.serving.ray_processes import check_installed, connected, import_ray, is_there
+from sait_deploy.serving.replica import NAME, application, quiet
+from sait_deploy.serving.server import open_server, served_name
+from sait_deploy.system.option_values import check_options
+from sait_deploy.system.processors import processors
+from sait_deploy.system.progress import Progress, no_progress
+
+APPLICATION: Final = "sait-deploy"
+_BACKSTOP: Final = 2.0
+"""Serve's own time limit over that of a request, which answers first."""
+
+_MOST_REPLICAS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """A server.
+
+    Attributes:
+        models: what each replica runs.
+        listening: where it listens.
+        replicas: processes that each run all artifacts.
+        address: of a Ray cluster to join, such as ``auto`` or ``ray://HOST:10001``; None for a Ray of its own.
+
+    Raises:
+        InvalidArgument: a value that cannot be.
+    """
+
+    models: ModelsOptions
+    listening: Listening
+    replicas: int = 1
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not 1 <= self.replicas <= _MOST_REPLICAS:
+            raise InvalidArgument(f"there cannot be {self.replicas} replicas", f"use 1 to {_MOST_REPLICAS}")
+
+
+@contextlib.contextmanager
+def running(options: ServeOptions, progress: Progress = no_progress) -> Iterator[Listening]:
+    """Serves until the block ends; then answers what was asked, and ends every process that it started.
+
+    Raises:
+        SaitError: an artifact cannot be loaded, a port is in use, or Ray is missing or does not start. All but the last
+            is found before Ray starts.
+    """
+    options.listening.check()
+    check_installed()
+    _try(options, progress)
+    progress("loading Ray")
+    ray = import_ray(options.address is None)
+    progress("starting Ray" if options.address is None else f"joining the cluster at {options.address}")
+    with connected(ray, options.address, options.replicas), _served(ray, options, progress):
+        yield options.listening
+
+
+def interrupt_on_sigterm() -> None:
+    """Makes SIGTERM what Ctrl-C is, so that either ends a server in order, also while it starts."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def wait_for_end() -> None:
+    """Waits until SIGTERM or Ctrl-C."""
+    interrupt_on_sigterm()  # again, as Ray has a handler of its own
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)
+
+
+def _try(options: ServeOptions, progress: Progress) -> None:
+    """Opens the artifacts as a replica would, so that what is wrong with them is said at once and by its own error."""
+    for path in options.models.artifacts:
+        progress(f"trying {served_name(path)} on {options.models.runtime}")
+    server = open_server(options.models, NoObserver())
+    for model in server.models.values():
+        if model.whole:
+            progress(f"{model.name}: batches of images, as {model.whole}")
+    del server
+    gc.collect()
+
+
+@contextlib.contextmanager
+def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[None]:
+    """Runs the application and the front for gRPC for as long as the block lasts."""
+    from ray import serve
+
+    models, listening = options.models, options.listening
+    own = options.address is None
+    if models.threads is None and own:
+        models = replace(models, threads=max(1, processors() // options.replicas))
+    models = replace(models, artifacts=tuple(path.resolve() for path in models.artifacts))
+    token_file = None if listening.token_file is None else listening.token_file.resolve()
+    http = {"host": listening.address, "port": listening.port, "request_timeout_s": models.time_limit_s * _BACKSTOP}
+    if listening.certificate is not None:
+        http |= {"ssl_certfile": str(listening.certificate.resolve()), "ssl_keyfile": str(listening.key)}
+    progress(f"starting {options.replicas} replica{'s' if options.replicas > 1 else ''}")
+    front = None
+    try:
+        try:
+            serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
+            app = application(models, token_file, options.replicas, own, 0 if own else models.threads or 1)
+            serve.run(app, name=APPLICATION, route_prefix="/")
+            handle = serve.get_deployment_handle(NAME, APPLICATION)
+            front = GrpcFront(handle, listening, models.max_body)
+        except Exception as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ServingError(f"the server did not start: {first}", "lines of Ray above may say why") from error
+        yield
+    finally:
+        there = is_there(ray)
+        progress("answering what was asked" if there else "Ray has ended already: nothing more is answered")
+        if front is not None:
+            front.stop(models.time_limit_s if there else 0)
+        if there:
+            serve.delete(APPLICATION)

@@ -1,0 +1,111 @@
+"""Ray's processes: found, started in a group and a folder of their own, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from sait_deploy.errors import MissingDependency, ServingError
+from sait_deploy.serving.confinement import confine_start
+from sait_deploy.system.processors import processors
+
+_OBJECT_STORE: Final = 200 << 20
+"""Bytes of shared memory for what passes between Ray's processes: requests, as models stay in their replicas."""
+
+_PROBE_SECONDS: Final = 5
+
+
+def check_installed() -> None:
+    """Checks that Ray with Serve is installed, without importing it, which takes seconds.
+
+    Raises:
+        MissingDependency: it is not.
+    """
+    for name in ("ray", "starlette"):
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(name) is not None:
+                continue
+        raise MissingDependency("ray[serve]", "serving", "serve")
+
+
+def import_ray(own: bool) -> Any:
+    """Returns the ray package.
+
+    Args:
+        own: whether it is to start a Ray of its own, which is kept on loopback.
+    """
+    if own:
+        confine_start()
+    import ray
+
+    return ray
+
+
+@contextlib.contextmanager
+def connected(ray: Any, address: str | None, replicas: int) -> Iterator[None]:
+    """Joins the cluster at an address, or starts a Ray where there is none, for as long as the block lasts.
+
+    Raises:
+        ServingError: it does not start, or is not there.
+    """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    folder = None
+    try:
+        try:
+            if address is None:
+                folder = Path(tempfile.mkdtemp(prefix="sait-"))
+                with _group_of_their_own():
+                    ray.init(
+                        address="local",
+                        num_cpus=max(processors(), replicas),
+                        object_store_memory=_OBJECT_STORE,
+                        include_dashboard=False,
+                        logging_level=logging.ERROR,
+                        _temp_dir=str(folder),
+                    )
+            else:
+                ray.init(address=address, logging_level=logging.ERROR)
+        except Exception as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ServingError(f"Ray did not start: {first}", "see whether memory and /dev/shm have room") from error
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _group_of_their_own() -> Iterator[None]:
+    """Puts processes that the block starts into another group: Ctrl-C in a terminal goes to all of a group.
+
+    Ray's would end before the requests that they answer.
+    """
+    before = os.getpgrp()
+    try:
+        os.setpgid(0, 0)
+    except PermissionError:  # the first process of a session leads its group already
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.setpgid(0, before)
+
+
+def is_there(ray: Any) -> bool:
+    """Whether Ray still runs: a service manager may have ended all processes, and Ray waits a minute for them."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), _PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
