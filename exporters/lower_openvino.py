@@ -12,19 +12,21 @@ from typing import Final
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sait_deploy.exporters.openvino_scoring import SCORED_ATTENTION, divide_scored_attention
 from sait_deploy.plugins.onnx_form import operator_function
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
 from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
+from sait_deploy.tokens import Score
 
-LOWERING: Final = 2
+LOWERING: Final = 3
 """Number of this lowering: graphs that an earlier one made are others."""
 
 _HEAD_ROWS: Final = "head_rows"
 
-# Rows are rounded up to a multiple of 16 for each 8 images, about 1 % of a batch; the longest image to a multiple of
-# 16. Below 8 images a multiple would be a larger part of the rows than what preparing layers costs.
+# Rows are rounded up to a multiple of 16 for each 8 images, and of 16 below 8 images; the longest image to a multiple
+# of 16. Of 8 images that is about 1 % of the rows, and of one image less than what preparing layers costs.
 _ROUNDED_EXTENTS: Final = """
     zero = Constant <value = int32 {0}> ()
     one = Constant <value = int32 {1}> ()
@@ -40,8 +42,8 @@ _ROUNDED_EXTENTS: Final = """
     batch = Size (starts)
     batch_i = Cast <to: int = 6> (batch)
     eights = Div (batch_i, images_per_step)
-    whole_step = Mul (eights, rows_per_step)
-    step = Max (whole_step, one)
+    steps_of_images = Max (eights, one)
+    step = Mul (steps_of_images, rows_per_step)
     less_than_step = Sub (step, one)
 
     total = Slice (cu_seqlens, last, end)
@@ -56,25 +58,25 @@ _ROUNDED_EXTENTS: Final = """
     real = Less (places, total)
     kept = Where (real, first_rows, zero)
 
-    lane_step = Min (step, rows_per_step)
-    less_than_lane_step = Sub (lane_step, one)
+    less_than_lane_step = Sub (rows_per_step, one)
     lengths = Sub (ends, starts)
     longest = ReduceMax <keepdims: int = 0> (lengths)
     above_longest = Add (longest, less_than_lane_step)
-    lane_steps = Div (above_longest, lane_step)
-    width = Mul (lane_steps, lane_step)
+    lane_steps = Div (above_longest, rows_per_step)
+    width = Mul (lane_steps, rows_per_step)
     lanes = Range (zero, width, one)
 """
 
 
 def rounded_extents(images: int, rows: int, longest: int) -> tuple[int, int]:
     """Returns what a host that reads the extents itself rounds them to: as the graph does, where it reads them."""
-    step = max(images // 8 * 16, 1)
-    lane_step = min(step, 16)
-    return -(-rows // step) * step, -(-longest // lane_step) * lane_step
+    step = max(images // 8, 1) * 16
+    return -(-rows // step) * step, -(-longest // 16) * 16
 
 
-def lower_openvino(model: onnx.ModelProto, attention_width: int, outputs_tokens: bool) -> onnx.ModelProto:
+def lower_openvino(
+    model: onnx.ModelProto, attention_width: int, outputs_tokens: bool, score: Score | None = None
+) -> onnx.ModelProto:
     """Writes a model's operators for OpenVINO, in place, and returns the model.
 
     A model whose operators were inlined has none to write.
@@ -83,13 +85,16 @@ def lower_openvino(model: onnx.ModelProto, attention_width: int, outputs_tokens:
         model: an artifact's graph.
         attention_width: heads times head size.
         outputs_tokens: whether packed rows are an output; their number is not rounded then.
+        score: how importance is read off attention; None of a dense model.
     """
     _shape_before_norms(model.graph)
+    if score is not None:
+        divide_scored_attention(model, score)
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     for function in model.functions:
         if function.name == READ_EXTENTS.name and not outputs_tokens:
             function.CopyFrom(operator_function(READ_EXTENTS, _ROUNDED_EXTENTS, opset))
-        elif function.name in (PACKED_ATTENTION.name, UNIFORM_ATTENTION.name):
+        elif function.name in (PACKED_ATTENTION.name, UNIFORM_ATTENTION.name, SCORED_ATTENTION):
             heads = _numbers_of_heads(model, function.name)
             if len(heads) == 1:
                 _state_head_size(function, attention_width // heads.pop())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-GATHER_HEADS: Final = """
+PIECES: Final = """
     zero = Constant <value = int32 {0}> ()
     one = Constant <value = int32 {1}> ()
     three = Constant <value = int32 {3}> ()
@@ -33,6 +33,11 @@ GATHER_HEADS: Final = """
     by_piece = Concat <axis: int = 0> (front, pieces_vector, rest)
     row_pieces = Reshape (qkv, by_piece)
     pieces = Flatten <axis: int = 2> (row_pieces)
+"""
+"""From ``qkv`` [T, 3*H*Dh] and ``slots`` [B, W] to ``pieces`` [3*H*T, Dh] and where in them queries, keys and values
+lie, int32 [B, H, W] each."""
+
+GATHER_HEADS: Final = f"""{PIECES}
     query = Gather (pieces, query_index)
     key = Gather (pieces, key_index)
     value = Gather (pieces, value_index)
@@ -49,10 +54,7 @@ PRODUCTS: Final = """
 """
 """From ``query`` and ``key`` to their scaled products ``products_f``, float32 [B, H, W, W]."""
 
-WEIGH_AND_JOIN: Final = """
-    weights_t = CastLike (weights, value)
-    attended = MatMul (weights_t, value)
-
+JOIN: Final = """
     width = Shape <start: int = 1, end: int = 2> (slots)
     width_i = Cast <to: int = 6> (width)
     lane = Mod (unslots, width_i)
@@ -67,4 +69,10 @@ WEIGH_AND_JOIN: Final = """
     by_row = Concat <axis: int = 0> (front, rest)
     output = Reshape (joined, by_row)
 """
+"""From ``attended`` [B, H, W, Dh] and ``unslots`` [T] to ``output`` [T, H*Dh]."""
+
+WEIGH_AND_JOIN: Final = f"""
+    weights_t = CastLike (weights, value)
+    attended = MatMul (weights_t, value)
+{JOIN}"""
 """From ``weights`` float32 [B, H, W, W], ``value`` and ``unslots`` [T] to ``output`` [T, H*Dh]."""

@@ -244,8 +244,9 @@ class OpenVinoRunner(Runner):
         return graph if pruning is None else with_selection(graph, pruning)
 
     def _lowered(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        width = self.description.model.geometry.attention_width
-        return lower_openvino(graph, width, FEATURES in self.artifact.manifest.output_names)
+        manifest, width = self.artifact.manifest, self.description.model.geometry.attention_width
+        score = None if manifest.pruning is None else manifest.pruning.score
+        return lower_openvino(graph, width, FEATURES in manifest.output_names, score)
 
     def _compile(self) -> Any:
         graph = self._graph()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -14,9 +14,12 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.lower_openvino import lower_openvino, rounded_extents
+from sait_deploy.exporters.openvino_scoring import SCORED_ATTENTION
+from sait_deploy.models.prunable_vit import AdaptivePruning
 from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.runtime.onnxruntime import CPU, open_session
 from sait_deploy.runtime.openvino import shared_core
+from sait_deploy.tokens import Score
 from tests.exported import IMAGE_SIZE, TinyExport
 from tests.exporters.graphs import (
     SELECTION,
@@ -35,8 +38,9 @@ PATCHES, PREFIX = 36, 1
 
 
 def lowered(artifact: Artifact, outputs_tokens: bool = False) -> onnx.ModelProto:
-    width = artifact.manifest.model.geometry.attention_width
-    return onnx.shape_inference.infer_shapes(lower_openvino(graph_of(artifact), width, outputs_tokens))
+    width, pruning = artifact.manifest.model.geometry.attention_width, artifact.manifest.pruning
+    score = None if pruning is None else pruning.score
+    return onnx.shape_inference.infer_shapes(lower_openvino(graph_of(artifact), width, outputs_tokens, score))
 
 
 def answers(model: onnx.ModelProto, counts: NDArray[Any], extents: bool = True) -> list[NDArray[Any]]:
@@ -60,9 +64,9 @@ def test_packed_batches_answer_alike_with_few_sizes(tiny_adaptive: Artifact, bat
     expected = answers(graph_of(tiny_adaptive), counts)
     np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(kept_counts, expected[1])
-    total, longest, step = int(kept_counts.sum()), int(kept_counts.max()), max(1, 16 * (batch // 8))
+    total, longest, step = int(kept_counts.sum()), int(kept_counts.max()), 16 * max(1, batch // 8)
     assert len(kept) == min(-(-total // step) * step, batch * (PATCHES + PREFIX))
-    assert len(lanes) == -(-longest // min(step, 16)) * min(step, 16)
+    assert len(lanes) == -(-longest // 16) * 16
     rows, width = rounded_extents(batch, total, longest)
     assert (min(rows, batch * (PATCHES + PREFIX)), width) == (len(kept), len(lanes)), "as a host would round them"
     np.testing.assert_array_equal(kept[:total], expected[2])
@@ -98,7 +102,8 @@ def test_families_answer_alike_on_openvino(name: str) -> None:
     pytest.importorskip("openvino")
     vit, pruning = vit_named(name), before_last(name)
     attention: Any = vit.blocks[0].attn
-    model = lower_openvino(copied(finished(name, pruning)), attention.num_heads * attention.head_dim, False)
+    width = attention.num_heads * attention.head_dim
+    model = lower_openvino(copied(finished(name, pruning)), width, False, pruning.score)
     core, exact = shared_core(), {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     serialised = inline_local_functions(with_outputs(model, SELECTION)).SerializeToString()
     compiled, session = core.compile_model(core.read_model(serialised), "CPU", exact), Opened(finished(name, pruning))
@@ -112,10 +117,30 @@ def test_families_answer_alike_on_openvino(name: str) -> None:
         np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("score", list(Score))
+@pytest.mark.parametrize(("name", "heads", "parts"), [("plain", 1, 1), ("small/3", 2, 2), ("deit-distilled/2", 3, 3)])
+def test_importance_of_heads_in_parts_is_that_of_all_at_once(name: str, heads: int, parts: int, score: Score) -> None:
+    """And no weights of all heads are left."""
+    model, attention = finished(name, AdaptivePruning(score, 0)), cast("Any", vit_named(name).blocks[0].attn)
+    assert attention.num_heads == heads
+    divided = lower_openvino(copied(model), heads * attention.head_dim, False, score)
+    onnx.checker.check_model(divided)
+    (scored,) = (one for one in divided.functions if one.name == SCORED_ATTENTION)
+    assert sum(node.op_type == "Softmax" for node in scored.node) == parts
+    assert [node.op_type for node in divided.graph.node].count(SCORED_ATTENTION) == 1
+    counts = np.array([3, 1], np.int32)
+    point = BatchPoint(np.ones(2, np.float32), np.stack([counts, counts], axis=1))
+    images = images_for(vit_named(name), 2, 0).numpy()
+    found, expected = (Opened(one, SELECTION)(images, point) for one in (divided, model))
+    np.testing.assert_array_equal(found["keep"], expected["keep"])
+    np.testing.assert_allclose(found["importance"], expected["importance"], rtol=1e-5)
+    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
+
+
 def test_an_inlined_graph_stays_as_it_is(tiny_adaptive: Artifact) -> None:
     model = inline_local_functions(graph_of(tiny_adaptive))
     before = model.SerializeToString(deterministic=True)
-    assert lower_openvino(model, 64, False).SerializeToString(deterministic=True) == before
+    assert lower_openvino(model, 64, False, Score.MEAN).SerializeToString(deterministic=True) == before
 
 
 def laid_out_after_norms(model: onnx.ModelProto) -> int:
