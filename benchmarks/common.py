@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from sait_deploy.artifacts.files import write_whole
 from sait_deploy.system.machine import load_average, processor_name
 from sait_deploy.system.processors import processors
 
@@ -45,6 +48,25 @@ def write(name: str, command: str, found: dict[str, Any], machine: dict[str, str
     document = {"command": command, "created": created, "environment": machine, **found}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def once(file: Path, question: tuple[object, ...], answer: Callable[[], Any]) -> None:
+    """Writes the answer to a question, unless the file holds it."""
+    asked = hashlib.sha256(repr(question).encode()).hexdigest()
+    if not file.is_file() or not _answers(file, asked):
+        write_whole(file, json.dumps({"asked": asked, "found": answer()}).encode())
+
+
+def _answers(file: Path, asked: str) -> bool:
+    try:
+        return bool(read_json(file)["asked"] == asked)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def read_json(file: Path) -> Any:
+    """Reads a JSON file."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def read_result(name: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +24,10 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.common import environment, write
+from benchmarks.common import environment, once, read_json, write
 from benchmarks.demo_runs import EVALUATION_SEED, IMAGES, composed, load, runs
 from benchmarks.demo_shift import CANVASES, GRIDS, LIMIT, shifted
 from benchmarks.demo_targets import targets
-from sait_deploy.artifacts.files import write_whole
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions
@@ -99,13 +97,13 @@ def evaluate_command(folder: Path, images: int, bench: Path | None, only: tuple[
             _answered(folder, name, score, images, bench)
     if only:
         return
-    found = {name: from_json(json.dumps(_read(_kept_file(folder, name))["found"])) for name in wanted}
+    found = {name: from_json(json.dumps(read_json(_kept_file(folder, name))["found"])) for name in wanted}
     students = [name for name in wanted if name.startswith("student")]
-    shift = {name: _read(folder / name / SHIFT_FILE)["found"] for name in students}
+    shift = {name: read_json(folder / name / SHIFT_FILE)["found"] for name in students}
     summary = summarise(found)
     summary["targets"] = targets(summary, [found[name] for name in students])
     logs = {name: _log(folder / name) for name in wanted if name != BY_CLASS}
-    evaluations = {name: dataclasses.asdict(evaluation) for name, evaluation in found.items()}
+    evaluations = {name: json.loads(to_json(evaluation)) for name, evaluation in found.items()}
     document = {
         "images": images,
         "summary": summary,
@@ -136,32 +134,14 @@ def _answered(folder: Path, name: str, score: Score, images: int, bench: Path | 
 
     times = "" if timed is None else timed.read_text(encoding="utf-8")
     of = (hashlib.sha256(weights.read_bytes()).hexdigest(), images, EVALUATION_SEED)
-    _once(file, (*of, CanvasOptions(), score, options, times), answers)
+    once(file, (*of, CanvasOptions(), score, options, times), answers)
     if student:
-        _once(file.parent / SHIFT_FILE, (*of, CANVASES, LIMIT, GRIDS), lambda: shifted(weights, images))
-
-
-def _once(file: Path, question: tuple[object, ...], answer: Callable[[], Any]) -> None:
-    """Writes the answer to a question, unless the file holds it."""
-    asked = hashlib.sha256(repr(question).encode()).hexdigest()
-    if not file.is_file() or not _answers(file, asked):
-        write_whole(file, json.dumps({"asked": asked, "found": answer()}).encode())
-
-
-def _answers(file: Path, asked: str) -> bool:
-    try:
-        return bool(_read(file)["asked"] == asked)
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
+        once(file.parent / SHIFT_FILE, (*of, CANVASES, LIMIT, GRIDS), lambda: shifted(weights, images))
 
 
 def _log(folder: Path) -> Any:
     path = folder / "log.json"
-    return _read(path) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def _evaluated(

@@ -29,4 +29,6 @@ FOLDER: Final = Path(__file__).parent
 WEIGHTS: Final = FOLDER / "model.safetensors"
 REPORT: Final = FOLDER / "report.json"
 IMAGES: Final = FOLDER / "images"
+GOODS_IMAGES: Final = FOLDER / "goods_images"
+"""Compositions of Fashion-MNIST, labelled by their folders; the demonstration model does not know them."""
 LABELS: Final = tuple(str(digit) for digit in range(10))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sait_deploy.demo.data import Split, stacked
-from sait_deploy.demo.tasks import Composer, Task, composed_scenes
+from sait_deploy.demo.tasks import Composer, Task, composed_scenes, composer_of
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.class_folders import all_numbered, match_folders, natural_order
 from sait_deploy.images.dataset import check_class_map, evenly_spaced
@@ -201,7 +201,7 @@ def _composed(task: Task, options: DataOptions, classes: int, preprocessing: Pre
     _check_classes(len(task.labels), classes, "the demonstration's data")
     scenes = composed_scenes(task, Split.HELD_OUT, options.validation_images, VALIDATION_SEED, options.fashion)
     images, labels = stacked(scenes)
-    train = ComposedImages(task.composer(Split.TRAIN, options.fashion), options.epoch_images, seed, preprocessing)
+    train = ComposedImages(composer_of(task, Split.TRAIN, options.fashion), options.epoch_images, seed, preprocessing)
     validation = Prepared(list(images), labels, preprocessing)
     return TrainingData(train, validation, EpochSampler(len(train), seed), task.labels, task.words)
 

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from sait_deploy import demo
 from sait_deploy.demo.data import CANVAS, CanvasOptions, Sources, Split, load_sources, stacked
 from sait_deploy.demo.fashion import CLASSES, Goods, read_goods
 from sait_deploy.demo.goods import GoodsOptions, compose_goods
 from sait_deploy.demo.many import ManyOptions, compose_many_digits
-from sait_deploy.demo.tasks import GOODS, MANY, TASKS, composed_scenes
+from sait_deploy.demo.tasks import GOODS, MANY, TASKS, composed_scenes, composer_of
 from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.images.preprocess import list_images
 from sait_deploy.training.options import DataOptions
 
 PLAIN = CanvasOptions(photograph=0.0, fragments=(0, 0), noise=(0.0, 0.0), background=(0.0, 0.0))
@@ -85,7 +88,7 @@ def test_every_task_is_a_source_of_training_images() -> None:
 
 def test_goods_without_a_folder_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="its folder is not named"):
-        GOODS.composer(Split.TRAIN, None)
+        composer_of(GOODS, Split.TRAIN)
 
 
 def test_other_files_than_those_of_fashion_mnist_are_refused(tmp_path: Path) -> None:
@@ -99,3 +102,12 @@ def test_other_files_than_those_of_fashion_mnist_are_refused(tmp_path: Path) -> 
         path.write_bytes(content)
         with pytest.raises(ImageError, match="cannot be read"):
             read_goods(tmp_path, Split.HELD_OUT)
+
+
+def test_the_shipped_goods_are_as_many_of_each_class_and_their_licence_lies_beside_them() -> None:
+    found = list_images(demo.GOODS_IMAGES)
+    assert found.classes is not None and sorted(found.classes) == sorted(CLASSES)
+    assert np.bincount(np.array(found.labels)).tolist() == [24] * 10
+    assert all(np.asarray(Image.open(path)).shape == (CANVAS, CANVAS) for path in found.paths)
+    assert "MIT licence" in (demo.GOODS_IMAGES / "NOTICE.md").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in demo.GOODS_IMAGES.rglob("*") if path.is_file()) < 1_000_000

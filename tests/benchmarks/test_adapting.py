@@ -1,0 +1,74 @@
+"""What the suite on adapting says of its targets, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import adapting
+from benchmarks.adapting_targets import targets, where_densities_lose
+from sait_deploy.demo.tasks import DIGITS, GOODS, MANY
+from sait_deploy.evaluation.estimate import Estimate
+from sait_deploy.evaluation.oracle_results import Best, MassInBound, Oracle
+from sait_deploy.evaluation.results import Evaluation
+from tests.evaluation.sample import make_evaluation
+
+
+def mass(row: str, density: str, gain: float, best: float) -> MassInBound:
+    """A mass that gains this, give or take half a point, where the best choice gains that."""
+    reached = 100 * gain / best
+    estimate = Estimate(gain - 0.5, gain, gain + 0.5)
+    return MassInBound(
+        row,
+        density,
+        estimate,
+        Best(90.0, Estimate(best - 0.5, best, best + 0.5)),
+        None,
+        reached,
+        0.5,
+        90.0,
+        ((1, 1, 9),),
+    )
+
+
+def found(gain: float, best: float) -> Evaluation:
+    """An evaluation whose density 0.3 loses 2.1 points, beside mass 0.8."""
+    masses = (mass("mass0.9", "density0.7", 0.0, 0.1), mass("mass0.8", "density0.3", gain, best))
+    return dataclasses.replace(make_evaluation(), oracle=Oracle(6.0, (), masses))
+
+
+def test_a_mass_is_judged_where_its_density_loses_two_points() -> None:
+    assert where_densities_lose(found(1.2, 2.0)).row == "mass0.8"
+
+
+@pytest.mark.parametrize(
+    ("gain", "best", "reached"),
+    [(1.2, 2.0, [True, True, True]), (1.2, 3.0, [True, True, False]), (0.6, 1.0, [True, False, True])],
+)
+def test_targets_on_many(gain: float, best: float, reached: list[bool]) -> None:
+    assert [one["reached"] for one in targets(MANY, [found(gain, best)])] == reached
+    in_one_seed = targets(MANY, [found(gain, best), found(-1.0, 3.0)])
+    assert not any(one["reached"] for one in in_one_seed)
+    assert in_one_seed[0]["found"] == "none; mass0.8"
+
+
+@pytest.mark.parametrize("task", [DIGITS, GOODS])
+def test_elsewhere_no_mass_may_be_clearly_worse(task: object) -> None:
+    assert [one["reached"] for one in targets(task, [found(-0.4, 2.0)])] == [True]  # type: ignore[arg-type]
+    assert [one["reached"] for one in targets(task, [found(-0.6, 2.0)])] == [False]  # type: ignore[arg-type]
+
+
+def said(*arguments: object) -> str:
+    """What the command says where it refuses."""
+    result = CliRunner().invoke(adapting.main, [str(one) for one in arguments])
+    assert result.exit_code == 1
+    return result.output
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    assert "digits are trained by benchmarks.demo_training" in said("train", "--task", "digits", "--folder", tmp_path)
+    assert "its folder is not named" in said("train", "--task", "goods", "--folder", tmp_path)
+    assert "only digits have weights that ship" in said("evaluate", "--task", "many")
