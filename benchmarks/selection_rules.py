@@ -1,0 +1,258 @@
+"""Which importance and which choice of a count select best, at equal multiply-accumulates on the same weights.
+
+    python -m benchmarks.selection_rules digits
+    python -m benchmarks.selection_rules clip
+
+The demonstration model answers composed images, the CLIP tower the composites of ``benchmarks.real_clip``.
+Levels of rules are set so that mean multiply-accumulates equal a density's on the images answered: no label is read. A
+family's parameter is chosen on one set of images, and each family is judged on the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.common import environment, write
+from benchmarks.real_clip import COMPOSITES, PRUNE_AT, Prepared, prepared_or_skipped, with_inputs
+from benchmarks.real_folds import Fold
+from benchmarks.real_judge import Judge
+from benchmarks.selection_parts import (
+    MASS,
+    THRESHOLD,
+    CountRule,
+    Floats,
+    Reading,
+    Rest,
+    Stem,
+    answered,
+    by_calibration,
+    by_power,
+    counts_at,
+    in_torch,
+    kept,
+    mean_macs,
+    reading,
+)
+from sait_deploy import demo
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.cli._render import progress
+from sait_deploy.demo.data import Split, compose_many
+from sait_deploy.evaluation.stats import paired_difference
+from sait_deploy.images.preprocess import preprocess
+from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+from sait_deploy.tokens import Geometry, kept_at_density, pruned_macs
+
+CHOICE_SEED: Final = 40
+JUDGE_SEEDS: Final = (41, 42, 43)
+IMAGES: Final = 1500
+CLIP_LEVELS: Final = tuple(map(Decimal, ("0.3", "0.1")))
+LEVELS: Final = tuple(map(Decimal, ("0.15", "0.1", "0.05")))
+FAMILIES: Final[dict[str, tuple[CountRule, ...]]] = {
+    "mass": (MASS,),
+    "power": tuple(map(by_power, (0.5, 2.0))),
+    "threshold": (THRESHOLD,),
+    "calibration": tuple(map(by_calibration, (0.25, 0.5, 0.75))),
+}
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images whose importance is known, and how those that keep some of their tokens are answered and judged.
+
+    Attributes:
+        name: of the set.
+        importance: float32 [n, readings, N].
+        answer: kept tokens, bool [n, P+N], to logits or features [n, C].
+        right: those to whether each answer is right, bool [n].
+    """
+
+    name: str
+    importance: Floats
+    answer: Callable[[NDArray[np.bool_]], Floats]
+    right: Callable[[Floats], NDArray[np.bool_]]
+
+
+class Task:
+    """A model's sizes and what answers were right: none is computed twice.
+
+    Args:
+        geometry: the model's sizes.
+        prune_at: the block pruned in.
+    """
+
+    def __init__(self, geometry: Geometry, prune_at: int) -> None:
+        self.geometry, self.prune_at = geometry, prune_at
+        self._known: dict[tuple[str, bytes], NDArray[np.bool_]] = {}
+
+    def right(self, images: Images, importance: Floats, counts: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Returns whether answers are right where images keep so many tokens of the highest importance."""
+        keep = kept(importance, counts, self.geometry.prefix_tokens)
+        key = images.name, np.packbits(keep).tobytes()
+        if key not in self._known:
+            self._known[key] = images.right(images.answer(keep))
+        return self._known[key]
+
+    def density(self, images: Images, how: Reading, level: Decimal) -> NDArray[np.bool_]:
+        """Returns whether answers are right at a density."""
+        importance = reading(images.importance, how)
+        count = kept_at_density(level, self.geometry.patch_tokens)
+        return self.right(images, importance, np.full(len(importance), count, np.int32))
+
+    def rule(self, images: Images, how: Reading, rule: CountRule, level: Decimal) -> dict[str, Any]:
+        """Returns what a rule for the count answers and costs at a density's multiply-accumulates."""
+        importance = reading(images.importance, how)
+        macs = pruned_macs(self.geometry, self.prune_at, kept_at_density(level, self.geometry.patch_tokens))
+        found, counts = counts_at(rule, importance, self.geometry, self.prune_at, macs)
+        own = mean_macs(self.geometry, self.prune_at, counts)
+        spread = {"mean": round(float(counts.mean()), 2), "sd": round(float(counts.std()), 2)}
+        return {
+            "right": self.right(images, importance, counts),
+            "level": found,
+            "kept": spread,
+            "macs_of_density": round(own / macs, 4),
+        }
+
+
+def compared(task: Task, sets: Sequence[Images], levels: Sequence[Decimal], default: Reading) -> dict[str, Any]:
+    """Returns readings against the default's and rules for counts against densities; the first set is chosen on."""
+    choice, *judged = sets
+    found: dict[str, Any] = {"chosen_on": choice.name, "judged_on": [one.name for one in judged], "default": default}
+    found["readings"] = []
+    for how in Reading:
+        for level in levels:
+            progress(f"{how} at {level}", None)
+            rights = [(task.density(one, how, level), task.density(one, default, level)) for one in sets]
+            row = {"reading": how, "density": str(level)} | _paired(rights, [one.name for one in sets])
+            found["readings"].append(row)
+    best = _best_reading(found["readings"])
+    found["best_reading_on_choice"] = best
+    found["counts"] = []
+    for how in dict.fromkeys((default, best)):
+        for family, rules in FAMILIES.items():
+            rule = _chosen(task, choice, how, rules, levels)
+            for level in levels:
+                progress(f"{how}, {rule.name} at {level}", None)
+                kept_by = [task.rule(one, how, rule, level) for one in sets]
+                pairs = [
+                    (one["right"], task.density(images, how, level)) for one, images in zip(kept_by, sets, strict=True)
+                ]
+                last = {key: value for key, value in kept_by[-1].items() if key != "right"}
+                row = {"reading": how, "family": family, "rule": rule.name, "density": str(level), "last_set": last}
+                found["counts"].append(row | _paired(pairs, [one.name for one in sets]))
+    return found
+
+
+def _best_reading(rows: list[dict[str, Any]]) -> Reading:
+    """Returns the reading that is ahead on the choice set, mean over densities."""
+    gains: dict[Reading, float] = {}
+    for row in rows:
+        gains[row["reading"]] = gains.get(row["reading"], 0.0) + row["choice"]["value"]
+    return max(gains, key=lambda how: gains[how])
+
+
+def _chosen(
+    task: Task, choice: Images, how: Reading, rules: tuple[CountRule, ...], levels: Sequence[Decimal]
+) -> CountRule:
+    """Returns the rule of a family that has the most answers of the choice set right, over all levels."""
+    if len(rules) == 1:
+        return rules[0]
+    return max(rules, key=lambda rule: sum(int(task.rule(choice, how, rule, one)["right"].sum()) for one in levels))
+
+
+def _paired(rights: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], names: list[str]) -> dict[str, Any]:
+    """Returns accuracies and what the first gains over the second: of the choice set, of each judged one, of all."""
+    parts = {name: dataclasses.asdict(paired_difference(*pair)) for name, pair in zip(names, rights, strict=True)}
+    first, second = (np.concatenate(one) for one in zip(*rights[1:], strict=True))
+    return {
+        "percent_right": round(100 * float(first.mean()), 3),
+        "percent_right_of_other": round(100 * float(second.mean()), 3),
+        "choice": parts[names[0]],
+        "judged": {name: parts[name] for name in names[1:]},
+        "all_judged": dataclasses.asdict(paired_difference(first, second)),
+    }
+
+
+def digits(model: LoadedModel, prune_at: int, seeds: Sequence[int], images: int) -> tuple[Task, list[Images]]:
+    """Returns the demonstration's task, with compositions of each seed."""
+    stem, rest, sets = in_torch(Stem(model.vit, prune_at)), in_torch(Rest(model.vit, prune_at)), []
+    for seed in seeds:
+        pixels, labels = compose_many(Split.HELD_OUT, images, seed)
+        parts = [
+            stem(preprocess(list(part), model.preprocessing)) for part in np.array_split(pixels, -(-images // 128))
+        ]
+        tokens, importance = (np.concatenate(one) for one in zip(*parts, strict=True))
+        answer = functools.partial(answered, rest, tokens, batch=_BATCH)
+        sets.append(Images(f"seed {seed}", importance, answer, functools.partial(_likeliest, labels)))
+        progress(f"digits, seed {seed}", None)
+    return Task(model.info.geometry, prune_at), sets
+
+
+def _likeliest(labels: NDArray[np.int64], logits: Floats) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = logits.argmax(1) == labels
+    return right
+
+
+def clip(prepared: Prepared, tested: int) -> tuple[Task, list[Images]]:
+    """Returns the CLIP tower's task, told which cut-out is shown, with composites of each fold."""
+    sets = []
+    for fold in prepared.folds:
+        asked, part = fold.asked(tested, COMPOSITES)
+        answer = functools.partial(_features, part, prepared)
+        right = functools.partial(_instance, prepared.judge(fold.number), asked)
+        sets.append(Images(f"fold {fold.number}", part.importance, answer, right))
+    return Task(prepared.model.info.geometry, PRUNE_AT), sets
+
+
+def _features(part: Fold, prepared: Prepared, keep: NDArray[np.bool_]) -> Floats:
+    return part.kept_features(prepared.rest, keep, prepared.report)
+
+
+def _instance(judge: Judge, asked: NDArray[np.intp], features: Floats) -> NDArray[np.bool_]:
+    return judge.right(features, asked)["instance"]
+
+
+@click.group()
+def main() -> None:
+    """Measure and write results/selection_rules_TASK.json."""
+
+
+@main.command("digits")
+@click.option("--images", type=click.IntRange(min=50), default=IMAGES, show_default=True, help="Of each composed set.")
+def main_digits(images: int) -> None:
+    """Judge by the demonstration model, on composed images of seeds that it was not tuned on."""
+    torch.set_num_threads(1)  # most batches are small
+    machine = environment("torch", "timm")
+    model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+    assert model.training is not None
+    task, sets = digits(model, model.training.prune_at, (CHOICE_SEED, *JUDGE_SEEDS), images)
+    found = compared(task, sets, LEVELS, Reading(model.training.score.value))
+    command = f"python -m benchmarks.selection_rules digits --images {images}"
+    click.echo(write("selection_rules_digits", command, {"images": images, **found}, machine))
+
+
+@main.command("clip")
+@with_inputs
+def main_clip(tested: int, **given: Path) -> None:
+    """Judge by the CLIP tower, told which cut-out is shown; the folds are those of benchmarks.real_clip."""
+    machine = environment("torch", "timm", "openvino", "scikit-learn")
+    prepared = prepared_or_skipped(**given)
+    if prepared is not None:
+        found = compared(*clip(prepared, tested), CLIP_LEVELS, Reading.MEAN)
+        command = f"python -m benchmarks.selection_rules clip --tested {tested}"
+        click.echo(write("selection_rules_clip", command, {"composites_tested": tested, **found}, machine))
+
+
+if __name__ == "__main__":
+    main()
