@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sait_deploy.evaluation.results import Estimate
+from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import token_importance
 from sait_deploy.models.transformer import Tokens
