@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -54,13 +54,14 @@ from benchmarks.selection_parts import (
     reading,
 )
 from sait_deploy.cli._render import progress
+from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rivals import resolution_of_equal_macs
 from sait_deploy.images.preprocess import Preprocessing, preprocess
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.resize import resized
 from sait_deploy.runtime.openvino import shared_core
 from sait_deploy.system.progress import Progress
-from sait_deploy.tokens import dense_macs, kept_at_density, pruned_macs
+from sait_deploy.tokens import Geometry, dense_macs, kept_at_density, pruned_macs
 
 PACKAGES: Final = ("openvino", "onnx", "torch", "timm", "sklearn")
 PRUNE_AT: Final = 3
@@ -68,6 +69,7 @@ COMPOSITES: Final = 4
 SEED: Final = 0
 SIDE: Final = 224
 DENSITIES: Final = tuple(map(Decimal, ("0.5", "0.3")))
+KINDS: Final = (Kind.DENSITY, Kind.MASS, Kind.RANDOM, Kind.LEAST_IMPORTANT, Kind.LOWER_RESOLUTION)
 SCORES: Final = (Reading.MEAN, Reading.CLS)
 
 
@@ -129,35 +131,40 @@ def prepare(tower: Path, cutouts: Path, photographs: Path, folder: Path, report:
     return Prepared(model, found, folds, rest, preprocessing, precision, report)
 
 
-def points(prepared: Prepared, fold: Fold, tested: int) -> Iterator[tuple[str, Floats, NDArray[np.int32], float]]:
+def points(
+    prepared: Prepared, fold: Fold, tested: int, kinds: Collection[Kind]
+) -> Iterator[tuple[str, Floats, NDArray[np.int32], float]]:
     """Yields each point's name, features, kept patch tokens and mean multiply-accumulates, of composites tested."""
     geometry = prepared.model.info.geometry
     asked, part = fold.asked(tested, COMPOSITES)
     patches, number = geometry.patch_tokens, len(asked)
-    yield "dense", prepared.dense(fold)[asked], np.full(number, patches, np.int32), float(dense_macs(geometry))
+    yield Kind.DENSE.value, prepared.dense(fold)[asked], np.full(number, patches, np.int32), float(dense_macs(geometry))
+    for kind, name, importance, counts in _selections(part, geometry):
+        if kind in kinds:
+            keep = kept(importance, counts, geometry.prefix_tokens)
+            features = part.kept_features(prepared.rest, keep, prepared.report)
+            yield name, features, counts, mean_macs(geometry, PRUNE_AT, counts)
+    if Kind.LOWER_RESOLUTION in kinds:
+        yield _lower_resolution(prepared, fold, asked)
 
-    def run(name: str, importance: Floats, counts: NDArray[np.int32]) -> tuple[str, Floats, NDArray[np.int32], float]:
-        keep = kept(importance, counts, geometry.prefix_tokens)
-        features = part.kept_features(prepared.rest, keep, prepared.report)
-        return name, features, counts, mean_macs(geometry, PRUNE_AT, counts)
 
-    chance = np.random.default_rng((SEED, fold.number)).random((number, patches), np.float32)
-    chance /= chance.sum(1, keepdims=True)
-    for density in DENSITIES:
-        counts = np.full(number, kept_at_density(density, patches), np.int32)
-        for score in SCORES:
-            importance = reading(part.importance, score)
-            yield run(f"{score} {density}", importance, counts)
-            macs = mean_macs(geometry, PRUNE_AT, counts)
-            yield run(
-                f"mass by {score}, as {density}", importance, counts_at(MASS, importance, geometry, PRUNE_AT, macs)[1]
-            )
-        yield run(f"random {density}", chance, counts)
+def _selections(part: Fold, geometry: Geometry) -> Iterator[tuple[Kind, str, Floats, NDArray[np.int32]]]:
+    """Yields kind, name, importance and patch tokens kept of what selects tokens."""
+    number, _, patches = part.importance.shape
+    chance = np.random.default_rng((SEED, part.number)).random((number, patches), np.float32)
     highest = reading(part.importance, SCORES[0])
     least = highest.max(1, keepdims=True) - highest
+    for density in DENSITIES:
+        counts = np.full(number, kept_at_density(density, patches), np.int32)
+        macs = mean_macs(geometry, PRUNE_AT, counts)
+        for score in SCORES:
+            importance = reading(part.importance, score)
+            yield Kind.DENSITY, f"{score} {density}", importance, counts
+            own = counts_at(MASS, importance, geometry, PRUNE_AT, macs)[1]
+            yield Kind.MASS, f"mass by {score}, as {density}", importance, own
+        yield Kind.RANDOM, f"random {density}", chance / chance.sum(1, keepdims=True), counts
     half = np.full(number, kept_at_density(DENSITIES[0], patches), np.int32)
-    yield run(f"least important {DENSITIES[0]}", least / least.sum(1, keepdims=True), half)
-    yield _lower_resolution(prepared, fold, asked)
+    yield Kind.LEAST_IMPORTANT, f"least important {DENSITIES[0]}", least / least.sum(1, keepdims=True), half
 
 
 def _lower_resolution(
@@ -185,19 +192,20 @@ def _lower_resolution(
     return name, fold.features(name.replace(" ", "-"), make), kept_all, float(dense_macs(geometry))
 
 
-def answers(prepared: Prepared, tested: int) -> dict[str, Answered]:
+def answers(prepared: Prepared, tested: int, kinds: Collection[Kind]) -> dict[str, Answered]:
     """Returns what each point has right, all folds together.
 
     Args:
         prepared: the tower and its composites.
         tested: composites of each cut-out in each fold that are asked about.
+        kinds: of points beside dense.
     """
     parts: dict[str, list[Answered]] = {}
     for fold in prepared.folds:
         judge = prepared.judge(fold.number)
         asked, _ = fold.asked(tested, COMPOSITES)
         wanted = fold.instance[asked]
-        for name, features, counts, macs in points(prepared, fold, tested):
+        for name, features, counts, macs in points(prepared, fold, tested, kinds):
             right = judge.right(features, asked)
             cutout = dict.fromkeys(right, wanted) | {"group": wanted[judge.grouped(asked)]}
             parts.setdefault(name, []).append(Answered(right, cutout, counts, macs))
@@ -227,8 +235,9 @@ def compared(found: dict[str, Answered]) -> list[dict[str, Any]]:
             pairs.append((f"{score} {density}", f"random {density}"))
             pairs.append((f"mass by {score}, as {density}", f"{score} {density}"))
     half = DENSITIES[0]
-    lower = next(name for name in found if name.startswith("dense at"))
-    pairs += [(f"{score} {half}", other) for score in SCORES for other in (f"least important {half}", lower)]
+    lower = [name for name in found if name.startswith("dense at")]
+    pairs += [(f"{score} {half}", other) for score in SCORES for other in (f"least important {half}", *lower)]
+    pairs = [(one, other) for one, other in pairs if one in found and other in found]
     return [{"first": a, "second": b, "difference": differences(found[a], found[b])} for a, b in pairs]
 
 
@@ -282,12 +291,13 @@ def with_inputs(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @with_inputs
-def main(tested: int, **given: Path) -> None:
+@click.option("--kind", type=click.Choice([one.value for one in KINDS]), multiple=True, help="Points; all by default.")
+def main(tested: int, kind: tuple[str, ...], **given: Path) -> None:
     """Measure and write results/real_clip.json; what the folder has is not computed again."""
     prepared = prepared_or_skipped(**given)
     if prepared is None:
         return
-    found = answers(prepared, tested)
+    found = answers(prepared, tested, [Kind(one) for one in kind] or KINDS)
     result = {
         "tower": {"wheel": WHEEL, "sha256": TOWER_SHA256, "as": prepared.model.info.name, "prune_at": PRUNE_AT},
         "images": {
@@ -304,7 +314,9 @@ def main(tested: int, **given: Path) -> None:
         "comparisons": compared(found),
     }
     machine = environment("torch", "timm", "openvino", "scikit-learn")
-    click.echo(write("real_clip", f"python -m benchmarks.real_clip --tested {tested}", result, machine))
+    chosen = "".join(f" --kind {one}" for one in kind)
+    command = f"python -m benchmarks.real_clip --tested {tested}{chosen}"
+    click.echo(write("real_clip", command, result, machine))
 
 
 if __name__ == "__main__":
