@@ -56,7 +56,7 @@ def _child(kind: str, path: Path) -> dict[str, float]:
         pruning = None if kind == "dense" else FixedPruning(Score.MEAN, 3, KEPT)
         outputs = ["logits"] if pruning is None else ["logits", "counts"]
         sha256_of_weights(model.vit)
-        graph = trace(PrunableViT(model.vit, pruning), model.info.image_size, outputs, 20)
+        graph = trace(PrunableViT(model.vit, pruning), (3, *model.info.image_size), outputs, 20)
         save(finish(graph, FinishOptions(20, OperatorForm.FUNCTION, {})), path)
         sha256_of(path)
     return {

@@ -42,7 +42,7 @@ def graph_in_place(module: nn.Module, manifest: Manifest, folder: Path, progress
                 MASS: torch.full((TRACED_BATCH,), 0.5),
                 KEEP_LIMITS: torch.tensor([limits] * TRACED_BATCH, dtype=torch.int32),
             }
-        graph = trace(module, manifest.model.image_size, manifest.output_names, manifest.opset, further)
+        graph = trace(module, (3, *manifest.model.image_size), manifest.output_names, manifest.opset, further)
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"part-{MODEL_FILE}"
         save(finish(graph, FinishOptions(manifest.opset, OperatorForm.FUNCTION, {})), part)

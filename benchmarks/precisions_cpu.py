@@ -47,14 +47,22 @@ def say(step: str, share: float | None = None) -> None:
         click.echo(step, err=True)
 
 
-def artifacts_of(name: str, folder: Path) -> list[Artifact]:
-    """Exports a model and quantises it, unless that was done before; the float artifacts, dense first."""
+def float_artifacts_of(name: str, folder: Path) -> list[Artifact]:
+    """Exports a model with random weights at density 0.5 and adaptive, unless that was done before, dense first."""
     there = [open_artifact(path) for path in Workspace(folder).artifacts()]
     if not there:
         options = ExportOptions((Decimal("0.5"),), (mass_point(0.9),), output=folder)
         there = export_model(load_model(name, WeightsRequest(WeightsSource.RANDOM)), options, say)
-        quantize(there, progress=say)
     return with_baseline([artifact.path for artifact in there if artifact.manifest.dtype is Precision.FP32])
+
+
+def artifacts_of(name: str, folder: Path) -> list[Artifact]:
+    """Exports a model and quantises it, unless that was done before; the float artifacts, dense first."""
+    is_new = not list(Workspace(folder).artifacts())
+    artifacts = float_artifacts_of(name, folder)
+    if is_new:
+        quantize(artifacts, progress=say)
+    return artifacts
 
 
 def rows_of(report: Report) -> list[dict[str, Any]]:

@@ -6,21 +6,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
 from sait_deploy.errors import ArtifactError
+from sait_deploy.exporters.light import LARGEST_PROTOBUF
 from sait_deploy.exporters.names import IMPORTANCE, KEEP
+from sait_deploy.exporters.older_opset import TRACED, lower_to_oldest
 from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION
 from sait_deploy.system.option_values import check_options
-
-_LARGEST_PROTOBUF: Final = 1_900_000_000
-"""Bytes of weights above which they go into a file of their own, as a protobuf message holds at most 2 GiB."""
 
 
 class OperatorForm(StrEnum):
@@ -46,14 +44,20 @@ class FinishOptions:
 
 
 def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
-    """Attaches or inlines the operators' functions, names the selection's tensors and writes metadata, in place."""
+    """Attaches or inlines the operators' functions, names the selection's tensors and writes metadata, in place.
+
+    Raises:
+        InvalidArgument: an operator of the graph has no form at the opset.
+    """
     _name_selection(model)
-    attach_functions(model, options.opset)
+    attach_functions(model, max(options.opset, TRACED))
     if options.operators is OperatorForm.INLINE and model.functions:
         InlinePass()(model)
         # ONNX Runtime's symbolic shape inference reads no constant whose value is not a tensor.
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         model.opset_imports.pop(DOMAIN, None)
+    if options.opset < TRACED:
+        lower_to_oldest(model)
     model.metadata_props.update(options.metadata)
     model.producer_name = "sait-deploy"
     for node in model.graph:
@@ -65,7 +69,7 @@ def finish(model: ir.Model, options: FinishOptions) -> ir.Model:
 def save(model: ir.Model, path: Path) -> list[str]:
     """Writes a model and returns the names of the files written, the ONNX file first."""
     size = sum(t.const_value.nbytes for t in model.graph.initializers.values() if t.const_value is not None)
-    if size <= _LARGEST_PROTOBUF:
+    if size <= LARGEST_PROTOBUF:
         ir.save(model, path)
         return [path.name]
     weights = path.name + ".data"

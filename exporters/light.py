@@ -9,6 +9,9 @@ import onnx
 _SMALL_BYTES: Final = 4096
 """Weights up to this size are kept, as they are shapes and axes, whose values tools read."""
 
+LARGEST_PROTOBUF: Final = 1_900_000_000
+"""Bytes of weights above which they go into a file of their own, as a protobuf message holds at most 2 GiB."""
+
 _PARTS: Final = ("node", "input", "output", "value_info")
 
 

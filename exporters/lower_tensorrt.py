@@ -17,6 +17,7 @@ from onnx_ir.passes.common import InlinePass
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import attach_functions
 from sait_deploy.exporters.names import TOKENS, AttentionForm, EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.exporters.older_opset import TRACED
 from sait_deploy.exporters.precision import lower_precision
 from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
@@ -41,11 +42,15 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
         options: how to.
 
     Raises:
-        ArtifactError: its operators were inlined, its weights are not float32 or do not fit the precision.
+        ArtifactError: its operators were inlined, its opset is older than 18, or its weights are not float32 or do not
+            fit the precision.
     """
     lowered = ir.serde.deserialize_model(model)
     if not any(node.domain == DOMAIN for node in lowered.graph):
         raise ArtifactError("the graph's operators were inlined: there is nothing to lower", "export without --inline")
+    if lowered.opset_imports[""] < TRACED:
+        opset = lowered.opset_imports[""]
+        raise ArtifactError(f"TensorRT takes no graph of opset {opset} here", f"export with --opset {TRACED} or above")
     low = _LOW.get(options.precision)
     if any(weight.dtype in _LOW.values() and weight.dtype != low for weight in lowered.graph.initializers.values()):
         raise ArtifactError(

@@ -14,42 +14,47 @@ import torch
 from onnxscript import values
 from torch import Tensor, nn
 
+from sait_deploy.exporters.older_opset import TRACED
 from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.onnx_form import operator_schema
 from sait_deploy.plugins.spec import DOMAIN, DOMAIN_VERSION, OperatorSpec
 from sait_deploy.system.loggers import errors_only
 
 TRACED_BATCH: Final = 2
-"""Batch size of the example input: torch.export would specialise on 0 and 1."""
+"""Batch size of the example input of a graph for any: torch.export would specialise on 0 and 1."""
 
 
 def trace(
     module: nn.Module,
-    image_size: tuple[int, int],
+    image: tuple[int, int, int],
     output_names: Sequence[str],
     opset: int,
     further: Mapping[str, Tensor] = MappingProxyType({}),
+    fixed_batch: int | None = None,
 ) -> ir.Model:
-    """Exports a module with a dynamic batch dimension.
+    """Exports a module with a dynamic batch dimension, or a fixed one.
 
     Args:
-        module: takes images float32 [B, 3, H, W], then the further inputs, and returns a tuple of tensors.
-        image_size: H and W.
+        module: takes images float32 [B, C, H, W], then the further inputs, and returns a tuple of tensors.
+        image: C, H and W.
         output_names: names of the outputs, in order.
-        opset: version of the standard operators.
-        further: inputs after the images, name to an example of ``TRACED_BATCH`` images.
+        opset: version of the standard operators, which ``finish`` lowers where torch writes no older one.
+        further: inputs after the images, name to an example of ``TRACED_BATCH`` images, or of the fixed batch.
+        fixed_batch: images of every request; None for any number.
     """
-    examples = {"images": torch.zeros(TRACED_BATCH, 3, *image_size), **further}
+    count = TRACED_BATCH if fixed_batch is None else fixed_batch
+    examples = {"images": torch.zeros(count, *image), **further}
     batch = torch.export.Dim("batch", min=1)
+    dynamic = None if fixed_batch is not None else tuple({0: batch} for _ in examples)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
             tuple(examples.values()),
             dynamo=True,
-            opset_version=opset,
+            opset_version=max(opset, TRACED),
             input_names=list(examples),
             output_names=list(output_names),
-            dynamic_shapes=tuple({0: batch} for _ in examples),
+            dynamic_shapes=dynamic,
             custom_translation_table=_translations(),
             verbose=False,
         )

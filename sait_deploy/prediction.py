@@ -20,8 +20,9 @@ from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.errors import ImageError
 from sait_deploy.images.contact_sheet import Tile, contact_sheet, tile
 from sait_deploy.images.kept_tokens import draw_kept
-from sait_deploy.images.preprocess import Preprocessing, cropped, list_images, normalised, open_image
+from sait_deploy.images.preprocess import Preprocessing, list_images, normalised, seen, shown
 from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
+from sait_deploy.runtime.batches import run_all, select_all
 
 BATCH: Final = 16
 CONTACT_SHEET: Final = "contact-sheet.png"
@@ -98,16 +99,18 @@ def predict(
     """
     manifest = runner.artifact.manifest
     tiles: list[Tile] = []
-    for start in range(0, len(paths), BATCH):
-        chunk = _readable(range(start, min(start + BATCH, len(paths))), paths, manifest.preprocessing, broken)
+    fewest, _ = runner.batch_range
+    size = max(BATCH // fewest, 1) * fewest
+    for start in range(0, len(paths), size):
+        chunk = _readable(range(start, min(start + size, len(paths))), paths, manifest.preprocessing, broken)
         if not chunk:
             continue
         pixels = np.stack([image for _, image in chunk])
         images = normalised(pixels, manifest.preprocessing)
         if visualize is None or manifest.pruning is None:
-            output, keep, importance = runner.run_at(images, choice), None, None
+            output, keep, importance = run_all(runner, images, choice), None, None
         else:
-            selection = runner.select_at(images, choice)
+            selection = select_all(runner, images, choice)
             keep, importance = selection.keep[:, manifest.model.geometry.prefix_tokens :], selection.importance
             output = Output(selection.logits, keep.sum(axis=1, dtype=np.int32))
         found = _answers(manifest, output, top)
@@ -115,12 +118,13 @@ def predict(
             path = paths[number]
             if visualize is not None:
                 kept = None if keep is None else keep[index]
-                seen = None if importance is None else importance[index]
+                scores = None if importance is None else importance[index]
                 target = visualize / f"{number:04d}-{path.stem}.png"
-                _draw(manifest, pixels[index], prediction, kept, seen, target)
+                picture = shown(pixels[index])
+                _draw(manifest, picture, prediction, kept, scores, target)
                 if manifest.form is Form.ADAPTIVE and kept is not None:
                     label = prediction.labels[0] if isinstance(prediction, Prediction) else path.stem
-                    tiles.append(tile(pixels[index], kept, _grid(manifest), kept=prediction.kept, label=label))
+                    tiles.append(tile(picture, kept, _grid(manifest), kept=prediction.kept, label=label))
             yield Answer(path, prediction)
     if visualize is not None and tiles:
         sheet = contact_sheet(tiles, manifest.model.geometry.patch_tokens, title=manifest.name)
@@ -139,11 +143,11 @@ def _readable(
     preprocessing: Preprocessing,
     broken: Callable[[ImageError], None] | None,
 ) -> list[tuple[int, NDArray[np.uint8]]]:
-    """Returns the images that can be read, each with its number in ``paths``, cropped: uint8 [H, W, 3]."""
+    """Returns the images that can be read, each with its number in ``paths``, cropped: uint8 [H, W, C]."""
     found = []
     for number in numbers:
         try:
-            found.append((number, np.asarray(cropped(open_image(paths[number]), preprocessing))))
+            found.append((number, seen(paths[number], preprocessing)))
         except ImageError as error:
             if broken is None:
                 raise

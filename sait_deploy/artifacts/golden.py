@@ -17,8 +17,8 @@ class Golden:
     """One real image and its answer.
 
     Attributes:
-        pixels: uint8 [H, W, 3], the image after resize and crop.
-        images: float32 [1, 3, H, W], what the model is fed.
+        pixels: uint8 [H, W, C], the image after resize and crop.
+        images: float32 [1, C, H, W], what the model is fed.
         logits: float32 [1, classes].
         counts: int32 [1], tokens kept, prefix included.
         mass: float32 [1], of an adaptive artifact, what it is fed beside the image.

@@ -297,6 +297,7 @@ class Manifest:
         quantized_from: id of the float artifact that this one was made from; None, and left out, where it is no int8
             artifact.
         quantization: how it was made from that one; likewise.
+        batch: images of every request, of a graph of fixed batch size; None, and left out, where any number may be.
     """
 
     schema_version: int
@@ -323,6 +324,7 @@ class Manifest:
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
     quantized_from: str | None = None
     quantization: QuantizationInfo | None = None
+    batch: int | None = None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -354,6 +356,8 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["quantized_from"]
     if manifest.quantization is None:
         del fields["quantization"]
+    if manifest.batch is None:
+        del fields["batch"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
     for name in ("global_pool", "labels_source", "made_from", "embedding"):

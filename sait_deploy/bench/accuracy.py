@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.results import Accuracy, AccuracyMeasure
-from sait_deploy.bench.runtimes import Failure, GroupSession, portions
+from sait_deploy.bench.runtimes import Failure, GroupSession
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.runtime import Runner
+from sait_deploy.runtime.batches import portions
 from sait_deploy.system.progress import Progress
 
 _BATCH: Final = 32

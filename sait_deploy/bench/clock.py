@@ -82,7 +82,7 @@ def measure(
 def call_for(
     runner: Runner, images: NDArray[np.float32], timing: Timing, choice: PointChoice = DEFAULT_CHOICE
 ) -> Callable[[], float | None]:
-    """Returns the call that runs a batch, float32 [B, 3, H, W], as far as the clock is to cover it."""
+    """Returns the call that runs a batch, float32 [B, C, H, W], as far as the clock is to cover it."""
     if timing is Timing.COMPUTE:
         return runner.bind(images, choice)
 

@@ -14,11 +14,11 @@ from sait_deploy.artifacts.manifest import Precision, WeightsSource
 from sait_deploy.artifacts.precisions import float_of
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.results import Flips
-from sait_deploy.bench.runtimes import portions
 from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.errors import SaitError
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime.batches import portions
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 

@@ -51,7 +51,7 @@ class MemoryRequest:
 
     @classmethod
     def read(cls, folder: Path) -> tuple[MemoryRequest, NDArray[np.float32], PointChoice]:
-        """Returns the request in a folder, its images, float32 [B, 3, H, W], and their operating points."""
+        """Returns the request in a folder, its images, float32 [B, C, H, W], and their operating points."""
         request = cls(**json.loads((folder / _REQUEST_FILE).read_text(encoding="utf-8")))
         with np.load(folder / INPUTS_FILE) as arrays:
             parts = {name: arrays[name] for name in _POINT_FIELDS if name in arrays}
@@ -78,7 +78,7 @@ def measure_memory(
     Args:
         plan: its group.
         variant: what to run.
-        images: a batch, float32 [B, 3, H, W].
+        images: a batch, float32 [B, C, H, W].
         threads: threads within one operator; None for all processors.
 
     Raises:

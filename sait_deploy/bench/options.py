@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from sait_deploy.bench.clock import MeasureOptions
 from sait_deploy.bench.results import Timing
@@ -35,12 +36,15 @@ class Also(Enum):
     """What this machine can do at most, and each row's share of it."""
 
 
+DEFAULT_BATCHES: Final = (1, 8, 32)
+
+
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
     """What to measure.
 
     Attributes:
-        batches: images per request.
+        batches: images per request; where they are the default, graphs of fixed batch size have their own.
         runtimes: which runtimes, each measured by itself; with none, ONNX Runtime and those that artifacts have engines
             of.
         precisions: which precisions on each of them; with none, that which each artifact or engine is made for.
@@ -56,7 +60,7 @@ class BenchOptions:
         also: what is measured in addition.
     """
 
-    batches: tuple[int, ...] = (1, 8, 32)
+    batches: tuple[int, ...] = DEFAULT_BATCHES
     runtimes: tuple[str, ...] = ()
     precisions: tuple[RunPrecision, ...] = ()
     threads: int | None = None

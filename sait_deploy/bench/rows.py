@@ -30,7 +30,7 @@ _STAGE_RUNS: Final = 32
 _STAGE_WARM_UP: Final = 4
 
 Request = tuple[NDArray[np.float32], PointChoice]
-"""A batch of images, float32 [B, 3, H, W], and its operating points."""
+"""A batch of images, float32 [B, C, H, W], and its operating points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def measure_batch(
 
 
 def timed_images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArray[np.float32]]:
-    """Returns the batches that are timed, float32 [B, 3, H, W].
+    """Returns the batches that are timed, float32 [B, C, H, W].
 
     They are drawn from all of the images and shuffled, as a folder lists them class by class.
     """
@@ -98,7 +98,7 @@ def timed_images(manifest: Manifest, dataset: Dataset, batch: int) -> list[NDArr
 def made_ready(
     variant: RunnableVariant, runner: Runner, batches: Sequence[NDArray[np.float32]], timing: Timing
 ) -> Ready:
-    """Runs a variant on every batch, float32 [B, 3, H, W], once.
+    """Runs a variant on every batch, float32 [B, C, H, W], once.
 
     Raises:
         SaitError: it cannot run them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +18,7 @@ from sait_deploy.bench.group_results import Skip
 from sait_deploy.bench.groups import GroupPlan, plan_groups, runtimes_for, with_baseline
 from sait_deploy.bench.measured import Findings, measure_group
 from sait_deploy.bench.notes import report_notes
-from sait_deploy.bench.options import AccuracyOf, Also, BenchOptions
+from sait_deploy.bench.options import DEFAULT_BATCHES, AccuracyOf, Also, BenchOptions
 from sait_deploy.bench.results import SCHEMA_VERSION, Report, TurnTimes, names_of
 from sait_deploy.bench.runtimes import GroupSession, open_session
 from sait_deploy.bench.variants import RunnableVariant, runnable_variants
@@ -51,6 +52,9 @@ def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progre
     started = load_average()
     asked = runnable_variants(artifacts, options.sweep)
     dense = artifacts[0].manifest
+    if dense.batch is not None and options.batches == DEFAULT_BATCHES:
+        options = dataclasses.replace(options, batches=(dense.batch,))
+        progress(f"batch {dense.batch}: that of the graphs")
     _check_meaning(dense, asked, options)
     dataset = _dataset(dense, options)
     plans, skipped = plan_groups(
@@ -142,6 +146,6 @@ def _check_meaning(dense: Manifest, variants: Sequence[RunnableVariant], options
 
 def _dataset(manifest: Manifest, options: BenchOptions) -> Dataset:
     if options.images is None:
-        return evaluation_dataset(manifest.model.name)
+        return evaluation_dataset(manifest.model.name, manifest.preprocessing.channels)
     model = manifest.model
     return folder_dataset(options.images, model.labels, model.classes, options.class_map).sample(MOST_IMAGES)

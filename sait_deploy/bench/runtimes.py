@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.variants import RunnableVariant
@@ -125,20 +122,3 @@ def _check_kind(runner: Runner, dense: Runner) -> None:
             f"it is {runner.kind}, and dense is {dense.kind}: no speed-up can be told from that",
             "build both with the same options: sait-deploy build-engine",
         )
-
-
-def portions(images: int, wanted: int, batch_range: tuple[int, int]) -> list[NDArray[np.intp]]:
-    """Splits images into batches that a runner takes.
-
-    Args:
-        images: how many.
-        wanted: batch size, as far as the runner takes it.
-        batch_range: the fewest and the most that it takes.
-
-    Returns:
-        The numbers of the images of each batch, from 0; where the last would be too small, it begins again at 0.
-    """
-    fewest, most = batch_range
-    size = min(max(wanted, fewest), most)
-    ends = [(start, max(min(start + size, images), start + fewest)) for start in range(0, images, size)]
-    return [np.arange(start, end) % images for start, end in ends]

@@ -164,7 +164,17 @@ def model_options(function: Decorated) -> Decorated:
             type=click.Choice([choice.value for choice in Pooling]),
             help="What the head reads: avg for weights such as MAE's, fine-tuned so.  [default: the model's]",
         ),
-        click.option("--mean", metavar="R,G,B", help="Mean of the pixels in [0, 1], one number or three." + _FOUND),
+        click.option(
+            "--in-chans",
+            type=int,
+            metavar="N",
+            help="Channels of the images: 1 grey, 3 RGB, 4 RGBA.  [default: those of the weights, else the model's]",
+        ),
+        click.option(
+            "--mean",
+            metavar="R,G,B",
+            help="Mean of the pixels in [0, 1], one number or one of each channel." + _FOUND,
+        ),
         click.option("--std", metavar="R,G,B", help="Their standard deviation, likewise." + _FOUND),
         click.option("--crop-pct", type=float, metavar="P", help="Part of the side that the crop keeps." + _FOUND),
         click.option("--interpolation", metavar="NAME", help="Filter used to resize, such as bicubic." + _FOUND),
@@ -225,7 +235,8 @@ def load_named(
     from sait_deploy.models.registry import WeightsRequest, load_model
 
     pool = None if given["global_pool"] is None else Pooling(given["global_pool"])
-    loaded = load_model(name, WeightsRequest(source, given["weights"], choice, global_pool=pool), given["imgsz"])
+    request = WeightsRequest(source, given["weights"], choice, global_pool=pool, in_chans=given["in_chans"])
+    loaded = load_model(name, request, given["imgsz"])
     for note in loaded.weights.notes:
         report(note)
     if loaded.info.labels_source is not None and not given.get("labels"):

@@ -84,6 +84,12 @@ DEFAULT_DENSITY = "0.6"
     "--opset", type=int, default=20, show_default=True, metavar="N", help="Version of the standard ONNX operators."
 )
 @click.option(
+    "--batch",
+    type=int,
+    metavar="N",
+    help="Images of every request, fixed in the graph, for runtimes that want that.  [default: any number]",
+)
+@click.option(
     "--inline", is_flag=True, help="Write the selection as standard operators, without model-local functions."
 )
 @click.option(
@@ -145,6 +151,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         overwrite=given["overwrite"],
         task=task,
         head=head,
+        batch=given["batch"],
     )
     with live_progress() as report:
         report(f"loading {model or demo.NAME}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from sait_deploy import demo
@@ -15,16 +17,39 @@ from sait_deploy.reports.table import Table, figures, words
 @click.argument("pattern", default="", metavar="[FILTER]")
 @debug_option
 def command(pattern: str) -> None:
-    """List the models that can be exported, by part of the name or a wildcard such as 'deit*'."""
+    """List the models that can be exported, by part of the name or a wildcard such as 'deit*', and their families."""
     rows = []
     with live_progress(keep_lines=False) as progress:
         progress("looking through timm's models")
-        from sait_deploy.models.creation import model_entry, supported_names
+        from sait_deploy.models.creation import family_name, model_entry, supported_names
+        from sait_deploy.models.families import FAMILIES
 
         for name in supported_names(pattern.lower()):
             entry = model_entry(name)
             own = counted(entry.pretrained, "set") if entry.pretrained else "none"
-            rows.append((name, str(entry.image_size), "shipped" if name == demo.NAME else own))
+            rows.append((name, str(entry.image_size), "shipped" if name == demo.NAME else own, family_name(name)))
     if not rows:
         raise ModelError(f"no supported model's name has {pattern!r} in it", "list all: sait-deploy models")
-    show_tables(Table.of("", [words("model"), figures("image size"), figures("pretrained weights")], rows))
+    columns = [words("model"), figures("image size"), figures("pretrained weights"), words("family")]
+    counts = Counter(family for *_, family in rows)
+    families = [
+        (key, str(counts[key]), family.models) for key, family in FAMILIES.items() if counts[key] or not pattern
+    ]
+    tables = [
+        Table.of("", columns, rows),
+        Table.of("Families", [words("family"), figures("names"), words("models")], families),
+    ]
+    if not pattern:
+        tables.append(_hugging_face())
+    show_tables(*tables)
+
+
+def _hugging_face() -> Table:
+    from sait_deploy.models.hugging_face import CLASSES
+
+    kinds: dict[str, list[str]] = {}
+    for architecture, served in CLASSES.items():
+        kinds.setdefault(served.kind, []).append(architecture)
+    rows = [(kind, str(len(names)), ", ".join(names)) for kind, names in kinds.items()]
+    columns = [words("type"), figures("classes"), words("architectures in config.json")]
+    return Table.of("Folders and hub names of Hugging Face", columns, rows)

@@ -31,6 +31,7 @@ from sait_deploy.prediction import CONTACT_SHEET, Answer, Embedded, collect, pre
 from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.reports.wording import NOTHING
 from sait_deploy.runtime import Prediction, RunOptions, load
+from sait_deploy.runtime.batches import FILLED
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
@@ -108,6 +109,9 @@ def command(
     broken: list[ImageError] = []
     with live_progress() as report:
         runner = load(opened, runtime, RunOptions(threads, weights, device, precision))
+        fewest, _ = runner.batch_range
+        if len(paths) % fewest:
+            report(f"requests are of {fewest} images: {FILLED}")
         step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
         report(step, 0)
         alone = strict or len(paths) == 1

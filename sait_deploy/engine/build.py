@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.engine.choose import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
-from sait_deploy.engine.options import CURRENT, MAX_TOPK, TARGETS, EngineOptions, FusionChoice, PluginChoice
+from sait_deploy.engine.options import (
+    CURRENT,
+    MAX_TOPK,
+    TARGETS,
+    EngineOptions,
+    FusionChoice,
+    PluginChoice,
+    batch_of,
+)
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.engine.process import BuildAnswer, run_builder
 from sait_deploy.engine.profiles import PartName, Profile, profiles
@@ -70,6 +79,7 @@ def build_engine(
         StorageError: the engine cannot be written.
     """
     artifact = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
+    options = dataclasses.replace(options, batch=batch_of(artifact.manifest.batch, options.batch))
     settings = _settings(artifact, options)
     if options.timing_cache is not None:
         check_writable(options.timing_cache)

@@ -74,13 +74,14 @@ def lower_parts(artifact: Artifact, lowering: LowerOptions, folder: Path) -> dic
 
 def _expose_selection(artifact: Artifact, model: onnx.ModelProto) -> None:
     pruning, geometry = artifact.manifest.pruning, artifact.manifest.model.geometry
+    batch = artifact.manifest.batch or "batch"
     if pruning is None:
         return
     for name, element, size in (
         (pruning.importance, onnx.TensorProto.FLOAT, geometry.patch_tokens),
         (pruning.keep, onnx.TensorProto.INT32, geometry.tokens),
     ):
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["batch", size]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, [batch, size]))
 
 
 def _lowered(graph: onnx.ModelProto, name: PartName, lowering: LowerOptions, folder: Path) -> LoweredPart:

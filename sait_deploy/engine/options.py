@@ -98,6 +98,27 @@ class BatchRange:
         return cls(*map(int, text.split(":")))
 
 
+def batch_of(fixed: int | None, asked: BatchRange) -> BatchRange:
+    """Returns the images per request of an artifact's engine: those asked for, or those that its graph is fixed to.
+
+    Args:
+        fixed: images of every request of the graph; None for any number.
+        asked: what was asked for; the default stands for nothing in particular.
+
+    Raises:
+        InvalidArgument: the graph is fixed to another number than was asked for.
+    """
+    if fixed is None:
+        return asked
+    own = BatchRange(fixed, fixed, fixed)
+    if asked not in (own, BatchRange()):
+        raise InvalidArgument(
+            f"--batch {asked} is not the graph's, which is for batches of {fixed} images",
+            "leave --batch out, or export without it",
+        )
+    return own
+
+
 def parse_targets(text: str) -> tuple[str, ...]:
     """Reads a list of GPU architectures, as in ``sm86,sm89``.
 

@@ -70,7 +70,8 @@ def profiles(manifest: Manifest, batch: BatchRange, builder: BuilderName) -> dic
     most = most_images(manifest.model.geometry)
     if batch.largest > most:
         raise InvalidArgument(f"a batch of {batch.largest} images has more tokens than int32 counts", f"at most {most}")
-    images = Range(*((size, 3, *manifest.model.image_size) for size in _sizes(batch)))
+    image = manifest.preprocessing.channels, *manifest.model.image_size
+    images = Range(*((size, *image) for size in _sizes(batch)))
     if manifest.form is not Form.ADAPTIVE:
         return {PartName.MODEL: (Profile({IMAGES: images}),)}
     mass = Range(*((size,) for size in _sizes(batch)))

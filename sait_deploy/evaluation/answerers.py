@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
-from sait_deploy.bench.runtimes import portions
 from sait_deploy.errors import NotFinite
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.runtime.base import Output, Runner
+from sait_deploy.runtime.batches import portions
 from sait_deploy.tokens import OperatingPoint, dense_macs, pruned_macs
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Answerer:
         """Answers a batch, in parts where the runtime takes no batch of that size.
 
         Args:
-            images: float32 [B, 3, H, W], preprocessed for this runner.
+            images: float32 [B, C, H, W], preprocessed for this runner.
             first: number of the first of them among all images of the evaluation.
 
         Raises:

@@ -30,7 +30,7 @@ _AHEAD: Final = 1
 """Batches that wait decoded, beside one for each decoding thread."""
 
 Prepared = dict[Preprocessing, NDArray[np.float32]]
-"""A batch float32 [B, 3, H, W] by each preprocessing that was asked for."""
+"""A batch float32 [B, C, H, W] by each preprocessing that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +202,12 @@ def _prepared_batches(
 
 def _prepared(images: Sequence[ImageLike], numbers: range, preprocessings: Sequence[Preprocessing]) -> Prepared:
     """Decodes some images and makes the input of each preprocessing from them."""
-    out = {p: np.empty((len(numbers), 3, *p.image_size), dtype=np.float32) for p in preprocessings}
+    out = {p: np.empty((len(numbers), p.channels, *p.image_size), dtype=np.float32) for p in preprocessings}
     for place, number in enumerate(numbers):
         try:
-            image = open_image(images[number])
+            opened = {count: open_image(images[number], count) for count in {p.channels for p in preprocessings}}
             for preprocessing, batch in out.items():
-                batch[place] = preprocess(image, preprocessing)[0]
+                batch[place] = preprocess(opened[preprocessing.channels], preprocessing)[0]
         except ImageError as error:
             name = _name(images, number)
             if name.removeprefix("image ") in error.message:

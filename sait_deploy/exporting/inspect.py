@@ -169,7 +169,7 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None, runtime
 
     manifest = artifact.manifest
     if images is None:
-        dataset = shipped_dataset(manifest.model.name)
+        dataset = shipped_dataset(manifest.model.name, manifest.preprocessing.channels)
     else:
         dataset = Dataset(list_images(images).paths, None, str(images))
     chosen = dataset.sample(CHECK_IMAGES)

@@ -63,6 +63,7 @@ def draft_manifest(model: LoadedModel, options: ExportOptions, plan: ExportPlan,
         tools=installed_tools(),
         files={},
         preprocessing_sources=model.preprocessing_sources,
+        batch=options.batch,
     )
 
 
@@ -71,23 +72,24 @@ def _tensors(
 ) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Returns a graph's inputs and outputs."""
     info, geometry = model.info, model.info.geometry
-    inputs = [TensorInfo("images", "float32", ("batch", 3, *info.image_size))]
-    outputs = [_answer(info)]
+    batch = "batch" if options.batch is None else options.batch
+    inputs = [TensorInfo("images", "float32", (batch, model.preprocessing.channels, *info.image_size))]
+    outputs = [_answer(info, batch)]
     if plan.form is Form.ADAPTIVE:
-        inputs += [TensorInfo(MASS, "float32", ("batch",)), TensorInfo(KEEP_LIMITS, "int32", ("batch", 2))]
+        inputs += [TensorInfo(MASS, "float32", (batch,)), TensorInfo(KEEP_LIMITS, "int32", (batch, 2))]
     if options.outputs is Outputs.LOGITS_AND_FEATURES:
-        outputs.append(TensorInfo(FEATURES, "float32", ("batch", geometry.tokens, geometry.width)))
+        outputs.append(TensorInfo(FEATURES, "float32", (batch, geometry.tokens, geometry.width)))
     if plan.pruning is not None:
-        outputs.append(TensorInfo(COUNTS, "int32", ("batch",)))
+        outputs.append(TensorInfo(COUNTS, "int32", (batch,)))
     return tuple(inputs), tuple(outputs)
 
 
-def _answer(info: ModelInfo) -> TensorInfo:
+def _answer(info: ModelInfo, batch: int | str) -> TensorInfo:
     """Returns the graph's first output."""
     if info.embedding is not None:
-        return TensorInfo(EMBEDDINGS, "float32", ("batch", info.embedding.width))
+        return TensorInfo(EMBEDDINGS, "float32", (batch, info.embedding.width))
     return TensorInfo(
-        "logits" if info.classes else "features", "float32", ("batch", info.classes or info.geometry.width)
+        "logits" if info.classes else "features", "float32", (batch, info.classes or info.geometry.width)
     )
 
 

@@ -13,6 +13,7 @@ from sait_deploy.artifacts.points import BatchPoint, PointChoice
 from sait_deploy.errors import ParityError
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime.base import Output, Runner, Selection
+from sait_deploy.runtime.batches import Numbers, portions
 from sait_deploy.tokens import OperatingPoint
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ def batches_of(count: int) -> list[slice]:
     return cuts
 
 
+def _cuts(count: int, batch_range: tuple[int, int]) -> list[Numbers]:
+    """Returns the numbers of the images of each batch; a runner of fewer batch sizes gets those that it takes."""
+    fewest, most = batch_range
+    if fewest == 1 and most >= max(BATCHES):
+        return [np.arange(cut.start, cut.stop) for cut in batches_of(count)]
+    return portions(count, max(BATCHES), batch_range)
+
+
 def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -> ParityResult:
     """Compares an artifact's graph with the selection's definition and with the fp32 torch model.
 
@@ -91,7 +100,7 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
     for point in _points(manifest):
         against = reference if point.name != MASS_ONE else reference.dense()
         found.append(_check_point(runner, against, images.images, point))
-    cuts = batches_of(len(images.images))
+    cuts = _cuts(len(images.images), runner.batch_range)
     # At mass 1 every set is equal, and with mixed points many are: only named points say something.
     named = [point for point in found if point.name not in (MASS_ONE, MIXED)]
     top1 = None if manifest.model.classes == 0 else float(np.mean([point.top1 for point in named]))
@@ -100,7 +109,7 @@ def check_parity(runner: Runner, reference: PrunableViT, images: ParityImages) -
         runtime=runner.runtime,
         images=len(images.images),
         image_source=images.source,
-        batches=tuple(sorted({cut.stop - cut.start for cut in cuts})),
+        batches=tuple(sorted({len(cut) for cut in cuts})),
         tolerance=TOLERANCE[manifest.dtype],
         largest_difference=max(point.difference for point in found),
         top1_agreement=top1,
@@ -125,11 +134,11 @@ class _Point:
     cycle: tuple[OperatingPoint, ...]
     choice: PointChoice | None
 
-    def of(self, part: slice) -> tuple[PointChoice, BatchPoint | None]:
-        """Returns what the runner is asked for of some of the images, and what that means for each."""
+    def of(self, numbers: Numbers) -> tuple[PointChoice, BatchPoint | None]:
+        """Returns what the runner is asked for of the images of these numbers, and what that means for each."""
         if not self.cycle:
             return PointChoice(), None
-        points = [self.cycle[i % len(self.cycle)] for i in range(part.start, part.stop)]
+        points = [self.cycle[i % len(self.cycle)] for i in numbers]
         mass = np.array([min(point.mass, 2.0) for point in points], dtype=np.float32)  # from 1 on all are the same
         limits = np.array([[point.min_keep, point.max_keep] for point in points], dtype=np.int32)
         return self.choice or PointChoice(None, mass, limits[:, 0], limits[:, 1]), BatchPoint(mass, limits)
@@ -172,7 +181,8 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
     manifest, prefix = runner.artifact.manifest, runner.artifact.manifest.model.geometry.prefix_tokens
     tolerance = TOLERANCE[manifest.dtype]
     logits, wanted, kept, same, worst = [], [], [], [], 0.0
-    for cut in batches_of(len(images)):
+    for cut in _cuts(len(images), runner.batch_range):
+        first = int(cut[0])
         batch = images[cut]
         choice, asked = point.of(cut)
         selection = None if asked is None else runner.select_at(batch, choice)
@@ -180,32 +190,32 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         kept.append(output.kept)
         keep = None
         if selection is not None and asked is not None:
-            check_selection(selection, asked, prefix, cut.start)
-            _check_public_outputs(output, selection, manifest, cut.start)
+            check_selection(selection, asked, prefix, first)
+            _check_public_outputs(output, selection, manifest, first)
             keep = torch.from_numpy(selection.keep)
         with torch.inference_mode():
             forced = reference.trace(torch.from_numpy(batch), keep=None if reference.pruning is None else keep)
-        found_worst = _compare(output.logits, forced.logits.numpy(), tolerance, cut.start, manifest.model.task)
+        found_worst = _compare(output.logits, forced.logits.numpy(), tolerance, first, manifest.model.task)
         worst = max(worst, found_worst)
         if output.features is not None:
             assert forced.features is not None
             features = forced.features.numpy().reshape(len(batch), -1)
-            worst = max(worst, _compare(output.features.reshape(len(batch), -1), features, tolerance, cut.start))
+            worst = max(worst, _compare(output.features.reshape(len(batch), -1), features, tolerance, first))
         logits.append(output.logits)
         wanted.append(forced.logits.numpy())
         if selection is not None and asked is not None and forced.importance is not None:
             # Importance is read before anything is dropped, so what is forced afterwards does not move it.
             own = _reference_keep(forced.importance.numpy(), asked, prefix)
             same.append((own == selection.keep).all(axis=1))
-    found, expected = np.concatenate(logits), np.concatenate(wanted)
+    found, expected = (np.concatenate(parts)[: len(images)] for parts in (logits, wanted))
     return _PointResult(
         name=point.name,
         difference=worst,
         top1=float((found.argmax(1) == expected.argmax(1)).mean()),
         cosine=float(cosines(found, expected).min()),
-        same_kept=float(np.concatenate(same).mean()) if same else None,
+        same_kept=float(np.concatenate(same)[: len(images)].mean()) if same else None,
         logits=found,
-        kept=np.concatenate(kept),
+        kept=np.concatenate(kept)[: len(images)],
     )
 
 

@@ -36,10 +36,11 @@ from sait_deploy.tokens import (
     default_prune_at,
     density_point,
     kept_at_density,
+    most_images,
     parse_density,
 )
 
-OPSETS: Final = range(18, 24)
+OPSETS: Final = range(17, 26)
 DEFAULT_OPSET: Final = 20
 
 
@@ -65,6 +66,7 @@ class ExportOptions:
         preprocessing: what to do with images, where it is not what is known of the model.
         task: what the graph answers; None to classify with a head, and to embed without one.
         head: what the head is, of a model that embeds; see ``models.embedder.for_task``.
+        batch: images of every request, for runtimes that want graphs of fixed batch size; None for any number.
 
     Raises:
         InvalidArgument: a density is no number in (0, 1], or two points have the same name.
@@ -86,6 +88,7 @@ class ExportOptions:
     preprocessing: PreprocessingChoice = NO_CHOICE
     task: Task | None = None
     head: Head | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -95,6 +98,8 @@ class ExportOptions:
             raise InvalidArgument(
                 f"no model is exported in {self.precision}", "export in fp32, then run: sait-deploy quantize"
             )
+        if self.batch is not None and self.batch < 1:
+            raise InvalidArgument(f"a batch of {self.batch} images cannot be", "give 1 or more")
         points = tuple(dict.fromkeys(self.points))
         names = [point.name for point in points]
         repeated = next((name for name in names if names.count(name) > 1), None)
@@ -122,9 +127,12 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
     """Returns what to make, the dense baseline first.
 
     Raises:
-        InvalidArgument: the pruning does not fit the model.
+        InvalidArgument: the pruning or the batch does not fit the model.
     """
     geometry = model.info.geometry
+    if options.batch is not None and options.batch > most_images(geometry):
+        most = most_images(geometry)
+        raise InvalidArgument(f"a batch of {options.batch} images has more tokens than int32 counts", f"at most {most}")
     score, prune_at = chosen_pruning(model.training, geometry.depth, options.score, options.prune_at)
     drafts = [ExportPlan(Form.DENSE, None, None, (), "", "")]
     for density in dict.fromkeys(options.densities):
@@ -146,6 +154,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
     info, parts = model.info, [re.sub(r"[^A-Za-z0-9_.]+", "_", model.info.name)]
     if info.image_size != model.default_image_size:
         parts.append("x".join(str(side) for side in dict.fromkeys(info.image_size)) + "px")
+    if model.preprocessing.channels != 3:
+        parts.append(f"{model.preprocessing.channels}chans")
     if pruning is not None and pruning.prune_at != default_prune_at(info.geometry.depth):
         parts.append(f"block{pruning.prune_at}")
     if pruning is not None and pruning.score is not Score.MEAN:
@@ -160,6 +170,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         parts.append("features")
     if info.embedding is not None:
         parts.append(Task.EMBED)
+    if options.batch is not None:
+        parts.append(f"batch{options.batch}")
     parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
     name = "-".join(parts)
     # A timm name says what is computed with the weights; of other models only their modules do.
@@ -174,6 +186,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         further = (*further, info.global_pool)
     if info.embedding is not None:
         further = (*further, info.embedding)
+    if options.batch is not None:
+        further = (*further, options.batch)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 
 

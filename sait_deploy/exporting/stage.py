@@ -32,9 +32,9 @@ from sait_deploy.exporters.trace import TRACED_BATCH, trace
 from sait_deploy.exporting.manifest import draft_manifest
 from sait_deploy.exporting.parity import ParityImages, ParityResult, check_parity
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, ExportPlan, plan_exports
-from sait_deploy.images.dataset import Dataset, folder_dataset, shipped_dataset
+from sait_deploy.images.dataset import BRIGHTNESS, Dataset, folder_dataset, shipped_dataset
 from sait_deploy.images.labels import read_labels
-from sait_deploy.images.preprocess import cropped, normalised, open_image
+from sait_deploy.images.preprocess import normalised, seen
 from sait_deploy.models.embedder import for_task
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
@@ -138,7 +138,7 @@ def _same_labels(model: LoadedModel, kept: Iterable[Artifact], progress: Progres
 
 @dataclass(frozen=True, slots=True)
 class _ParityData:
-    """What every graph of an export is compared on: images uint8 [n, H, W, 3] and as the model takes them."""
+    """What every graph of an export is compared on: images uint8 [n, H, W, C] and as the model takes them."""
 
     dataset: Dataset
     pixels: NDArray[np.uint8]
@@ -147,13 +147,15 @@ class _ParityData:
 
 def _parity_data(model: LoadedModel, options: ExportOptions, progress: Progress) -> _ParityData:
     if options.images is None:
-        dataset = shipped_dataset(model.info.name)
+        dataset = shipped_dataset(model.info.name, model.preprocessing.channels)
+        if dataset.source == BRIGHTNESS:
+            progress(f"images: {dataset.source}")
     else:
         dataset = folder_dataset(options.images, model.info.labels, model.info.classes, options.class_map)
         if dataset.source != str(options.images):
             progress(f"images: {dataset.source}")
     dataset = dataset.sample(PARITY_IMAGES)
-    pixels = np.stack([np.asarray(cropped(open_image(i), model.preprocessing)) for i in dataset.images])
+    pixels = np.stack([seen(image, model.preprocessing) for image in dataset.images])
     return _ParityData(dataset, pixels, normalised(pixels, model.preprocessing))
 
 
@@ -172,7 +174,8 @@ def _export_one(
     with workspace.writing(place) as folder:
         progress(f"{plan.name}: tracing")
         module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs, model.info.task)
-        graph = trace(module, model.info.image_size, manifest.output_names, options.opset, _point_inputs(plan))
+        size = (model.preprocessing.channels, *model.info.image_size)
+        graph = trace(module, size, manifest.output_names, options.opset, _point_inputs(plan, options), options.batch)
         finishing = FinishOptions(options.opset, options.operators, onnx_metadata(manifest))
         files = save(finish(graph, finishing), folder / MODEL_FILE)
         del graph, module
@@ -181,7 +184,7 @@ def _export_one(
         runner = OnnxRuntimeRunner(draft, RunOptions())
         reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs, task=model.info.task)
         parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
-        write_golden(folder / GOLDEN_FILE, golden_of(runner, data.pixels[0], images[:1]))
+        write_golden(folder / GOLDEN_FILE, golden_of(runner, data.pixels[0], images[:1].repeat(options.batch or 1, 0)))
         manifest = dataclasses.replace(
             measured_points(manifest, parity.kept),
             parity=parity.info,
@@ -192,12 +195,12 @@ def _export_one(
     return Artifact(place, manifest)
 
 
-def _point_inputs(plan: ExportPlan) -> dict[str, Tensor]:
+def _point_inputs(plan: ExportPlan, options: ExportOptions) -> dict[str, Tensor]:
     """Returns example inputs for an adaptive graph's operating points."""
     if plan.form is not Form.ADAPTIVE:
         return {}
-    limits = torch.tensor([[1, 1]] * TRACED_BATCH, dtype=torch.int32)
-    return {MASS: torch.ones(TRACED_BATCH), KEEP_LIMITS: limits}
+    batch = options.batch or TRACED_BATCH
+    return {MASS: torch.ones(batch), KEEP_LIMITS: torch.tensor([[1, 1]] * batch, dtype=torch.int32)}
 
 
 def _accuracy(parity: ParityResult, dataset: Dataset) -> AccuracyInfo:

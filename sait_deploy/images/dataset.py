@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from sait_deploy import demo
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.class_folders import match_folders
-from sait_deploy.images.preprocess import ImageLike, list_images
+from sait_deploy.images.preprocess import MODES, ImageLike, list_images, open_image
 
 PHOTOGRAPHS: Final = demo.FOLDER / "photographs"
+BRIGHTNESS: Final = "shipped photographs, their brightness in place of the fourth channel that they lack"
 GENERATED_SEED: Final = 1
 GENERATED_COUNT: Final = 1000
 
@@ -26,7 +27,7 @@ class Dataset:
     """Images and, where they are known, labels.
 
     Attributes:
-        images: paths or uint8 [H, W, 3] arrays.
+        images: paths, or arrays uint8 [H, W, 3] or [H, W, 4].
         labels: int64 [n], indices of classes; None where unknown.
         source: where the images came from, in words.
         classes: names of the classes, where they are others than the model's; None where they are its own.
@@ -108,15 +109,26 @@ def grouped_dataset(path: Path) -> Dataset:
     return Dataset(found.paths, np.array(found.labels, dtype=np.int64), str(path), found.classes)
 
 
-def shipped_dataset(model_name: str) -> Dataset:
-    """Returns the images that come with the toolkit for a model: digits for the demonstration's, else photographs."""
+def shipped_dataset(model_name: str, channels: int = 3) -> Dataset:
+    """Returns the images that come with the toolkit for a model: digits for the demonstration's, else photographs.
+
+    Photographs have no fourth channel: for a model that reads one, their brightness stands there.
+    """
     if model_name != demo.NAME:
-        return Dataset(list_images(PHOTOGRAPHS).paths, None, "shipped photographs")
+        paths = list_images(PHOTOGRAPHS).paths
+        if channels == len(MODES[4]):
+            return Dataset([_with_brightness(path) for path in paths], None, BRIGHTNESS)
+        return Dataset(paths, None, "shipped photographs")
     digits = folder_dataset(demo.IMAGES, demo.LABELS, len(demo.LABELS))
     return Dataset(digits.images, digits.labels, "shipped held-out digits")
 
 
-def evaluation_dataset(model_name: str) -> Dataset:
+def _with_brightness(path: Path) -> NDArray[np.uint8]:
+    """Returns a photograph uint8 [H, W, 4] whose fourth channel is its brightness."""
+    return np.dstack([np.asarray(open_image(path)), np.asarray(open_image(path, 1))])
+
+
+def evaluation_dataset(model_name: str, channels: int = 3) -> Dataset:
     """Returns what accuracy is measured on where the user names no images.
 
     For the demonstration model these are a thousand images composed of held-out digits, or the shipped ones where
@@ -124,7 +136,7 @@ def evaluation_dataset(model_name: str) -> Dataset:
     """
     composable = all(importlib.util.find_spec(package) is not None for package in ("sklearn", "skimage"))
     if model_name != demo.NAME or not composable:
-        return shipped_dataset(model_name)
+        return shipped_dataset(model_name, channels)
     from sait_deploy.demo.data import Split, compose_many
 
     images, labels = compose_many(Split.HELD_OUT, GENERATED_COUNT, GENERATED_SEED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.config_files import CONFIG_HINT, ConfigFile
-from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
+from sait_deploy.images.preprocess import MODES, CropMode, Interpolation, Preprocessing
 
 _ROUNDED: Final = 4e-3
 """Within which two numbers are one: a crop of 0.9 resizes for 224 pixels to 248, of which they are 0.903."""
@@ -34,7 +35,7 @@ class FoundPreprocessing:
     """What files say; None of what they do not.
 
     Attributes:
-        mean: of red, green and blue in [0, 1].
+        mean: of each channel in [0, 1]; one number stands for all of them.
         std: likewise.
         interpolation: filter used to resize.
         crop_mode: how other aspect ratios are fitted.
@@ -66,15 +67,16 @@ NOTHING_FOUND: Final = FoundPreprocessing()
 
 
 def checked_channels(name: str, value: Any) -> tuple[float, ...]:
-    """Returns a mean or std of three channels; one number stands for all of them.
+    """Returns a mean or std: one number, which stands for all channels, or one of each channel.
 
     Raises:
-        InvalidArgument: it is not one or three numbers in [0, 1], or a std is 0.
+        InvalidArgument: it is not one, three or four numbers in [0, 1], or a std is 0.
     """
     values: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    values = values * 3 if len(values) == 1 else values
-    if len(values) != 3 or not all(_is_number(one) for one in values):
-        raise InvalidArgument(f"{name} {value!r} is not one or three numbers", "such as 0.5, or 0.485, 0.456, 0.406")
+    if len(values) not in MODES or not all(_is_number(one) for one in values):
+        raise InvalidArgument(
+            f"{name} {value!r} is not one, three or four numbers", "such as 0.5, or 0.485, 0.456, 0.406"
+        )
     if not all(0 <= one <= 1 for one in values) or (name == "std" and min(values) == 0):
         raise InvalidArgument(
             f"{name} {values} is not of pixels scaled to [0, 1]", "divide numbers of 0 to 255 by 255; std is above 0"
@@ -146,7 +148,7 @@ def timm_config(architecture: str, preprocessing: Preprocessing) -> str:
         "crop_pct": share if exact else height / (resized + 0.5),
         "crop_mode": preprocessing.crop_mode,
         "interpolation": preprocessing.interpolation,
-        "input_size": (3, *preprocessing.image_size),
+        "input_size": (preprocessing.channels, *preprocessing.image_size),
     }
     return json.dumps({"architecture": architecture, "pretrained_cfg": config}, indent=2) + "\n"
 
@@ -154,7 +156,10 @@ def timm_config(architecture: str, preprocessing: Preprocessing) -> str:
 def _agree(one: object, other: object) -> bool:
     """Returns whether two files say the same; numbers are rounded in some."""
     if isinstance(one, tuple) and isinstance(other, tuple):
-        return all(math.isclose(a, b, rel_tol=_ROUNDED, abs_tol=_ROUNDED) for a, b in zip(one, other, strict=True))
+        # One number stands for all channels.
+        pairs = list(zip(itertools.cycle(one), other) if len(one) == 1 else zip(one, itertools.cycle(other)))
+        fits = len(one) == len(other) or 1 in (len(one), len(other))
+        return fits and all(math.isclose(a, b, rel_tol=_ROUNDED, abs_tol=_ROUNDED) for a, b in pairs)
     return one == other
 
 
@@ -210,8 +215,8 @@ def _of_timm(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, kind(config[name])
     size = config.get("input_size")
     if size is not None:
-        if not (isinstance(size, list) and len(size) == 3 and size[0] == 3):
-            raise InvalidArgument(f"input_size {size!r} is not 3, height and width")
+        if not (isinstance(size, list) and len(size) == 3 and size[0] in MODES):
+            raise InvalidArgument(f"input_size {size!r} is not 1, 3 or 4 channels, height and width")
         yield "image_size", _pair("input_size", {"height": size[1], "width": size[2]})
 
 
@@ -238,8 +243,8 @@ def _of_hugging_face(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             if config.get(f"image_{name}") is not None:
                 yield name, checked_channels(name, config[f"image_{name}"])
     else:
-        yield "mean", (0.0,) * 3
-        yield "std", (1.0,) * 3
+        yield "mean", (0.0,)
+        yield "std", (1.0,)
     if config.get("resample") is not None:
         if config["resample"] not in _PILLOW:
             raise InvalidArgument(f"resample {config['resample']!r} is not offered")

@@ -39,6 +39,13 @@ def model_entry(name: str) -> ModelEntry:
     return _family_of(name).entry(name)
 
 
+def family_name(name: str) -> str:
+    """Returns the name in ``FAMILIES`` of the family that a supported name is of."""
+    if name == demo.NAME:
+        return "timm-vit"
+    return next(key for key, family in FAMILIES.items() if family.load().has(name))
+
+
 def _names() -> list[str]:
     return [name for family in FAMILIES.values() for name in family.load().names()]
 
@@ -75,6 +82,7 @@ def create_model(
     pretrained: bool = False,
     classes: int | None = None,
     global_pool: Pooling | None = None,
+    in_chans: int | None = None,
 ) -> nn.Module:
     """Makes the model of a name.
 
@@ -84,6 +92,7 @@ def create_model(
         pretrained: whether it brings weights, which may be downloaded; else they are random.
         classes: outputs of the head; None for the model's own.
         global_pool: what the head reads; None for the model's own.
+        in_chans: channels of the images; None for the model's own.
 
     Raises:
         ModelError: it cannot be pruned, or its weights cannot be had.
@@ -96,7 +105,14 @@ def create_model(
         # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
         with torch.device("meta"):
             transformer_of(family.create(name))
-    model = family.create(name, pretrained=pretrained, image_size=image_size, classes=classes, global_pool=global_pool)
+    model = family.create(
+        name,
+        pretrained=pretrained,
+        image_size=image_size,
+        classes=classes,
+        global_pool=global_pool,
+        in_chans=in_chans,
+    )
     if image_size is not None:
         check_multiple(image_size, transformer_of(model).shape().patch_size)
     return model

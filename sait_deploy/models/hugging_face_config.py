@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -49,6 +50,7 @@ class HuggingFaceConfig:
         model: what is known of the class.
         kind: and of its ``model_type``.
         values: the model's, or of a model of images and text the image tower's; those left out by default.
+        adapted: whether the user chose the channels of the images, so that weights for RGB are adapted to them.
     """
 
     file: ConfigFile
@@ -56,11 +58,21 @@ class HuggingFaceConfig:
     model: ModelClass
     kind: ModelType
     values: Mapping[str, Any]
+    adapted: bool = False
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return _pair(self.values["image_size"])
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return int(self.values["num_channels"])
+
+    def with_channels(self, channels: int) -> HuggingFaceConfig:
+        """Returns the configuration of the model for images of another number of channels."""
+        return dataclasses.replace(self, values={**self.values, "num_channels": channels}, adapted=True)
 
     @property
     def named_classes(self) -> int | None:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
 from sait_deploy.models.checkpoint_files import weights_file
-from sait_deploy.models.checkpoint_names import left_out
+from sait_deploy.models.checkpoint_names import StateDict, left_out
 from sait_deploy.models.creation import check_multiple
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.hugging_face import Readout
 from sait_deploy.models.hugging_face_config import HuggingFaceConfig
 from sait_deploy.models.hugging_face_names import HEADS, layouts_of, translated
+from sait_deploy.models.input_channels import adapted
 from sait_deploy.models.weights import check_fits, load_weights, read_state_dict
 
 _FILES: Final = (
@@ -72,11 +73,12 @@ def model_of_config(
     with torch.device("meta"):
         outline = transformer_of(config.make(config.image_size, 1))
     read = read_state_dict(file, outline.wanted())
-    tensors, left = _converted(config, read.tensors, file)
+    converted, left = _converted(config, read.tensors, file)
+    tensors, made = adapted(converted, config.channels, file.name) if config.adapted else StateDict(converted)
     outputs = _outputs(config, tensors, file, config.named_classes if folder_says else None)
     with torch.device("meta"):  # before memory is taken for a model of whatever size the configuration says
         check_fits(config.make(config.image_size, outputs), tensors, file.name, _MISFIT)
-    notes = config.notes + read.notes + left
+    notes = config.notes + read.notes + left + made
     if image_size != config.image_size:
         check_multiple(image_size, outline.shape().patch_size)
         grids = [transformer_of(_outline(config, size)).shape().grid for size in (config.image_size, image_size)]

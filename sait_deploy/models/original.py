@@ -32,7 +32,10 @@ def original_model(manifest: Manifest, weights: Path | None = None, folder: Path
     for name, request in _requests(manifest, weights, folder):
         try:
             pool = manifest.model.global_pool
-            known = dataclasses.replace(request, known_preprocessing=manifest.preprocessing, global_pool=pool)
+            prepared = manifest.preprocessing
+            known = dataclasses.replace(
+                request, known_preprocessing=prepared, global_pool=pool, in_chans=prepared.channels
+            )
             loaded = load_model(name, known, _named_size(manifest))
         except ModelError as error:
             refusals.append(error)

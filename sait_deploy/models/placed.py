@@ -113,7 +113,7 @@ def _shown(arguments: Mapping[str, Any] | None, name: str) -> str:
 
 
 def hugging_face_model(
-    place: Place, weights: Path | None, image_size: tuple[int, int] | None, *, prepared: bool
+    place: Place, weights: Path | None, image_size: tuple[int, int] | None, in_chans: int | None, *, prepared: bool
 ) -> PlacedModel:
     """Makes the model of a Hugging Face folder with its weights.
 
@@ -124,6 +124,7 @@ def hugging_face_model(
         place: the folder.
         weights: a file of weights in place of the folder's own; None for those.
         image_size: height and width of the input in pixels; None for the model's own.
+        in_chans: channels of the images; None for the model's own.
         prepared: whether preprocessing is known, and files that say it are not read.
 
     Raises:
@@ -131,6 +132,8 @@ def hugging_face_model(
         InvalidArgument: a configuration cannot be read or contradicts another.
     """
     config = read_config(place.configuration())
+    if in_chans is not None:
+        config = config.with_channels(in_chans)
     own = weights is None or weights == place.folder
     file = folder_weights(place.folder) if weights is None or own else folder_weights(weights)
     beside = () if own else read_config_files(file)
@@ -143,5 +146,5 @@ def hugging_face_model(
     usual = found.image_size if config.kind.any_size and found.image_size is not None else config.image_size
     size = image_size or usual
     vit, notes = model_of_config(config, file, size, folder_says=own)
-    vit.pretrained_cfg = {**config.kind.preprocessing, "input_size": (3, *usual)}  # type: ignore[assignment]
+    vit.pretrained_cfg = {**config.kind.preprocessing, "input_size": (config.channels, *usual)}  # type: ignore[assignment]
     return PlacedModel(vit, file, notes, files, found, _HEADS[config.model.readout])

@@ -148,7 +148,7 @@ class PrunableViT(nn.Module):
         """Classifies a batch.
 
         Args:
-            images: float32 [B, 3, H, W], normalised.
+            images: float32 [B, C, H, W], normalised.
             mass: float32 [B], of the adaptive form alone.
             keep_limits: int32 [B, 2], of the adaptive form alone: least and most patch tokens.
 

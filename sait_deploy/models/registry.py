@@ -16,7 +16,7 @@ from sait_deploy.artifacts.manifest import Head, ModelInfo, Pooling, WeightsInfo
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.config_files import ConfigFile, read_config_files
 from sait_deploy.images.labels import configured_labels
-from sait_deploy.images.preprocess import Preprocessing
+from sait_deploy.images.preprocess import MODES, Preprocessing
 from sait_deploy.images.preprocessing_choice import (
     FROM_MODEL,
     FROM_NAME,
@@ -33,6 +33,7 @@ from sait_deploy.models.creation import check_known, create_model
 from sait_deploy.models.families import check_served, transformer_of
 from sait_deploy.models.hugging_face_config import is_hugging_face
 from sait_deploy.models.in_memory import check_carried
+from sait_deploy.models.input_channels import check_channels
 from sait_deploy.models.placed import check_source, hugging_face_model, timm_request
 from sait_deploy.models.places import Place, is_place, place_of
 from sait_deploy.models.position_grid import ImageSizes, size_words
@@ -59,6 +60,7 @@ class WeightsRequest:
         preprocessing: what the user says of it.
         known_preprocessing: all of it, where that is known; files beside the weights are not read then.
         global_pool: what the head reads, where it is not what it reads in the model of that name.
+        in_chans: channels of the images: 1, 3 or 4; None for those of the weights, else the model's.
     """
 
     source: WeightsSource
@@ -66,9 +68,12 @@ class WeightsRequest:
     preprocessing: PreprocessingChoice = NO_CHOICE
     known_preprocessing: Preprocessing | None = None
     global_pool: Pooling | None = None
+    in_chans: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.in_chans is not None:
+            check_channels(self.in_chans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | tuple[int, 
 def _placed(place: Place, weights: WeightsRequest, image_size: tuple[int, int] | None) -> LoadedModel:
     """Loads the model of a Hugging Face folder."""
     prepared = weights.known_preprocessing is not None
-    placed = hugging_face_model(place, weights.path, image_size, prepared=prepared)
+    placed = hugging_face_model(place, weights.path, image_size, weights.in_chans, prepared=prepared)
     path = placed.file if weights.path is None else weights.path
     origin = place.origin if weights.path in (None, place.folder) else str(path)
     training, names = read_training(placed.file), read_class_names(placed.file)
@@ -154,7 +159,7 @@ def _prepared(
         return replace(loaded, preprocessing=weights.known_preprocessing)
     given = weights.preprocessing
     own = weights.source in (WeightsSource.DEMO, WeightsSource.PRETRAINED)
-    if own and given == NO_CHOICE:
+    if own and given == NO_CHOICE and loaded.preprocessing.channels == len(MODES[3]):
         return loaded
     preprocessing, sources = merged(
         loaded.preprocessing, "of the weights" if own else assumed, given, found, size_given=size_given
@@ -189,19 +194,19 @@ def _loaded(
     if weights.source is WeightsSource.FILE:
         assert weights.path is not None
         file = weights_file(weights.path)
-        vit, notes = _from_file(name, file, ImageSizes(image_size, found.image_size), weights.global_pool)
+        vit, notes = _from_file(name, file, ImageSizes(image_size, found.image_size), weights)
         origin = str(weights.path)
         if file != weights.path:
             notes = (f"weights {origin}: {file.name} is read", *notes)
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
         return replace(_pooled(loaded, weights), weights=replace(loaded.weights, notes=notes))
     if weights.source is WeightsSource.PRETRAINED:
-        vit = create_model(name, image_size, pretrained=True)
+        vit = create_model(name, image_size, pretrained=True, in_chans=weights.in_chans)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            vit = create_model(name, image_size, global_pool=weights.global_pool)
+            vit = create_model(name, image_size, global_pool=weights.global_pool, in_chans=weights.in_chans)
         origin = f"seed {RANDOM_SEED}"
     return _pooled(describe(vit, name, weights.source, origin), weights)
 
@@ -260,6 +265,8 @@ def _load_demo(weights: WeightsRequest, image_size: tuple[int, int] | None) -> L
         size = size_words(image_size)
         raise InvalidArgument(f"the demonstration model has no image size {size}", "leave --imgsz out")
     source, path = weights.source, weights.path
+    if weights.in_chans not in (None, len(MODES[3])):
+        raise InvalidArgument("the demonstration model's images have 3 channels", "leave --in-chans out")
     if source is WeightsSource.PRETRAINED:
         raise InvalidArgument("the demonstration model ships its weights", "leave --pretrained out")
     with torch.random.fork_rng(devices=[]):
@@ -273,23 +280,25 @@ def _load_demo(weights: WeightsRequest, image_size: tuple[int, int] | None) -> L
     return describe(vit, demo.NAME, source, str(path or chosen.name), read_training(chosen), read_class_names(chosen))
 
 
-def _from_file(
-    name: str, path: Path, sizes: ImageSizes, global_pool: Pooling | None
-) -> tuple[nn.Module, tuple[str, ...]]:
+def _from_file(name: str, path: Path, sizes: ImageSizes, weights: WeightsRequest) -> tuple[nn.Module, tuple[str, ...]]:
     """Makes the model of a file; returns what was assumed or left out in reading it, too.
 
     Only an image size that the user chose resamples position embeddings.
     """
-    size = sizes.chosen or sizes.known
+    size, global_pool, channels = sizes.chosen or sizes.known, weights.global_pool, weights.in_chans
     with torch.device("meta"):
-        outline = transformer_of(create_model(name, size, global_pool=global_pool))
+        outline = transformer_of(create_model(name, size, global_pool=global_pool, in_chans=channels))
     read = read_state_dict(path, outline.wanted())
+    if channels is None:
+        channels = outline.stored_channels(read.tensors, path.name)
+        with torch.device("meta"):
+            outline = transformer_of(create_model(name, size, global_pool=global_pool, in_chans=channels))
     converted, notes = outline.converted(read.tensors, path.name, sizes)
     converted, left = without_training_only(converted)
     if left:
         notes += (left_out(path.name, left),)
     head: Tensor | None = converted.get(outline.HEAD)
     classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
-    model = create_model(name, size, classes=classes, global_pool=global_pool)
+    model = create_model(name, size, classes=classes, global_pool=global_pool, in_chans=channels)
     load_weights(model, converted, path.name, outline.advice(converted))
     return model, read.notes + notes

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
+from sait_deploy.images.preprocess import MODES, CropMode, Interpolation, Preprocessing
+from sait_deploy.images.preprocessing_choice import channels_words, for_channels
 from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.foreign_names import translated, unread_layout
+from sait_deploy.models.input_channels import PATCHES, SERVED, adapted, channels_of
 from sait_deploy.models.layers import attention_pool, gathered, linear_macs, masked_pool
 from sait_deploy.models.position_grid import ImageSizes, check_grid, size_words
 from sait_deploy.models.transformer import Layout, ModelEntry, Shape, Transformer
@@ -45,10 +47,9 @@ class TimmTransformer(Transformer):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        channels = getattr(getattr(self.model.patch_embed, "proj", None), "in_channels", 3)
-        if channels != 3:
+        if self._channels not in MODES:
             raise ModelError(
-                f"a model of images with {channels} channels cannot be exported: images are decoded to RGB",
+                f"a model of images with {channels_words(self._channels)} cannot be exported: images are {SERVED}",
                 "create it with in_chans=3, which timm makes of such weights by itself",
             )
         if not isinstance(self.model.head, nn.Module):
@@ -61,6 +62,10 @@ class TimmTransformer(Transformer):
         if self.model.attn_pool is not None:
             self.check_part(self.model.attn_pool, AttentionPoolLatent)
         self.blocks = list(self.model.blocks)
+
+    @property
+    def _channels(self) -> int:
+        return int(getattr(getattr(self.model.patch_embed, "proj", None), "in_channels", 3))
 
     def check_part(self, part: nn.Module, *served: type) -> None:
         """Refuses a part of the model that is of none of the classes that the family computes.
@@ -113,10 +118,11 @@ class TimmTransformer(Transformer):
         image_size: tuple[int, int] | None = None,
         classes: int | None = None,
         global_pool: Pooling | None = None,
+        in_chans: int | None = None,
     ) -> nn.Module:
         """Makes the model by timm, from a name of timm's or, with pretrained weights, of the hub's."""
         pool = None if global_pool is None else global_pool.value
-        asked = {"img_size": image_size, "num_classes": classes, "global_pool": pool}
+        asked = {"img_size": image_size, "num_classes": classes, "global_pool": pool, "in_chans": in_chans}
         options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         try:
             with errors_only(*CHATTY):
@@ -141,20 +147,23 @@ class TimmTransformer(Transformer):
         timm would resample a patch embedding of another size too: that is another model, and is left for the check of
         shapes to name.
         """
-        tensors = translated(tensors, origin)
-        own, patches = self.model.patch_embed.proj.weight, tensors.get("patch_embed.proj.weight")
+        tensors, notes = adapted(translated(tensors, origin), self._channels, origin)
+        own, patches = self.model.patch_embed.proj.weight, tensors.get(PATCHES)
         if patches is not None and patches.ndim == 4 and patches.shape != own.shape:
-            return StateDict(tensors)
+            return StateDict(tensors, notes)
         stored, positions = tensors.get("pos_embed"), self.model.pos_embed
-        notes: tuple[str, ...] = ()
         if stored is not None and positions is not None and stored.shape[2:] == positions.shape[2:]:
             positioned = int(stored.shape[1]) - self.stored_position_prefix(tensors)
-            notes = check_grid(positioned, self.shape(), sizes, origin)
+            notes += check_grid(positioned, self.shape(), sizes, origin)
         try:
             with errors_only(*CHATTY):
                 return StateDict(self.filtered(dict(tensors)), notes)
         except Exception:  # layouts that no checkpoint of this family has: the check of shapes names what does not fit
             return StateDict(tensors, notes)
+
+    def stored_channels(self, tensors: dict[str, Tensor], origin: str) -> int | None:
+        """Returns how many channels a checkpoint's patch embedding reads."""
+        return channels_of(translated(tensors, origin))
 
     @abstractmethod
     def filtered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,10 +175,9 @@ class TimmTransformer(Transformer):
 
     def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""
-        own, layout = self.model.state_dict(), unread_layout(tensors)
-        patches = tensors.get("patch_embed.proj.weight")
-        if patches is not None and patches.ndim == 4 and patches.shape[1] != 3:
-            return f"they are for images of {patches.shape[1]} channels, and images are decoded to RGB"
+        own, layout, channels = self.model.state_dict(), unread_layout(tensors), channels_of(tensors)
+        if channels is not None and channels != self._channels:
+            return f"these weights are for images with {channels_words(channels)}: leave --in-chans out"
         if "fc_norm.weight" in tensors and "fc_norm.weight" not in own and "norm.weight" in own:
             return "these weights pool by average, as MAE's fine-tuning does: give --global-pool avg"
         if "norm.weight" in tensors and "norm.weight" not in own and "fc_norm.weight" in own:
@@ -191,8 +199,8 @@ class TimmTransformer(Transformer):
             crop_mode=CropMode(config["crop_mode"]),
             interpolation=Interpolation(config["interpolation"]),
             antialias=True,
-            mean=tuple(float(v) for v in config["mean"]),
-            std=tuple(float(v) for v in config["std"]),
+            mean=for_channels(config["mean"], self._channels),
+            std=for_channels(config["std"], self._channels),
         )
 
     def default_image_size(self) -> tuple[int, int]:

@@ -177,6 +177,7 @@ class Transformer(ABC):
         image_size: tuple[int, int] | None = None,
         classes: int | None = None,
         global_pool: Pooling | None = None,
+        in_chans: int | None = None,
     ) -> nn.Module:
         """Makes a model.
 
@@ -186,6 +187,7 @@ class Transformer(ABC):
             image_size: height and width of the input in pixels; None for the model's own.
             classes: outputs of the head; None for the model's own.
             global_pool: what the head reads; None for the model's own.
+            in_chans: channels of the images; None for the model's own.
 
         Raises:
             ModelError: pretrained weights cannot be had.
@@ -206,6 +208,15 @@ class Transformer(ABC):
             ModelError: position embeddings are those of another image size, and none was chosen, or of another grid.
         """
         return StateDict(tensors)
+
+    def stored_channels(self, tensors: dict[str, Tensor], origin: str) -> int | None:
+        """Returns how many channels the images of a checkpoint have; None where that is not seen of it.
+
+        Args:
+            tensors: of the checkpoint.
+            origin: the file's name, for errors.
+        """
+        return None
 
     def wanted(self) -> Wanted:
         """Returns what the model wants from a checkpoint."""
@@ -253,7 +264,7 @@ class Transformer(ABC):
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:
-        """Returns the tokens of images [B, 3, H, W]: B times P prefix and N patch tokens."""
+        """Returns the tokens of images [B, C, H, W]: B times P prefix and N patch tokens."""
 
     @abstractmethod
     def heads(self, block: int, tokens: Tokens) -> Heads:

@@ -19,6 +19,7 @@ from sait_deploy.errors import NotFinite
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.layers import PRODUCTS
+from sait_deploy.runtime.batches import portions
 from sait_deploy.runtime.graph_io import feeds
 from sait_deploy.runtime.onnxruntime import CPU, require_onnxruntime
 from sait_deploy.system.processors import processors
@@ -68,11 +69,13 @@ class _Batches:
         points, count = calibration_points(artifact.manifest), len(images.images)
         step = f"calibrating on {count} images" + (f" at {', '.join(map(str, points))}" if len(points) > 1 else "")
         progress(step, 0.0)
-        for self.first in range(0, count, _BATCH):
-            batch = preprocess(list(images.images[self.first : self.first + _BATCH]), artifact.manifest.preprocessing)
+        fixed = artifact.manifest.batch
+        for numbers in portions(count, _BATCH, (1, _BATCH) if fixed is None else (fixed, fixed)):
+            self.first = int(numbers[0])
+            batch = preprocess([images.images[number] for number in numbers], artifact.manifest.preprocessing)
             for choice in points.values():
                 yield feeds(batch, resolve(artifact.manifest, len(batch), choice))
-            progress(step, min(self.first + _BATCH, count) / count)
+            progress(step, min(self.first + len(numbers), count) / count)
 
 
 class _FiniteSession:

@@ -17,6 +17,7 @@ from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.calibrate import named_choices
 from sait_deploy.runtime.base import Runner
+from sait_deploy.runtime.batches import run_all, select_all
 from sait_deploy.system.progress import Progress
 
 _BATCH: Final = 8
@@ -93,9 +94,9 @@ def answers(runner: Runner, images: Dataset, progress: Progress, step: str) -> d
         batch = preprocess(list(images.images[start : start + _BATCH]), manifest.preprocessing)
         for name, choice in choices.items():
             if name is None:
-                logits[name].append(runner.run_at(batch, choice).logits)
+                logits[name].append(run_all(runner, batch, choice).logits)
                 continue
-            selection, point = runner.select_at(batch, choice), resolve(manifest, len(batch), choice)
+            selection, point = select_all(runner, batch, choice), resolve(manifest, len(batch), choice)
             if point is not None:
                 check_selection(selection, point, manifest.model.geometry.prefix_tokens, start)
             logits[name].append(selection.logits)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import onnx
 
+from sait_deploy.exporters.light import LARGEST_PROTOBUF
 from sait_deploy.quantization.layers import PRODUCTS, LinearLayer
 from sait_deploy.runtime.onnxruntime import require_onnxruntime
 from sait_deploy.system.loggers import errors_only
@@ -49,6 +51,14 @@ def with_int8(model: onnx.ModelProto, ranges: Any, layers: Sequence[LinearLayer]
     quantised.producer_name, quantised.producer_version = "sait-deploy", ""
     _state_types(quantised.graph)
     return quantised
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a graph; with weights beside it, in a file of its name, where one file cannot hold them."""
+    size = sum(tensor.ByteSize() for tensor in model.graph.initializer)
+    beside = path.with_name(f"{path.name}.data")
+    beside.unlink(missing_ok=True)  # weights of a graph that was written there before would be added to
+    onnx.save(model, str(path), save_as_external_data=size > LARGEST_PROTOBUF, location=beside.name)
 
 
 def _state_types(graph: onnx.GraphProto) -> None:

@@ -13,6 +13,7 @@ from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.quantization.layers import LinearLayer, named_layers, read_by
 from sait_deploy.quantization.options import Exclude, QuantizeOptions
 from sait_deploy.runtime.base import Runner
+from sait_deploy.runtime.batches import run_all
 from sait_deploy.system.progress import Progress
 
 NAMED: Final = "named by --exclude"
@@ -50,7 +51,7 @@ def costs(
     Args:
         layers: which.
         wanted: the float artifact's logits float32 [B, C] of the batch.
-        batch: images float32 [B, 3, H, W].
+        batch: images float32 [B, C, H, W].
         alone: makes a runner with one layer in int8.
         progress: called with each layer.
     """
@@ -58,7 +59,7 @@ def costs(
     step = f"measuring what each of {len(layers)} layers costs in int8"
     progress(step, 0.0)
     for number, layer in enumerate(layers, 1):
-        found[layer.name] = float(np.square(alone(layer).run(batch).logits - wanted).mean())
+        found[layer.name] = float(np.square(run_all(alone(layer), batch).logits - wanted).mean())
         progress(step, number / len(layers))
     return found
 

@@ -39,7 +39,7 @@ from sait_deploy.exporting.parity import TOLERANCE
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.calibrate import METHOD, calibration_points, input_ranges
 from sait_deploy.quantization.compare import Comparison, answers, compare
-from sait_deploy.quantization.convert import with_int8
+from sait_deploy.quantization.convert import save, with_int8
 from sait_deploy.quantization.exclusion import (
     COSTLY,
     SENSITIVITY_IMAGES,
@@ -51,6 +51,7 @@ from sait_deploy.quantization.images import QuantizationImages, quantization_ima
 from sait_deploy.quantization.layers import LinearLayer, linear_layers
 from sait_deploy.quantization.options import Exclude, QuantizeOptions
 from sait_deploy.runtime.base import Runner, RunOptions
+from sait_deploy.runtime.batches import run_all
 from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.system.progress import Progress, named, no_progress
@@ -162,7 +163,7 @@ def _completed(source: Artifact, plan: Manifest, images: QuantizationImages, wor
         quantization=work.info(comparison),
         parity=comparison.parity(runner.runtime, f"{images.held_out.source}, beside {source.manifest.id}"),
         accuracy=work.accuracy(comparison),
-        files={name: sha256_of(folder / name) for name in (MODEL_FILE, GOLDEN_FILE)},
+        files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     )
     write_manifest(folder, manifest)
     return manifest
@@ -249,7 +250,7 @@ class _Work:
     def _costs(self, candidates: Sequence[LinearLayer]) -> dict[str, float]:
         few = self._images.calibration.sample(SENSITIVITY_IMAGES)
         batch = preprocess(list(few.images), self._plan.preprocessing)
-        wanted = self._reference().run(batch).logits
+        wanted = run_all(self._reference(), batch).logits
         return costs(candidates, wanted, batch, lambda layer: self._runner([layer]), self._progress)
 
     def _quantised(self) -> tuple[LinearLayer, ...]:
@@ -259,7 +260,7 @@ class _Work:
         """Writes the graph with these layers in int8, and opens it."""
         model = with_int8(whole_graph_of(self._source), self._ranges, layers)
         onnx.helper.set_model_props(model, onnx_metadata(self._plan))
-        onnx.save(model, str(self._folder / MODEL_FILE))
+        save(model, self._folder / MODEL_FILE)
         del model
         return OnnxRuntimeRunner(Artifact(self._folder, self._plan), self._run_options)
 

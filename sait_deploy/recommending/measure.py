@@ -53,7 +53,8 @@ def measure(
         ImageError: an image cannot be read.
     """
     check_can_be_judged(artifacts, options)
-    batch = options.batch or (THROUGHPUT_BATCH if options.max_latency_ms is None else REQUEST_BATCH)
+    fixed = artifacts[0].manifest.batch
+    batch = options.batch or fixed or (THROUGHPUT_BATCH if options.max_latency_ms is None else REQUEST_BATCH)
     runtimes = working_runtimes(artifacts, progress, measuring.device)
     asked = dataclasses.replace(
         measuring,

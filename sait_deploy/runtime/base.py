@@ -175,7 +175,8 @@ class Runner(ABC):
     @property
     def batch_range(self) -> tuple[int, int]:
         """The fewest and the most images of a request."""
-        return 1, most_images(self.description.model.geometry)
+        fixed = None if self._artifact is None else self._artifact.manifest.batch
+        return (1, most_images(self.description.model.geometry)) if fixed is None else (fixed, fixed)
 
     @property
     def spared_seconds(self) -> float:
@@ -213,7 +214,7 @@ class Runner(ABC):
         for all images or for each its own.
 
         Args:
-            images: float32 [B, 3, H, W] as :meth:`preprocess` returns it.
+            images: float32 [B, C, H, W] as :meth:`preprocess` returns it.
             mass: probability mass to reach, one value or one per image.
             min_keep: patch tokens to keep at least, likewise.
             max_keep: patch tokens to keep at most, likewise.
@@ -276,7 +277,7 @@ class Runner(ABC):
         return resolve(self.description, len(images), choice)
 
     def preprocess(self, images: ImageLike | Iterable[ImageLike]) -> NDArray[np.float32]:
-        """Turns paths, PIL images or uint8 arrays [H, W, 3] into float32 [B, 3, H, W], as the manifest says."""
+        """Turns paths, PIL images or uint8 arrays [H, W, C] into float32 [B, C, H, W], as the manifest says."""
         return preprocess(images, self.description.preprocessing)
 
     def predict(
@@ -302,16 +303,22 @@ class Runner(ABC):
 
     def _checked(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the images as runtimes take them: rows in order, and writable as torch wants them."""
-        height, width = self.description.model.image_size
+        image = self.description.preprocessing.channels, *self.description.model.image_size
         shape, dtype = np.shape(images), getattr(images, "dtype", type(images))
-        if dtype != np.float32 or len(shape) != 4 or shape[1:] != (3, height, width) or shape[0] == 0:
+        if dtype != np.float32 or len(shape) != 4 or shape[1:] != image or shape[0] == 0:
             raise InvalidArgument(
-                f"images are {dtype} {list(shape)}, not float32 [B, 3, {height}, {width}] with B >= 1",
+                f"images are {dtype} {list(shape)}, not float32 [B, {', '.join(map(str, image))}] with B >= 1",
                 "use runner.preprocess(images)",
             )
         most = most_images(self.description.model.geometry)
         if shape[0] > most:
             raise InvalidArgument(f"a batch of {shape[0]} images has more tokens than int32 counts", f"at most {most}")
+        fixed = None if self._artifact is None else self._artifact.manifest.batch
+        if fixed is not None and shape[0] != fixed:
+            raise InvalidArgument(
+                f"{self.description.name} takes batches of {fixed} images, not {shape[0]}",
+                "fill the batch, or export without --batch",
+            )
         return np.require(images, requirements=["C", "W"])
 
     def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:

@@ -15,8 +15,8 @@ def golden_of(runner: Runner, pixels: NDArray[np.uint8], images: NDArray[np.floa
 
     Args:
         runner: what answers.
-        pixels: uint8 [H, W, 3], the image.
-        images: float32 [1, 3, H, W], the same as the model takes it.
+        pixels: uint8 [H, W, C], the image.
+        images: float32 [1, C, H, W], the same as the model takes it.
     """
     manifest = runner.artifact.manifest
     answer, point = runner.run(images), resolve(manifest, len(images), PointChoice())

@@ -22,7 +22,7 @@ def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> onnx.ModelPr
 
 
 def feeds(images: NDArray[np.float32], point: BatchPoint | None) -> dict[str, NDArray[Any]]:
-    """Returns a graph's inputs by name: images [B, 3, H, W], and of an adaptive form the operating points."""
+    """Returns a graph's inputs by name: images [B, C, H, W], and of an adaptive form the operating points."""
     if point is None:
         return {"images": images}
     return {"images": images, "mass": point.mass, "keep_limits": point.keep_limits}

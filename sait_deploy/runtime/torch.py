@@ -189,7 +189,7 @@ class TorchRunner(Runner):
         """Runs a preprocessed batch with the kept tokens given, in place of those that selection would keep.
 
         Args:
-            images: float32 [B, 3, H, W].
+            images: float32 [B, C, H, W].
             keep: int32 [B, P+N], 1 where a token is kept; a form of fixed density wants as many in each image as that.
 
         Raises:

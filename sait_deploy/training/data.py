@@ -66,7 +66,8 @@ class ComposedImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         scene = self._composer(np.random.default_rng((self._seed, self.epoch, index)))
-        grey = np.broadcast_to(scene.pixels[None, :, :, None], (1, *scene.pixels.shape, 3))
+        channels = self._preprocessing.channels
+        grey = np.broadcast_to(scene.pixels[None, :, :, None], (1, *scene.pixels.shape, channels))
         return torch.from_numpy(normalised(grey, self._preprocessing)[0]), scene.label
 
 
@@ -75,18 +76,19 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
 
     Args:
         images: with labels.
-        transform: from a PIL image to a normalised float32 tensor [3, H, W].
+        transform: from a PIL image to a normalised float32 tensor [C, H, W].
+        channels: C.
     """
 
-    def __init__(self, images: ImageSet, transform: Any) -> None:
-        self._images, self._transform = images, transform
+    def __init__(self, images: ImageSet, transform: Any, channels: int) -> None:
+        self._images, self._transform, self._channels = images, transform, channels
 
     def __len__(self) -> int:
         return len(self._images.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         assert self._images.labels is not None
-        return self._transform(open_image(self._images.paths[index])), self._images.labels[index]
+        return self._transform(open_image(self._images.paths[index], self._channels)), self._images.labels[index]
 
 
 class Prepared(Dataset[tuple[Tensor, int]]):
@@ -193,7 +195,7 @@ def open_data(
     if options.augmentation is Augmentation.NONE:
         train = Prepared(found.paths, np.array(found.labels, dtype=np.int64), preprocessing)
     else:
-        train = FolderImages(found, _transform(options.augmentation, preprocessing))
+        train = FolderImages(found, _transform(options.augmentation, preprocessing), preprocessing.channels)
     return TrainingData(train, validation, EpochSampler(len(found.paths), seed), names, str(train_folder))
 
 
@@ -280,7 +282,7 @@ def _transform(augmentation: Augmentation, preprocessing: Preprocessing) -> Any:
     if augmentation is Augmentation.STANDARD:
         varied = {"color_jitter": 0.3, "auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_mode": "pixel"}
     return create_transform(
-        input_size=(3, *preprocessing.image_size),
+        input_size=(preprocessing.channels, *preprocessing.image_size),
         mean=preprocessing.mean,
         std=preprocessing.std,
         interpolation=preprocessing.interpolation.value,

@@ -172,7 +172,7 @@ class TrainingLoop:
         return [100.0 * count / images for count in accelerator.reduce(right, "sum").tolist()]
 
     def _deployed(self, vit: nn.Module, point: OperatingPoint | None) -> Callable[[Tensor], Tensor]:
-        """Returns what takes images [B, 3, H, W] to logits [B, classes] as the model does once it is deployed."""
+        """Returns what takes images [B, C, H, W] to logits [B, classes] as the model does once it is deployed."""
         score, prune_at = self._options.score, self._student.prune_at
         if point is None or point.min_keep == point.max_keep:
             pruning = None if point is None else FixedPruning(score, prune_at, point.max_keep)

@@ -62,7 +62,7 @@ class Student(nn.Module):
         """Classifies a batch.
 
         Args:
-            images: float32 [B, 3, H, W], normalised.
+            images: float32 [B, C, H, W], normalised.
             point: what every image keeps from the block's MLP on, within limits from 1 to N; None for all.
         """
         model, batch = self.transformer, len(images)

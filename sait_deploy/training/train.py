@@ -13,7 +13,7 @@ import torch
 from sait_deploy.artifacts.files import check_writable, write_whole
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.config_files import CONFIG_FILE
-from sait_deploy.images.preprocessing_choice import is_assumed, preprocessing_words
+from sait_deploy.images.preprocessing_choice import channels_words, is_assumed, preprocessing_words
 from sait_deploy.images.preprocessing_files import timm_config
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
@@ -126,6 +126,11 @@ def _teaching(model: LoadedModel, teacher: LoadedModel, options: TrainOptions) -
         raise InvalidArgument("the teacher is the very model that is trained", "load it a second time")
     check_pair(model.vit, teacher.vit)
     own, other = model.preprocessing, teacher.preprocessing
+    if own.channels != other.channels:
+        raise InvalidArgument(
+            f"the teacher's images have {channels_words(other.channels)}, the model's {channels_words(own.channels)}",
+            "give a teacher of as many",
+        )
     renormalisation = None
     if not np.allclose((own.mean, own.std), (other.mean, other.std), atol=1e-6):
         renormalisation = Renormalisation.between(own, other)

@@ -121,7 +121,10 @@ class RotaryTransformer(Transformer):
         image_size: tuple[int, int] | None = None,
         classes: int | None = None,
         global_pool: Pooling | None = None,
+        in_chans: int | None = None,
     ) -> nn.Module:
+        if in_chans not in (None, 3):
+            raise InvalidArgument(f"{name} reads RGB images", "leave --in-chans out")
         if global_pool is not None:
             raise InvalidArgument(f"{name} has one pooling", "leave --global-pool out")
         if image_size not in (None, (SIDE, SIDE)):

@@ -36,7 +36,7 @@ class Clamped(nn.Module):
 def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     """The module's graph in each form."""
     monkeypatch.setitem(OPERATORS, NAME, ENTRY)
-    traced = trace(Clamped(), (4, 4), ["clamped"], OPSET)
+    traced = trace(Clamped(), (3, 4, 4), ["clamped"], OPSET)
     return ir.serde.serialize_model(finish(traced, FinishOptions(OPSET, request.param, {})))
 
 
@@ -54,7 +54,7 @@ def test_a_module_that_uses_it_is_traced_finished_and_run(model: onnx.ModelProto
 
 def test_tensorrt_gets_its_function_as_it_is_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OPERATORS, NAME, ENTRY)
-    traced = finish(trace(Clamped(), (4, 4), ["clamped"], OPSET), FinishOptions(OPSET, OperatorForm.FUNCTION, {}))
+    traced = finish(trace(Clamped(), (3, 4, 4), ["clamped"], OPSET), FinishOptions(OPSET, OperatorForm.FUNCTION, {}))
     options = LowerOptions(EnginePrecision.FP32, AttentionForm.FUSED, SelectionForm.PLUGIN)
     lowered = ir.serde.serialize_model(lower_tensorrt(ir.serde.serialize_model(traced), options))
     assert {node.domain for node in lowered.graph.node} == {""}
@@ -63,7 +63,7 @@ def test_tensorrt_gets_its_function_as_it_is_no_plugin(monkeypatch: pytest.Monke
 
 def test_a_graph_with_an_operator_that_has_no_entry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OPERATORS, NAME, ENTRY)
-    traced = trace(Clamped(), (4, 4), ["clamped"], OPSET)
+    traced = trace(Clamped(), (3, 4, 4), ["clamped"], OPSET)
     monkeypatch.delitem(OPERATORS, NAME)
     with pytest.raises(ArtifactError, match=r"ai\.sait\.ClampTokens, which this version does not have"):
         finish(traced, FinishOptions(OPSET, OperatorForm.FUNCTION, {}))

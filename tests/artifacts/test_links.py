@@ -72,7 +72,7 @@ def test_its_tuned_points_are_read(tmp_path: Path) -> None:
 
 
 def test_weights_beside_the_graph_run_from_a_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish_module, "_LARGEST_PROTOBUF", 10_000)
+    monkeypatch.setattr(finish_module, "LARGEST_PROTOBUF", 10_000)
     _, half = export(smallest(), to(tmp_path / "artifacts", densities=HALVES.densities))
     assert f"{MODEL_FILE}.data" in half.manifest.files
     golden = half.golden()

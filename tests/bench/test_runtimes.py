@@ -21,7 +21,7 @@ from sait_deploy.bench.groups import GroupPlan, runtimes_for
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.results import AccuracyMeasure, Refusal, Report, Variant
 from sait_deploy.bench.run import BenchOptions, bench, with_baseline
-from sait_deploy.bench.runtimes import open_session, portions
+from sait_deploy.bench.runtimes import open_session
 from sait_deploy.bench.variants import NO_SWEEP, runnable_variants
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import find_device
@@ -31,6 +31,7 @@ from sait_deploy.errors import ArtifactError, InvalidArgument, MissingDependency
 from sait_deploy.reports.table import Note, Severity
 from sait_deploy.runtime import Output, Runner, RunOptions
 from sait_deploy.runtime.base import RawOutput
+from sait_deploy.runtime.batches import portions
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 from tests.exported import TinyExport
 

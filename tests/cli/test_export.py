@@ -48,7 +48,7 @@ REFUSED = [
     (["--imgsz", "1x2x3"], 2, "'1x2x3' is no image size"),
     (["--model", "test_vit", "--random-weights", "--imgsz", "64x90"], 2, "image size 90 is no multiple"),
     (["--prune-at", "6"], 2, "6 is no block of a model of depth 6"),
-    (["--opset", "17"], 2, "opset 17 is not supported"),
+    (["--opset", "16"], 2, "opset 16 is not supported"),
     (["--weights", "nowhere.pt"], 4, "weights file nowhere.pt does not exist"),
     (["--labels", "nowhere.txt"], 2, "labels file nowhere.txt cannot be read"),
     (["--images", "nowhere"], 8, "there is no image or folder nowhere"),

@@ -62,7 +62,7 @@ def _traced(name: str, pruning: Pruning | None, opset: int, precision: Precision
         limits = torch.ones(TRACED_BATCH, 2, dtype=torch.int32)
         further = {MASS: torch.ones(TRACED_BATCH), KEEP_LIMITS: limits}
     module = PrunableViT(vit, pruning, precision, outputs)
-    return ir.serde.serialize_model(trace(module, tuple(vit.patch_embed.img_size), names, opset, further))
+    return ir.serde.serialize_model(trace(module, (3, *vit.patch_embed.img_size), names, opset, further))
 
 
 def unfinished(

@@ -135,7 +135,7 @@ def test_tracing_prints_nothing_and_changes_nothing(capfd: pytest.CaptureFixture
     weights = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trace(PrunableViT(vit, FixedPruning(Score.MEAN, 0, 4)), (32, 32), ["logits", "counts"], OPSET)
+        trace(PrunableViT(vit, FixedPruning(Score.MEAN, 0, 4)), (3, 32, 32), ["logits", "counts"], OPSET)
     assert capfd.readouterr() == ("", "")
     assert [logger.level for logger in loggers] == before
     assert all(torch.equal(tensor, weights[name]) for name, tensor in vit.state_dict().items())
@@ -153,7 +153,7 @@ def test_a_failure_is_raised_and_puts_loggers_back() -> None:
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     with pytest.raises(Exception, match=r"."):
-        trace(Untraceable(), (8, 8), ["out"], OPSET)
+        trace(Untraceable(), (3, 8, 8), ["out"], OPSET)
     assert logger.level == before
 
 

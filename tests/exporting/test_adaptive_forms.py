@@ -77,7 +77,7 @@ def test_pixels_that_are_no_numbers_are_named_without_class_token_too(pooled: li
 
 
 def test_weights_outside_the_graph_are_hashed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish_module, "_LARGEST_PROTOBUF", 10_000)
+    monkeypatch.setattr(finish_module, "LARGEST_PROTOBUF", 10_000)
     dense, adaptive = export(smallest(), to(tmp_path, points=POINTS))
     assert names(adaptive.path) == {"model.onnx", "model.onnx.data", "golden.npz", "manifest.json"}
     runner = load(open_artifact(adaptive.path), options=ONE_THREAD)

@@ -191,7 +191,7 @@ def test_random_weights_come_back_on_the_torch_runtime(tmp_path: Path) -> None:
 def test_large_weights_are_hashed_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_batch((2, 3, 32, 32))
     (whole,) = export(smallest(), to(tmp_path / "whole"))
-    monkeypatch.setattr(finish_module, "_LARGEST_PROTOBUF", 10_000)
+    monkeypatch.setattr(finish_module, "LARGEST_PROTOBUF", 10_000)
     dense, half = export(smallest(), to(tmp_path / "split", densities=(HALF,)))
     for artifact in (dense, half):
         assert artifact.manifest.files.keys() == {MODEL_FILE, "model.onnx.data", "golden.npz"}

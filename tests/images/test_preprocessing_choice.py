@@ -113,9 +113,9 @@ def test_a_processor_that_does_not_normalise(tmp_path: Path) -> None:
         ("config.json", "[]", "no JSON object"),
         ("config.json", {"pretrained_cfg": {**TIMM, "mean": [123.7, 116.3, 103.5]}}, "not of pixels scaled"),
         ("config.json", {"pretrained_cfg": {**TIMM, "std": [0, 0, 0]}}, "not of pixels scaled"),
-        ("config.json", {"pretrained_cfg": {**TIMM, "mean": [0.5, 0.5]}}, "not one or three numbers"),
+        ("config.json", {"pretrained_cfg": {**TIMM, "mean": [0.5, 0.5]}}, "not one, three or four numbers"),
         ("config.json", {"pretrained_cfg": {**TIMM, "interpolation": "random"}}, "'random' is not offered"),
-        ("config.json", {"pretrained_cfg": {**TIMM, "input_size": [1, 64, 64]}}, "input_size"),
+        ("config.json", {"pretrained_cfg": {**TIMM, "input_size": [2, 64, 64]}}, "input_size"),
         ("config.json", {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": TIMM}, "not of test_vit"),
         ("preprocessor_config.json", {**PROCESSOR, "rescale_factor": 0.5}, "1/255"),
         ("preprocessor_config.json", {**PROCESSOR, "do_rescale": False}, "1/255"),
@@ -172,14 +172,20 @@ def test_names_of_filters_become_filters() -> None:
     assert PreprocessingChoice(interpolation="bicubic").interpolation is Interpolation.BICUBIC  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("text", "values"), [("0.5", (0.5,) * 3), ("0.1,0.2, 0.3", (0.1, 0.2, 0.3))])
+@pytest.mark.parametrize(("text", "values"), [("0.5", (0.5,)), ("0.1,0.2, 0.3", (0.1, 0.2, 0.3))])
 def test_channels_from_text(text: str, values: tuple[float, ...]) -> None:
     assert parse_channels("mean", text) == values
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("", "one or three"), ("a", "one or three"), ("1,2", "one or three"), ("300", "not of pixels"), ("-1", "not of")],
+    [
+        ("", "one, three or"),
+        ("a", "one, three or"),
+        ("1,2", "one, three or"),
+        ("300", "not of pixels"),
+        ("-1", "not of"),
+    ],
 )
 def test_channels_that_cannot_be(text: str, problem: str) -> None:
     with pytest.raises(InvalidArgument, match=f"^std .* is {'' if problem.startswith('not') else 'not '}{problem}"):

@@ -164,10 +164,10 @@ def test_quantised_weights_are_refused(tmp_path: Path, trained: VisionTransforme
         load(tmp_path, {name: tensor.to(kind) for name, tensor in under("", trained).items()})
 
 
-@pytest.mark.parametrize(("name", "said"), [("head.1.weight", "in Python"), ("patch_embed.proj.weight", "1 channels")])
+@pytest.mark.parametrize(("name", "said"), [("head.1.weight", "in Python"), ("patch_embed.proj.weight", "in_chans=3")])
 def test_advice_is_of_what_does_not_fit(tmp_path: Path, trained: VisionTransformer, name: str, said: str) -> None:
     with pytest.raises(ModelError) as caught:
-        load(tmp_path, {**under("", trained), name: torch.ones(64, 1, 16, 16)})
+        load(tmp_path, {**under("", trained), name: torch.ones(64, 2, 16, 16)})
     assert said in caught.value.hint
 
 

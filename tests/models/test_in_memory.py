@@ -121,6 +121,6 @@ def test_a_wrapped_model_is_told_from_another(wrap: Callable[[nn.Module], nn.Mod
 
 
 def test_models_of_one_channel_are_refused() -> None:
-    with pytest.raises(ModelError, match="images with 1 channels") as refused:
-        described(small_vit(in_chans=1))
+    with pytest.raises(ModelError, match="images with 2 channels") as refused:
+        described(small_vit(in_chans=2))
     assert "in_chans=3" in refused.value.hint

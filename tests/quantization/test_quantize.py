@@ -145,8 +145,15 @@ def test_an_inlined_artifact_is_quantised_too(tiny: TinyExport, tmp_path: Path) 
 
 
 def test_weights_in_a_file_of_their_own(tiny: TinyExport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sait_deploy.exporters.finish._LARGEST_PROTOBUF", 10_000)
+    monkeypatch.setattr("sait_deploy.exporters.finish.LARGEST_PROTOBUF", 10_000)
     exported = export_model(tiny.model, ExportOptions(densities=(HALF,), output=tmp_path))
-    for artifact in quantize(exported, ANY_AGREEMENT):
+    inside = quantize(exported, ANY_AGREEMENT)
+    for artifact in inside:
         assert set(open_artifact(artifact.path).manifest.files) == {"model.onnx", "golden.npz"}
-        load(artifact, options=ONE_THREAD).run(GOOD)
+    wanted = [load(artifact, options=ONE_THREAD).run(GOOD).logits for artifact in inside]
+    monkeypatch.setattr("sait_deploy.quantization.convert.LARGEST_PROTOBUF", 10_000)
+    for artifact, logits in zip(
+        quantize(exported, dataclasses.replace(ANY_AGREEMENT, overwrite=True)), wanted, strict=True
+    ):
+        assert set(open_artifact(artifact.path).manifest.files) == {"model.onnx", "model.onnx.data", "golden.npz"}
+        np.testing.assert_array_equal(load(artifact, options=ONE_THREAD).run(GOOD).logits, logits)
