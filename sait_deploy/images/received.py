@@ -11,12 +11,13 @@ from sait_deploy.images.formats import open_file, readable
 from sait_deploy.images.preprocess import open_image
 
 
-def open_received(data: bytes, most_pixels: int) -> Image.Image:
-    """Decodes an image file's bytes to RGB, as ``open_image`` does a file.
+def open_received(data: bytes, most_pixels: int, channels: int = 3) -> Image.Image:
+    """Decodes an image file's bytes as ``open_image`` does a file.
 
     Args:
         data: of the file.
         most_pixels: an image of more by its header is not decoded.
+        channels: as ``open_image`` takes them.
 
     Raises:
         ImageError: it is no image, damaged, cut short, or has more pixels.
@@ -34,4 +35,4 @@ def open_received(data: bytes, most_pixels: int) -> Image.Image:
     if file.width * file.height > most_pixels:
         size = f"{file.width} x {file.height} pixels"
         raise ImageError(f"an image of {size} is too large", f"make it smaller first, at most {most_pixels:,} pixels")
-    return open_image(file)
+    return open_image(file, channels)

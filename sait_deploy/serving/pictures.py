@@ -15,7 +15,7 @@ from PIL import Image
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.kept_tokens import draw_kept
-from sait_deploy.images.preprocess import cropped, normalised
+from sait_deploy.images.preprocess import normalised, seen, shown
 from sait_deploy.images.received import open_received
 from sait_deploy.runtime.base import Output, Prediction, predictions
 from sait_deploy.serving.model import Answer, ServedModel
@@ -82,8 +82,9 @@ def _number(asked: Mapping[str, str], name: str, least: float | None = None) -> 
 
 
 def _pixels(model: ServedModel, data: bytes) -> NDArray[np.uint8]:
-    """Returns what the model sees of an image: uint8 [H, W, 3]."""
-    return np.asarray(cropped(open_received(data, _MOST_PIXELS), model.manifest.preprocessing))
+    """Returns what the model sees of an image: uint8 [H, W, C]."""
+    preprocessing = model.manifest.preprocessing
+    return seen(open_received(data, _MOST_PIXELS, preprocessing.channels), preprocessing)
 
 
 def _prediction(model: ServedModel, answer: Answer, top: int) -> Prediction:
@@ -96,12 +97,12 @@ def _picture(model: ServedModel, pixels: NDArray[np.uint8], answer: Answer, pred
     """Returns an image with its kept tokens, a PNG in base64; where nobody says which were kept, the image alone."""
     (image,) = answer.images
     if image.keep is None:
-        drawn = Image.fromarray(pixels)
+        drawn = Image.fromarray(shown(pixels))
     else:
         info = model.manifest.model
         rows, columns = (size // patch for size, patch in zip(info.image_size, info.patch_size, strict=True))
         caption = f"{prediction.labels[0]} ({prediction.probabilities[0]:.0%}), point {answer.point}"
-        drawn = draw_kept(pixels, image.keep, (rows, columns), caption=caption)
+        drawn = draw_kept(shown(pixels), image.keep, (rows, columns), caption=caption)
     file = io.BytesIO()
     drawn.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()

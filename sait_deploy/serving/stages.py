@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, PointChoice
-from sait_deploy.errors import NotFinite, SaitError
+from sait_deploy.errors import InvalidArgument, NotFinite, SaitError
 from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.runtime.graph_io import feeds
 from sait_deploy.runtime.parts import CutArtifact, open_cut, why_whole
@@ -94,8 +94,13 @@ def open_stages(artifact: Artifact, runtime: str, options: RunOptions) -> Stages
     """Opens an artifact for serving, cut where it can be.
 
     Raises:
-        SaitError: it cannot be loaded.
+        SaitError: it cannot be loaded, or its graph is for batches of one size alone.
     """
+    if artifact.manifest.batch is not None:
+        raise InvalidArgument(
+            f"{artifact.path.name} takes batches of {artifact.manifest.batch} images, and a server's batches vary",
+            "export without --batch",
+        )
     reason = why_whole(artifact, runtime)
     if reason:
         return WholeStages(load(artifact, runtime, options), artifact.manifest, reason)
