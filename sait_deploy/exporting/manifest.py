@@ -88,9 +88,7 @@ def _answer(info: ModelInfo, batch: int | str) -> TensorInfo:
     """Returns the graph's first output."""
     if info.embedding is not None:
         return TensorInfo(EMBEDDINGS, "float32", (batch, info.embedding.width))
-    return TensorInfo(
-        "logits" if info.classes else "features", "float32", (batch, info.classes or info.geometry.width)
-    )
+    return TensorInfo("logits" if info.classes else "features", "float32", (batch, info.classes or info.geometry.width))
 
 
 def _pruning(model: LoadedModel, plan: ExportPlan) -> PruningInfo | None:

@@ -150,6 +150,26 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
 
 def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> ExportPlan:
     """Returns the plan with a readable name, of what is not the default, and an id, of all that makes it different."""
+    info, pruning, name = model.info, plan.pruning, _name(model, options, plan)
+    # A timm name says what is computed with the weights; of other models only their modules do.
+    named = model.weights.source is not WeightsSource.MEMORY and info.made_from is None
+    structure = "" if named else _structure(model.vit)
+    identity = (info.name, info.image_size, model.weights.sha256, structure, plan.form, plan.density, pruning)
+    further: tuple[object, ...] = (plan.points, options.precision, options.opset, options.operators, options.outputs)
+    # The name and the weights say what is assumed of images; only what was found or given tells exports apart.
+    if not is_assumed(model.preprocessing_sources):
+        further = (*further, model.preprocessing)
+    if info.global_pool is not None:
+        further = (*further, info.global_pool)
+    if info.embedding is not None:
+        further = (*further, info.embedding)
+    if options.batch is not None:
+        further = (*further, options.batch)
+    return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
+
+
+def _name(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> str:
+    """Returns a readable name, of what is not the default."""
     pruning = plan.pruning
     info, parts = model.info, [re.sub(r"[^A-Za-z0-9_.]+", "_", model.info.name)]
     if info.image_size != model.default_image_size:
@@ -173,22 +193,7 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
     if options.batch is not None:
         parts.append(f"batch{options.batch}")
     parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
-    name = "-".join(parts)
-    # A timm name says what is computed with the weights; of other models only their modules do.
-    named = model.weights.source is not WeightsSource.MEMORY and info.made_from is None
-    structure = "" if named else _structure(model.vit)
-    identity = (info.name, info.image_size, model.weights.sha256, structure, plan.form, plan.density, pruning)
-    further: tuple[object, ...] = (plan.points, options.precision, options.opset, options.operators, options.outputs)
-    # The name and the weights say what is assumed of images; only what was found or given tells exports apart.
-    if not is_assumed(model.preprocessing_sources):
-        further = (*further, model.preprocessing)
-    if info.global_pool is not None:
-        further = (*further, info.global_pool)
-    if info.embedding is not None:
-        further = (*further, info.embedding)
-    if options.batch is not None:
-        further = (*further, options.batch)
-    return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
+    return "-".join(parts)
 
 
 def _structure(vit: nn.Module) -> str:
