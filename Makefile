@@ -26,6 +26,7 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && $(BIN)/sait-deploy quantize
 	cd $(DEMO) && $(BIN)/sait-deploy bench --runtime onnxruntime,openvino --precision fp32,bf16,int8 -o precisions.json $(BENCH)
 	cd $(DEMO) && $(BIN)/sait-deploy recommend --bench precisions.json --max-drop 0.5 -o choice.html
+	cd $(DEMO) && $(BIN)/python $(abspath samples/ask_server.py) artifacts/sait_demo_digits-adaptive $(abspath sait_deploy/demo/images/7/0.png)
 	@echo "reports: $(DEMO)/report.html, adaptive.html, choice.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 
 test: $(VENV)/.test
@@ -40,7 +41,7 @@ clean:
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[train,cpu,openvino,rtx]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,cpu,openvino,rtx,serve]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
     """Runs the application and the front for gRPC for as long as the block lasts."""
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     models, listening = options.models, options.listening
     own = options.address is None
     if models.threads is None and own:

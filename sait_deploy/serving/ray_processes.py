@@ -56,7 +56,6 @@ def connected(ray: Any, address: str | None, replicas: int) -> Iterator[None]:
     Raises:
         ServingError: it does not start, or is not there.
     """
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     folder = None
     try:
         try:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -33,14 +34,20 @@ class Started:
     port: int
     grpc_port: int
     headers: dict[str, str]
+    certificate: Path | None = None
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'http' if self.certificate is None else 'https'}://127.0.0.1:{self.port}{path}"
+
+    def open(self, request: urllib.request.Request | str) -> Any:
+        """Opens an address, trusting the server's own certificate alone where it has one."""
+        context = None if self.certificate is None else ssl.create_default_context(cafile=self.certificate)
+        return urllib.request.urlopen(request, timeout=60, context=context)
 
     def ask(self, path: str, body: bytes | None = None) -> Any:
         """Returns the answer's JSON document."""
         request = urllib.request.Request(self.url(path), body, self.headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with self.open(request) as answer:
             return json.load(answer)
 
     def descendants(self) -> list[psutil.Process]:
@@ -63,7 +70,9 @@ def free_ports() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def started(*arguments: object, headers: dict[str, str] | None = None) -> Iterator[Started]:
+def started(
+    *arguments: object, headers: dict[str, str] | None = None, certificate: Path | None = None
+) -> Iterator[Started]:
     """Starts ``sait-deploy serve`` and ends it, whatever happens in between."""
     port, grpc_port = free_ports()
     before = set(Path(tempfile.gettempdir()).glob("sait-*"))
@@ -80,8 +89,8 @@ def started(*arguments: object, headers: dict[str, str] | None = None) -> Iterat
                 line = process.stdout.readline()
                 time.sleep(0.05)
             log.seek(0)
-            assert line.startswith(f"serving at http://127.0.0.1:{port}/, gRPC at port {grpc_port}"), log.read()
-            running = Started(process, port, grpc_port, headers or {})
+            running = Started(process, port, grpc_port, headers or {}, certificate)
+            assert line.startswith(f"serving at {running.url('/')}, gRPC at port {grpc_port}"), log.read()
             yield running
             if process.poll() is None:
                 running.stop()

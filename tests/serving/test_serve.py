@@ -131,13 +131,22 @@ def infer(_):
                                    "parameters": {"binary_data_size": images}}]}).encode()
     headers = {**server.headers, "Inference-Header-Content-Length": str(len(text))}
     address = server.url("/v2/models/test_vit-96px-adaptive/infer")
-    with urllib.request.urlopen(urllib.request.Request(address, text + bytes(images), headers), timeout=60) as answer:
+    with server.open(urllib.request.Request(address, text + bytes(images), headers)) as answer:
         return json.load(answer)["outputs"][1]["shape"]
 
+def live():
+    import grpc
+    credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+    with grpc.secure_channel(f"127.0.0.1:{server.grpc_port}", credentials) as channel:
+        return channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=60)
+
 before = refused()
-artifact, token, image = sys.argv[1:]
-with started(artifact, "--token-file", token, "--queue", 2000, headers={"Authorization": "Bearer s3cret"}) as server:
-    found = server.ask("/v1/predict", Path(image).read_bytes())
+artifact, image, token, certificate, key = map(Path, sys.argv[1:])
+options = ["--token-file", token, "--certificate", certificate, "--key", key, "--queue", 2000]
+headers = {"Authorization": "Bearer s3cret"}
+with started(artifact, *options, headers=headers, certificate=certificate) as server:
+    assert live() == bytes([8, 1]), "a message that says live"
+    found = server.ask("/v1/predict", image.read_bytes())
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(infer, i) for i in range(8)]
         time.sleep(1)
@@ -153,13 +162,20 @@ print(json.dumps({"kept": found["kept"], "unanswered": unanswered, "answers": an
 def test_without_any_network_it_works_looks_nothing_up_and_answers_what_was_asked_before_it_ends(
     tiny_adaptive: Artifact, tmp_path: Path
 ) -> None:
-    """In a network of loopback alone, whatever would go elsewhere is counted by the kernel as having no route."""
+    """With TLS and a token. In a network of loopback alone, the kernel counts what has no route."""
     isolated = ["unshare", "--user", "--map-root-user", "--net"]
-    if shutil.which("unshare") is None or subprocess.run([*isolated, "true"], check=False).returncode:
-        pytest.skip("this system lets nobody make a network of its own")
-    token = tmp_path / "token"
+    if (
+        not all(map(shutil.which, ("unshare", "ip", "openssl")))
+        or subprocess.run([*isolated, "true"], check=False).returncode
+    ):
+        pytest.skip("this system has no openssl, or lets nobody make a network of its own")
+    token, certificate, key = tmp_path / "token", tmp_path / "cert.pem", tmp_path / "key.pem"
     token.write_text("s3cret\n")
-    command = f'ip link set lo up && exec {sys.executable} -c "$DRIVER" {tiny_adaptive.path} {token} {DIGIT}'
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(made, check=True, capture_output=True)
+    arguments = f"{tiny_adaptive.path} {DIGIT} {token} {certificate} {key}"
+    command = f'ip link set lo up && exec {sys.executable} -c "$DRIVER" {arguments}'
     root = str(Path(__file__).parents[2])
     environment = {**child_environment(), "DRIVER": DRIVER, "PYTHONPATH": root}
     done = subprocess.run(
