@@ -70,6 +70,7 @@ def chromium(folder: Path) -> Iterator[Page]:
         pytest.skip("no Chromium is installed")
     command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     command += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
+    folder.mkdir(exist_ok=True)
     with (folder / "log").open("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             give_up, found = time.monotonic() + SECONDS, None
