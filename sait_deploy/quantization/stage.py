@@ -54,6 +54,7 @@ from sait_deploy.runtime.base import Runner, RunOptions
 from sait_deploy.runtime.batches import run_all
 from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
+from sait_deploy.system.memory import give_back
 from sait_deploy.system.progress import Progress, named, no_progress
 from sait_deploy.system.reading import read_text
 
@@ -111,6 +112,7 @@ def quantize(
             folder = writing.enter_context(workspace.writing(place))
             work = _Work(source, plan, images, options, folder, named(plan.name, progress))
             made.append(Artifact(place, _completed(source, plan, images, work, folder)))
+            give_back()
     workspace.record_last_export([artifact.path for artifact in made])
     return made
 
@@ -200,9 +202,11 @@ class _Work:
             self._source, self._images.calibration, self._folder, self._options.threads, self._progress
         )
         held_out = self._images.held_out if self._judged else self._images.held_out.sample(_UNJUDGED_IMAGES)
+        give_back()
         step = f"{len(held_out.images)} answers of the float artifact"
         # The float artifact answers first and is closed: two models at once would take the memory of both.
         reference = answers(self._reference(), held_out, self._progress, step)
+        give_back()
         runner = self._runner(self._quantised())
         comparison = compare(reference, runner, held_out, self._progress)
         if self._good(comparison) or not self._judged:
@@ -262,6 +266,7 @@ class _Work:
         onnx.helper.set_model_props(model, onnx_metadata(self._plan))
         save(model, self._folder / MODEL_FILE)
         del model
+        give_back()
         return OnnxRuntimeRunner(Artifact(self._folder, self._plan), self._run_options)
 
     def _good(self, comparison: Comparison) -> bool:
