@@ -57,10 +57,10 @@ def float_artifacts_of(name: str, folder: Path) -> list[Artifact]:
 
 
 def artifacts_of(name: str, folder: Path) -> list[Artifact]:
-    """Exports a model and quantises it, unless that was done before; the float artifacts, dense first."""
-    is_new = not list(Workspace(folder).artifacts())
+    """Exports a model and quantises it, each unless that was done before; the float artifacts, dense first."""
     artifacts = float_artifacts_of(name, folder)
-    if is_new:
+    there = [open_artifact(path) for path in Workspace(folder).artifacts()]
+    if not any(artifact.manifest.dtype is Precision.INT8 for artifact in there):
         quantize(artifacts, progress=say)
     return artifacts
 
