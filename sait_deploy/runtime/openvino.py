@@ -6,15 +6,17 @@ import contextlib
 import functools
 import hashlib
 import json
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx.external_data_helper import _get_all_tensors, uses_external_data
+from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 from onnx.inliner import inline_local_functions
 
 from sait_deploy.artifacts.files import write_whole
@@ -91,7 +93,7 @@ def trial() -> str:
     core = shared_core()
 
     def run(model: bytes, given: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        graph = core.read_model(_self_contained(onnx.load_from_string(model), Path()))
+        graph = core.read_model(inline_local_functions(onnx.load_from_string(model)).SerializeToString())
         return list(core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(dict(given)).values())
 
     try_selection(run)
@@ -100,18 +102,33 @@ def trial() -> str:
     return f"openvino {openvino.__version__}, selection as the reference, {precisions}"
 
 
-def _self_contained(model: onnx.ModelProto, folder: Path) -> bytes:
-    """Returns a graph as OpenVINO reads it from memory.
+@contextlib.contextmanager
+def _readable(model: onnx.ModelProto, folder: Path) -> Iterator[str | bytes]:
+    """Yields a graph as OpenVINO reads it, functions inlined: its bytes, or the name of a file beside its weights.
 
-    It knows no functions of a model, and looks for weights beside a graph in memory by absolute paths alone.
+    OpenVINO reads weights from the folder of the graph's file alone, and follows no links out of it.
+
+    Args:
+        model: the graph.
+        folder: where weights lie that are not in it; where nothing can be written there, they are copied for a while.
     """
     inlined = inline_local_functions(model)
-    for tensor in _get_all_tensors(inlined):
-        for entry in tensor.external_data if uses_external_data(tensor) else ():
-            if entry.key == "location":
-                entry.value = str((folder / entry.value).resolve())
+    outside = {ExternalDataInfo(one).location for one in _get_all_tensors(inlined) if uses_external_data(one)}
     serialised: bytes = inlined.SerializeToString()
-    return serialised
+    if not outside:
+        yield serialised
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".openvino-", suffix=".onnx"))
+        except OSError:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for name in outside:
+                shutil.copyfile(folder / name, place / name)
+            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=place, suffix=".onnx"))
+        file.write(serialised)
+        file.flush()
+        yield file.name
 
 
 class OpenVinoRunner(Runner):
@@ -251,8 +268,9 @@ class OpenVinoRunner(Runner):
     def _compile(self) -> Any:
         graph = self._graph()
         try:
-            model = self._core.read_model(_self_contained(graph, weights_folder(self.artifact)))
-            return self._core.compile_model(model, self._device, self._settings)
+            with _readable(graph, weights_folder(self.artifact)) as source:
+                model = self._core.read_model(source)
+                return self._core.compile_model(model, self._device, self._settings)
         except Exception as error:  # OpenVINO's errors are RuntimeErrors, of the inliner's there is no public class
             raise RuntimeUnavailable(
                 f"openvino cannot compile the model: {_reason(error)}", "see: sait-deploy doctor"
