@@ -141,10 +141,22 @@ def _drafted(options: ExportOptions) -> Manifest:
 
 
 def fill(folder: Path, manifest: Manifest) -> Manifest:
-    """Writes a small artifact into an empty folder: a graph that adds two weights, a golden file, the manifest."""
-    value = onnx.helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, [WEIGHTS])
+    """Writes a small artifact into an empty folder: a graph that reads two weights, a golden file, the manifest.
+
+    The graph has the inputs and outputs of the manifest, and is not to be run.
+    """
+    inputs, outputs = (
+        [
+            onnx.helper.make_tensor_value_info(t.name, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(t.dtype)), t.shape)
+            for t in tensors
+        ]
+        for tensors in (manifest.inputs, manifest.outputs)
+    )
     weights = [onnx.numpy_helper.from_array(np.full(WEIGHTS, i, np.float32), name) for i, name in enumerate("ab")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["sum"])], "small", [], [value], weights)
+    selection = [] if manifest.pruning is None else [manifest.pruning.importance, manifest.pruning.keep]
+    names = [*manifest.output_names, *selection]
+    nodes = [onnx.helper.make_node("Add", ["a", "b"], [name]) for name in names]
+    graph = onnx.helper.make_graph(nodes, "small", inputs, outputs, weights)
     onnx.save(onnx.helper.make_model(graph, producer_name=manifest.id), str(folder / MODEL_FILE))
     golden = Golden(
         pixels=np.zeros((4, 4, 3), np.uint8),

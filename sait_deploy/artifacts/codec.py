@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_SHOWN: Final = 60
+_LONGEST_TEXT: Final = 1 << 16
+_LARGEST_NUMBER: Final = 2**63 - 1
 
 Decoded = TypeVar("Decoded")
 
@@ -54,10 +56,33 @@ class Codec:
                 "read it with the version of sait-deploy that wrote it",
             )
         try:
+            _check_values(data)
+        except ValueError as error:
+            raise ArtifactError(f"{self.subject} cannot be read: {error}", self.hint) from None
+        try:
             decoded: Decoded = adapter(kind).validate_json(encoded)  # type: ignore[arg-type]  # a class is hashable
         except ValidationError as error:
             raise ArtifactError(f"{self.subject}{problem(data, error.errors()[0])}", self.hint) from None
         return decoded
+
+
+def _check_values(data: Any) -> None:
+    """Checks every number and text of a document, which ``parse_json`` has found to be of some depth.
+
+    Raises:
+        ValueError: a whole number has more than 64 bits, or a text is longer than any that means something.
+    """
+    if isinstance(data, dict):
+        for key, value in data.items():
+            _check_values(key)
+            _check_values(value)
+    elif isinstance(data, list):
+        for value in data:
+            _check_values(value)
+    elif isinstance(data, str) and len(data) > _LONGEST_TEXT:
+        raise ValueError(f"it has a text of {len(data)} characters")
+    elif isinstance(data, int) and abs(data) > _LARGEST_NUMBER:
+        raise ValueError(f"it has the number {shown(data)}")
 
 
 @functools.cache

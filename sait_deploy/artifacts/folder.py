@@ -92,7 +92,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     for name, expected in manifest.files.items():
         check_file(folder, name, expected, "export again")
     artifact = Artifact(folder, with_points(folder, manifest))
-    _check_external_data(artifact)
+    _check_graph(artifact)
     return artifact
 
 
@@ -130,20 +130,16 @@ def check_file(folder: Path, name: str, expected: str, again: str) -> None:
         )
 
 
-def _check_external_data(artifact: Artifact) -> None:
-    """Refuses weights in a file that the manifest does not list: only those listed have been checked."""
+def _check_graph(artifact: Artifact) -> None:
     import onnx
-    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    from sait_deploy.artifacts.graph_check import check_graph
 
     try:
         model = onnx.load(str(artifact.model_path), load_external_data=False)
     except Exception as error:  # protobuf's own kinds of error
         raise ArtifactError(f"{artifact.model_path} is no ONNX model ({error})", "export again") from None
-    for tensor in _get_all_tensors(model):
-        if uses_external_data(tensor) and (place := ExternalDataInfo(tensor).location) not in artifact.manifest.files:
-            raise ArtifactError(
-                f"{artifact.model_path} keeps weights in {place!r}, which its manifest does not list", "export again"
-            )
+    check_graph(model, artifact.manifest, artifact.path)
 
 
 @contextlib.contextmanager

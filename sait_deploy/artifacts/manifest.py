@@ -372,11 +372,14 @@ def to_json(manifest: Manifest) -> str:
 
 
 def from_json(text: str) -> Manifest:
-    """Reads a manifest, checking every field's presence and type.
+    """Reads a manifest, checking every field's presence and type, and that what it says can be.
 
     Raises:
-        ArtifactError: it is no JSON, of another schema version, or a field is missing, unknown or of another type.
+        ArtifactError: it is no JSON, of another schema version, a field is missing, unknown or of another type, or its
+            values cannot be or contradict each other.
     """
+    from sait_deploy.artifacts.meaning import check_meaning
+
     manifest = _CODEC.read(Manifest, text)
     pruning = manifest.pruning
     fits = {
@@ -388,6 +391,7 @@ def from_json(text: str) -> Manifest:
         raise ArtifactError(
             f"the manifest of {manifest.name} is not that of a {manifest.form} artifact", "export again"
         )
+    check_meaning(manifest)
     return manifest
 
 

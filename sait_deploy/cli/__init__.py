@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import sys
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import click
 
 from sait_deploy import __version__
 from sait_deploy.errors import MissingDependency, SaitError, StorageError
+from sait_deploy.reports.escape import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def run(arguments: list[str] | None = None) -> NoReturn:
     try:
         sys.exit(main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False))
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        click.echo("\n".join(map(plain, said.getvalue().rstrip("\n").split("\n"))), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing half-written was left", err=True)
@@ -118,10 +122,10 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         if debug:
             import traceback
 
-            traceback.print_exc()
+            click.echo("\n".join(map(plain, traceback.format_exc().split("\n"))), err=True)
         code, lines = _explained(error)
         for line in lines:
-            click.echo(line, err=True)
+            click.echo(plain(line), err=True)
         sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
+from sait_deploy.reports.escape import plain
 from sait_deploy.reports.table import Note, Severity, Table, warnings_first
 from sait_deploy.system.progress import Progress, no_progress
 
@@ -39,7 +41,7 @@ def show(*renderables: Any) -> None:
     """Prints results."""
     console = _console()
     for renderable in renderables:
-        console.print(renderable, markup=False)
+        console.print(plain(renderable) if isinstance(renderable, str) else renderable, markup=False)
 
 
 def show_tables(*tables: Table) -> None:
@@ -60,6 +62,11 @@ def show_notes(notes: Iterable[Note]) -> None:
             show(note.text)
 
 
+def show_json(text: str) -> None:
+    """Prints a JSON document with every character outside ASCII escaped: some of them move a terminal's cursor."""
+    click.echo(json.dumps(json.loads(text), indent=2))
+
+
 def counted(number: int, noun: str) -> str:
     """Returns the number with the noun, in the plural where that is right."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -74,10 +81,10 @@ class _Lines:
     def __call__(self, step: str, share: float | None = None, /) -> None:
         now = time.monotonic()
         if share is None or step not in self._shown:
-            click.echo(f"- {step}", err=True)
+            click.echo(f"- {plain(step)}", err=True)
             self._shown[step] = now
         elif now - self._shown[step] >= _SECONDS_BETWEEN_LINES:
-            click.echo(f"- {step}: {share:.0%}", err=True)
+            click.echo(f"- {plain(step)}: {share:.0%}", err=True)
             self._shown[step] = now
 
 
@@ -99,7 +106,7 @@ class _Bars:
             if self._unmeasured in self._running:
                 self._end(self._unmeasured)
             self._unmeasured = step if share is None else None
-            self._running[step] = self._bars.add_task(step, total=None if share is None else 1.0)
+            self._running[step] = self._bars.add_task(plain(step), total=None if share is None else 1.0)
         if share is not None:
             self._bars.update(self._running[step], completed=share)
             if share >= 1:
@@ -115,7 +122,7 @@ class _Bars:
     def _end(self, step: str) -> None:
         self._bars.remove_task(self._running.pop(step))
         if self._keep_lines:
-            self._bars.console.print(f"- {step}", markup=False)
+            self._bars.console.print(f"- {plain(step)}", markup=False)
 
 
 @contextlib.contextmanager
@@ -153,4 +160,4 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
 
 def warn(line: str) -> None:
     """Says what a user should know before trusting a result."""
-    click.echo(f"warning: {line}", err=True)
+    click.echo(f"warning: {plain(line)}", err=True)

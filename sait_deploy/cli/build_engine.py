@@ -24,6 +24,7 @@ from sait_deploy.engine.options import (
 from sait_deploy.engine.tables import built_table
 from sait_deploy.engine.trtexec import trtexec_commands
 from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.reports.escape import plain
 
 
 @click.command()
@@ -116,4 +117,4 @@ def command(
     show_tables(built_table(engines))
     if print_trtexec:
         for line in (line for engine in engines for line in trtexec_commands(engine)):
-            click.echo(line)  # whole, as a table's width would break it
+            click.echo(plain(line))  # whole, as a table's width would break it

@@ -29,7 +29,7 @@ from sait_deploy.cli._options import (
     weights_source,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
+from sait_deploy.cli._render import live_progress, progress, show, show_json, show_notes, show_tables, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
@@ -270,7 +270,7 @@ def _model(given: dict[str, Any], source: WeightsSource, report: Progress, choic
 def _show(evaluation: Evaluation, as_json: bool) -> None:
     notes = list(evaluation.notes)
     if as_json:
-        click.echo(to_json(evaluation), nl=False)
+        show_json(to_json(evaluation))
         notes = [note for note in notes if note.severity is Severity.WARNING]
     else:
         tables = (report.figures_table(evaluation), *oracle_tables(evaluation))

@@ -23,7 +23,7 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
+from sait_deploy.cli._render import live_progress, progress, show, show_json, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.evaluation import results as evaluation_json
 from sait_deploy.recommending.measure import measure
@@ -178,7 +178,7 @@ def _check_outputs(outputs: tuple[Path, ...]) -> None:
 def _show(found: Recommendation, as_json: bool) -> None:
     notes = found.notes
     if as_json:
-        click.echo(to_json(found), nl=False)
+        show_json(to_json(found))
         notes = tuple(note for note in notes if note.severity is Severity.WARNING)
     else:
         show_tables(candidates_table(found))

@@ -20,8 +20,8 @@ _UNNAMED: Final = re.compile(r"LABEL_\d+")
 
 
 def is_class_name(name: str) -> bool:
-    """Returns whether a text can name a class: it is not empty and has no control characters and no surrogates."""
-    return bool(name) and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+    """Returns whether a text can name a class: it is not empty, and has no control character, line end or surrogate."""
+    return bool(name) and not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def folded(name: str) -> str:

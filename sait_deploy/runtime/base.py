@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
-from sait_deploy.errors import InvalidArgument, NotFinite
+from sait_deploy.errors import ArtifactError, InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE
@@ -230,7 +230,7 @@ class Runner(ABC):
     def run_at(self, images: NDArray[np.float32], choice: PointChoice) -> Output:
         """Does what :meth:`run` does, with the operating point in one argument."""
         images = self._checked(images)
-        return self._output(self._execute(images, self._resolved(images, choice)))
+        return self._output(self._arrived(len(images), self._execute(images, self._resolved(images, choice))))
 
     def select(
         self,
@@ -290,6 +290,33 @@ class Runner(ABC):
             InvalidArgument: the model has no head to classify with, or the point cannot be.
         """
         return predictions(self.description, self.run_at(self.preprocess(images), choice), top)
+
+    def _arrived(self, images: int, raw: RawOutput) -> RawOutput:
+        """Returns what a graph returned, once it is known to be of the shapes and types that the artifact says."""
+        model = self.description.model
+        tokens = (images, model.geometry.tokens, model.geometry.width)
+        wanted = (
+            ("logits", raw.logits, np.float32, (images, model.classes or model.geometry.width)),
+            ("counts", raw.counts, np.int32, (images,)),
+            ("features", raw.features, np.float32, tokens),
+        )
+        for name, found, dtype, shape in wanted:
+            if found is None:
+                continue
+            if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
+                what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+                raise ArtifactError(
+                    f"{self.description.name} answers {images} images with {name} {what}, "
+                    f"not {np.dtype(dtype).name} {list(shape)}",
+                    "export again",
+                )
+        prefix, most = model.geometry.prefix_tokens, model.geometry.tokens
+        if raw.counts is not None and not ((raw.counts >= prefix) & (raw.counts <= most)).all():
+            raise ArtifactError(
+                f"{self.description.name} says that it kept {raw.counts.min()} to {raw.counts.max()} of {most} tokens",
+                "export again",
+            )
+        return raw
 
     def _output(self, raw: RawOutput) -> Output:
         """Returns what a batch's caller gets of what the graph returned."""

@@ -84,6 +84,7 @@ def test_a_dense_manifest_with_its_empty_fields() -> None:
         manifest(),
         form=Form.DENSE,
         pruning=None,
+        outputs=manifest().outputs[:1],
         baseline=None,
         model=dataclasses.replace(manifest().model, labels=None),
         weights=dataclasses.replace(manifest().weights, origin=None),

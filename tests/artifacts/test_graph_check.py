@@ -1,0 +1,34 @@
+"""What graphs may be: whatever export and quantize write, and nothing that hangs or outgrows a machine."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.graph_check import check_graph
+from sait_deploy.errors import ArtifactError
+from tests.exported import TinyExport
+from tests.hostile.graphs import ONLY_RUN, EDITS
+
+_LEFT_TO_RUNTIMES = (*ONLY_RUN, "attribute-of-another-kind")
+
+
+def checked(artifact: Artifact, model: onnx.ModelProto) -> None:
+    check_graph(model, artifact.manifest, artifact.path)
+
+
+def test_exported_graphs_pass(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
+    for artifact in (tiny.dense, tiny.half, tiny_adaptive):
+        checked(artifact, onnx.load(str(artifact.model_path)))
+
+
+@pytest.mark.parametrize("name", sorted(EDITS))
+def test_a_graph_that_no_export_makes_is_refused(name: str, tiny_adaptive: Artifact) -> None:
+    model = onnx.load(str(tiny_adaptive.model_path))
+    EDITS[name](model)
+    if name in _LEFT_TO_RUNTIMES:
+        checked(tiny_adaptive, model)
+        return
+    with pytest.raises(ArtifactError, match="cannot be used"):
+        checked(tiny_adaptive, model)
