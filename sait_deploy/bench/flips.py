@@ -19,6 +19,7 @@ from sait_deploy.errors import SaitError
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.runtime.batches import portions
+from sait_deploy.runtime.embeddings import nearest, unit_length
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 
@@ -29,10 +30,10 @@ _LARGE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What one way of running said of each image: keep int32 [n, P+N] and top-1 int64 [n]."""
+    """What one way of running said of each image: keep int32 [n, P+N], and top-1, or the image nearest to it, [n]."""
 
     keep: NDArray[np.int32]
-    answers: NDArray[np.int64]
+    answers: NDArray[np.int_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,24 @@ def _uncompared(words: str, why: str) -> Note:
 
 
 def _run(runner: Runner, variant: RunnableVariant, images: NDArray[np.float32], batch: int) -> _Run:
-    choices, keep, answers = variant.choices(len(images)), [], []
+    choices, keep, logits = variant.choices(len(images)), [], []
     for numbers in portions(len(images), batch, runner.batch_range):
         selection = runner.select_at(images[numbers], choices.of(numbers))
         keep.append(selection.keep)
-        answers.append(selection.logits.argmax(axis=1))
-    return _Run(np.concatenate(keep)[: len(images)], np.concatenate(answers)[: len(images)])
+        logits.append(selection.logits)
+    answers = answers_of(np.concatenate(logits)[: len(images)], variant.artifact.manifest.model.classes)
+    return _Run(np.concatenate(keep)[: len(images)], answers)
+
+
+def answers_of(logits: NDArray[np.float32], classes: int) -> NDArray[np.int_]:
+    """Returns the likeliest class of each image, [n]; of a model without classes, the image that is nearest to it.
+
+    Args:
+        logits: float32 [n, classes], or embeddings [n, D].
+        classes: of the model; 0 without any.
+    """
+    likeliest: NDArray[np.int_] = logits.argmax(axis=1)
+    return likeliest if classes or len(logits) < 2 else nearest(unit_length(logits), 1)[:, 0].astype(np.int_)
 
 
 def flip_notes(flips: Sequence[Flips], labels: dict[str, str]) -> list[Note]:

@@ -23,7 +23,6 @@ from sait_deploy.cli._options import (
 )
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.evaluation.retrieval import nearest, unit_length
 from sait_deploy.images.formats import readable
 from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import counts_of
@@ -33,6 +32,7 @@ from sait_deploy.reports.wording import NOTHING
 from sait_deploy.runtime import Prediction, RunOptions, load
 from sait_deploy.runtime.batches import FILLED
 from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.runtime.embeddings import nearest, unit_length
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sait_deploy.errors import ImageError, InvalidArgument, ModelError, NotFinite
 from sait_deploy.evaluation.answerers import Answerer
 from sait_deploy.evaluation.class_embeddings import ClassEmbeddings
-from sait_deploy.evaluation.retrieval import nearest, unit_length
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import ImageLike, Preprocessing, open_image, preprocess
+from sait_deploy.runtime.embeddings import nearest, unit_length
 from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.retrieval import unit_length
 from sait_deploy.images.labels import is_class_name
+from sait_deploy.runtime.embeddings import unit_length
 
 EMBEDDINGS: Final = "embeddings"
 LABELS: Final = "labels"

@@ -25,44 +25,6 @@ RECALL_AT: Final = (1, 5, 10)
 VOTERS: Final = 10
 """k of k-NN accuracy."""
 
-MOST: Final = max(*RECALL_AT, VOTERS)
-"""Nearest images that are remembered of each."""
-
-_QUERIES: Final = 1024
-"""Images compared with all others at once."""
-
-_SHORTEST: Final = 1e-12
-
-
-def unit_length(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns rows [n, D] brought to length 1; those that are all zero stay zero."""
-    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = (rows / np.maximum(lengths, _SHORTEST)).astype(np.float32)
-    return scaled
-
-
-def nearest(embeddings: NDArray[np.float32], most: int = MOST) -> NDArray[np.int32]:
-    """Returns for each image the others that are nearest, nearest first; of equally near ones the earlier.
-
-    Args:
-        embeddings: float32 [n, D], of unit length.
-        most: others to return of each.
-
-    Returns:
-        int32 [n, min(most, n - 1)], numbers of images.
-    """
-    count = len(embeddings)
-    most = min(most, count - 1)
-    found = np.empty((count, most), dtype=np.int32)
-    for start in range(0, count if most else 0, _QUERIES):
-        queries = np.arange(start, min(start + _QUERIES, count))
-        near = embeddings[queries] @ embeddings.T
-        near[np.arange(len(queries)), queries] = -np.inf
-        candidates = np.argpartition(-near, most - 1, axis=1)[:, :most]
-        order = np.lexsort((candidates, -np.take_along_axis(near, candidates, 1)), axis=1)
-        found[queries] = np.take_along_axis(candidates, order, 1)
-    return found
-
 
 def least_images(neighbours: int) -> int:
     """Returns from how many images on recall among so many neighbours says something: all others would always do."""

@@ -23,7 +23,7 @@ from sait_deploy.artifacts.folder import (
     write_manifest,
 )
 from sait_deploy.artifacts.golden import write_golden
-from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, Head, WeightsSource
+from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points, onnx_metadata
 from sait_deploy.errors import InvalidArgument, StorageError
 from sait_deploy.exporters.finish import FinishOptions, finish, save
@@ -35,7 +35,7 @@ from sait_deploy.exporting.plan import DEFAULT_OPTIONS, OPSETS, ExportOptions, E
 from sait_deploy.images.dataset import BRIGHTNESS, Dataset, folder_dataset, shipped_dataset
 from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import normalised, seen
-from sait_deploy.models.embedder import for_task
+from sait_deploy.models.embedder import for_task, projects
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe, with_preprocessing
@@ -101,8 +101,8 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
 
 def _for_task(model: LoadedModel, options: ExportOptions, progress: Progress) -> LoadedModel:
     made = for_task(model, options.task, options.head)
-    if made.info.embedding is None and options.task is None and made.head is Head.PROJECTION:
-        progress("the head is a projection by config.json, and its outputs are exported as logits: --task embed embeds")
+    if made.info.task is Task.CLASSIFY and options.task is None and projects(made):
+        progress(f"the head of {made.info.name} is a projection, exported as if it were a classifier: see --task embed")
     for note in made.weights.notes[len(model.weights.notes) :]:
         progress(note)
     return made

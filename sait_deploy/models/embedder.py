@@ -48,7 +48,7 @@ def for_task(loaded: LoadedModel, task: Task | None = None, head: Head | None = 
         raise InvalidArgument(f"--head {head} does not fit {info.name}, which has {has}", "leave --head out")
     if not has_head:
         return _embedding(loaded, Head.NONE, None)
-    kind = head or loaded.head or (Head.PROJECTION if _is_projection(loaded) else Head.CLASSIFIER)
+    kind = head or (Head.PROJECTION if projects(loaded) else Head.CLASSIFIER)
     return _embedding(loaded, kind, _note(loaded, kind, is_told=head is not None))
 
 
@@ -85,8 +85,10 @@ def _embedding(loaded: LoadedModel, head: Head, note: str | None) -> LoadedModel
     )
 
 
-def _is_projection(loaded: LoadedModel) -> bool:
-    """Returns whether the head has as many outputs as that of timm's image tower of the model's name."""
+def projects(loaded: LoadedModel) -> bool:
+    """Returns whether the head is a projection: by its files, else where timm's tower of that name has one as wide."""
+    if loaded.head is not None:
+        return loaded.head is Head.PROJECTION
     tower = loaded.info.name.split(":")[-1].split("/")[-1].split(".")[0]
     if not any(part in tower for part in _TOWERS):
         return False

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.points import PointChoice
-from sait_deploy.bench.flips import Setting, count_flips, flip_notes
+from sait_deploy.bench.flips import Setting, answers_of, count_flips, flip_notes
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Flips
@@ -274,3 +274,12 @@ def test_where_all_flip_none_is_called_steady() -> None:
 
 def test_where_nothing_was_compared_nothing_is_said() -> None:
     assert flip_notes([], LABELS) == []
+
+
+def test_an_answer_of_a_model_that_embeds_is_the_image_nearest_to_it(embedders: list[Artifact]) -> None:
+    runner = load(embedders[2], options=ONE_THREAD)
+    logits = runner.run(IMAGES).logits
+    near = logits @ logits.T - 3 * np.eye(len(logits))
+    np.testing.assert_array_equal(answers_of(logits, 0), near.argmax(axis=1))
+    np.testing.assert_array_equal(answers_of(logits, 64), logits.argmax(axis=1))
+    assert answers_of(logits[:1], 0).shape == (1,)

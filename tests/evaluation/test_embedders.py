@@ -21,13 +21,14 @@ from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.plot import accuracy_plot
 from sait_deploy.evaluation.results import Basis, Evaluation, Kind, from_json, to_json
-from sait_deploy.evaluation.retrieval import RetrievalTruth, nearest
+from sait_deploy.evaluation.retrieval import RetrievalTruth
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.embedder import for_task
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, describe, load_model
 from sait_deploy.reports.table import Severity
+from sait_deploy.runtime.embeddings import nearest
 from sait_deploy.tokens import Score
 from tests.evaluation.blotches import noise, row_of, small
 from tests.evaluation.tunings import draw

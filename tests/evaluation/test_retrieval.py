@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sait_deploy.evaluation import retrieval as retrieval_module
-from sait_deploy.evaluation.retrieval import RECALL_AT, VOTERS, RetrievalTruth, least_images, nearest, unit_length
+from sait_deploy.evaluation.retrieval import RECALL_AT, VOTERS, RetrievalTruth, least_images
 from sait_deploy.evaluation.stats import paired_difference
+from sait_deploy.runtime import embeddings as embeddings_module
+from sait_deploy.runtime.embeddings import NEAREST, nearest, unit_length
 
 
 def drawn(count: int, seed: int, width: int = 6) -> NDArray[np.float32]:
@@ -31,7 +32,7 @@ def plainly_nearest(rows: NDArray[np.float32], query: int) -> list[int]:
 def test_nearest_are_nearest_whatever_is_compared_at_once(count: int, seed: int, most: int) -> None:
     rows = drawn(count, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval_module, "_QUERIES", 7)
+        patch.setattr(embeddings_module, "_QUERIES", 7)
         found = nearest(rows, most)
     assert found.shape == (count, min(most, count - 1))
     for query, own in enumerate(found):
@@ -79,6 +80,10 @@ def test_every_measure_is_its_definition(count: int, seed: int, classes: int) ->
     assert found.knn is not None and found.main is found.knn
     assert found.knn.percent == pytest.approx(100 * np.mean(votes))
     np.testing.assert_array_equal(truth.right(nearest(mixed)), votes)
+
+
+def test_as_many_nearest_are_held_as_measures_look_at() -> None:
+    assert max(*RECALL_AT, VOTERS) <= NEAREST
 
 
 def test_dense_finds_all_that_it_finds_and_has_no_change() -> None:

@@ -12,13 +12,14 @@ import pytest
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.tuned_points import Measure, read_points
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.evaluation.retrieval import nearest, recalled
+from sait_deploy.evaluation.retrieval import recalled
 from sait_deploy.evaluation.stats import upper_bound
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_limits import Limit
 from sait_deploy.evaluation.tune_results import Outcome, TuneOptions
 from sait_deploy.evaluation.tune_splits import SplitOptions, make_splits
 from sait_deploy.runtime import RunOptions, load
+from sait_deploy.runtime.embeddings import nearest
 from tests.evaluation.tunings import GRID
 
 

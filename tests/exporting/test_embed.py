@@ -11,11 +11,14 @@ import numpy as np
 import onnx
 import pytest
 import torch.nn.functional as F
+from onnx.reference import ReferenceEvaluator
 
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, open_artifact
 from sait_deploy.artifacts.manifest import EmbeddingInfo, Form, Head, Precision, Task, WeightsSource
 from sait_deploy.artifacts.points import mass_point
 from sait_deploy.errors import InvalidArgument, ParityError
+from sait_deploy.exporters.cut import cut
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision
 from sait_deploy.exporting.inspect import inspect_artifact
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
@@ -25,7 +28,8 @@ from sait_deploy.models.embedder import for_task
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.quantization.stage import quantize
 from sait_deploy.runtime import RunOptions, load
-from tests.exported import IMAGE_SIZE, TinyExport, copied, reference, with_graph
+from tests.exported import IMAGE_SIZE, TinyExport, copied, graph_of, reference, with_graph
+from tests.exporters.parts import lowered
 from tests.quantization.conftest import ANY_AGREEMENT
 from tests.tiny import HALF, random_batch
 
@@ -129,3 +133,24 @@ def test_the_original_is_embedded_again_from_its_file(embedders: list[Artifact],
     again = original_model(embedders[1].manifest, tiny.weights)
     assert again.info.embedding == embedders[1].manifest.model.embedding
     assert load_model("test_vit", WeightsRequest(WeightsSource.FILE, tiny.weights), IMAGE_SIZE).info.classes == 5
+
+
+@pytest.mark.parametrize("precision", EnginePrecision)
+def test_an_engine_divides_by_the_length_in_full_precision(
+    precision: EnginePrecision, embedders: list[Artifact]
+) -> None:
+    """Squares of features may be too large for float16: the reduction stays float32, and so does the answer."""
+    dense, _, adaptive = embedders
+    trunk = cut(graph_of(adaptive)).trunk
+    for graph in (graph_of(dense), trunk):
+        made = lowered(graph, precision, AttentionForm.DECOMPOSED)
+        kinds = {value.name: value.type.tensor_type.elem_type for value in made.graph.value_info}
+        (length,) = [node for node in made.graph.node if node.op_type == "ReduceL2"]
+        assert kinds[length.input[0]] == onnx.TensorProto.FLOAT
+        (output,) = [value for value in made.graph.output if value.name == "embeddings"]
+        assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    found = ReferenceEvaluator(lowered(graph_of(dense), precision, AttentionForm.DECOMPOSED)).run(
+        ["embeddings"], {"images": IMAGES[:2]}
+    )[0]
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(found, load(dense, options=ONE_THREAD).run(IMAGES[:2]).logits, atol=0.05)
