@@ -158,7 +158,10 @@ def _alike(answers: list[Answer], top: int) -> list[str]:
 
     found = [answer.prediction.embedding for answer in answers if isinstance(answer.prediction, Embedded)]
     embeddings, lines = unit_length(np.array(found, dtype=np.float32)), []
+    names = [answer.path.name for answer in answers]
+    if len(set(names)) < len(names):  # images in folders of classes are often numbered alike
+        names = [f"{answer.path.parent.name}/{answer.path.name}" for answer in answers]
     for number, others in enumerate(nearest(embeddings, top)):
         pairs = zip(others, embeddings[others] @ embeddings[number], strict=True)
-        lines.append(", ".join(f"{answers[other].path.name} {cosine:.3f}" for other, cosine in pairs) or NOTHING)
+        lines.append(", ".join(f"{names[other]} {cosine:.3f}" for other, cosine in pairs) or NOTHING)
     return lines
