@@ -14,7 +14,7 @@ from sait_deploy.artifacts.manifest import Form
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import IMAGES, KEEP_LIMITS, MASS
-from sait_deploy.serving.model import Answer, ServedModel
+from sait_deploy.serving.model import ServedModel
 from sait_deploy.serving.refusals import Refused, Status
 from sait_deploy.serving.server import Server
 
@@ -25,9 +25,8 @@ EXTENSIONS: Final = ("binary_tensor_data",)
 POINT: Final = "point"
 """The parameter that asks for a named point, and of an answer says which was used."""
 
-LOGITS: Final = "logits"
 KEPT: Final = "kept"
-OUTPUTS: Final = (LOGITS, KEPT)
+"""The output that says how many patch tokens each image kept."""
 
 DATATYPES: Final[dict[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 """The protocol's names of the element types that are used here."""
@@ -76,16 +75,18 @@ class InferResponse:
 def inputs_of(model: ServedModel) -> tuple[TensorSpec, ...]:
     """Lists what a model takes; operating points, of an adaptive one, may be left out."""
     height, width = model.manifest.model.image_size
-    images = TensorSpec(IMAGES, "FP32", (-1, 3, height, width))
+    images = TensorSpec(IMAGES, "FP32", (-1, model.manifest.preprocessing.channels, height, width))
     if model.manifest.form is not Form.ADAPTIVE:
         return (images,)
     return images, TensorSpec(MASS, "FP32", (-1,)), TensorSpec(KEEP_LIMITS, "INT32", (-1, 2))
 
 
 def outputs_of(model: ServedModel) -> tuple[TensorSpec, ...]:
-    """Lists what a model returns: logits, features of a headless one, and the patch tokens kept."""
-    info = model.manifest.model
-    return TensorSpec(LOGITS, "FP32", (-1, info.classes or info.geometry.width)), TensorSpec(KEPT, "INT32", (-1,))
+    """Lists what a model returns: its first output by its own name, such as logits, and the patch tokens kept."""
+    first = model.manifest.outputs[0]
+    width = first.shape[-1]
+    assert isinstance(width, int)
+    return TensorSpec(first.name, "FP32", (-1, width)), TensorSpec(KEPT, "INT32", (-1,))
 
 
 def tensor(
@@ -141,22 +142,17 @@ async def infer(server: Server, request: InferRequest) -> InferResponse:
     """
     model = server.model(request.model)
     check_version(model, request.version)
+    names = tuple(spec.name for spec in outputs_of(model))
     for name in request.outputs:
-        if name not in OUTPUTS:
-            raise InvalidArgument(f"{model.name} has no output {name!r}", f"it has {', '.join(OUTPUTS)}")
+        if name not in names:
+            raise InvalidArgument(f"{model.name} has no output {name!r}", f"it has {', '.join(names)}")
     if IMAGES not in request.inputs:
         raise InvalidArgument(f"the request has no input {IMAGES!r}", "send the preprocessed images under that name")
     images = request.inputs[IMAGES]
     answer = await model.answer(images, _choice(request), server.options.time_limit_s)
-    found = outputs(answer)
-    wanted = request.outputs or OUTPUTS
-    return InferResponse(model.name, request.id, answer.point, {name: found[name] for name in wanted})
-
-
-def outputs(answer: Answer) -> dict[str, NDArray[Any]]:
-    """Returns the output tensors of an answer."""
-    logits = np.stack([image.logits for image in answer.images]).astype(np.float32)
-    return {LOGITS: logits, KEPT: np.array([image.kept for image in answer.images], dtype=np.int32)}
+    first = np.stack([image.logits for image in answer.images]).astype(np.float32)
+    found = dict(zip(names, (first, np.array([image.kept for image in answer.images], dtype=np.int32)), strict=True))
+    return InferResponse(model.name, request.id, answer.point, {name: found[name] for name in request.outputs or names})
 
 
 def check_version(model: ServedModel, version: str) -> None:

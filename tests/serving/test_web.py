@@ -9,20 +9,22 @@ import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
-from sait_deploy import demo
+from sait_deploy import ExportOptions, demo, export, mass_point
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.serving.options import ModelsOptions
 from sait_deploy.serving.refusals import Status
 from tests.exported import IMAGE_SIZE, TinyExport
 from tests.serving.served import Served, served
-from tests.tiny import random_batch
+from tests.tiny import random_batch, randomised
 
 ADAPTIVE = "test_vit-96px-adaptive"
 DIGIT = sorted((demo.IMAGES / "7").iterdir())[0]
@@ -316,3 +318,19 @@ def test_answers_of_a_batch_with_bad_requests_are_unharmed(server: Served) -> No
             found = {output["name"]: output["data"] for output in json.loads(answer)["outputs"]}
             np.testing.assert_allclose(found["logits"], alone[0]["data"], rtol=1e-3, atol=1e-4)
             assert found["kept"] == alone[1]["data"]
+
+
+def test_a_model_of_grey_images_says_and_takes_one_channel(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the server needs Ray, which brings uvicorn and has no wheel here")
+    vit = timm.create_model("test_vit", img_size=32, num_classes=0, in_chans=1)
+    artifacts = export(randomised(vit, seed=1), ExportOptions(points=(mass_point(0.6),), output=tmp_path))
+    with served(ModelsOptions(artifacts=(artifacts[-1].path,), threads=1)) as server:
+        name = artifacts[-1].path.name
+        described = json.loads(ask(server, "GET", f"/v2/models/{name}")[2])
+        assert described["inputs"][0]["shape"] == [-1, 1, 32, 32]
+        first = {"name": "images", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024}
+        status, _, answer = ask(server, "POST", f"/v2/models/{name}/infer", json.dumps({"inputs": [first]}).encode())
+        output = json.loads(answer)["outputs"][0]
+        assert (status, output["name"], output["shape"]) == (200, described["outputs"][0]["name"], [1, 64])
+        assert described["outputs"][0]["shape"] == [-1, 64]
+        assert error(server, "/v1/predict", DIGIT.read_bytes())[0] == 400, "it has no classes"
