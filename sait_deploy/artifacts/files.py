@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sait_deploy.errors import ArtifactError, StorageError
 from sait_deploy.system.reading import read_text
+
+_LONGEST_STEM: Final = 100
+"""Characters of a file's name that its partial file repeats: the longest names leave no room for more."""
 
 Document = TypeVar("Document")
 
@@ -26,7 +30,7 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         probe = _partial(path)
-        probe.touch()
+        probe.touch(exist_ok=False)
         probe.unlink(missing_ok=True)
 
 
@@ -59,7 +63,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     with _refusals(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -71,7 +75,8 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+    """Returns a name that nobody can foresee, and so make a link of."""
+    return path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(8)}.partial")
 
 
 @contextlib.contextmanager

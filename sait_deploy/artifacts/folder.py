@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sait_deploy.artifacts.golden import Golden, read_golden
 from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Manifest, from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
+from sait_deploy.system.locks import held, is_held
 from sait_deploy.system.reading import open_regular, read_bytes, read_text
 
 MODEL_FILE: Final = "model.onnx"
@@ -31,8 +33,6 @@ MANIFEST_FILE: Final = "manifest.json"
 GOLDEN_FILE: Final = "golden.npz"
 LAST_EXPORT_FILE: Final = "last-export.json"
 _PARTIAL, _ASIDE = ".partial-", ".aside-"
-_WRITING: Final[set[Path]] = set()
-"""What this process is writing: anything else of its number is left from an earlier process that had the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +172,13 @@ class Workspace:
         """
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f"{_PARTIAL}probe@{os.getpid()}"
-            probe.mkdir(exist_ok=True)
+            probe = self.root / _named(_PARTIAL, "probe")
+            probe.mkdir()
             probe.rmdir()
             self.recover()
 
     def recover(self) -> None:
-        """Restores artifacts that a crash left renamed aside, and removes partial ones of processes that ended."""
+        """Restores artifacts that a crash left renamed aside, and removes partial ones that nobody holds."""
         if not self.root.is_dir():
             return
         for aside in filter(_left_over, self.root.glob(f"{_ASIDE}*")):
@@ -188,7 +188,7 @@ class Workspace:
             else:
                 aside.rename(place)
         for partial in filter(_left_over, self.root.glob(f"{_PARTIAL}*")):
-            if partial.is_dir():
+            if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial, ignore_errors=True)
             else:
                 partial.unlink(missing_ok=True)
@@ -224,15 +224,15 @@ class Workspace:
         Raises:
             StorageError: something could not be written.
         """
-        partial = self.root / f"{_PARTIAL}{place.name}@{os.getpid()}"
-        aside = self.root / f"{_ASIDE}{place.name}@{os.getpid()}"
-        mine = {partial.resolve(), aside.resolve()}
-        _WRITING.update(mine)
+        partial = self.root / _named(_PARTIAL, place.name)
+        aside = self.root / _named(_ASIDE, place.name)
         try:
-            with storage_errors(self.root):
+            with storage_errors(self.root), contextlib.ExitStack() as locks:
                 partial.mkdir(parents=True)
+                locks.enter_context(held(partial))
                 yield partial
                 if place.exists():
+                    locks.enter_context(held(place))
                     place.rename(aside)
                 partial.rename(place)
         except BaseException:
@@ -245,15 +245,16 @@ class Workspace:
             with contextlib.suppress(OSError):
                 if place.exists():
                     shutil.rmtree(aside, ignore_errors=True)
-            _WRITING.difference_update(mine)
 
     def record_last_export(self, places: Iterable[Path]) -> None:
         """Remembers what was exported last, the baseline first."""
         text = json.dumps([place.name for place in places]) + "\n"
         with storage_errors(self.root):
-            temporary = self.root / f"{_PARTIAL}{LAST_EXPORT_FILE}@{os.getpid()}"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self.root / LAST_EXPORT_FILE)
+            temporary = self.root / _named(_PARTIAL, LAST_EXPORT_FILE)
+            with temporary.open("x", encoding="utf-8") as file, held(temporary):
+                file.write(text)
+                file.flush()
+                temporary.replace(self.root / LAST_EXPORT_FILE)
 
     def last_export(self, make: str = "sait-deploy export") -> list[Path]:
         """Returns the folders of the last export, the baseline first.
@@ -282,17 +283,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _left_over(path: Path) -> bool:
-    process = path.name.rpartition("@")[2]
-    return path.resolve() not in _WRITING if process == str(os.getpid()) else not _alive(process)
+    """Returns whether nobody writes a partial file or folder, or has put one aside; links are nobody's."""
+    return path.is_symlink() or not is_held(path)
 
 
-def _alive(process: str) -> bool:
-    if not process.isdecimal():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+def _named(prefix: str, name: str) -> str:
+    """Returns a name that nobody can foresee, and so make a link of."""
+    return f"{prefix}{name}@{secrets.token_hex(8)}"

@@ -137,9 +137,34 @@ def read_checkpoint(path: Path) -> Any:
         _Kind.INDEX: _read_shards,
     }
     try:
-        return readers[_kind_of(path)](path)
+        content = readers[_kind_of(path)](path)
+        _check_tensors(content, path)
+        return content
     except OSError as error:
         raise ModelError(f"weights file {path} cannot be read ({error.strerror or error})") from None
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Returns whether a tensor has a number of its own in memory for each of its elements."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.itemsize <= tensor.untyped_storage().nbytes()
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Refuses tensors that are sparse, nested, quantised, or of more elements than the file holds numbers."""
+    pending, seen = [content], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Tensor) and not is_plain(value):
+            sizes = "nested" if value.is_nested else list(value.shape)
+            raise ModelError(
+                f"weights file {path} has a tensor {sizes} that is sparse, nested, quantised or repeats its numbers",
+                "save the weights as plain tensors, with safetensors",
+            )
+        if isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            pending += value.values() if isinstance(value, Mapping) else value
 
 
 def _begins_as_safetensors(start: bytes) -> bool:

@@ -26,6 +26,7 @@ _SPARSE_FROM: Final = 256 << 20
 """Bytes from which a file is searched for holes: shorter ones are read in a moment."""
 
 _MOST_EXTENTS: Final = 1000
+_CHUNK: Final = 1 << 20
 
 _KINDS: Final = (
     (stat.S_ISDIR, errno.EISDIR, "it is a folder"),
@@ -64,7 +65,9 @@ def check_regular(path: Path, most: int = MOST_WEIGHTS) -> None:
 def read_bytes(path: Path, most: int = MOST_DOCUMENT) -> bytes:
     """Returns what a file holds. Takes and raises what ``open_regular`` does."""
     with open_regular(path, most) as file:
-        data = file.read(most + 1)  # files of /proc say that they are empty
+        data = file.read(os.fstat(file.fileno()).st_size + 1)  # reading all at once takes no second copy
+        while len(data) <= most and (more := file.read(_CHUNK)):  # files of /proc say that they are empty
+            data += more
     if len(data) > most:
         raise _too_long(path, len(data), most)
     return data

@@ -23,7 +23,7 @@ from sait_deploy.training.losses import Losses, losses_of
 from sait_deploy.training.meter import Meter, Sums
 from sait_deploy.training.options import Amp, TrainOptions
 from sait_deploy.training.recipe import make_mixup, make_optimizer, make_schedule, set_drop_path
-from sait_deploy.training.state import TrainingState
+from sait_deploy.training.state import ANEW, TrainingState, check_optimizer
 from sait_deploy.training.steps import check_alternates, check_batches, point_in_step
 from sait_deploy.training.student import Student
 from sait_deploy.training.teacher import Teacher
@@ -109,13 +109,22 @@ class TrainingLoop:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Takes up the training at a state."""
-        self._vit.load_state_dict(state.model)
-        self._optimizer.load_state_dict(state.optimizer)
-        if self._average is not None and state.average is not None:
-            self._average.module.load_state_dict(state.average)
-        if self._accelerator.scaler is not None and state.scaler is not None:
-            self._accelerator.scaler.load_state_dict(state.scaler)
+        """Takes up the training at a state.
+
+        Raises:
+            TrainingError: the state is not of this model and optimizer.
+        """
+        try:
+            check_optimizer(state.optimizer, self._optimizer)
+            self._vit.load_state_dict(state.model)
+            self._optimizer.load_state_dict(state.optimizer)
+            if self._average is not None and state.average is not None:
+                self._average.module.load_state_dict(state.average)
+            if self._accelerator.scaler is not None and state.scaler is not None:
+                self._accelerator.scaler.load_state_dict(state.scaler)
+        except Exception as error:  # torch raises nearly anything where parts do not fit
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrainingError(f"the state is damaged: {first}", ANEW) from None
 
     def train_epoch(self, epoch: int, progress: Progress) -> Sums:
         """Trains for an epoch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from sait_deploy.artifacts.files import check_writable, write_whole
-from sait_deploy.errors import InvalidArgument
+from sait_deploy.errors import InvalidArgument, TrainingError
 from sait_deploy.images.config_files import CONFIG_FILE
 from sait_deploy.images.preprocessing_choice import channels_words, is_assumed, preprocessing_words
 from sait_deploy.images.preprocessing_files import timm_config
@@ -20,6 +22,7 @@ from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
+from sait_deploy.system.locks import held
 from sait_deploy.system.progress import Progress, no_progress
 from sait_deploy.tokens import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.training.data import TrainingData, data_classes, open_data
@@ -70,11 +73,23 @@ def train(
 
     Raises:
         InvalidArgument: options that do not fit the model or each other, or a folder that holds another training.
+        TrainingError: another process trains into the folder.
         ModelError: a model or teacher that cannot be used.
         ImageError: data that cannot be used.
         TrainingError: the loss is no number any more, or the state cannot be read.
         StorageError: something could not be written.
     """
+    with contextlib.ExitStack() as locks:
+        return _train(model, teacher, options, progress, locks)
+
+
+def _train(
+    model: LoadedModel,
+    teacher: LoadedModel | None,
+    options: TrainOptions,
+    progress: Progress,
+    locks: contextlib.ExitStack,
+) -> TrainResult:
     vit, geometry = model.vit, model.info.geometry
     prune_at = default_prune_at(geometry.depth) if options.prune_at is None else options.prune_at
     patches = geometry.patch_tokens
@@ -85,6 +100,8 @@ def train(
     classes = transformer_of(vit).shape().classes
     data = open_data(options.data, classes, model.preprocessing, options.seed, kept_names)
     check_writable(options.output / STATE_FILE)
+    if os.environ.get("RANK", "0") == "0" and not locks.enter_context(held(options.output.resolve())):
+        raise TrainingError(f"another process trains into {options.output}", "wait for it, or choose another --output")
     own_preprocessing = not is_assumed(model.preprocessing_sources)
     training = _training_of(options, prune_at)
     loop = TrainingLoop(vit, teaching, data, options, prune_at)

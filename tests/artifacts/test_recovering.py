@@ -73,12 +73,39 @@ def test_an_aside_folder_is_dropped_where_the_new_one_stands(workspace: Workspac
     assert names(workspace) == {place.name}
 
 
-def test_what_a_running_process_writes_is_left_alone(workspace: Workspace, place: Path, running: int) -> None:
-    mine = {f".partial-one@{running}", f".aside-two@{running}", f".partial-{LAST_EXPORT_FILE}@{running}"}
-    for name in mine:
+_HOLD = """
+import contextlib, sys
+from pathlib import Path
+from sait_deploy.system.locks import held
+with contextlib.ExitStack() as locks:
+    for name in sys.argv[1:]:
+        assert locks.enter_context(held(Path(name)))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_another_process_writes_is_left_alone_until_it_ends(workspace: Workspace, place: Path) -> None:
+    """Whatever its number: in another container it may be this process's."""
+    number = os.getpid()
+    theirs = {f".partial-one@{number}", f".aside-two@{number}", f".partial-{LAST_EXPORT_FILE}@{number}"}
+    for name in theirs:
         shutil.copytree(place, workspace.root / name)
+    command = [sys.executable, "-c", _HOLD, *(str(workspace.root / name) for name in theirs)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        workspace.recover()
+        assert names(workspace) == {place.name} | theirs
+        process.kill()
     workspace.recover()
-    assert names(workspace) == {place.name} | mine
+    assert names(workspace) == {place.name, "two"}
+
+
+def test_a_link_in_place_of_a_partial_folder_is_removed_and_not_followed(workspace: Workspace, place: Path) -> None:
+    (workspace.root / ".partial-one@1").symlink_to(place)
+    workspace.recover()
+    assert names(workspace) == {place.name}
+    assert open_artifact(place)
 
 
 def test_leftovers_of_a_process_that_had_this_ones_number(workspace: Workspace, manifest: Manifest) -> None:

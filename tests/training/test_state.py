@@ -10,12 +10,14 @@ import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sait_deploy.errors import StorageError, TrainingError
 from sait_deploy.models.weights import SparseTraining, read_class_names, read_state_dict, read_training
+from sait_deploy.system.locks import held
 from sait_deploy.tokens import Score
 from sait_deploy.training.log import LogEntry
 from sait_deploy.training.state import (
@@ -29,6 +31,8 @@ from sait_deploy.training.state import (
     read_state,
     save_state,
 )
+from sait_deploy.training.train import train
+from tests.training.small import options, small_model, squares
 
 ENTRY = LogEntry(1, 10, 5, 0.7, 5e-5, 2.0, 1.5, 0.25, 0.25, 20.0, 17.5, 0.3, 3.0, 53.3)
 TRAINING = SparseTraining(Score.MEAN, 1, 0.3, 1.0)
@@ -129,7 +133,37 @@ def test_a_state_of_another_layout_is_refused(tmp_path: Path, missing: str) -> N
     data = torch.load(tmp_path / STATE_FILE, weights_only=True)
     del data[missing]
     torch.save(data, tmp_path / STATE_FILE)
-    with pytest.raises(TrainingError, match="is no whole training state"):
+    with pytest.raises(TrainingError, match="the state is damaged: it has other parts"):
+        read_state(tmp_path)
+
+
+_WRONG: dict[str, list[Any]] = {
+    "identity": [None, [], {"a": 1}, {1: "a"}, "x"],
+    "epochs": [-1, 1.5, "1", None, True],
+    "model": [None, [], {"a": 1}, {1: torch.zeros(1)}, {"a": torch.zeros(1).expand(1000)}],
+    "average": [[], {"other": torch.zeros(1)}, {"a": None}],
+    "optimizer": [None, [], 1],
+    "scaler": [[], 1],
+    "log": [None, {}, [1], [{}], [{"epoch": "1"}], 3],
+}
+
+
+@pytest.mark.parametrize(("part", "value"), [(part, value) for part, values in _WRONG.items() for value in values])
+def test_a_part_of_another_kind_is_refused(tmp_path: Path, part: str, value: Any) -> None:
+    save_state(tmp_path, state())
+    data = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    del data["sha256"]
+    torch.save(data | {part: value}, tmp_path / STATE_FILE)
+    with pytest.raises(TrainingError, match="the state is damaged"):
+        read_state(tmp_path)
+
+
+def test_a_number_that_changed_is_noticed(tmp_path: Path) -> None:
+    save_state(tmp_path, state())
+    data = torch.load(tmp_path / STATE_FILE, weights_only=True)
+    next(iter(data["model"].values())).view(-1)[0] += 1
+    torch.save(data, tmp_path / STATE_FILE)
+    with pytest.raises(TrainingError, match="changed since it was written"):
         read_state(tmp_path)
 
 
@@ -137,8 +171,9 @@ def test_a_log_of_another_layout_is_refused(tmp_path: Path) -> None:
     save_state(tmp_path, state())
     data = torch.load(tmp_path / STATE_FILE, weights_only=True)
     data["log"][0]["moon"] = "full"
+    del data["sha256"]
     torch.save(data, tmp_path / STATE_FILE)
-    with pytest.raises(TrainingError, match="is no whole training state"):
+    with pytest.raises(TrainingError, match="the state is damaged: its log"):
         read_state(tmp_path)
 
 
@@ -147,6 +182,7 @@ def test_a_state_from_before_logs_told_of_masses_is_read(tmp_path: Path) -> None
     data = torch.load(tmp_path / STATE_FILE, weights_only=True)
     for name in ("mass", "mass_top1"):
         del data["log"][0][name]
+    del data["sha256"]  # which those states have not either
     torch.save(data, tmp_path / STATE_FILE)
     found = read_state(tmp_path)
     assert_same(found, state())
@@ -222,3 +258,12 @@ def test_a_full_disk_leaves_state_and_weights_of_the_epoch_before(small_disk: Pa
         deliver(small_disk, dataclasses.replace(large, average=None), TRAINING, NAMES)
     assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == before
     assert_same(read_state(small_disk), state(1))
+
+
+def test_a_folder_that_another_training_writes_to_is_refused(tmp_path: Path) -> None:
+    squares(tmp_path / "images")
+    output = tmp_path / "trained"
+    output.mkdir()
+    with held(output), pytest.raises(TrainingError, match="another process trains into"):
+        train(small_model(), None, options(tmp_path / "images", output))
+    assert not list(output.iterdir())
