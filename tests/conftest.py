@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if FOLDER not in os.environ:
         os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="sait-deploy-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["XDG_STATE_HOME"] = str(Path(folder) / "state")
 
 
 def pytest_collection_finish() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sait_deploy.artifacts.manifest import Head, Pooling, Task, WeightsSource
+from sait_deploy.engine.trust import HOST_CODE_FLAG, TRUST_FLAG, Consent, EngineTrust, HostCode, grant
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, RUNTIMES
@@ -100,6 +101,27 @@ def device_option(function: Decorated) -> Decorated:
         help="Where the runtime runs, by its own names: cuda:0 of torch; GPU or NPU of OpenVINO, never tried.",
     )
     return option(function)
+
+
+def engine_trust_options(function: Decorated) -> Decorated:
+    """The options by which a user consents to run engines that others built."""
+
+    def say(context: click.Context, option: click.Parameter, given: bool) -> None:
+        said: set[str] = context.meta.setdefault(__name__, set())
+        said |= {option.opts[0]} if given else set()
+        grant(
+            Consent(
+                EngineTrust.ANY if TRUST_FLAG in said else EngineTrust.BUILT_HERE,
+                HostCode.ALLOWED if HOST_CODE_FLAG in said else HostCode.REFUSED,
+            )
+        )
+
+    for name, text in (
+        (HOST_CODE_FLAG, "Run code for the processor that engines built --version-compatible bring."),
+        (TRUST_FLAG, "Load TensorRT engines that were built elsewhere, which is to run their code."),
+    ):
+        function = click.option(name, is_flag=True, expose_value=False, callback=say, help=text)(function)
+    return function
 
 
 def threads_option(function: Decorated) -> Decorated:

@@ -22,6 +22,7 @@ from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
     device_option,
+    engine_trust_options,
     listed,
     threads_option,
     workspace_option,
@@ -100,6 +101,7 @@ from sait_deploy.system.option_values import chosen
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md."
 )
+@engine_trust_options
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

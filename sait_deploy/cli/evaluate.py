@@ -18,6 +18,7 @@ from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
     device_option,
+    engine_trust_options,
     json_option,
     load_named,
     model_options,
@@ -135,6 +136,7 @@ _DEFAULTS: Final = EvaluateOptions()
     help="Write the report: .json, .md, .html or .svg; repeatable.",
 )
 @json_option
+@engine_trust_options
 @debug_option
 def command(
     artifact: Path | None,

@@ -10,7 +10,7 @@ import click
 
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
-from sait_deploy.cli._options import debug_option, json_option, runtime_option, workspace_option
+from sait_deploy.cli._options import debug_option, engine_trust_options, json_option, runtime_option, workspace_option
 from sait_deploy.cli._render import live_progress, show_tables
 from sait_deploy.engine.tables import engines_table
 from sait_deploy.errors import InvalidArgument
@@ -35,6 +35,7 @@ from sait_deploy.runtime.registry import ONNXRUNTIME
 @runtime_option
 @workspace_option
 @json_option
+@engine_trust_options
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

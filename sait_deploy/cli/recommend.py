@@ -19,6 +19,7 @@ from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
     device_option,
+    engine_trust_options,
     json_option,
     threads_option,
     workspace_option,
@@ -97,6 +98,7 @@ _WRITERS: Final = {".json": to_json, ".md": to_markdown, ".html": to_html, ".svg
     help="Write the recommendation: .json, .md, .html or .svg; repeatable.",
 )
 @json_option
+@engine_trust_options
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

@@ -15,6 +15,7 @@ from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
     device_option,
+    engine_trust_options,
     json_option,
     precision_option,
     runtime_option,
@@ -106,6 +107,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the split in two.")
 @workspace_option
 @json_option
+@engine_trust_options
 @debug_option
 def command(
     artifact: Path | None,

@@ -31,7 +31,8 @@ from sait_deploy.engine.process import BuildAnswer, run_builder
 from sait_deploy.engine.profiles import PartName, Profile, profiles
 from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.engine.trtexec import write_inputs
-from sait_deploy.errors import EngineError, InvalidArgument, MissingDependency
+from sait_deploy.engine.trust import TRUST_FLAG, record_built
+from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, MissingDependency
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
 from sait_deploy.system.progress import Progress, named, no_progress
@@ -84,6 +85,8 @@ def build_engine(
     if options.timing_cache is not None:
         check_writable(options.timing_cache)
     workspace = Workspace(artifact.path / ENGINES_FOLDER)
+    if workspace.root.is_symlink():
+        raise ArtifactError(f"{workspace.root} is a link, through which nothing is written", "delete the link")
     place = workspace.root / settings.name
     with _engines_folder(workspace), workspace.writing(place) as folder:
         progress = named(artifact.path.name, progress)
@@ -95,6 +98,8 @@ def build_engine(
         manifest = _manifest(artifact, options, settings, lowered, answer, folder)
         write_inputs(folder, manifest.parts, artifact.manifest.model.geometry)
         write_engine_manifest(folder, manifest)
+    if not record_built(manifest.files.values()):
+        progress(f"no folder of this user could be written to: running the engine needs {TRUST_FLAG}")
     return Engine(artifact, place, manifest)
 
 

@@ -15,6 +15,7 @@ from sait_deploy.engine.folder import Engine, check_runs_here, engine_folders, o
 from sait_deploy.engine.loading import EngineLoader
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trtexec import trtexec_commands
+from sait_deploy.engine.trust import granted
 from sait_deploy.errors import SaitError
 
 
@@ -101,7 +102,7 @@ def inspect_layers(engine: Engine) -> tuple[LoadedInfo, ...]:
     """
     trt = load_package(engine.manifest.builder)
     check_runs_here(engine.manifest, str(trt.__version__), device())
-    loader = EngineLoader(trt, engine)
+    loader = EngineLoader(trt, engine, granted())
     found = []
     for part in engine.manifest.parts:
         loaded = loader.load(part.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,9 @@ from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.messages import shortened
 from sait_deploy.engine.options import Portability
 from sait_deploy.engine.profiles import PartName
-from sait_deploy.errors import RuntimeUnavailable
+from sait_deploy.engine.trust import HOST_CODE_FLAG, Consent, HostCode, check_built
+from sait_deploy.errors import ArtifactError, RuntimeUnavailable
+from sait_deploy.system.reading import MOST_WEIGHTS, read_bytes
 
 _HINT: Final = "build it again: sait-deploy build-engine"
 
@@ -23,19 +26,29 @@ class EngineLoader:
     Args:
         trt: the package of the TensorRT that built it.
         engine: what to load.
+        consent: what the user said of engines that others built, and of code for the processor.
+
+    Raises:
+        ArtifactError: this user did not build the engine, or it brings code for the processor, and did not consent.
 
     Attributes:
         warnings: what TensorRT warned of while loading.
     """
 
-    def __init__(self, trt: Any, engine: Engine) -> None:
+    def __init__(self, trt: Any, engine: Engine, consent: Consent) -> None:
+        check_built(engine.path.name, engine.manifest.files.values(), consent)
+        carries_code = Portability.VERSIONS in engine.manifest.portability
+        if carries_code and consent.host_code is not HostCode.ALLOWED:
+            raise ArtifactError(
+                f"engine {engine.path.name} is for other versions of TensorRT too, so it brings code for the processor",
+                f"give {HOST_CODE_FLAG} to run that code, or build it without --version-compatible",
+            )
         self._trt, self._source = trt, engine
         self._messages: list[str] = []
         self.warnings: list[str] = []
         self._logger = message_collector(trt, self._messages.append, self.warnings.append)
         self._runtime = trt.Runtime(self._logger)
-        # An engine for other versions of TensorRT carries host code.
-        self._runtime.engine_host_code_allowed = Portability.VERSIONS in engine.manifest.portability
+        self._runtime.engine_host_code_allowed = carries_code
 
     def load(self, part: PartName) -> Any:
         """Returns one part, with its weights in place.
@@ -43,13 +56,21 @@ class EngineLoader:
         Raises:
             RuntimeUnavailable: TensorRT refuses it.
         """
-        engine = self._runtime.deserialize_cuda_engine(self._source.plan_path(part).read_bytes())
+        engine = self._runtime.deserialize_cuda_engine(self._plan(part))
         if engine is None:
             why = shortened(self._messages[0]) if self._messages else "it gave no reason"
             raise RuntimeUnavailable(f"the {part} of engine {self._source.path.name} cannot be loaded: {why}", _HINT)
         if self._source.manifest.stripped:
             self._refit(engine, part)
         return engine
+
+    def _plan(self, part: PartName) -> bytes:
+        """Returns a part's bytes, which are compared with their hash again: a file may change after it was opened."""
+        place = self._source.plan_path(part)
+        data = read_bytes(place, MOST_WEIGHTS)
+        if hashlib.sha256(data).hexdigest() != self._source.manifest.files[place.name]:
+            raise ArtifactError(f"{place} was changed since it was opened", _HINT)
+        return data
 
     @functools.cached_property
     def _weights(self) -> tempfile.TemporaryDirectory[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
+from sait_deploy.engine.trust import Consent
 from sait_deploy.errors import ArtifactError, InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
 from sait_deploy.runtime.precision import RunPrecision
@@ -37,6 +38,7 @@ class RunOptions:
         device: where torch or OpenVINO runs, by their own names (``cuda:0``; ``GPU``, ``NPU``), in capitals or not;
             ``cpu`` in both.
         precision: what to compute in; None for what the artifact, or its engine, is made for.
+        consent: to engines that this user did not build; None for what the command line said, which is none by default.
 
     Raises:
         InvalidArgument: the number of threads is not from 1 to 1,024, or the device has no name.
@@ -46,6 +48,7 @@ class RunOptions:
     weights: Path | None = None
     device: str = DEFAULT_DEVICE
     precision: RunPrecision | None = None
+    consent: Consent | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):

@@ -24,6 +24,7 @@ from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.graph import graph_of, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.engine.trust import built_here, record_built
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable, StorageError
 from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino, rounded_extents
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
@@ -31,6 +32,7 @@ from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.system.reading import MOST_WEIGHTS, read_bytes
 from sait_deploy.system.telemetry import import_runtime
 
 COMPILED_FOLDER: Final = "compiled"
@@ -230,9 +232,12 @@ class OpenVinoRunner(Runner):
         """Returns the compiled model: the one kept beside the artifact, or a new one, which is kept."""
         folder, key = self.artifact.path / COMPILED_FOLDER, self._key()
         for file in folder.glob(f"{key}-*.blob"):
-            data = file.read_bytes()
+            try:
+                data = read_bytes(file, MOST_WEIGHTS)
+            except OSError:
+                continue
             with contextlib.suppress(RuntimeError):
-                if file.name == _file_name(key, data):
+                if file.name == _file_name(key, data) and built_here(hashlib.sha256(data).hexdigest()):
                     compiled = self._core.import_model(data, self._device, self._settings)
                     self._origin = "kept from an earlier run"
                     return compiled
@@ -242,6 +247,7 @@ class OpenVinoRunner(Runner):
         try:
             data = compiled.export_model().getvalue()
             write_whole(folder / _file_name(key, data), data)
+            record_built([hashlib.sha256(data).hexdigest()])
             self._origin = f"made and kept in {COMPILED_FOLDER}"
         except (RuntimeError, StorageError) as error:
             self._origin = f"made and not kept: {str(error).splitlines()[0]}"

@@ -21,6 +21,7 @@ from sait_deploy.engine.manifest import PartInfo
 from sait_deploy.engine.messages import shortened
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
+from sait_deploy.engine.trust import granted
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection, StageTimes
@@ -57,7 +58,7 @@ class TensorRTRunner(Runner):
         self._stream = Stream()
         self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._tensors.buffers()}
         first, second = engine_parts(self._engine.manifest)
-        loader = EngineLoader(self._trt, self._engine)
+        loader = EngineLoader(self._trt, self._engine, options.consent or granted())
         self._first = self._part(loader, first)
         self._second = None if second is None else self._part(loader, second)
         self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))

@@ -1,0 +1,130 @@
+"""Whose engines are deserialised: a plan is executable code, and its manifest is written by whoever made the plan.
+
+What this user built is known by its SHA-256 in a folder of the user's, outside of any artifact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.errors import ArtifactError
+
+TRUST_FLAG: Final = "--trust-engine"
+HOST_CODE_FLAG: Final = "--allow-host-code"
+_FOLDER: Final = Path("sait-deploy") / "built"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class EngineTrust(StrEnum):
+    """Which engines are loaded."""
+
+    BUILT_HERE = "built-here"
+    """Those that this user built on this machine."""
+
+    ANY = "any"
+    """Whatever lies in an artifact: as much as running a program from there."""
+
+
+class HostCode(StrEnum):
+    """Whether engines may bring code for the processor, which those for other versions of TensorRT do."""
+
+    REFUSED = "refused"
+    ALLOWED = "allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a user said of engines, on a command line or in a call: no file and no environment variable says it."""
+
+    engines: EngineTrust = EngineTrust.BUILT_HERE
+    host_code: HostCode = HostCode.REFUSED
+
+
+_granted = Consent()
+
+
+def grant(consent: Consent) -> None:
+    """Sets what the command line of this process said."""
+    global _granted  # noqa: PLW0603 - a process has one command line
+    _granted = consent
+
+
+def granted() -> Consent:
+    """Returns what the command line of this process said; nothing where it said nothing."""
+    return _granted
+
+
+def record_built(digests: Iterable[str]) -> bool:
+    """Notes files as built by this user, by SHA-256, and returns whether there was a place to note them."""
+    wanted = list(digests)
+    for folder in _folders():
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _is_ours(folder):
+                continue
+            for digest in wanted:
+                flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+                os.close(os.open(folder / digest, flags, 0o600))
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def check_built(name: str, digests: Iterable[str], consent: Consent) -> None:
+    """Checks that plans may be deserialised.
+
+    Args:
+        name: of the engine.
+        digests: SHA-256 of its plans, which are what lies there.
+        consent: what the user said.
+
+    Raises:
+        ArtifactError: this user did not build one of them here, and does not trust whatever there is.
+    """
+    if consent.engines is EngineTrust.ANY or all(map(built_here, digests)):
+        return
+    raise ArtifactError(
+        f"engine {name} was not built here by this user, and loading an engine runs its code",
+        f"build it here: sait-deploy build-engine; or, if you trust whoever built it, give {TRUST_FLAG}",
+    )
+
+
+def built_here(digest: str) -> bool:
+    """Returns whether this user's folders note a file of that SHA-256 as built here."""
+    if not _SHA256.fullmatch(digest):
+        return False
+    return any(_is_ours(folder) and (folder / digest).is_file() for folder in _folders())
+
+
+def _folders() -> Iterator[Path]:
+    """Yields where plans are noted: in the user's folder for state, else, where that cannot be, in a temporary one."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if Path(state).is_absolute():
+        yield Path(state) / _FOLDER
+    with contextlib.suppress(RuntimeError):  # of a user without a home
+        yield Path.home() / ".local" / "state" / _FOLDER
+    yield Path(tempfile.gettempdir()) / f"sait-deploy-{os.getuid() if hasattr(os, 'getuid') else 0}" / "built"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Returns whether a folder, and the one that it is in, are this user's alone to write to."""
+    try:
+        for place in (folder, folder.parent):
+            status = place.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return False
+            if hasattr(os, "getuid") and status.st_uid != os.getuid():
+                return False
+    except OSError:
+        return False
+    return True
