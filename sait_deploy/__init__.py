@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PluginChoice,
         Portability,
     )
+    from sait_deploy.engine.trust import Consent, EngineTrust, HostCode
     from sait_deploy.exporters.finish import OperatorForm
     from sait_deploy.exporters.names import EnginePrecision
     from sait_deploy.exporting.plan import ExportOptions
@@ -44,13 +45,16 @@ _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __all__ = [
     "BatchRange",
     "BuilderChoice",
+    "Consent",
     "CropMode",
     "EngineOptions",
     "EnginePrecision",
+    "EngineTrust",
     "Exclude",
     "ExportOptions",
     "FusionChoice",
     "Head",
+    "HostCode",
     "Interpolation",
     "OperatorForm",
     "Outputs",
@@ -81,13 +85,16 @@ if (_root / "pyproject.toml").is_file() and (_root / "exporters" / "__init__.py"
 _HOMES = {
     "BatchRange": "sait_deploy.engine.options",
     "BuilderChoice": "sait_deploy.engine.options",
+    "Consent": "sait_deploy.engine.trust",
     "CropMode": "sait_deploy.images.preprocess",
     "EngineOptions": "sait_deploy.engine.options",
     "EnginePrecision": "sait_deploy.exporters.names",
+    "EngineTrust": "sait_deploy.engine.trust",
     "Exclude": "sait_deploy.quantization.options",
     "ExportOptions": "sait_deploy.exporting.plan",
     "FusionChoice": "sait_deploy.engine.options",
     "Head": "sait_deploy.artifacts.manifest",
+    "HostCode": "sait_deploy.engine.trust",
     "Interpolation": "sait_deploy.images.preprocess",
     "OperatorForm": "sait_deploy.exporters.finish",
     "Outputs": "sait_deploy.artifacts.manifest",

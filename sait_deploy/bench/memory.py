@@ -17,6 +17,7 @@ from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.machine_results import PeakMemory
 from sait_deploy.bench.variants import RunnableVariant
+from sait_deploy.engine.trust import Consent, EngineTrust, HostCode, granted
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
@@ -40,6 +41,8 @@ class MemoryRequest:
         precision: what to run in; None for what the artifact is made for.
         device: where to run.
         point: name of the operating point, what replaces parts of it lies beside the images.
+        engines: which engines this process's user consented to load.
+        host_code: whether that user consented to code for the processor.
     """
 
     artifact: str
@@ -48,6 +51,8 @@ class MemoryRequest:
     precision: str | None
     device: str
     point: str | None
+    engines: str
+    host_code: str
 
     @classmethod
     def read(cls, folder: Path) -> tuple[MemoryRequest, NDArray[np.float32], PointChoice]:
@@ -61,7 +66,12 @@ class MemoryRequest:
     def running(self) -> RunOptions:
         """How the runtime is to run."""
         precision = None if self.precision is None else RunPrecision(self.precision)
-        return RunOptions(self.threads, device=self.device, precision=precision)
+        consent = Consent(EngineTrust(self.engines), HostCode(self.host_code))
+        return RunOptions(self.threads, device=self.device, precision=precision, consent=consent)
+
+    def write(self, folder: Path) -> None:
+        """Writes the request into a folder, from which ``read`` reads it."""
+        (folder / _REQUEST_FILE).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
 
 
 def answer(folder: Path, imported_bytes: int, peak_bytes: int) -> None:
@@ -87,13 +97,14 @@ def measure_memory(
     choice = variant.choices(len(images)).of(slice(0, len(images)))
     parts = {name: getattr(choice, name) for name in _POINT_FIELDS if getattr(choice, name) is not None}
     precision = None if plan.asked is None else plan.asked.value
+    place, consent = str(variant.artifact.path.resolve()), granted()
     request = MemoryRequest(
-        str(variant.artifact.path.resolve()), plan.runtime, threads, precision, plan.device, choice.point
+        place, plan.runtime, threads, precision, plan.device, choice.point, consent.engines, consent.host_code
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / INPUTS_FILE, images=images, **parts)
-        (folder / _REQUEST_FILE).write_text(json.dumps(dataclasses.asdict(request)), encoding="utf-8")
+        request.write(folder)
         command = [sys.executable, "-P", "-m", "sait_deploy.bench.memory_process", name]
         done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
         if not (folder / _ANSWER_FILE).is_file():

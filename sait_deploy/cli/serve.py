@@ -11,6 +11,7 @@ from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.cli._options import (
     debug_option,
     device_option,
+    engine_trust_options,
     listed,
     precision_option,
     runtime_option,
@@ -18,6 +19,7 @@ from sait_deploy.cli._options import (
     workspace_option,
 )
 from sait_deploy.cli._render import progress
+from sait_deploy.engine.trust import granted
 from sait_deploy.serving.cluster import write_configuration
 from sait_deploy.serving.listening import Listening
 from sait_deploy.serving.local import ServeOptions, interrupt_on_sigterm, running, wait_for_end
@@ -74,6 +76,7 @@ from sait_deploy.serving.options import ModelsOptions
     help="Write a configuration for serve deploy and KubeRay, and serve nothing.",
 )
 @workspace_option
+@engine_trust_options
 @debug_option
 def command(**given: Any) -> None:
     """Answer requests until SIGTERM or Ctrl-C.
@@ -96,6 +99,7 @@ def command(**given: Any) -> None:
         queue=given["queue"],
         time_limit_s=given["time_limit"],
         max_body_mib=given["max_body"],
+        consent=granted(),
     )
     next_port = given["port"] + 1 if given["grpc_port"] is None else given["grpc_port"]
     listening = Listening(

@@ -40,7 +40,8 @@ class EngineLoader:
         carries_code = Portability.VERSIONS in engine.manifest.portability
         if carries_code and consent.host_code is not HostCode.ALLOWED:
             raise ArtifactError(
-                f"engine {engine.path.name} is for other versions of TensorRT too, so it brings code for the processor",
+                f"engine {engine.path.name} is for other versions of TensorRT too, so it brings code for the "
+                f"processor, which takes {HOST_CODE_FLAG}",
                 f"give {HOST_CODE_FLAG} to run that code, or build it without --version-compatible",
             )
         self._trt, self._source = trt, engine

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.errors import ArtifactError
+from sait_deploy.system.option_values import check_options
 
 TRUST_FLAG: Final = "--trust-engine"
 HOST_CODE_FLAG: Final = "--allow-host-code"
@@ -43,10 +44,21 @@ class HostCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What a user said of engines, on a command line or in a call: no file and no environment variable says it."""
+    """What a user said of engines, on a command line or in a call: no file and no environment variable says it.
+
+    Attributes:
+        engines: which are loaded.
+        host_code: whether they may bring code for the processor.
+
+    Raises:
+        InvalidArgument: a value that is neither.
+    """
 
     engines: EngineTrust = EngineTrust.BUILT_HERE
     host_code: HostCode = HostCode.REFUSED
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 _granted = Consent()
@@ -68,7 +80,9 @@ def record_built(digests: Iterable[str]) -> bool:
     wanted = list(digests)
     for folder in _folders():
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Each by itself: of parents that are made on the way, the umask alone says who may write to them.
+            for place in (folder.parent, folder):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _is_ours(folder):
                 continue
             for digest in wanted:
@@ -94,8 +108,8 @@ def check_built(name: str, digests: Iterable[str], consent: Consent) -> None:
     if consent.engines is EngineTrust.ANY or all(map(built_here, digests)):
         return
     raise ArtifactError(
-        f"engine {name} was not built here by this user, and loading an engine runs its code",
-        f"build it here: sait-deploy build-engine; or, if you trust whoever built it, give {TRUST_FLAG}",
+        f"engine {name} was not built here by this user, and loading it runs its code, which takes {TRUST_FLAG}",
+        f"build it here: sait-deploy build-engine; give {TRUST_FLAG} if you trust whoever built it",
     )
 
 
@@ -107,13 +121,23 @@ def built_here(digest: str) -> bool:
 
 
 def _folders() -> Iterator[Path]:
-    """Yields where plans are noted: in the user's folder for state, else, where that cannot be, in a temporary one."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if Path(state).is_absolute():
-        yield Path(state) / _FOLDER
+    """Yields where plans are noted: in the user's folder for state, else, where that cannot be, in a temporary one.
+
+    None of them is in the working folder, which may have come from others as a whole.
+    """
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if state.is_absolute():
+        yield state / _FOLDER
     with contextlib.suppress(RuntimeError):  # of a user without a home
-        yield Path.home() / ".local" / "state" / _FOLDER
-    yield Path(tempfile.gettempdir()) / f"sait-deploy-{os.getuid() if hasattr(os, 'getuid') else 0}" / "built"
+        home = Path.home()
+        if home.is_absolute():
+            yield home / ".local" / "state" / _FOLDER
+    with contextlib.suppress(OSError):  # of a machine without a folder for temporary files
+        temporary = Path(tempfile.gettempdir())
+        # Python takes the working folder where it can write to no other.
+        if temporary.resolve() != Path.cwd():
+            user = os.getuid() if hasattr(os, "getuid") else 0
+            yield temporary / f"sait-deploy-{user}" / "built"
 
 
 def _is_ours(folder: Path) -> bool:
@@ -121,9 +145,12 @@ def _is_ours(folder: Path) -> bool:
     try:
         for place in (folder, folder.parent):
             status = place.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            if not stat.S_ISDIR(status.st_mode):
                 return False
-            if hasattr(os, "getuid") and status.st_uid != os.getuid():
+            # Windows has neither users by number nor these bits.
+            if hasattr(os, "getuid") and (
+                status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            ):
                 return False
     except OSError:
         return False

@@ -54,11 +54,11 @@ class TensorRTRunner(Runner):
         self._gpu, self._version = device(), str(self._trt.__version__)
         asked = None if options.precision is None else QUANTISED.get(options.precision, options.precision)
         self._engine = choose_engine(artifact, self.builder, self._version, self._gpu, asked)
+        loader = EngineLoader(self._trt, self._engine, options.consent or granted())
         self._tensors = EngineTensors(self._engine.manifest, artifact.manifest.model.geometry)
         self._stream = Stream()
         self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._tensors.buffers()}
         first, second = engine_parts(self._engine.manifest)
-        loader = EngineLoader(self._trt, self._engine, options.consent or granted())
         self._first = self._part(loader, first)
         self._second = None if second is None else self._part(loader, second)
         self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sait_deploy.engine.trust import Consent
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
@@ -34,6 +35,7 @@ class ModelsOptions:
         queue: images that may wait; further requests are refused.
         time_limit_s: seconds after which a request is given up.
         max_body_mib: size of a request at most, MiB.
+        consent: to engines that this user did not build; None for none. A configuration of a cluster cannot give it.
 
     Raises:
         InvalidArgument: a value that cannot be.
@@ -52,6 +54,7 @@ class ModelsOptions:
     queue: int = 256
     time_limit_s: float = 30.0
     max_body_mib: int = 64
+    consent: Consent | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -83,7 +86,7 @@ class ModelsOptions:
     @property
     def run_options(self) -> RunOptions:
         """How a runner runs."""
-        return RunOptions(self.threads, None, self.device, self.precision)
+        return RunOptions(self.threads, None, self.device, self.precision, self.consent)
 
     @property
     def max_body(self) -> int:

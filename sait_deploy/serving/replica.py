@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from sait_deploy.engine.trust import Consent
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.serving.confinement import confine_replica
 from sait_deploy.serving.grpc_form import OK, Reply, call
 from sait_deploy.serving.grpc_messages import METHODS, SERVICE
@@ -16,6 +18,7 @@ from sait_deploy.serving.server import Server, open_server
 from sait_deploy.serving.token import read_token
 from sait_deploy.serving.web import make_app
 
+_BUILD_THERE: Final = "build the engines on the machines of the cluster: sait-deploy build-engine"
 NAME: Final = "Models"
 """The deployment's name."""
 
@@ -129,9 +132,11 @@ def build_application(arguments: dict[str, Any]) -> Any:
     """Returns the application for ``serve deploy``, from the arguments of its configuration.
 
     Raises:
-        InvalidArgument: a value that cannot be.
+        InvalidArgument: a value that cannot be, or consent to engines, which a user gives and no file.
     """
     given = dict(arguments)
+    if "consent" in given:
+        raise InvalidArgument("a configuration cannot consent to engines that others built", _BUILD_THERE)
     token_file = given.pop("token_file", None)
     given["artifacts"] = tuple(Path(path) for path in given["artifacts"])
     options = ModelsOptions(**given)
@@ -139,8 +144,14 @@ def build_application(arguments: dict[str, Any]) -> Any:
 
 
 def arguments_of(options: ModelsOptions, token_file: Path | None) -> dict[str, Any]:
-    """Returns the arguments from which ``build_application`` makes the same."""
-    plain = {name: value for name, value in asdict(options).items() if value not in (None, ())}
+    """Returns the arguments from which ``build_application`` makes the same.
+
+    Raises:
+        InvalidArgument: the options consent to engines, which arguments in a file cannot.
+    """
+    if options.consent not in (None, Consent()):
+        raise InvalidArgument("a configuration cannot consent to engines that others built", _BUILD_THERE)
+    plain = {name: value for name, value in asdict(options).items() if value not in (None, ()) and name != "consent"}
     plain["artifacts"] = [str(path) for path in options.artifacts]
     if options.points:
         plain["points"] = list(options.points)

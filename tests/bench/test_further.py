@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.machine_results import PeakMemory
 from sait_deploy.bench.machine_tables import memory_table, rates_table, shares_table
-from sait_deploy.bench.memory import measure_memory
+from sait_deploy.bench.memory import INPUTS_FILE, MemoryRequest, measure_memory
 from sait_deploy.bench.results import Report
 from sait_deploy.bench.roofline import memory_rate, product_rate
 from sait_deploy.bench.run import Also, BenchOptions, bench
 from sait_deploy.bench.variants import NO_SWEEP, Sweep, runnable_variants
+from sait_deploy.engine.trust import Consent, EngineTrust, HostCode
 from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable
 from sait_deploy.reports.table import Severity, Table
+from sait_deploy.runtime import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from tests.exported import TinyExport
 from tests.tiny import random_batch
@@ -75,6 +78,14 @@ def test_a_process_that_fails_says_why(tiny: TinyExport) -> None:
     broken = GroupPlan(ORT, RunPrecision.BF16, (tiny.dense,))
     with pytest.raises(RuntimeUnavailable, match=r"without an answer: .*cannot run test_vit-96px-dense.* in bf16"):
         measure_memory(broken, dense, random_batch((1, 3, 96, 96)), 1)
+
+
+def test_the_process_whose_memory_is_measured_has_the_consent_of_this_one(tmp_path: Path) -> None:
+    consent = Consent(EngineTrust.ANY, HostCode.ALLOWED)
+    request = MemoryRequest("here", "torch", 1, None, "cpu", None, consent.engines, consent.host_code)
+    request.write(tmp_path)
+    np.savez(tmp_path / INPUTS_FILE, images=random_batch((1, 3, 96, 96)))
+    assert MemoryRequest.read(tmp_path)[0].running == RunOptions(1, consent=consent)
 
 
 def test_what_has_no_memory_is_a_warning(tiny: TinyExport, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.errors import InvalidArgument
 from tests.cli.calls import Outcome, Sait, child_environment
 from tests.exported import TinyExport, copied
 from tests.test_imports import BLOCKED
@@ -117,6 +118,15 @@ def test_a_clusters_configuration_is_what_ray_reads(sait: Sait, tiny_adaptive: A
     refused(
         sait("serve", tiny_adaptive.path, "--write-config", "serve.json"), 2, "no name of a YAML file", "serve.yaml"
     )
+
+
+def test_a_configuration_consents_to_no_engine(sait: Sait, tiny_adaptive: Artifact) -> None:
+    from sait_deploy.serving.replica import build_application
+
+    done = sait("serve", tiny_adaptive.path, "--trust-engine", "--write-config", "serve.yaml")
+    refused(done, 2, "a configuration cannot consent to engines", "build-engine")
+    with pytest.raises(InvalidArgument, match="cannot consent"):
+        build_application({"artifacts": ["here"], "consent": {"engines": "any"}})
 
 
 def test_help_says_what_is_served(sait: Sait) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.engine.trust import Consent, EngineTrust, built_here, check_built, record_built
-from sait_deploy.errors import ArtifactError
+from sait_deploy.errors import ArtifactError, InvalidArgument
 
 ONE, OTHER = "1" * 64, "2" * 64
 
@@ -40,6 +40,39 @@ def test_without_a_home_a_temporary_folder_of_the_user_serves(state: Path) -> No
     assert record_built([ONE])
     assert built_here(ONE)
     assert list((state / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("mask", [0, 0o002, 0o022, 0o077])
+def test_whatever_the_umask_the_folders_are_the_users_alone(state: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert record_built([ONE])
+    finally:
+        os.umask(before)
+    assert built_here(ONE)
+    assert not (state / "temporary").exists()
+
+
+@pytest.mark.parametrize("place", ["HOME", "XDG_STATE_HOME", "temporary"])
+def test_the_working_folder_says_nothing(state: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It may have come from others as a whole, with records in it."""
+    record_built([ONE])
+    theirs = state / "theirs"
+    kept = state / "XDG_STATE_HOME" / "sait-deploy"
+    inside = {"HOME": ".local/state/sait-deploy", "XDG_STATE_HOME": "sait-deploy"}
+    (theirs / ".local" / "state").mkdir(parents=True)
+    kept.rename(theirs / inside.get(place, f"sait-deploy-{os.getuid()}"))
+    monkeypatch.chdir(theirs)
+    if place == "temporary":
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: str(theirs))
+    else:
+        monkeypatch.setenv(place, ".")
+    assert not built_here(ONE)
+
+
+def test_consent_is_one_of_the_words() -> None:
+    with pytest.raises(InvalidArgument, match="engines cannot be 'all'"):
+        Consent("all")  # type: ignore[arg-type]
 
 
 def test_where_nothing_can_be_written_nothing_is_known(state: Path) -> None:

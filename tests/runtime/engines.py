@@ -37,6 +37,12 @@ def built(path: Path) -> Engine:
 
 def opened_on_host(engine: Engine, runtime: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Opens an engine as one of that runtime's, which has the profiles that its builder gives it."""
+    device, package = on_host(engine, runtime, monkeypatch)
+    return load(engine.artifact, runtime), device, package
+
+
+def on_host(engine: Engine, runtime: str, monkeypatch: pytest.MonkeyPatch) -> tuple[HostCuda, HostTensorRT]:
+    """Puts the stand-in device in place, on which an engine runs as one of that runtime's."""
     builder = BuilderName(runtime)
     spans = profiles(engine.artifact.manifest, BATCH, builder)
     parts = tuple(
@@ -54,7 +60,7 @@ def opened_on_host(engine: Engine, runtime: str, folder: Path, monkeypatch: pyte
     package = HostTensorRT(said.builder_version, device, plans)
     monkeypatch.setattr(cuda, "_runtime", lambda: device)
     monkeypatch.setattr(tensorrt, "load_package", lambda _: package)
-    return load(engine.artifact, runtime), device, package
+    return device, package
 
 
 def _of_inputs(spans: tuple[Profile, ...], names: list[str]) -> tuple[Profile, ...]:
