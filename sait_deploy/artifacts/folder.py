@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.errors import ArtifactError, SaitError, StorageError
+from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
 from sait_deploy.artifacts.codec import adapter, shown
 from sait_deploy.artifacts.golden import Golden, read_golden
 from sait_deploy.artifacts.links import check_links
@@ -77,7 +77,10 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     Raises:
         ArtifactError: the folder, its manifest or a file is missing, a file is not what the manifest says, or a tuned
             point beside it cannot be one of this artifact.
+        InvalidArgument: it is no path.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidArgument(f"{path!r} is no artifact", "give its folder")
     folder = Path(path)
     if not (folder / MANIFEST_FILE).is_file():
         what = "has no manifest.json" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -369,8 +370,10 @@ def predictions(description: Described, output: Output, top: int) -> list[Predic
     """Turns a batch's output into its likeliest classes.
 
     Raises:
-        InvalidArgument: the model has no head to classify with.
+        InvalidArgument: the model has no head to classify with, or fewer than one class is asked for.
     """
+    if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
+        raise InvalidArgument(f"top {top!r} is no number of classes", "give 1 or more")
     model = description.model
     if model.classes == 0:
         what = "features" if model.embedding is None else "embeddings"

@@ -155,6 +155,8 @@ class TorchRunner(Runner):
         torch.set_num_threads(processors() if options.threads is None else options.threads)
         try:
             self._device = torch.device(options.device.lower())
+            if self._device.type == "meta":
+                raise RuntimeError("it holds shapes and no numbers")
             self._model = _model_of(source, options.weights).to(self._device)
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from sait_deploy.artifacts.folder import (
     open_artifact,
     sha256_of,
 )
-from sait_deploy.errors import ArtifactError
+from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.artifacts.manifest import Manifest, from_json
 from tests.artifacts.places import FILES, rewrite
 from tests.exported import WEIGHTS, signed
@@ -231,3 +232,9 @@ def test_a_model_cut_short_is_refused_though_signed(place: Path, share: float) -
     (place / MODEL_FILE).write_bytes(data[: int(share * len(data))])
     signed(open_unchecked(place))
     refused(place, "no ONNX model")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"here", []])
+def test_what_is_no_path_is_no_artifact(path: Any) -> None:
+    with pytest.raises(InvalidArgument, match="is no artifact"):
+        open_artifact(path)

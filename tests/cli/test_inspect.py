@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from sait_deploy import demo
-from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of
 from tests.cli.calls import Sait
 from tests.exported import POINTS, copied, graph_of, with_graph
 
@@ -236,3 +236,12 @@ def test_a_file_that_is_no_onnx_model(sait: Sait, workspace: Path) -> None:
     done = sait("inspect", workspace / DENSE)
     assert (done.code, done.out) == (5, "")
     assert "is no ONNX model" in done.err
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "", "[1]"])
+def test_a_last_export_of_nothing_is_said(sait: Sait, tmp_path: Path, text: str) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / LAST_EXPORT_FILE).write_text(text)
+    done = sait("inspect")
+    assert (done.code, done.out) == (5, "")
+    assert "nothing was exported to artifacts yet" in done.err

@@ -12,7 +12,7 @@ import pytest
 import sait_deploy
 from sait_deploy.cli import COMMANDS
 from sait_deploy.errors import BuilderUnavailable, MissingDependency, SaitError
-from tests.cli.calls import Sait, child_environment
+from tests.cli.calls import ROOT, Sait, child_environment
 
 CODES_OF_OTHERS = {0, 1, 70, 130}
 """Success, Python's own, an unexpected error, and Ctrl-C."""
@@ -77,6 +77,13 @@ def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
     shared = [found for found in by_code.values() if len(found) > 1]
     assert shared == [{MissingDependency, BuilderUnavailable}]
     assert not CODES_OF_OTHERS & by_code.keys()
+
+
+def test_the_docs_have_one_table_of_exit_codes() -> None:
+    _, _, table = (ROOT / "docs" / "how-to.md").read_text(encoding="utf-8").partition("\n## Exit codes\n")
+    rows = re.findall(r"^\| (\d+) \| \w", table.partition("\n## ")[0], flags=re.MULTILINE)
+    codes = {kind.exit_code for kind in kinds() if "exit_code" in vars(kind)}
+    assert list(map(int, rows)) == sorted(codes | CODES_OF_OTHERS - {0, 1})
 
 
 def test_an_error_is_one_line_and_a_hint_on_stderr(process: Sait) -> None:

@@ -12,10 +12,10 @@ import pytest
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.errors import ImageError, InvalidArgument
-from sait_deploy.runtime import Output, Runner
+from sait_deploy.runtime import Output, Runner, load
 from sait_deploy.runtime.base import predictions
 from tests.exported import CLASSES, TinyExport
-from tests.runtime.cases import GOOD, KEPT, SHAPE
+from tests.runtime.cases import GOOD, KEPT, ONE_THREAD, SHAPE
 
 
 def test_images_are_prepared_as_the_manifest_says(runner: Runner) -> None:
@@ -59,6 +59,12 @@ def test_huge_logits_have_probabilities_too(tiny: TinyExport) -> None:
     (found,) = predictions(tiny.half.manifest, Output(logits, np.array([7], dtype=np.int32)), 5)
     assert found.probabilities[0] == 1.0
     assert np.isfinite(found.probabilities).all()
+
+
+@pytest.mark.parametrize("top", [-1, 0, True, 2.5, None])
+def test_how_many_classes_is_one_or_more(tiny: TinyExport, top: Any) -> None:
+    with pytest.raises(InvalidArgument, match=f"top {top!r} is no number of classes"):
+        load(tiny.half, options=ONE_THREAD).predict(np.zeros((96, 96, 3), dtype=np.uint8), top)
 
 
 def test_a_headless_model_predicts_nothing(tiny: TinyExport) -> None:

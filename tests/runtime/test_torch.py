@@ -21,7 +21,7 @@ from tests.runtime.cases import GOOD, ONE_THREAD
 from tests.tiny import family, save_weights
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:99", "nonsense", ""])
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "meta", "nonsense"])
 def test_a_torch_device_that_is_not_there(tiny: TinyExport, device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has it")
@@ -29,6 +29,12 @@ def test_a_torch_device_that_is_not_there(tiny: TinyExport, device: str) -> None
         load(tiny.half, "torch", RunOptions(threads=1, device=device))
     assert repr(device) in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("device", ["", " "])
+def test_a_device_without_a_name(device: str) -> None:
+    with pytest.raises(InvalidArgument, match="a device without a name"):
+        RunOptions(device=device)
 
 
 def test_torch_refuses_other_weights(tiny: TinyExport, tmp_path: Path) -> None:
