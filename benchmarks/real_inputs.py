@@ -48,13 +48,9 @@ _MATRIX: Final = "/MatMul_quant"
 class Unavailable(SaitError):
     """Something that the benchmark needs is not here and cannot be fetched: it is skipped."""
 
-    exit_code = 0
-
 
 class WrongFile(SaitError):
     """A file is another than the one that is known."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,13 +126,17 @@ def _pruning(pruning: PruningInfo, model: ModelInfo) -> Iterator[str]:
 
 def _tensors(manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with inputs and outputs: their names, in order, and the sizes that the model gives them."""
-    from sait_deploy.artifacts.manifest import COUNTS, FEATURES, Form
+    from sait_deploy.artifacts.manifest import COUNTS, EMBEDDINGS, FEATURES, Form
 
     model, geometry = manifest.model, manifest.model.geometry
     points = [("mass", ()), ("keep_limits", (2,))] if manifest.form is Form.ADAPTIVE else []
-    answer = ("logits", (model.classes,)) if model.classes else ("features", (geometry.width,))
+    if model.embedding is not None:
+        answer = (EMBEDDINGS, (model.embedding.width,))
+    else:
+        answer = ("logits", (model.classes,)) if model.classes else ("features", (geometry.width,))
     wanted: dict[str, tuple[int | None, ...]] = {"images": (None, *model.image_size), **dict(points), **dict([answer])}
-    features: dict[str, tuple[int, ...]] = {FEATURES: (geometry.tokens, geometry.width)} if FEATURES in manifest.output_names else {}
+    tokens = {FEATURES: (geometry.tokens, geometry.width)}
+    features: dict[str, tuple[int, ...]] = dict(tokens) if FEATURES in manifest.output_names else {}
     counts: dict[str, tuple[int, ...]] = {COUNTS: ()} if manifest.pruning is not None else {}
     wanted |= features | counts
     given = (*manifest.inputs, *manifest.outputs)

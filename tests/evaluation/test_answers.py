@@ -191,7 +191,10 @@ def test_ties_go_to_the_lower_class_as_argmax_does() -> None:
 
 
 def test_a_headless_models_features_have_no_likeliest_classes() -> None:
-    found = collect([scripted("features", brightness, classes=0)], grey(LEVELS), 4, no_progress)["features"]
+    def four(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.append(brightness(image), np.float32(0))
+
+    found = collect([scripted("features", four, classes=0)], grey(LEVELS), 4, no_progress)["features"]
 
     assert found.top.shape == (len(LEVELS), 0)
     assert found.nearest.shape == (len(LEVELS), len(LEVELS) - 1)
@@ -217,9 +220,9 @@ def test_every_image_is_decoded_once_for_all_answerers_and_each_preprocessing_ma
         Image.fromarray(noise.integers(0, 255, (16, 16, 3), np.uint8)).save(path)
     opened: list[object] = []
 
-    def opening(image: ImageLike) -> Image.Image:
+    def opening(image: ImageLike, channels: int) -> Image.Image:
         opened.append(image)
-        return open_image(image)
+        return open_image(image, channels)
 
     monkeypatch.setattr(answers_module, "open_image", opening)
     seen: dict[str, list[NDArray[np.float32]]] = {"whole": [], "small": []}
@@ -244,10 +247,10 @@ def test_images_are_decoded_beside_the_answering_thread_and_not_far_ahead(monkey
     threads: set[int] = set()
     ahead: list[int] = []
 
-    def opening(image: NDArray[np.uint8]) -> Image.Image:
+    def opening(image: NDArray[np.uint8], channels: int) -> Image.Image:
         decoded.append(1)
         threads.add(threading.get_ident())
-        return open_image(image)
+        return open_image(image, channels)
 
     monkeypatch.setattr(answers_module, "open_image", opening)
     monkeypatch.setattr(answers_module, "processors", lambda: 2)

@@ -42,13 +42,14 @@ def answers(classes: list[int], kept: int | list[int], macs: int | list[int]) ->
         np.broadcast_to(np.array(macs, dtype=np.int64), n),
         np.ones(n, dtype=np.float32),
         1.0,
+        np.empty((n, 0), dtype=np.int32),
     )
 
 
 def ladder_of(rows: list[list[int]], labels: list[int] | None) -> Ladder:
     """A ladder of these answers, a row a step, dense last."""
     steps = [answers(row, index + 1, cost) for index, (row, cost) in enumerate(zip(rows, COSTS, strict=True))]
-    truth = Truth(None if labels is None else np.array(labels), steps[-1])
+    truth = Truth(None if labels is None else np.array(labels), steps[-1], CLASSES)
     return Ladder(truth, steps[:-1])
 
 
