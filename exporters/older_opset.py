@@ -53,8 +53,10 @@ def _lower(node: ir.Node) -> None:
 
 
 def _axes_as_attribute(node: ir.Node) -> None:
-    node.attributes.pop("noop_with_empty_axes", None)
+    noop = node.attributes.pop("noop_with_empty_axes", None)
     if len(node.inputs) < 2 or node.inputs[1] is None:
+        if noop is not None and noop.as_int():
+            raise _refused(node)
         return
     axes = ir.convenience.get_const_tensor(node.inputs[1])
     if axes is None:

@@ -60,6 +60,9 @@ def divide_scored_attention(model: onnx.ModelProto, score: Score) -> None:
         function = operator_function(SPEC, _body(heads, parts, score, opset), opset)
         node.op_type = function.name = SCORED_ATTENTION
         model.functions.append(function)
+        for value in model.graph.value_info:
+            if value.name in node.output[1:]:
+                value.type.tensor_type.ClearField("shape")  # of the weights of all queries
 
 
 def _body(heads: int, parts: int, score: Score, opset: int) -> str:
