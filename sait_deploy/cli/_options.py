@@ -159,6 +159,17 @@ def class_map_option(function: Decorated) -> Decorated:
     return option(function)
 
 
+def images_option(text: str) -> Callable[[Decorated], Decorated]:
+    """Returns what adds ``--images``, with a command's own help."""
+    return click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help=text)
+
+
+def reports_option(what: str) -> Callable[[Decorated], Decorated]:
+    """Returns what adds ``--output`` as ``outputs``: files that a report is written to, in the format of their name."""
+    place, text = click.Path(path_type=Path), f"Write the {what}: .json, .md, .html or .svg; repeatable."
+    return click.option("-o", "--output", "outputs", multiple=True, type=place, metavar="FILE", help=text)
+
+
 def model_options(function: Decorated) -> Decorated:
     """Adds what names a model, its weights and how images are prepared for them; see ``load_named``."""
     options = (

@@ -23,6 +23,7 @@ from sait_deploy.cli._options import (
     debug_option,
     device_option,
     engine_trust_options,
+    images_option,
     listed,
     threads_option,
     workspace_option,
@@ -54,12 +55,7 @@ from sait_deploy.system.option_values import chosen
 @click.option("--batch", "batches", default="1,8,32", show_default=True, metavar="LIST", help="Images per request.")
 @device_option
 @threads_option
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Images to time and measure accuracy on; subfolders are classes.",
-)
+@images_option("Images to time and measure accuracy on; subfolders are classes.")
 @class_map_option
 @click.option("--no-accuracy", is_flag=True, help="Measure speed alone.")
 @click.option("--mass", "masses", multiple=True, metavar="M", help="Run adaptive artifacts at this mass; repeatable.")

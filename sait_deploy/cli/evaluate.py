@@ -19,11 +19,13 @@ from sait_deploy.cli._options import (
     debug_option,
     device_option,
     engine_trust_options,
+    images_option,
     json_option,
     load_named,
     model_options,
     precision_option,
     preprocessing_choice,
+    reports_option,
     task_of,
     task_options,
     threads_option,
@@ -67,12 +69,7 @@ _DEFAULTS: Final = EvaluateOptions()
 @click.option("--artifact", type=click.Path(path_type=Path), metavar="DIR", help="Evaluate an exported artifact.")
 @model_options
 @task_options
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Images, where known in subfolders of their classes.  [default: what comes with the toolkit]",
-)
+@images_option("Images, where known in subfolders of their classes.  [default: what comes with the toolkit]")
 @class_map_option
 @click.option(
     "--class-embeddings",
@@ -126,15 +123,7 @@ _DEFAULTS: Final = EvaluateOptions()
 @click.option("--batch-size", type=int, default=_DEFAULTS.batch, show_default=True, metavar="N", help="Images at once.")
 @click.option("--limit", type=int, metavar="N", help="Images at most, evenly spaced.  [default: all]")
 @workspace_option
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the report: .json, .md, .html or .svg; repeatable.",
-)
+@reports_option("report")
 @json_option
 @engine_trust_options
 @debug_option

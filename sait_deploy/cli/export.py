@@ -15,6 +15,7 @@ from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, p
 from sait_deploy.cli._options import (
     class_map_option,
     debug_option,
+    images_option,
     json_option,
     load_named,
     model_options,
@@ -92,12 +93,7 @@ DEFAULT_DENSITY = "0.6"
 @click.option(
     "--inline", is_flag=True, help="Write the selection as standard operators, without model-local functions."
 )
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Images to check parity on.  [default: shipped ones]",
-)
+@images_option("Images to check parity on.  [default: shipped ones]")
 @class_map_option
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one a line.")
 @click.option(

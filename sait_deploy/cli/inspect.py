@@ -10,7 +10,14 @@ import click
 
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
-from sait_deploy.cli._options import debug_option, engine_trust_options, json_option, runtime_option, workspace_option
+from sait_deploy.cli._options import (
+    debug_option,
+    engine_trust_options,
+    images_option,
+    json_option,
+    runtime_option,
+    workspace_option,
+)
 from sait_deploy.cli._render import live_progress, show_tables
 from sait_deploy.engine.tables import engines_table
 from sait_deploy.errors import InvalidArgument
@@ -23,9 +30,7 @@ from sait_deploy.runtime.registry import ONNXRUNTIME
 @click.command()
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
 @click.option("--check", "compare", is_flag=True, help="Compare with the torch model of the same weights again.")
-@click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR", help="Images for --check.  [default: shipped ones]"
-)
+@images_option("Images for --check.  [default: shipped ones]")
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),

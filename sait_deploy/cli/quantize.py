@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sait_deploy.cli._options import class_map_option, debug_option, json_option, threads_option, workspace_option
+from sait_deploy.cli._options import (
+    class_map_option,
+    debug_option,
+    images_option,
+    json_option,
+    threads_option,
+    workspace_option,
+)
 from sait_deploy.cli._render import live_progress, show_notes, show_tables
 
 if TYPE_CHECKING:
@@ -17,12 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Images to calibrate and compare on; subfolders are classes.  [default: the demonstration model's]",
-)
+@images_option("Images to calibrate and compare on; subfolders are classes.  [default: the demonstration model's]")
 @class_map_option
 @click.option(
     "--exclude",

@@ -20,7 +20,9 @@ from sait_deploy.cli._options import (
     debug_option,
     device_option,
     engine_trust_options,
+    images_option,
     json_option,
+    reports_option,
     threads_option,
     workspace_option,
 )
@@ -79,7 +81,7 @@ _WRITERS: Final = {".json": to_json, ".md": to_markdown, ".html": to_html, ".svg
     metavar="FILE",
     help="An evaluation's JSON report, for accuracies on its images.  [default: the benchmark's accuracies]",
 )
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images to measure on.")
+@images_option("Images to measure on.")
 @class_map_option
 @device_option
 @threads_option
@@ -88,15 +90,7 @@ _WRITERS: Final = {".json": to_json, ".md": to_markdown, ".html": to_html, ".svg
 @click.option("--kept", "kept", multiple=True, metavar="MEAN:SD", help="Force how many tokens they keep; repeatable.")
 @click.option("--duration", type=float, default=10.0, show_default=True, metavar="S", help="Seconds to measure.")
 @workspace_option
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the recommendation: .json, .md, .html or .svg; repeatable.",
-)
+@reports_option("recommendation")
 @json_option
 @engine_trust_options
 @debug_option

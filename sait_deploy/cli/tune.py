@@ -16,6 +16,7 @@ from sait_deploy.cli._options import (
     debug_option,
     device_option,
     engine_trust_options,
+    images_option,
     json_option,
     precision_option,
     runtime_option,
@@ -50,12 +51,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
     metavar="DIR",
     help="The adaptive artifact to tune.  [default: that of the last export]",
 )
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Images such as will be met; subfolders are classes.  [default: those that come with the model]",
-)
+@images_option("Images such as will be met; subfolders are classes.  [default: those that come with the model]")
 @class_map_option
 @click.option(
     "--check-images",
