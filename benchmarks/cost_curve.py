@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from benchmarks.common import THREADS, environment, peak_kib, write
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact
-from sait_deploy.artifacts.manifest import Form, WeightsSource, from_json
+from sait_deploy.artifacts.manifest import Form, WeightsSource
+from sait_deploy.artifacts.manifest_document import from_json
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.cli._render import progress

@@ -1,25 +1,15 @@
-"""What an artifact says of itself: the manifest's fields, and their JSON form.
-
-The module is long because every field of the document stands here with its meaning.
-"""
+"""What an artifact says of itself: the manifest's fields and their meaning."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from sait_deploy.errors import ArtifactError
-import numpy as np
-from numpy.typing import NDArray
-
-from sait_deploy.artifacts.codec import Codec
+from sait_deploy.artifacts.pruning_info import MacsInfo, PointInfo, PruningInfo
 from sait_deploy.artifacts.quantization_info import QuantizationInfo
 from sait_deploy.images.preprocess import Preprocessing
-from sait_deploy.tokens import Geometry, OperatingPoint, Score
+from sait_deploy.tokens import Geometry, OperatingPoint
 
 SCHEMA_VERSION: Final = 2
 FEATURES: Final = "token_features"
@@ -30,8 +20,6 @@ EMBEDDINGS: Final = "embeddings"
 
 COUNTS: Final = "counts"
 """Name of the output that holds the tokens kept per image, prefix included."""
-
-_CODEC: Final = Codec("the manifest", "export again", SCHEMA_VERSION)
 
 
 class Form(StrEnum):
@@ -178,64 +166,6 @@ class WeightsInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class MacsInfo:
-    """Multiply-accumulates per image, those of the dense baseline, and dense over this."""
-
-    per_image: int
-    dense: int
-    ratio: float
-
-
-@dataclass(frozen=True, slots=True)
-class KeptInfo:
-    """Patch tokens kept per image, over ``images`` images: mean, standard deviation, percentiles and the most."""
-
-    images: int
-    mean: float
-    sd: float
-    p5: float
-    p95: float
-    most: int
-
-    @classmethod
-    def of(cls, counts: NDArray[np.int32]) -> KeptInfo:
-        """Returns what images keep, from patch tokens per image int32 [n], n >= 1."""
-        p5, p95 = np.percentile(counts, (5, 95))
-        return cls(len(counts), float(counts.mean()), float(counts.std()), float(p5), float(p95), int(counts.max()))
-
-
-@dataclass(frozen=True, slots=True)
-class PointInfo:
-    """A named operating point: what it keeps, and its mean multiply-accumulates over the same images."""
-
-    name: str
-    point: OperatingPoint
-    kept: KeptInfo
-    macs: MacsInfo
-
-
-@dataclass(frozen=True, slots=True)
-class PruningInfo:
-    """How tokens are chosen.
-
-    Attributes:
-        score: how importance is read off the attention.
-        prune_at: block pruned in.
-        density: the kept share of a density artifact, as a decimal; None for an adaptive one.
-        points: named points, the default first; of a density artifact, its only one.
-        importance: name of the graph's tensor that selection reads.
-        keep: name of the graph's tensor that selection writes.
-    """
-
-    score: Score
-    prune_at: int
-    density: str | None
-    points: tuple[PointInfo, ...]
-    importance: str
-    keep: str
-
-
-@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A graph input or output; a dimension is a number or a name."""
 
@@ -345,56 +275,3 @@ class Manifest:
     def default_point(self) -> PointInfo | None:
         """The operating point where none is named; None of a dense artifact."""
         return None if self.pruning is None else self.pruning.points[0]
-
-
-def as_dict(manifest: Manifest) -> dict[str, Any]:
-    """Returns the manifest as plain data, as its document holds it: what older documents have not, only where it is."""
-    fields = dataclasses.asdict(manifest)
-    if not manifest.preprocessing_sources:
-        del fields["preprocessing_sources"]
-    if manifest.quantized_from is None:
-        del fields["quantized_from"]
-    if manifest.quantization is None:
-        del fields["quantization"]
-    if manifest.batch is None:
-        del fields["batch"]
-    if not manifest.weights.notes:
-        del fields["weights"]["notes"]
-    for name in ("global_pool", "labels_source", "made_from", "embedding"):
-        if fields["model"][name] is None:
-            del fields["model"][name]
-    return fields
-
-
-def to_json(manifest: Manifest) -> str:
-    """Returns the manifest as indented JSON."""
-    return json.dumps(as_dict(manifest), indent=2) + "\n"
-
-
-def from_json(text: str) -> Manifest:
-    """Reads a manifest, checking every field's presence and type, and that what it says can be.
-
-    Raises:
-        ArtifactError: it is no JSON, of another schema version, a field is missing, unknown or of another type, or its
-            values cannot be or contradict each other.
-    """
-    from sait_deploy.artifacts.meaning import check_meaning
-
-    manifest = _CODEC.read(Manifest, text)
-    pruning = manifest.pruning
-    fits = {
-        Form.DENSE: pruning is None,
-        Form.DENSITY: pruning is not None and pruning.density is not None and len(pruning.points) == 1,
-        Form.ADAPTIVE: pruning is not None and pruning.density is None and len(pruning.points) > 0,
-    }
-    if not fits[manifest.form]:
-        raise ArtifactError(
-            f"the manifest of {manifest.name} is not that of a {manifest.form} artifact", "export again"
-        )
-    check_meaning(manifest)
-    return manifest
-
-
-def fingerprint(*parts: object) -> str:
-    """Returns a 12-digit hexadecimal digest of parts that tell two exports apart."""
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -12,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import KeptInfo, MacsInfo, Manifest, PruningInfo
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PruningInfo
+from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.tokens import pruned_macs
 
 _TOOLS: Final = (
@@ -79,3 +81,8 @@ def installed_tools() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def fingerprint(*parts: object) -> str:
+    """Returns a 12-digit hexadecimal digest of parts that tell two exports apart."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sait_deploy.artifacts.codec import shown
+from sait_deploy.artifacts.manifest import COUNTS, EMBEDDINGS, FEATURES, Form, Manifest, ModelInfo, TensorInfo
+from sait_deploy.artifacts.points import PointRequest
+from sait_deploy.artifacts.pruning_info import PruningInfo
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.images.labels import is_class_name
 from sait_deploy.tokens import parse_density
-
-if TYPE_CHECKING:
-    from sait_deploy.artifacts.manifest import Manifest, ModelInfo, PruningInfo, TensorInfo
 
 _LONGEST_NAME: Final = 200
 _LONGEST_LABEL: Final = 1000
@@ -104,8 +104,6 @@ def _preprocessing(manifest: Manifest) -> Iterator[str]:
 
 
 def _pruning(pruning: PruningInfo, model: ModelInfo) -> Iterator[str]:
-    from sait_deploy.artifacts.points import PointRequest
-
     patches = model.geometry.patch_tokens
     yield from _within("prune_at", pruning.prune_at, 0, model.geometry.depth - 1)
     if not pruning.importance or not pruning.keep or pruning.importance == pruning.keep:
@@ -126,8 +124,6 @@ def _pruning(pruning: PruningInfo, model: ModelInfo) -> Iterator[str]:
 
 def _tensors(manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with inputs and outputs: their names, in order, and the sizes that the model gives them."""
-    from sait_deploy.artifacts.manifest import COUNTS, EMBEDDINGS, FEATURES, Form
-
     model, geometry = manifest.model, manifest.model.geometry
     points = [("mass", ()), ("keep_limits", (2,))] if manifest.form is Form.ADAPTIVE else []
     if model.embedding is not None:

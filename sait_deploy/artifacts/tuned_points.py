@@ -18,7 +18,8 @@ from typing import Final
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError
 from sait_deploy.artifacts.codec import Codec
 from sait_deploy.artifacts.links import check_links
-from sait_deploy.artifacts.manifest import Form, KeptInfo, MacsInfo, Manifest, PointInfo
+from sait_deploy.artifacts.manifest import Form, Manifest
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
 from sait_deploy.tokens import pruned_macs
 from sait_deploy.artifacts.files import write_whole

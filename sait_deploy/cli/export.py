@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision, as_dict
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision
+from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import (
     class_map_option,

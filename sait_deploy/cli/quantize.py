@@ -87,7 +87,7 @@ def command(
 
 
 def _report(made: list[Artifact], as_json: bool) -> None:
-    from sait_deploy.artifacts.manifest import as_dict
+    from sait_deploy.artifacts.manifest_document import as_dict
     from sait_deploy.quantization.tables import quantize_notes, quantized_table
 
     notes = quantize_notes([artifact.manifest for artifact in made])

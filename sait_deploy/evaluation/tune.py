@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import PointInfo
+from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.tuned_points import (
     SCHEMA_VERSION,
     Evidence,

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from sait_deploy.artifacts.manifest import KeptInfo, MacsInfo
 from sait_deploy.artifacts.points import PointChoice, mass_point
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo
 from sait_deploy.artifacts.tuned_points import Measure
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.answerers import Answerer, Identity

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import ParityInfo, Precision, as_dict
+from sait_deploy.artifacts.manifest import ParityInfo, Precision
+from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.engine.inspect import EngineInspection, inspect_engines
 from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable
 from sait_deploy.exporting.parity import ParityImages, check_parity

@@ -13,18 +13,15 @@ from sait_deploy.artifacts.manifest import (
     AccuracyInfo,
     AccuracyStatus,
     Form,
-    KeptInfo,
-    MacsInfo,
     Manifest,
     ModelInfo,
     Outputs,
     ParityInfo,
-    PointInfo,
     Precision,
-    PruningInfo,
     TensorInfo,
 )
 from sait_deploy.artifacts.manifest_parts import installed_tools
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo, PruningInfo
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.names import IMPORTANCE, KEEP, KEEP_LIMITS, MASS
 from sait_deploy.exporting.plan import ExportOptions, ExportPlan

@@ -11,16 +11,8 @@ from typing import Final
 
 from torch import nn
 
-from sait_deploy.artifacts.manifest import (
-    EXPORTED_PRECISIONS,
-    Form,
-    Head,
-    Outputs,
-    Precision,
-    Task,
-    WeightsSource,
-    fingerprint,
-)
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Head, Outputs, Precision, Task, WeightsSource
+from sait_deploy.artifacts.manifest_parts import fingerprint
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm

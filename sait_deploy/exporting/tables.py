@@ -6,15 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import (
-    Form,
-    Head,
-    Manifest,
-    ParityInfo,
-    PointInfo,
-    PruningInfo,
-    WeightsSource,
-)
+from sait_deploy.artifacts.manifest import Form, Head, Manifest, ParityInfo, WeightsSource
+from sait_deploy.artifacts.pruning_info import PointInfo, PruningInfo
 from sait_deploy.artifacts.quantization_info import ComparedPoint, Gate, QuantizationInfo
 from sait_deploy.exporting.inspect import AttentionInfo, Inspection
 from sait_deploy.images.preprocessing_choice import preprocessing_words

@@ -23,16 +23,9 @@ from sait_deploy.artifacts.folder import (
 )
 from sait_deploy.artifacts.golden import write_golden
 from sait_deploy.artifacts.graph import whole_graph_of
-from sait_deploy.artifacts.manifest import (
-    AccuracyInfo,
-    AccuracyStatus,
-    Manifest,
-    Precision,
-    WeightsSource,
-    fingerprint,
-    from_json,
-)
-from sait_deploy.artifacts.manifest_parts import installed_tools, measured_points, onnx_metadata
+from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Manifest, Precision, WeightsSource
+from sait_deploy.artifacts.manifest_document import from_json
+from sait_deploy.artifacts.manifest_parts import fingerprint, installed_tools, measured_points, onnx_metadata
 from sait_deploy.artifacts.quantization_info import CalibrationInfo, Gate, QuantizationInfo
 from sait_deploy.errors import InvalidArgument, StorageError, TargetMissed
 from sait_deploy.exporting.parity import TOLERANCE

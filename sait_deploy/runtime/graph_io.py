@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import PruningInfo
 from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.artifacts.pruning_info import PruningInfo
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sait_deploy import __version__
 from sait_deploy.artifacts.folder import Artifact, open_artifact
-from sait_deploy.artifacts.manifest import Form, Manifest, PointInfo
+from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import named_point
+from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.tuned_points import read_points
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.choose import artifact_for

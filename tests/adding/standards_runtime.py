@@ -12,8 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of
-from sait_deploy.artifacts.manifest import COUNTS, PruningInfo
+from sait_deploy.artifacts.manifest import COUNTS
 from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.artifacts.pruning_info import PruningInfo
 from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
 from sait_deploy.runtime.graph_io import with_selection
 from sait_deploy.runtime.trials import try_selection

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sait_deploy.artifacts.manifest import as_dict, from_json
+from sait_deploy.artifacts.manifest_document import as_dict, from_json
 from sait_deploy.errors import ArtifactError
 from tests.exported import draft, draft_adaptive
 from tests.hostile.manifests import VALUES

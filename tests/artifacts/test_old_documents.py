@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sait_deploy.artifacts import manifest as artifact_manifest
+from sait_deploy.artifacts import manifest_document
 from sait_deploy.bench import jsonform as bench_report
 from sait_deploy.engine import manifest as engine_manifest
 from sait_deploy.evaluation import results as evaluation_report
@@ -21,7 +21,7 @@ OLD = Path(__file__).parent / "old"
 @pytest.mark.parametrize(
     ("name", "read", "write"),
     [
-        ("artifact-manifest", artifact_manifest.from_json, artifact_manifest.to_json),
+        ("artifact-manifest", manifest_document.from_json, manifest_document.to_json),
         ("engine-manifest", engine_manifest.from_json, engine_manifest.to_json),
     ],
 )

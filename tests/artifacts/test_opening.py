@@ -23,7 +23,8 @@ from sait_deploy.artifacts.folder import (
     sha256_of,
 )
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.artifacts.manifest import Manifest, from_json
+from sait_deploy.artifacts.manifest import Manifest
+from sait_deploy.artifacts.manifest_document import from_json
 from tests.artifacts.places import FILES, rewrite
 from tests.exported import WEIGHTS, signed
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.artifacts.manifest import Form, Manifest, PointInfo
+from sait_deploy.artifacts.manifest import Form, Manifest
+from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.points import BatchPoint, PointChoice, named_point, resolve
 from tests.exported import POINTS, draft, draft_adaptive
 

@@ -18,7 +18,8 @@ from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.options import BatchRange
 from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
-from sait_deploy.artifacts.manifest import KeptInfo, MacsInfo, Manifest, PointInfo
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo
+from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.tokens import OperatingPoint, pruned_macs
 from sait_deploy.artifacts.tuned_points import (

@@ -17,7 +17,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, sha256_of
-from sait_deploy.artifacts.manifest import KeptInfo, Manifest, PointInfo, TensorInfo
+from sait_deploy.artifacts.manifest import Manifest, TensorInfo
+from sait_deploy.artifacts.pruning_info import KeptInfo, PointInfo
 from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, NetworkInfo, PartInfo
 from sait_deploy.engine.options import BatchRange, EngineOptions

@@ -12,7 +12,8 @@ import timm
 from PIL import Image
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import WeightsSource, as_dict
+from sait_deploy.artifacts.manifest import WeightsSource
+from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.bench.options import BenchOptions
 from sait_deploy.bench.run import bench
 from sait_deploy.engine.options import BatchRange, batch_of

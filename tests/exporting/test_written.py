@@ -12,7 +12,8 @@ import torch
 
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, MODEL_FILE, Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, AccuracyStatus, Form, KeptInfo, Precision, WeightsSource
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, AccuracyStatus, Form, Precision, WeightsSource
+from sait_deploy.artifacts.pruning_info import KeptInfo
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, ExportOptions, plan_exports

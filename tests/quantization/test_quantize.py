@@ -12,7 +12,8 @@ import pytest
 
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import Form, Precision, from_json, to_json
+from sait_deploy.artifacts.manifest import Form, Precision
+from sait_deploy.artifacts.manifest_document import from_json, to_json
 from sait_deploy.artifacts.quantization_info import Gate
 from sait_deploy.errors import StorageError
 from sait_deploy.exporters.finish import OperatorForm
