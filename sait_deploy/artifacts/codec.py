@@ -1,4 +1,4 @@
-"""JSON documents to annotated dataclasses, checked by pydantic: an error names the document, the field and its value."""
+"""JSON documents to dataclasses, checked by pydantic: an error names the document, the field and its value."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def problem(data: Any, error: ErrorDetails) -> str:
-    """Returns what pydantic finds wrong in a document, as the end of a sentence that begins with the document's name."""
+    """Returns what pydantic finds wrong in a document: the end of a sentence that begins with the document's name."""
     where, value = "", data
     for key in error["loc"]:
         if isinstance(value, dict if isinstance(key, str) else list):
@@ -117,4 +117,3 @@ def shown(value: object) -> str:
     """Returns a value as an error shows it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
-

@@ -6,8 +6,8 @@ crash leaves behind is put right at the next start.
 
 from __future__ import annotations
 
-import dataclasses
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
 from sait_deploy.artifacts.codec import adapter, shown
 from sait_deploy.artifacts.golden import Golden, read_golden
 from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.manifest_document import from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
+from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
 from sait_deploy.system.locks import held, is_held
 from sait_deploy.system.reading import open_regular, read_bytes, read_text
 

@@ -28,7 +28,14 @@ _MOST_NUMBERS: Final = 1 << 31
 _CHANCE_AND_OTHERS: Final = re.compile(r"Random|Bernoulli|Multinomial|Sequence|Optional|String|ImageDecoder")
 """Standard operators that answer by chance, or with what is no tensor."""
 
-_SIZED_BY: Final = {"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Range": (1,), "OneHot": (1,), "Resize": (3,)}
+_SIZED_BY: Final = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Tile": (1,),
+    "Range": (1,),
+    "OneHot": (1,),
+    "Resize": (3,),
+}
 """Operators that make a tensor of a size that one of their inputs says: which input."""
 
 _Key: TypeAlias = tuple[str, str]
@@ -171,7 +178,9 @@ def _place(tensor: onnx.TensorProto, size: int, lengths: Mapping[str, int]) -> I
     if name is None or name not in lengths:
         yield f"it keeps weights in {shown(name)}, which its manifest does not list"
         return
-    if not all(value is None or (value.isascii() and value.isdigit() and len(value) < 20) for value in (offset, length)):
+    if not all(
+        value is None or (value.isascii() and value.isdigit() and len(value) < 20) for value in (offset, length)
+    ):
         yield f"{shown(tensor.name)} lies at {shown(offset)}, {shown(length)} bytes long"
         return
     begins, held = int(offset or 0), int(length) if length is not None else size
@@ -236,4 +245,5 @@ def _boundary(what: str, found: Iterable[onnx.ValueInfoProto], said: tuple[Tenso
             for size, wanted in zip(sizes, tensor.shape, strict=True)
         )
         if dtype != tensor.dtype or (kind.HasField("shape") and not agree):
-            yield f"{what} {value.name} is {dtype} {shown(sizes)}; its manifest says {tensor.dtype} {list(tensor.shape)}"
+            expected = f"{tensor.dtype} {list(tensor.shape)}"
+            yield f"{what} {value.name} is {dtype} {shown(sizes)}; its manifest says {expected}"

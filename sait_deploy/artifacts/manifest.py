@@ -126,8 +126,8 @@ class ModelInfo:
     ``labels`` holds one name per class where they are known; ``image_size`` is height, width; ``global_pool`` is the
     pooling that the user chose, None for the one of the model's name. ``labels_source`` says in words where labels came
     from that nobody gave, or why those that were found are not used. ``made_from`` is the folder or hub name whose
-    config.json says how the model is made; None where its name says it. ``embedding`` is what a model that embeds gives,
-    which has no classes; None where it gives logits or features.
+    config.json says how the model is made; None where its name says it. ``embedding`` is what a model that embeds
+    gives, which has no classes; None where it gives logits or features.
     """
 
     name: str

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PruningInfo
 from sait_deploy.artifacts.manifest import Manifest
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PruningInfo
 from sait_deploy.tokens import pruned_macs
 
 _TOOLS: Final = (

@@ -15,15 +15,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError
 from sait_deploy.artifacts.codec import Codec
+from sait_deploy.artifacts.files import write_whole
 from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
-from sait_deploy.tokens import pruned_macs
-from sait_deploy.artifacts.files import write_whole
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo
+from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError
 from sait_deploy.system.reading import read_text
+from sait_deploy.tokens import pruned_macs
 
 POINTS_FOLDER: Final = "points"
 SCHEMA_VERSION: Final = 1
@@ -46,7 +46,7 @@ class Measure(StrEnum):
     """One less the cosine similarity to dense's features, a mean over images: of models without a head."""
 
     RECALL_AT_1 = "recall@1"
-    """Images whose nearest other image by dense is not the nearest one: of models without a head, as are the next two."""
+    """Images whose nearest other by dense is not the nearest one: of models without a head, as are the next two."""
 
     RECALL_AT_5 = "recall@5"
     """Images whose nearest other image by dense is not among the five nearest."""
@@ -100,8 +100,8 @@ class Evidence:
         runtime: what answered; with versions in ``environment``, name to value.
 
     Raises:
-        InvalidArgument: a limit or confidence that cannot be, a verdict that contradicts the figures, or figures beyond the
-            limit.
+        InvalidArgument: a limit or confidence that cannot be, a verdict that contradicts the figures, or figures beyond
+            the limit.
     """
 
     measure: Measure

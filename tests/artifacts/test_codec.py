@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.errors import ArtifactError
 from sait_deploy.artifacts.codec import Codec
+from sait_deploy.errors import ArtifactError
 
 
 class Colour(StrEnum):

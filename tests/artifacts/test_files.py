@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.errors import StorageError
 from sait_deploy.artifacts.files import check_writable, write_whole
+from sait_deploy.errors import StorageError
 
 
 def test_a_file_is_written_with_its_folder_and_replaced(tmp_path: Path) -> None:

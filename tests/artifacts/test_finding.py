@@ -18,8 +18,8 @@ from sait_deploy.artifacts.folder import (
     Workspace,
     open_artifact,
 )
-from sait_deploy.errors import ArtifactError
 from sait_deploy.artifacts.manifest import Manifest
+from sait_deploy.errors import ArtifactError
 from tests.artifacts.places import named, names, put
 from tests.exported import draft
 

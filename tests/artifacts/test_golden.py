@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sait_deploy.errors import ArtifactError
 from sait_deploy.artifacts.golden import Golden, read_golden, write_golden
+from sait_deploy.errors import ArtifactError
 
 GOLDEN = Golden(
     pixels=np.arange(48, dtype=np.uint8).reshape(4, 4, 3),

@@ -9,7 +9,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph_check import check_graph
 from sait_deploy.errors import ArtifactError
 from tests.exported import TinyExport
-from tests.hostile.graphs import ONLY_RUN, EDITS
+from tests.hostile.graphs import EDITS, ONLY_RUN
 
 _LEFT_TO_RUNTIMES = (*ONLY_RUN, "attribute-of-another-kind")
 

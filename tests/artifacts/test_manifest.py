@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import json
@@ -13,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.errors import ArtifactError
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.artifacts.manifest_parts import fingerprint
 from sait_deploy.artifacts.manifest_document import from_json, to_json
+from sait_deploy.artifacts.manifest_parts import fingerprint
+from sait_deploy.errors import ArtifactError
 from tests.exported import POINTS, draft, draft_adaptive
 
 Path: TypeAlias = tuple[str | int, ...]

@@ -22,9 +22,9 @@ from sait_deploy.artifacts.folder import (
     open_artifact,
     sha256_of,
 )
-from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.manifest_document import from_json
+from sait_deploy.errors import ArtifactError, InvalidArgument
 from tests.artifacts.places import FILES, rewrite
 from tests.exported import WEIGHTS, signed
 

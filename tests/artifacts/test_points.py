@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.errors import InvalidArgument
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import OperatingPoint
 
 PATCHES: Final = 16

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.errors import InvalidArgument
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.points import BatchPoint, PointChoice, named_point, resolve
+from sait_deploy.artifacts.pruning_info import PointInfo
+from sait_deploy.errors import InvalidArgument
 from tests.exported import POINTS, draft, draft_adaptive
 
 PATCHES: Final = 16

@@ -28,7 +28,9 @@ def test_where_there_is_none_it_says_how_to_make_one(tiny: TinyExport, tmp_path:
     (quantised,) = with_int8(tmp_path, tiny.half)
     exported = tmp_path / tiny.half.path.name
     shutil.rmtree(quantised.path)
-    with pytest.raises(ArtifactError, match="no int8 artifact made from test_vit-96px-density0.5 is beside it") as caught:
+    with pytest.raises(
+        ArtifactError, match=r"no int8 artifact made from test_vit-96px-density0\.5 is beside it"
+    ) as caught:
         int8_of(open_artifact(exported))
     assert caught.value.hint == "run: sait-deploy quantize"
 

@@ -14,14 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Workspace, open_artifact
-from sait_deploy.engine.packages import BuilderName
-from sait_deploy.engine.options import BatchRange
-from sait_deploy.engine.profiles import PartName, profiles
-from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
-from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.points import PointChoice, resolve
-from sait_deploy.tokens import OperatingPoint, pruned_macs
+from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo
 from sait_deploy.artifacts.tuned_points import (
     SCHEMA_VERSION,
     Evidence,
@@ -34,6 +29,11 @@ from sait_deploy.artifacts.tuned_points import (
     with_points,
     write_point,
 )
+from sait_deploy.engine.options import BatchRange
+from sait_deploy.engine.packages import BuilderName
+from sait_deploy.engine.profiles import PartName, profiles
+from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
+from sait_deploy.tokens import OperatingPoint, pruned_macs
 from tests.artifacts.places import put
 from tests.exported import POINTS, draft, draft_adaptive
 
@@ -161,7 +161,11 @@ def test_an_artifact_of_a_fixed_point_has_none(tmp_path: Path) -> None:
 CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("another artifact", lambda d: d.update(artifact="other-123"), "belongs to artifact other-123"),
     ("an unknown field", lambda d: d.update(more=1), "more is an unknown field"),
-    ("an unknown field inside", lambda d: d["evidence"]["check"].update(more=1), "evidence.check.more is an unknown field"),
+    (
+        "an unknown field inside",
+        lambda d: d["evidence"]["check"].update(more=1),
+        "evidence.check.more is an unknown field",
+    ),
     ("a missing field", lambda d: d["point"].pop("kept"), "point.kept is missing"),
     ("another version's", lambda d: d.update(schema_version=2), "schema_version 2"),
     ("another name", lambda d: d["point"].update(name="other"), "holds the point 'other'"),

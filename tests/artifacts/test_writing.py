@@ -19,8 +19,8 @@ from sait_deploy.artifacts.folder import (
     storage_errors,
     write_manifest,
 )
-from sait_deploy.errors import StorageError
 from sait_deploy.artifacts.manifest import Manifest
+from sait_deploy.errors import StorageError
 from tests.artifacts.places import names, put
 from tests.exported import fill
 
