@@ -15,8 +15,9 @@ from sait_deploy.reports.wording import NOTHING, signed
 
 EXPLAINED: Final = (
     "An image needs the fewest tokens, among the numbers listed, from which on its answer stays dense's. Best keeps "
-    "dense's answer to as many images as the mean cost allows, be it right or wrong; best by label makes as many right "
-    "as it allows, chance included. Both look at the answers first, so they bound what a rule can reach."
+    "dense's answer to as many images as the mean cost allows, be it right or wrong; best by label keeps as many "
+    "right, and those right by chance with the fewest tokens. Both look at the answers first, so they bound what a "
+    "rule can reach."
 )
 _MOST_CLOUDS: Final = 3
 _BY_LABEL: Final = figures("best by label gains [95 %]", fold=Fold.PHRASES)

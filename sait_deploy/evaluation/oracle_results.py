@@ -28,7 +28,7 @@ class Step:
         stays_right_percent: share whose answer is right here and at all higher steps; None without labels.
         right_percent: share right here.
         best: where as many images as possible keep dense's answer, at this mean cost or less.
-        best_by_label: where as many as possible are right, chance included; None without labels.
+        best_by_label: where as many as possible stay right, or are by chance at the first step; None without labels.
     """
 
     kept: int
@@ -49,7 +49,7 @@ class MassInBound:
         density: id of the density that costs as much, which all gains here are over.
         gain: points that the mass gains, paired by image.
         best: where as many images as possible keep dense's answer.
-        best_by_label: where as many as possible are right, chance included; None without labels.
+        best_by_label: where as many as possible stay right, or are by chance at the first step; None without labels.
         reached_percent: the mass's gain, in percent of the best's; None where the interval of the latter does not leave
             out zero.
         rank_correlation: Spearman's, of the tokens that images need with those that the mass keeps; None where all

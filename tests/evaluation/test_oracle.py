@@ -64,21 +64,25 @@ IMAGE = st.lists(st.integers(0, CLASSES - 1), min_size=len(COSTS), max_size=len(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(IMAGE, st.integers(0, CLASSES - 1)), min_size=1, max_size=5), st.integers(10, 21))
-def test_no_other_choice_of_that_cost_keeps_more_answers(images: list[tuple[list[int], int]], budget: int) -> None:
+def test_no_other_choice_of_that_cost_is_better(images: list[tuple[list[int], int]], budget: int) -> None:
     rows = [list(step) for step in zip(*(image for image, _ in images), strict=True)]
-    ladder = ladder_of(rows, None)
+    unlabelled, labelled = ladder_of(rows, None), ladder_of(rows, [label for _, label in images])
+    steps, numbers = range(len(COSTS)), range(len(images))
 
-    kept = int(ladder.keeping(float(budget)).sum())
+    def most(good: list[list[bool]]) -> int:
+        choices = itertools.product(steps, repeat=len(images))
+        within = (choice for choice in choices if sum(COSTS[step] for step in choice) <= budget * len(images))
+        return max(sum(good[image][step] for image, step in enumerate(choice)) for choice in within)
 
-    needed = ladder.needed_for_dense
-    stays = [[step >= needed[image] for step in range(len(COSTS))] for image in range(len(images))]
-    most = max(
-        sum(stays[image][step] for image, step in enumerate(choice))
-        for choice in itertools.product(range(len(COSTS)), repeat=len(images))
-        if sum(COSTS[step] for step in choice) <= budget * len(images)
-    )
-    at_first = sum(rows[0][image] == rows[-1][image] and needed[image] > 0 for image in range(len(images)))
-    assert most <= kept <= most + at_first  # an answer that is dense's by chance at the first step counts, too
+    kept = int(unlabelled.keeping(float(budget)).sum())
+    needed = unlabelled.needed_for_dense
+    best = most([[step >= needed[image] for step in steps] for image in numbers])
+    at_first = sum(rows[0][image] == rows[-1][image] and needed[image] > 0 for image in numbers)
+    assert best <= kept <= best + at_first  # an answer that is dense's by chance at the first step counts, too
+
+    stays, chance = labelled.needed_for_right, labelled.right[0]
+    right = [[step >= stays[image] or (step == 0 and bool(chance[image])) for step in steps] for image in numbers]
+    assert labelled.knowing(float(budget)).sum() == most(right)
 
 
 def test_labels_do_not_change_which_answers_are_kept_and_knowing_them_is_never_worse() -> None:
@@ -106,6 +110,33 @@ def test_a_mass_that_gives_each_image_what_it_needs_reaches_all_of_the_bound() -
     assert found.images == ((1, 1, 50), (2, 2, 50))
     cheap = dataclasses.replace(mass, macs=np.full(100, 9))
     assert oracle_of(ladder.truth, ladder.steps[:-1], [pair._replace(mass_answers=cheap)]).masses == ()
+
+
+def test_every_figure_of_steps_and_masses_by_hand() -> None:
+    """Four images need 1, 3, 3 and 3 tokens; dense has the last wrong, which is right with 1 token by chance."""
+    ladder = ladder_of([[0, 1, 2, 0], [0, 0, 2, 1], [0, 1, 0, 2]], [0, 1, 0, 0])
+    mass = answers([0, 1, 0, 0], [1, 1, 3, 3], [10, 10, 15, 21])
+
+    found = oracle_of(ladder.truth, ladder.steps[:-1], [Pair("mass", mass, "kept2", ladder.steps[1])])
+
+    assert found.needed_mean == 2.5
+    assert [(step.kept, step.macs, step.right_percent) for step in found.steps] == [
+        (1, 10, 75),
+        (2, 14, 25),
+        (3, 21, 75),
+    ]
+    assert [(step.stays_percent, step.stays_right_percent) for step in found.steps] == [(25, 25), (25, 25), (100, 75)]
+    assert [step.best.right_percent for step in found.steps] == [75, 75, 75]
+    assert [step.best_by_label.right_percent for step in found.steps if step.best_by_label] == [75, 100, 100]
+    assert [step.best.gain.value for step in found.steps] == [0, 50, 0]
+    (one,) = found.masses
+    assert (one.row, one.density, one.gain.value, one.best.gain.value) == ("mass", "kept2", 75, 50)
+    assert one.best_by_label is not None and one.best_by_label.gain.value == 75
+    assert one.best.gain.low < 0 and one.reached_percent is None, "of four images it is not clear"
+    assert one.enough_percent == 75
+    assert one.images == ((1, 1, 1), (3, 1, 1), (3, 3, 2))
+    least = oracle_of(ladder.truth, ladder.steps[:-1], [Pair("a", ladder.steps[0], "b", ladder.steps[0])])
+    assert len(least.masses) == 1, "a mass that costs what the first step costs is compared"
 
 
 def test_an_evaluation_with_its_oracle_in_every_format() -> None:
