@@ -21,7 +21,8 @@ from sait_deploy.errors import ImageError
 from sait_deploy.images.contact_sheet import Tile, contact_sheet, tile
 from sait_deploy.images.kept_tokens import draw_kept
 from sait_deploy.images.preprocess import Preprocessing, list_images, normalised, seen, shown
-from sait_deploy.runtime.base import Output, Prediction, Runner, predictions
+from sait_deploy.runtime.answers import Output, Prediction, predictions
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.batches import run_all, select_all
 
 BATCH: Final = 16

@@ -12,8 +12,8 @@ from sait_deploy.artifacts.precisions import float_id
 from sait_deploy.bench.group_results import Skip, group_name
 from sait_deploy.engine.folder import builder_of, engine_folders
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError
-from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, RUNTIMES, find_runtime
 

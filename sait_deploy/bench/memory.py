@@ -19,7 +19,7 @@ from sait_deploy.bench.machine_results import PeakMemory
 from sait_deploy.bench.variants import RunnableVariant
 from sait_deploy.engine.trust import Consent, EngineTrust, HostCode, granted
 from sait_deploy.errors import RuntimeUnavailable
-from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.system.children import child_environment
 

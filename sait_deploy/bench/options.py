@@ -12,7 +12,7 @@ from sait_deploy.bench.results import Timing
 from sait_deploy.bench.variants import NO_SWEEP, Sweep
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.dataset import check_class_map
-from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, find_runtime, is_default_device
 from sait_deploy.system.option_values import check_options

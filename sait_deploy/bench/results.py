@@ -71,7 +71,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Where a request's time goes, medians in milliseconds; see ``sait_deploy.runtime.base.StageTimes``.
+    """Where a request's time goes, medians in milliseconds; see ``sait_deploy.runtime.answers.StageTimes``.
 
     Attributes:
         enqueue_ms: the host's time to start the work between the copies; it passes while the device computes.

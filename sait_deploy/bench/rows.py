@@ -20,7 +20,7 @@ from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.runtime import Runner
-from sait_deploy.runtime.base import StageTimes
+from sait_deploy.runtime.answers import StageTimes
 from sait_deploy.tokens import pruned_macs
 
 _MOST_BATCHES: Final = 8

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.errors import NotFinite
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.runtime.base import Output, Runner
+from sait_deploy.runtime.answers import Output
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.batches import portions
 from sait_deploy.tokens import OperatingPoint, dense_macs, pruned_macs
 

@@ -12,7 +12,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.tune_limits import RECALLS, Limit
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, PointFamily, Trial, check_grid
-from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, find_runtime
 from sait_deploy.system.option_values import check_options

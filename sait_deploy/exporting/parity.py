@@ -12,7 +12,8 @@ from sait_deploy.artifacts.manifest import Form, Manifest, ParityInfo, Precision
 from sait_deploy.artifacts.points import BatchPoint, PointChoice
 from sait_deploy.errors import ParityError
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
-from sait_deploy.runtime.base import Output, Runner, Selection
+from sait_deploy.runtime.answers import Output, Selection
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.batches import Numbers, portions
 from sait_deploy.tokens import OperatingPoint
 

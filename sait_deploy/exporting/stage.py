@@ -39,9 +39,9 @@ from sait_deploy.models.embedder import for_task, projects
 from sait_deploy.models.in_memory import in_inference_mode
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, describe, with_preprocessing
-from sait_deploy.runtime.base import RunOptions
 from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.system.progress import Progress, no_progress
 
 PARITY_IMAGES: Final = 24

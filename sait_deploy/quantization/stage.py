@@ -43,10 +43,11 @@ from sait_deploy.quantization.exclusion import (
 from sait_deploy.quantization.images import QuantizationImages, quantization_images
 from sait_deploy.quantization.layers import LinearLayer, linear_layers
 from sait_deploy.quantization.options import Exclude, QuantizeOptions
-from sait_deploy.runtime.base import Runner, RunOptions
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.batches import run_all
 from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.system.memory import give_back
 from sait_deploy.system.progress import Progress, named, no_progress
 from sait_deploy.system.reading import read_text

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from sait_deploy.artifacts.folder import Artifact, open_artifact
-from sait_deploy.runtime.base import Output, Prediction, Runner, RunOptions, Selection
+from sait_deploy.runtime.answers import Output, Prediction, Selection
+from sait_deploy.runtime.base import Runner
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 
 __all__ = ["Output", "Prediction", "RunOptions", "Runner", "Selection", "load"]

@@ -1,16 +1,10 @@
-"""What every runner does, whatever the runtime behind it.
-
-The module is long because it holds the interface, its documentation and the types of its answers.
-"""
+"""What every runner does, whatever the runtime behind it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from numbers import Integral
-from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,119 +12,10 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
-from sait_deploy.engine.trust import Consent
-from sait_deploy.errors import ArtifactError, InvalidArgument, NotFinite
+from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
-from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import DEFAULT_DEVICE
-from sait_deploy.system.option_values import check_options
+from sait_deploy.runtime.answers import Output, Prediction, RawOutput, Selection, StageTimes, check_arrived, predictions
 from sait_deploy.tokens import most_images
-
-_MOST_THREADS: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a runner runs.
-
-    Attributes:
-        threads: threads within one operator; None for all of the processors this process may use.
-        weights: the torch runtime's weights file, in place of the one that the manifest names.
-        device: where torch or OpenVINO runs, by their own names (``cuda:0``; ``GPU``, ``NPU``), in capitals or not;
-            ``cpu`` in both.
-        precision: what to compute in; None for what the artifact, or its engine, is made for.
-        consent: to engines that this user did not build; None for what the command line said, which is none by default.
-
-    Raises:
-        InvalidArgument: the number of threads is not from 1 to 1,024, or the device has no name.
-    """
-
-    threads: int | None = None
-    weights: Path | None = None
-    device: str = DEFAULT_DEVICE
-    precision: RunPrecision | None = None
-    consent: Consent | None = None
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS):
-            raise InvalidArgument(f"{self.threads!r} is no number of threads", f"use 1 to {_MOST_THREADS}")
-        check_options(self)
-        if not self.device.strip():
-            raise InvalidArgument("a device without a name was asked for", "name one, such as cpu, GPU or cuda:0")
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """The answer to a batch.
-
-    Attributes:
-        logits: float32 [B, classes]; embeddings [B, D] of unit length of a model that embeds; features [B, D] as they
-            are of others without a head.
-        kept: int32 [B], patch tokens that each image kept.
-        features: float32 [B, P+N, D], the last block's tokens, where the artifact was exported with them. Kept tokens
-            went through all blocks; a dropped token is what it was when it was dropped.
-    """
-
-    logits: NDArray[np.float32]
-    kept: NDArray[np.int32]
-    features: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RawOutput:
-    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them."""
-
-    logits: NDArray[np.float32]
-    counts: NDArray[np.int32] | None
-    features: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The answer to a batch, with the selection's input and output.
-
-    Attributes:
-        logits: float32 [B, classes].
-        importance: float32 [B, N], rows summing to 1.
-        keep: int32 [B, P+N], 1 where a token was kept, prefix tokens first.
-    """
-
-    logits: NDArray[np.float32]
-    importance: NDArray[np.float32]
-    keep: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class StageTimes:
-    """Where the time of one request went, seconds.
-
-    Attributes:
-        enqueue: what the host takes to start the work between the copies, without what it waits for the device. Where
-            this is as long as ``compute``, the device waits for the host.
-        upload: the copy to the device, by the device's clock.
-        compute: the work between the copies, by the device's clock.
-        download: the copy to the host, by the device's clock.
-    """
-
-    enqueue: float
-    upload: float
-    compute: float
-    download: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The likeliest classes of one image.
-
-    Attributes:
-        labels: class names, or numbers where the artifact has no names, likeliest first.
-        probabilities: their softmax probabilities.
-        kept: patch tokens kept.
-    """
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    kept: int
 
 
 class Runner(ABC):
@@ -234,7 +119,9 @@ class Runner(ABC):
     def run_at(self, images: NDArray[np.float32], choice: PointChoice) -> Output:
         """Does what :meth:`run` does, with the operating point in one argument."""
         images = self._checked(images)
-        return self._output(self._arrived(len(images), self._execute(images, self._resolved(images, choice))))
+        raw = self._execute(images, self._resolved(images, choice))
+        check_arrived(self.description, len(images), raw)
+        return self._output(raw)
 
     def select(
         self,
@@ -295,33 +182,6 @@ class Runner(ABC):
         """
         return predictions(self.description, self.run_at(self.preprocess(images), choice), top)
 
-    def _arrived(self, images: int, raw: RawOutput) -> RawOutput:
-        """Returns what a graph returned, once it is known to be of the shapes and types that the artifact says."""
-        model = self.description.model
-        tokens = (images, model.geometry.tokens, model.geometry.width)
-        wanted = (
-            ("logits", raw.logits, np.float32, (images, model.classes or model.geometry.width)),
-            ("counts", raw.counts, np.int32, (images,)),
-            ("features", raw.features, np.float32, tokens),
-        )
-        for name, found, dtype, shape in wanted:
-            if found is None:
-                continue
-            if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
-                what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
-                raise ArtifactError(
-                    f"{self.description.name} answers {images} images with {name} {what}, "
-                    f"not {np.dtype(dtype).name} {list(shape)}",
-                    "export again",
-                )
-        prefix, most = model.geometry.prefix_tokens, model.geometry.tokens
-        if raw.counts is not None and not ((raw.counts >= prefix) & (raw.counts <= most)).all():
-            raise ArtifactError(
-                f"{self.description.name} says that it kept {raw.counts.min()} to {raw.counts.max()} of {most} tokens",
-                "export again",
-            )
-        return raw
-
     def _output(self, raw: RawOutput) -> Output:
         """Returns what a batch's caller gets of what the graph returned."""
         self._check_finite("logits", raw.logits)
@@ -364,30 +224,3 @@ class Runner(ABC):
         if self.artifact.manifest.dtype is not Precision.FP16:
             again = "run it in another precision, for which TensorRT needs an engine: --precision bf16 or fp32"
         raise NotFinite(message, image, f"fp16 holds numbers up to 65,504 alone: {again}")
-
-
-def predictions(description: Described, output: Output, top: int) -> list[Prediction]:
-    """Turns a batch's output into its likeliest classes.
-
-    Raises:
-        InvalidArgument: the model has no head to classify with, or fewer than one class is asked for.
-    """
-    if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
-        raise InvalidArgument(f"top {top!r} is no number of classes", "give 1 or more")
-    model = description.model
-    if model.classes == 0:
-        what = "features" if model.embedding is None else "embeddings"
-        raise InvalidArgument(f"{description.name} is headless: it returns {what}", "use run()")
-    shifted = output.logits - output.logits.max(axis=1, keepdims=True)
-    odds = np.exp(shifted)
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    names = model.labels or tuple(str(i) for i in range(model.classes))
-    return [
-        Prediction(
-            labels=tuple(names[i] for i in row),
-            probabilities=tuple(float(p[i]) for i in row),
-            kept=int(kept),
-        )
-        for row, p, kept in zip(order, probabilities, output.kept, strict=True)
-    ]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
-from sait_deploy.runtime.base import Output, Runner, Selection
+from sait_deploy.runtime.answers import Output, Selection
+from sait_deploy.runtime.base import Runner
 
 Numbers = NDArray[np.intp]
 

@@ -18,8 +18,10 @@ from sait_deploy.artifacts.graph import graph_of, graph_source, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.answers import RawOutput, Selection
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 from sait_deploy.system.telemetry import import_runtime

@@ -27,8 +27,10 @@ from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.engine.trust import built_here, record_built
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable, StorageError
 from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino, rounded_extents
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.answers import RawOutput, Selection
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
 from sait_deploy.system.processors import processors

@@ -14,7 +14,7 @@ from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.artifacts.manifest import Form
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import CU_SEQLENS
-from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import RUNTIMES, find_runtime
 
 

@@ -18,7 +18,8 @@ from sait_deploy.system.telemetry import import_runtime
 
 if TYPE_CHECKING:
     from sait_deploy.artifacts.folder import Artifact
-    from sait_deploy.runtime.base import Runner, RunOptions
+    from sait_deploy.runtime.base import Runner
+    from sait_deploy.runtime.options import RunOptions
 
 ONNXRUNTIME: Final = "onnxruntime"
 """The runtime that artifacts run on unless another is named, as it runs wherever artifacts are."""

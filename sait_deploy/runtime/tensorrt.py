@@ -24,8 +24,10 @@ from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trust import granted
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection, StageTimes
+from sait_deploy.runtime.answers import RawOutput, Selection, StageTimes
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import QUANTISED
 
 

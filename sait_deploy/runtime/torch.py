@@ -15,7 +15,9 @@ from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, 
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.images.preprocess import Preprocessing
-from sait_deploy.runtime.base import Output, RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.answers import Output, RawOutput, Selection
+from sait_deploy.runtime.base import Runner
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import TORCH, find_runtime
 from sait_deploy.system.processors import processors
 from sait_deploy.tokens import OperatingPoint

@@ -8,7 +8,7 @@ from typing import Final
 
 from sait_deploy.engine.trust import Consent
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.runtime.base import RunOptions
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME
 from sait_deploy.system.option_values import check_options

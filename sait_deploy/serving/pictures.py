@@ -17,7 +17,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.kept_tokens import draw_kept
 from sait_deploy.images.preprocess import normalised, seen, shown
 from sait_deploy.images.received import open_received
-from sait_deploy.runtime.base import Output, Prediction, predictions
+from sait_deploy.runtime.answers import Output, Prediction, predictions
 from sait_deploy.serving.model import Answer, ServedModel
 from sait_deploy.serving.server import Server
 

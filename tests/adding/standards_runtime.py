@@ -15,8 +15,10 @@ from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.artifacts.manifest import COUNTS
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.artifacts.pruning_info import PruningInfo
-from sait_deploy.runtime.base import RawOutput, Runner, RunOptions, Selection
+from sait_deploy.runtime.answers import RawOutput, Selection
+from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.graph_io import with_selection
+from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.trials import try_selection
 
 

@@ -30,7 +30,7 @@ from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import ArtifactError, InvalidArgument, MissingDependency, ModelError, RuntimeUnavailable
 from sait_deploy.reports.table import Note, Severity
 from sait_deploy.runtime import Output, Runner, RunOptions
-from sait_deploy.runtime.base import RawOutput
+from sait_deploy.runtime.answers import RawOutput
 from sait_deploy.runtime.batches import portions
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner
 from tests.exported import TinyExport

@@ -12,7 +12,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.bench.rows import measure_stages
 from sait_deploy.runtime import Runner, load
-from sait_deploy.runtime.base import StageTimes
+from sait_deploy.runtime.answers import StageTimes
 from tests.tiny import random_batch
 
 

@@ -23,7 +23,8 @@ from sait_deploy.evaluation.answers import Answers, Collector
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import CropMode, ImageLike, Interpolation, Preprocessing, open_image, preprocess
-from sait_deploy.runtime.base import RawOutput, Runner, Selection
+from sait_deploy.runtime.answers import RawOutput, Selection
+from sait_deploy.runtime.base import Runner
 from sait_deploy.system.progress import Progress, no_progress
 from sait_deploy.tokens import Geometry, OperatingPoint, pruned_macs
 

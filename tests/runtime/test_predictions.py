@@ -13,7 +13,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.runtime import Output, Runner, load
-from sait_deploy.runtime.base import predictions
+from sait_deploy.runtime.answers import predictions
 from tests.exported import CLASSES, TinyExport
 from tests.runtime.cases import GOOD, KEPT, ONE_THREAD, SHAPE
 

@@ -1,0 +1,144 @@
+"""What runners answer: the types of answers, the check of what a graph returned, and classes made of logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sait_deploy.artifacts.points import Described
+from sait_deploy.errors import ArtifactError, InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The answer to a batch.
+
+    Attributes:
+        logits: float32 [B, classes]; embeddings [B, D] of unit length of a model that embeds; features [B, D] as they
+            are of others without a head.
+        kept: int32 [B], patch tokens that each image kept.
+        features: float32 [B, P+N, D], the last block's tokens, where the artifact was exported with them. Kept tokens
+            went through all blocks; a dropped token is what it was when it was dropped.
+    """
+
+    logits: NDArray[np.float32]
+    kept: NDArray[np.int32]
+    features: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them."""
+
+    logits: NDArray[np.float32]
+    counts: NDArray[np.int32] | None
+    features: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The answer to a batch, with the selection's input and output.
+
+    Attributes:
+        logits: float32 [B, classes].
+        importance: float32 [B, N], rows summing to 1.
+        keep: int32 [B, P+N], 1 where a token was kept, prefix tokens first.
+    """
+
+    logits: NDArray[np.float32]
+    importance: NDArray[np.float32]
+    keep: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Where the time of one request went, seconds.
+
+    Attributes:
+        enqueue: what the host takes to start the work between the copies, without what it waits for the device. Where
+            this is as long as ``compute``, the device waits for the host.
+        upload: the copy to the device, by the device's clock.
+        compute: the work between the copies, by the device's clock.
+        download: the copy to the host, by the device's clock.
+    """
+
+    enqueue: float
+    upload: float
+    compute: float
+    download: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The likeliest classes of one image.
+
+    Attributes:
+        labels: class names, or numbers where the artifact has no names, likeliest first.
+        probabilities: their softmax probabilities.
+        kept: patch tokens kept.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    kept: int
+
+
+def check_arrived(description: Described, images: int, raw: RawOutput) -> None:
+    """Checks that what a graph returned for so many images is of the shapes and types that its model gives.
+
+    Raises:
+        ArtifactError: it is not, or the tokens counted are fewer or more than there can be.
+    """
+    model = description.model
+    tokens = (images, model.geometry.tokens, model.geometry.width)
+    wanted = (
+        ("logits", raw.logits, np.float32, (images, model.classes or model.geometry.width)),
+        ("counts", raw.counts, np.int32, (images,)),
+        ("features", raw.features, np.float32, tokens),
+    )
+    for name, found, dtype, shape in wanted:
+        if found is None:
+            continue
+        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
+            what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise ArtifactError(
+                f"{description.name} answers {images} images with {name} {what}, "
+                f"not {np.dtype(dtype).name} {list(shape)}",
+                "export again",
+            )
+    prefix, most = model.geometry.prefix_tokens, model.geometry.tokens
+    if raw.counts is not None and not ((raw.counts >= prefix) & (raw.counts <= most)).all():
+        raise ArtifactError(
+            f"{description.name} says that it kept {raw.counts.min()} to {raw.counts.max()} of {most} tokens",
+            "export again",
+        )
+
+
+def predictions(description: Described, output: Output, top: int) -> list[Prediction]:
+    """Turns a batch's output into its likeliest classes.
+
+    Raises:
+        InvalidArgument: the model has no head to classify with, or fewer than one class is asked for.
+    """
+    if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
+        raise InvalidArgument(f"top {top!r} is no number of classes", "give 1 or more")
+    model = description.model
+    if model.classes == 0:
+        what = "features" if model.embedding is None else "embeddings"
+        raise InvalidArgument(f"{description.name} is headless: it returns {what}", "use run()")
+    shifted = output.logits - output.logits.max(axis=1, keepdims=True)
+    odds = np.exp(shifted)
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    names = model.labels or tuple(str(i) for i in range(model.classes))
+    return [
+        Prediction(
+            labels=tuple(names[i] for i in row),
+            probabilities=tuple(float(p[i]) for i in row),
+            kept=int(kept),
+        )
+        for row, p, kept in zip(order, probabilities, output.kept, strict=True)
+    ]
