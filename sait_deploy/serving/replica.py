@@ -16,7 +16,6 @@ from sait_deploy.serving.metrics import RayMetrics, exported_metrics
 from sait_deploy.serving.options import ModelsOptions
 from sait_deploy.serving.server import Server, open_server
 from sait_deploy.serving.token import read_token
-from sait_deploy.serving.web import make_app
 
 _BUILD_THERE: Final = "build the engines on the machines of the cluster: sait-deploy build-engine"
 NAME: Final = "Models"
@@ -109,6 +108,8 @@ def application(
     from ray import serve
 
     def build() -> Any:
+        from sait_deploy.serving.web import make_app
+
         def server_of() -> Server:
             server: Server = serve.get_replica_context().servable_object.server
             return server

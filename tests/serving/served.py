@@ -14,7 +14,6 @@ from sait_deploy.serving.model import Answer
 from sait_deploy.serving.options import ModelsOptions
 from sait_deploy.serving.refusals import Status
 from sait_deploy.serving.server import Server, open_server
-from sait_deploy.serving.web import make_app
 
 
 @dataclass
@@ -51,6 +50,8 @@ class Served:
 def served(options: ModelsOptions, token: str | None = None) -> Iterator[Served]:
     """Serves until the block ends."""
     import uvicorn
+
+    from sait_deploy.serving.web import make_app
 
     seen = Recorded()
     server = open_server(options, seen, token)
