@@ -33,7 +33,7 @@ def _child(model_name: str, kind: str, path: Path) -> dict[str, float]:
     """Exports once and returns seconds and peak resident KiB of this process."""
     import torch
 
-    from sait_deploy.artifacts.folder import sha256_of
+    from sait_deploy.artifacts.digests import sha256_of
     from sait_deploy.artifacts.manifest import WeightsSource
     from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
     from sait_deploy.exporters.trace import trace

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, sha256_of, write_manifest
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, write_manifest
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import mass_point
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import timm
 
-from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of, write_manifest
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, write_manifest
 from sait_deploy.artifacts.golden import Golden, write_golden
 from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, Outputs, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -19,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.artifacts.codec import adapter, shown
+from sait_deploy.artifacts.codec import adapter
+from sait_deploy.artifacts.digests import check_file, checked_bytes
 from sait_deploy.artifacts.golden import Golden, read_golden
-from sait_deploy.artifacts.links import check_links
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.manifest_document import from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
 from sait_deploy.system.locks import held, is_held
-from sait_deploy.system.reading import open_regular, read_bytes, read_text
+from sait_deploy.system.reading import read_bytes, read_text
 
 MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
@@ -55,12 +54,6 @@ class Artifact:
             ArtifactError: it lacks an array, or is damaged.
         """
         return read_golden(self.path / GOLDEN_FILE)
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_labels(artifact: Artifact, labels: tuple[str, ...]) -> Artifact:
@@ -93,54 +86,22 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     for required in (MODEL_FILE, GOLDEN_FILE):
         if required not in manifest.files:
             raise ArtifactError(f"the manifest of {folder} does not list {required}", "export again")
+    graph = checked_bytes(folder, MODEL_FILE, manifest.files[MODEL_FILE], "export again")
     for name, expected in manifest.files.items():
-        check_file(folder, name, expected, "export again")
+        if name != MODEL_FILE:
+            check_file(folder, name, expected, "export again")
     artifact = Artifact(folder, with_points(folder, manifest))
-    _check_graph(artifact)
+    _check_graph(artifact, graph)
     return artifact
 
 
-def check_file(folder: Path, name: str, expected: str, again: str) -> None:
-    """Checks a file against what a manifest says of it.
-
-    Args:
-        folder: where the manifest lies.
-        name: the file's name in it.
-        expected: SHA-256 of its bytes.
-        again: how such files are made anew.
-
-    Raises:
-        ArtifactError: it is missing, a link that is not followed, empty or another file.
-    """
-    file = folder / name
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise ArtifactError(f"the manifest of {folder} lists {name!r}, which is not a plain file name", again)
-    try:
-        if not file.is_file():
-            raise ArtifactError(f"{file} is missing", again)
-    except OSError as error:  # such as a name that is too long
-        raise ArtifactError(f"{shown(str(file))} cannot be read: {error.strerror}", again) from None
-    check_links(file, "copy the artifact's files as files")
-    if file.stat().st_size == 0:
-        raise ArtifactError(f"{file} is empty", again)
-    try:
-        found = sha256_of(file)
-    except OSError as error:
-        raise ArtifactError(f"{file} cannot be read: {error.strerror}", again) from None
-    if found != expected:
-        raise ArtifactError(
-            f"{file} has SHA-256 {found[:12]}…, its manifest says {expected[:12]}…",
-            f"it was changed or cut short since: {again}",
-        )
-
-
-def _check_graph(artifact: Artifact) -> None:
+def _check_graph(artifact: Artifact, graph: bytes) -> None:
     import onnx
 
     from sait_deploy.artifacts.graph_check import check_graph
 
     try:
-        model = onnx.load(str(artifact.model_path), load_external_data=False)
+        model = onnx.load_model_from_string(graph)
     except Exception as error:  # protobuf's own kinds of error
         raise ArtifactError(f"{artifact.model_path} is no ONNX model ({error})", "export again") from None
     check_graph(model, artifact.manifest, artifact.path)

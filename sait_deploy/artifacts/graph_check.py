@@ -28,6 +28,18 @@ _MOST_NUMBERS: Final = 1 << 31
 _CHANCE_AND_OTHERS: Final = re.compile(r"Random|Bernoulli|Multinomial|Sequence|Optional|String|ImageDecoder")
 """Standard operators that answer by chance, or with what is no tensor."""
 
+_NAMES: Final = """
+Add And Cast Ceil Concat Constant Conv CumSum DequantizeLinear Div Equal Expand Flatten Gather GatherElements Gelu Gemm
+Greater GreaterOrEqual LayerNormalization Less MatMul Max Min Mod Mul Not Or Pad QuantizeLinear Range ReduceMax
+ReduceMean ReduceSum Reshape Round ScatterElements Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tile TopK
+Transpose Unsqueeze Where
+"""
+COMMON: Final = frozenset(_NAMES.split())
+"""Operators of the standard that exports write: onnx, asked for one, first loads all that it knows, in 10 ms."""
+
+COMMON_FROM: Final = 20
+"""The opset from which the standard has all of them."""
+
 _SIZED_BY: Final = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
@@ -107,8 +119,11 @@ def _operators(
             yield f"{shown(f'{domain}::{name}')} is no operator of the standard, and the graph has no function for it"
         elif _CHANCE_AND_OTHERS.match(name):
             yield f"no model needs {name}"
-        elif not onnx.defs.has(name, max_inclusive_version=opsets.get(domain, opsets.get("", 1)), domain=""):
-            yield f"the standard has no operator {shown(name)}"
+        else:
+            opset = opsets.get(domain, opsets.get("", 1))
+            common = name in COMMON and opset >= COMMON_FROM
+            if not common and not onnx.defs.has(name, max_inclusive_version=opset, domain=""):
+                yield f"the standard has no operator {shown(name)}"
 
 
 def _expanded(model: onnx.ModelProto, functions: Mapping[_Key, onnx.FunctionProto]) -> int | None:

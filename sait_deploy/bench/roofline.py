@@ -19,7 +19,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.manifest import Form, Manifest, Precision, TensorInfo
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.machine_results import ProductRate

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.files import check_writable
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.engine.choose import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest

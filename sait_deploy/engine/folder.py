@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact, check_file
+from sait_deploy.artifacts.digests import check_file
+from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact
 from sait_deploy.engine.cuda import Device
 from sait_deploy.engine.manifest import EngineManifest, from_json, to_json
 from sait_deploy.engine.options import AMPERE, Portability

@@ -13,15 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.folder import (
-    GOLDEN_FILE,
-    MODEL_FILE,
-    Artifact,
-    Workspace,
-    open_artifact,
-    sha256_of,
-    write_manifest,
-)
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import GOLDEN_FILE, MODEL_FILE, Artifact, Workspace, open_artifact, write_manifest
 from sait_deploy.artifacts.golden import write_golden
 from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points, onnx_metadata

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import onnx
 
+from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.folder import (
     GOLDEN_FILE,
     MANIFEST_FILE,
@@ -18,7 +19,6 @@ from sait_deploy.artifacts.folder import (
     Artifact,
     Workspace,
     open_artifact,
-    sha256_of,
     write_manifest,
 )
 from sait_deploy.artifacts.golden import write_golden

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.graph_check import check_graph
+from sait_deploy.artifacts.graph_check import COMMON, COMMON_FROM, check_graph
 from sait_deploy.errors import ArtifactError
 from tests.exported import TinyExport
 from tests.hostile.graphs import EDITS, ONLY_RUN
@@ -21,6 +21,17 @@ def checked(artifact: Artifact, model: onnx.ModelProto) -> None:
 def test_exported_graphs_pass(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
     for artifact in (tiny.dense, tiny.half, tiny_adaptive):
         checked(artifact, onnx.load(str(artifact.model_path)))
+
+
+def test_common_operators_are_those_of_the_standard_that_exports_write(
+    tiny: TinyExport, tiny_adaptive: Artifact
+) -> None:
+    for name in COMMON:
+        assert onnx.defs.has(name, max_inclusive_version=COMMON_FROM, domain="")
+    for artifact in (tiny.dense, tiny.half, tiny_adaptive):
+        model = onnx.load(str(artifact.model_path))
+        nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+        assert {node.op_type for node in nodes if node.domain == ""} <= COMMON
 
 
 @pytest.mark.parametrize("name", sorted(EDITS))

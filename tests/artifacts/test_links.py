@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, open_artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, open_artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.tuned_points import points_path, write_point
 from sait_deploy.engine.lowering import lower_parts

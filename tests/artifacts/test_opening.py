@@ -14,13 +14,13 @@ import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
 
+from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.folder import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     Artifact,
     open_artifact,
-    sha256_of,
 )
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.manifest_document import from_json

@@ -15,7 +15,8 @@ import timm
 from safetensors.torch import load_file, save_file
 
 from sait_deploy import demo
-from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE
 from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.tokens import Score
 from tests.cli.calls import Sait, child_environment

@@ -11,7 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from sait_deploy import demo
-from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, MANIFEST_FILE, MODEL_FILE, Artifact
 from tests.cli.calls import Sait
 from tests.exported import POINTS, copied, graph_of, with_graph
 

@@ -16,7 +16,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact
 from sait_deploy.artifacts.manifest import Manifest, TensorInfo
 from sait_deploy.artifacts.pruning_info import KeptInfo, PointInfo
 from sait_deploy.engine.folder import Engine

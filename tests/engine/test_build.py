@@ -14,7 +14,8 @@ import onnx.inliner
 import pytest
 from onnx import numpy_helper
 
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, open_artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, open_artifact
 from sait_deploy.artifacts.manifest import FEATURES, Form, Outputs, Precision
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, engine_folders, open_engine

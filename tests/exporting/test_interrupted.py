@@ -12,7 +12,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, Artifact, Workspace, open_artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import LAST_EXPORT_FILE, Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import ModelError, StorageError
 from sait_deploy.exporting.stage import export

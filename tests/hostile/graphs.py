@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
-from sait_deploy.artifacts.folder import sha256_of
+from sait_deploy.artifacts.digests import sha256_of
 from tests.hostile.case import Case, Door
 from tests.hostile.world import ADAPTIVE
 

@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, sha256_of
+from sait_deploy.artifacts.digests import sha256_of
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.errors import RuntimeUnavailable
