@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.artifacts.files import write_whole
+from sait_deploy.exporters.lower_openvino import LOWERING
 from sait_deploy.system.machine import load_average, processor_name
 from sait_deploy.system.processors import processors
 
 RESULTS: Final = Path(__file__).parent / "results"
 THREADS: Final = 2
+OPENVINO_LOWERING: Final = "openvino lowering"
 
 
 def environment(*packages: str) -> dict[str, str]:
-    """Returns the machine and the versions of the named packages."""
+    """Returns the machine and the versions of the named packages; with OpenVINO, that of its lowering too."""
     known = {
         "processor": processor_name(),
         "processors usable": str(processors()),
@@ -28,7 +30,8 @@ def environment(*packages: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-    return known | {name: version(name) for name in packages}
+    lowering = {OPENVINO_LOWERING: str(LOWERING)} if "openvino" in packages else {}
+    return known | {name: version(name) for name in packages} | lowering
 
 
 def peak_kib() -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from benchmarks.common import read_result
+from benchmarks.common import OPENVINO_LOWERING, read_result
+from sait_deploy.exporters.lower_openvino import LOWERING
 
 _GROUPS: Final = {
     "onnxruntime fp32": "ONNX Runtime fp32",
@@ -72,8 +73,18 @@ def _of_model(name: str, part: dict[str, Any]) -> list[str]:
         "",
         f"int8 files are {min(sizes):.2f} to {max(sizes):.2f} of the fp32 ones. Peak memory of the pruned forms over",
         f"their own dense, at most: {peaks}.",
+        *_earlier_lowering(versions),
         "",
     ]
+
+
+def _earlier_lowering(environment: dict[str, str]) -> list[str]:
+    """Returns a sentence where the graphs measured on OpenVINO were not lowered as this version lowers them."""
+    measured = environment.get(OPENVINO_LOWERING)
+    if measured == str(LOWERING):
+        return []
+    ran = "an earlier lowering" if measured is None else f"lowering {measured}"
+    return [f"OpenVINO ran graphs of {ran} here; those of lowering {LOWERING}, which you run, are not measured."]
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -108,4 +119,5 @@ def peers() -> list[str]:
         timed = [cell["methods"].get(method) for cell in cells]
         fast = ["–" if row is None else f"{row['speedup']['median']:.2f} × ({row['share']:.2f})" for row in timed]
         lines.append(f"| {label} | {' | '.join([*right, *fast])} |")
-    return [*lines, ""]
+    earlier = _earlier_lowering(found["environment"])
+    return [*lines, "", *([*earlier, ""] if earlier else [])]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import runtime_figures
+from benchmarks.common import OPENVINO_LOWERING, read_result
 from benchmarks.precisions_cpu import PRECISIONS, fastest_dense, memory_of, rows_of
 from sait_deploy.bench.groups import with_baseline
 from sait_deploy.bench.options import AccuracyOf, Also, BenchOptions
@@ -41,3 +43,11 @@ def test_rows_are_ratios_to_the_own_and_to_the_fastest_dense(tiny: TinyExport, t
     assert half["share"] == pytest.approx(half["over_own_dense"]["median"] / half["mac_ratio"])
     assert {row["group"] for row in memory_of(report)} == {"onnxruntime fp32", "onnxruntime int8"}
     assert {skip.asked for skip in report.skipped} == set(PRECISIONS) - {"fp32", "int8"}
+
+
+@pytest.mark.parametrize("name", ["precisions", "peers"])
+def test_figures_say_where_graphs_for_openvino_were_other_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = read_result(f"{name}_cpu")["environment"][OPENVINO_LOWERING]
+    for lowering, is_said in ((measured, False), (int(measured) + 1, True)):
+        monkeypatch.setattr(runtime_figures, "LOWERING", lowering)
+        assert (f"graphs of lowering {measured}" in "\n".join(getattr(runtime_figures, name)())) is is_said
