@@ -1,44 +1,42 @@
-"""OpenVINO: an artifact's graph compiled for a device in the precision asked for, and kept beside the artifact."""
+"""OpenVINO: an artifact's graph on a device, checked to run in the precision asked for."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import json
-import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 from onnx.inliner import inline_local_functions
 
-from sait_deploy.artifacts.files import write_whole
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.graph import graph_of, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
-from sait_deploy.engine.trust import built_here, record_built
-from sait_deploy.errors import MissingDependency, RuntimeUnavailable, StorageError
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino, rounded_extents
 from sait_deploy.runtime.answers import RawOutput, Selection
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
+from sait_deploy.runtime.openvino_compiled import (
+    COMPILED_FOLDER,
+    Compiled,
+    Target,
+    compile_graph,
+    digest,
+    matrix_products,
+    open_compiled,
+    reason,
+)
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
 from sait_deploy.system.processors import processors
-from sait_deploy.system.reading import MOST_WEIGHTS, read_bytes
 from sait_deploy.system.telemetry import import_runtime
-
-COMPILED_FOLDER: Final = "compiled"
-"""Where in an artifact's folder compiled models are kept."""
 
 _HINTS: Final = {
     RunPrecision.FP32: "f32",
@@ -57,9 +55,6 @@ _CAPABILITIES: Final = {
     RunPrecision.INT8_BF16: {"BF16", "INT8"},
 }
 """What a device says that it can compute in natively: a processor without bf16 would emulate it slowly."""
-
-_PRODUCTS: Final = frozenset({"FullyConnected", "MatMul", "Convolution"})
-"""OpenVINO's names of the layers on a CPU that multiply matrices."""
 
 _INTEGERS: Final = frozenset({"i8", "u8"})
 
@@ -106,35 +101,6 @@ def trial() -> str:
     return f"openvino {openvino.__version__}, selection as the reference, {precisions}"
 
 
-@contextlib.contextmanager
-def _readable(model: onnx.ModelProto, folder: Path) -> Iterator[str | bytes]:
-    """Yields a graph as OpenVINO reads it, functions inlined: its bytes, or the name of a file beside its weights.
-
-    OpenVINO reads weights from the folder of the graph's file alone, and follows no links out of it.
-
-    Args:
-        model: the graph.
-        folder: where weights lie that are not in it; where nothing can be written there, they are copied for a while.
-    """
-    inlined = inline_local_functions(model)
-    outside = {ExternalDataInfo(one).location for one in _get_all_tensors(inlined) if uses_external_data(one)}
-    serialised: bytes = inlined.SerializeToString()
-    if not outside:
-        yield serialised
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".openvino-", suffix=".onnx"))
-        except OSError:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            for name in outside:
-                shutil.copyfile(folder / name, place / name)
-            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=place, suffix=".onnx"))
-        file.write(serialised)
-        file.flush()
-        yield file.name
-
-
 class OpenVinoRunner(Runner):
     """An artifact on a device of OpenVINO's, the processor unless another is asked for.
 
@@ -152,7 +118,8 @@ class OpenVinoRunner(Runner):
         self._precision = options.precision or RunPrecision(artifact.manifest.dtype)
         self._check_able()
         self._threads = processors() if options.threads is None else options.threads
-        self._compiled = self._open()
+        opened = self._open()
+        self._compiled, self._origin = opened.model, opened.origin
         self._check_ran()
         self._outputs = list(artifact.manifest.output_names)
         self._own = threading.local()
@@ -215,13 +182,7 @@ class OpenVinoRunner(Runner):
 
     @functools.cached_property
     def _products(self) -> dict[str, int]:
-        """Element type to how many matrix products of the compiled model run in it; empty where a device hides it."""
-        counts: dict[str, int] = {}
-        for node in self._compiled.get_runtime_model().get_ops():
-            said = {name: node.get_rt_info()[name].astype(str) for name in ("layerType", "runtimePrecision")}
-            if said["layerType"] in _PRODUCTS:
-                counts[said["runtimePrecision"]] = counts.get(said["runtimePrecision"], 0) + 1
-        return counts
+        return matrix_products(self._compiled)
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -230,37 +191,21 @@ class OpenVinoRunner(Runner):
             settings |= {"INFERENCE_NUM_THREADS": self._threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
         return settings
 
-    def _open(self) -> Any:
+    def _open(self) -> Compiled:
         """Returns the compiled model: the one kept beside the artifact, or a new one, which is kept."""
-        folder, key = self.artifact.path / COMPILED_FOLDER, self._key()
-        for file in folder.glob(f"{key}-*.blob"):
-            try:
-                data = read_bytes(file, MOST_WEIGHTS)
-            except OSError:
-                continue
-            with contextlib.suppress(RuntimeError):
-                if file.name == _file_name(key, data) and built_here(hashlib.sha256(data).hexdigest()):
-                    compiled = self._core.import_model(data, self._device, self._settings)
-                    self._origin = "kept from an earlier run"
-                    return compiled
-            with contextlib.suppress(OSError):
-                file.unlink()
-        compiled = self._compile()
-        try:
-            data = compiled.export_model().getvalue()
-            write_whole(folder / _file_name(key, data), data)
-            record_built([hashlib.sha256(data).hexdigest()])
-            self._origin = f"made and kept in {COMPILED_FOLDER}"
-        except (RuntimeError, StorageError) as error:
-            self._origin = f"made and not kept: {str(error).splitlines()[0]}"
-        return compiled
+        target = Target(self._core, self._device, self._settings)
+
+        def make() -> Any:
+            return compile_graph(target, self._graph(), weights_folder(self.artifact))
+
+        return open_compiled(target, self.artifact.path / COMPILED_FOLDER, self._key(), make)
 
     def _key(self) -> str:
         """Returns what a compiled model depends on, as the beginning of a file's name."""
         files = {name: value for name, value in self.artifact.manifest.files.items() if name.startswith(MODEL_FILE)}
         device = self._core.get_property(self._device, "FULL_DEVICE_NAME")
         what = [files, LOWERING, self._openvino.__version__, self._device, device, self._settings]
-        return f"openvino-{self._precision}-{_digest(json.dumps(what, sort_keys=True).encode())}"
+        return f"openvino-{self._precision}-{digest(json.dumps(what, sort_keys=True).encode())}"
 
     def _graph(self) -> onnx.ModelProto:
         """Returns the graph to compile, its weights beside it left where they lie."""
@@ -273,17 +218,6 @@ class OpenVinoRunner(Runner):
         score = None if manifest.pruning is None else manifest.pruning.score
         return lower_openvino(graph, width, FEATURES in manifest.output_names, score)
 
-    def _compile(self) -> Any:
-        graph = self._graph()
-        try:
-            with _readable(graph, weights_folder(self.artifact)) as source:
-                model = self._core.read_model(source)
-                return self._core.compile_model(model, self._device, self._settings)
-        except Exception as error:  # OpenVINO's errors are RuntimeErrors, of the inliner's there is no public class
-            raise RuntimeUnavailable(
-                f"openvino cannot compile the model: {_reason(error)}", "see: sait-deploy doctor"
-            ) from error
-
     def _run(self, given: Mapping[str, NDArray[Any]]) -> Callable[[str], NDArray[Any]]:
         """Runs on this thread's own buffers and returns what copies an output by its name."""
         if not hasattr(self._own, "request"):
@@ -293,7 +227,7 @@ class OpenVinoRunner(Runner):
             request.infer(given, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise RuntimeUnavailable(
-                f"openvino could not run a batch of {batch_of(given)}: {_reason(error)}",
+                f"openvino could not run a batch of {batch_of(given)}: {reason(error)}",
                 "try a smaller batch, or see: sait-deploy inspect --check",
             ) from error
         return lambda name: np.array(request.get_tensor(name).data)
@@ -343,18 +277,3 @@ class OpenVinoPart(OpenVinoRunner):
         if FEATURES in self.artifact.manifest.output_names:
             return rows, longest
         return rounded_extents(images, rows, longest)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _file_name(key: str, data: bytes) -> str:
-    """Returns the name of a kept model, which ends in its own digest, so that damage shows."""
-    return f"{key}-{_digest(data)}.blob"
-
-
-def _reason(error: Exception) -> str:
-    """Returns in one line what OpenVINO's message says is wrong, without the lines that say where in its own code."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("Exception from", "Check '")))[:200]

@@ -22,7 +22,7 @@ from sait_deploy.exporting.stage import export, export_model
 from sait_deploy.images.dataset import shipped_dataset
 from sait_deploy.models.prunable_vit import AdaptivePruning
 from sait_deploy.runtime import load
-from sait_deploy.runtime.openvino import COMPILED_FOLDER
+from sait_deploy.runtime.openvino_compiled import COMPILED_FOLDER
 from sait_deploy.tokens import OperatingPoint, Score, dense_macs, pruned_macs
 from tests.exported import POINTS, TinyExport, copied, graph_of
 from tests.exporting.exports import ONE_THREAD, check_golden, described, names, smallest, to

@@ -22,7 +22,7 @@ from sait_deploy.images.preprocess import normalised
 from sait_deploy.models.prunable_vit import FixedPruning
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.runtime import load
-from sait_deploy.runtime.openvino import COMPILED_FOLDER
+from sait_deploy.runtime.openvino_compiled import COMPILED_FOLDER
 from sait_deploy.tokens import dense_macs, pruned_macs
 from tests.exported import IMAGE_SIZE, TinyExport, graph_of
 from tests.exporting.exports import HALVES, ONE_THREAD, described, kept_at_default, names, smallest, to
