@@ -21,18 +21,12 @@ def configuration(options: ServeOptions) -> dict[str, Any]:
     """Returns the configuration as plain data.
 
     Raises:
-        InvalidArgument: TLS is asked for per server: in a cluster, ingress ends it.
+        InvalidArgument: the options consent to engines, which a file cannot.
     """
     listening, models = options.listening, options.models
     return {
         "proxy_location": "EveryNode",
-        "http_options": {
-            "host": listening.address,
-            "port": listening.port,
-            "request_timeout_s": 2 * models.time_limit_s,
-            **({} if listening.certificate is None else {"ssl_certfile": str(listening.certificate)}),
-            **({} if listening.key is None else {"ssl_keyfile": str(listening.key)}),
-        },
+        "http_options": listening.http_options(models.time_limit_s),
         "grpc_options": {
             "port": listening.grpc_port,
             "grpc_servicer_functions": ["sait_deploy.serving.replica:add_service"],

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.serving.grpc_messages import METHODS, messages
 from sait_deploy.serving.inference import (
-    DATATYPES,
     EXTENSIONS,
     POINT,
     VERSION,
     InferRequest,
     check_version,
+    datatype_of,
     infer,
     inputs_of,
     outputs_of,
     tensor,
 )
-from sait_deploy.serving.refusals import Refused, line, refusal
+from sait_deploy.serving.refusals import Refused, Status, line, refusal
 from sait_deploy.serving.server import Server
 from sait_deploy.serving.token import check_token
 
@@ -31,7 +31,6 @@ OK: Final = "OK"
 """gRPC's name of success."""
 
 _CONTENTS: Final = {"FP32": "fp32_contents", "INT32": "int_contents"}
-_DATATYPE_NAMES: Final = {dtype: name for name, dtype in DATATYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +62,17 @@ async def call(server: Server, method: str, request: bytes, authorization: str |
     try:
         if method not in ("ServerLive", "ServerReady"):
             check_token(server.token, authorization)
+        if len(request) > server.options.max_body:
+            raise Refused(
+                Status.TOO_LARGE, f"the message is larger than {server.options.max_body_mib} MiB", "send fewer images"
+            )
         try:
             read = messages()[f"{method}Request"].FromString(request)
         except DecodeError:
             raise InvalidArgument(f"the message is no {method}Request", "see the Open Inference Protocol") from None
-        if len(request) > server.options.max_body:
-            raise InvalidArgument(f"the message is larger than {server.options.max_body_mib} MiB", "send fewer images")
         response = await _METHODS[method](server, read)
     except Exception as error:
-        refused: Refused = refusal(error)
+        refused = refusal(error)
         server.observer.refused(refused.status)
         return Reply(refused.status.grpc, line(refused), b"")
     return Reply(OK, "", response.SerializeToString())
@@ -128,7 +129,7 @@ async def _infer(server: Server, request: Any) -> Any:
     response = messages()["ModelInferResponse"](model_name=answer.model, model_version=VERSION, id=answer.id)
     response.parameters[POINT].string_param = answer.point
     for name, array in answer.outputs.items():
-        response.outputs.append(described(name=name, datatype=_DATATYPE_NAMES[array.dtype], shape=array.shape))
+        response.outputs.append(described(name=name, datatype=datatype_of(array.dtype), shape=array.shape))
         response.raw_output_contents.append(np.ascontiguousarray(array).tobytes())
     return response
 

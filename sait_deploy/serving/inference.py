@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import Form
+from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import IMAGES, KEEP_LIMITS, MASS
@@ -30,6 +30,8 @@ KEPT: Final = "kept"
 
 DATATYPES: Final[dict[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 """The protocol's names of the element types that are used here."""
+
+_NAMES: Final = {dtype: name for name, dtype in DATATYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +74,24 @@ class InferResponse:
     outputs: dict[str, NDArray[Any]]
 
 
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """Returns the protocol's name of an element type, which is one of ``DATATYPES``."""
+    return _NAMES[dtype]
+
+
 def inputs_of(model: ServedModel) -> tuple[TensorSpec, ...]:
     """Lists what a model takes; operating points, of an adaptive one, may be left out."""
-    height, width = model.manifest.model.image_size
-    images = TensorSpec(IMAGES, "FP32", (-1, model.manifest.preprocessing.channels, height, width))
-    if model.manifest.form is not Form.ADAPTIVE:
-        return (images,)
-    return images, TensorSpec(MASS, "FP32", (-1,)), TensorSpec(KEEP_LIMITS, "INT32", (-1, 2))
+    return tuple(_spec(info) for info in model.manifest.inputs)
 
 
 def outputs_of(model: ServedModel) -> tuple[TensorSpec, ...]:
     """Lists what a model returns: its first output by its own name, such as logits, and the patch tokens kept."""
-    first = model.manifest.outputs[0]
-    width = first.shape[-1]
-    assert isinstance(width, int)
-    return TensorSpec(first.name, "FP32", (-1, width)), TensorSpec(KEPT, "INT32", (-1,))
+    return _spec(model.manifest.outputs[0]), TensorSpec(KEPT, "INT32", (-1,))
+
+
+def _spec(info: TensorInfo) -> TensorSpec:
+    shape = tuple(-1 if isinstance(size, str) else size for size in info.shape)
+    return TensorSpec(info.name, datatype_of(np.dtype(info.dtype)), shape)
 
 
 def tensor(

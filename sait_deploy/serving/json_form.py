@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.codec import adapter, problem
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.serving.inference import DATATYPES, POINT, VERSION, InferRequest, InferResponse, tensor
+from sait_deploy.serving.inference import POINT, VERSION, InferRequest, InferResponse, datatype_of, tensor
 from sait_deploy.serving.model import ServedModel
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -20,7 +20,6 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 _BINARY_SIZE: Final = "binary_data_size"
 _BINARY: Final = "binary_data"
 _ALL_BINARY: Final = "binary_data_output"
-_DATATYPE_NAMES: Final = {dtype: name for name, dtype in DATATYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def write_response(response: InferResponse, asked: JsonRequest) -> tuple[bytes, 
     binary = b""
     described = []
     for name, array in response.outputs.items():
-        output: dict[str, Any] = {"name": name, "datatype": _DATATYPE_NAMES[array.dtype], "shape": list(array.shape)}
+        output: dict[str, Any] = {"name": name, "datatype": datatype_of(array.dtype), "shape": list(array.shape)}
         if name in asked.binary or (asked.all_binary and not asked.request.outputs):
             output["parameters"] = {_BINARY_SIZE: array.nbytes}
             binary += np.ascontiguousarray(array).tobytes()

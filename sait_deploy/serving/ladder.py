@@ -64,10 +64,6 @@ class PointLadder:
         known = self._costs[level]
         self._costs[level] = seconds_per_image if known is None else known + _SMOOTHING * (seconds_per_image - known)
 
-    def expected_wait(self, images: int) -> float:
-        """Returns how long the last of so many queued images would wait, seconds; 0 before anything was computed."""
-        return images * (self._costs[self._level] or 0.0)
-
     def update(self, now: float, wait: float) -> str:
         """Steps to a neighbouring point where the load asks for it, and returns the point to give.
 

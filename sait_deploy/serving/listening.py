@@ -6,7 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,8 @@ from sait_deploy.system.option_values import check_options
 
 _MOST_PORTS: Final = 65535
 LOCALHOST: Final = "127.0.0.1"
+_BACKSTOP: Final = 2
+"""Serve's own time limit over that of a request, which answers first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,22 @@ class Listening:
         """Where the page is."""
         return f"{'http' if self.certificate is None else 'https'}://{self.bracketed}:{self.port}/"
 
+    def http_options(self, time_limit_s: float) -> dict[str, str | int | float]:
+        """Returns what Ray Serve's proxies for HTTP are told.
+
+        Args:
+            time_limit_s: of a request, which is answered before Serve's own limit.
+        """
+        files = {"ssl_certfile": self.certificate, "ssl_keyfile": self.key}
+        given = {name: str(file) for name, file in files.items() if file is not None}
+        return {"host": self.address, "port": self.port, "request_timeout_s": _BACKSTOP * time_limit_s, **given}
+
+    def resolved(self) -> Listening:
+        """Returns the same with whole paths, which processes in other folders read."""
+        return replace(
+            self, certificate=_whole(self.certificate), key=_whole(self.key), token_file=_whole(self.token_file)
+        )
+
     def check(self) -> None:
         """Checks that this machine can listen so: files of TLS and of the token, and that both ports can be bound now.
 
@@ -103,6 +121,10 @@ class Listening:
                     what = "is in use" if taken else f"cannot be bound: {error.strerror}"
                     hint = "give another --port or --grpc-port" if taken else "give an address of this machine: --host"
                     raise ServingError(f"port {port} of {self.host} {what}", hint) from None
+
+
+def _whole(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
 
 
 def _check_pair(certificate: Path, key: Path) -> None:

@@ -24,9 +24,6 @@ from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress, no_progress
 
 APPLICATION: Final = "sait-deploy"
-_BACKSTOP: Final = 2.0
-"""Serve's own time limit over that of a request, which answers first."""
-
 _MOST_REPLICAS: Final = 1000
 
 
@@ -104,21 +101,18 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    models, listening = options.models, options.listening
+    models, listening = options.models, options.listening.resolved()
     own = options.address is None
     if models.threads is None and own:
         models = replace(models, threads=max(1, processors() // options.replicas))
     models = replace(models, artifacts=tuple(path.resolve() for path in models.artifacts))
-    token_file = None if listening.token_file is None else listening.token_file.resolve()
-    http = {"host": listening.address, "port": listening.port, "request_timeout_s": models.time_limit_s * _BACKSTOP}
-    if listening.certificate is not None:
-        http |= {"ssl_certfile": str(listening.certificate.resolve()), "ssl_keyfile": str(listening.key)}
+    http = listening.http_options(models.time_limit_s)
     progress(f"starting {options.replicas} replica{'s' if options.replicas > 1 else ''}")
     front = None
     try:
         try:
             serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
-            app = application(models, token_file, options.replicas, own, 0 if own else models.threads or 1)
+            app = application(models, listening.token_file, options.replicas, own, 0 if own else models.threads or 1)
             serve.run(app, name=APPLICATION, route_prefix="/")
             handle = serve.get_deployment_handle(NAME, APPLICATION)
             front = GrpcFront(handle, listening, models.max_body)

@@ -52,27 +52,16 @@ class Server:
         return self.models[name]
 
 
-def check_artifacts(options: ModelsOptions) -> list[Artifact]:
-    """Opens the artifacts of a server and checks its points, without loading them on their runtime.
-
-    Raises:
-        ArtifactError: one is missing or damaged.
-        InvalidArgument: one has not a point that is named, or points that the load cannot choose among.
-    """
-    artifacts = [artifact_for(open_artifact(path), options.runtime, options.precision) for path in options.artifacts]
-    for artifact in artifacts:
-        _check_points(artifact, options)
-    return artifacts
-
-
 def open_server(options: ModelsOptions, observer: Observer, token: str | None = None) -> Server:
     """Opens all artifacts of a server, cut at their seams where they can be.
 
     Raises:
         SaitError: one cannot be loaded, or a point cannot be.
     """
+    artifacts = [artifact_for(open_artifact(path), options.runtime, options.precision) for path in options.artifacts]
+    for artifact in artifacts:
+        _check_points(artifact, options)
     executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
-    artifacts = check_artifacts(options)
     models = [
         _served(path, artifact, options, executor, observer)
         for path, artifact in zip(options.artifacts, artifacts, strict=True)

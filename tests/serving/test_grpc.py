@@ -141,6 +141,8 @@ def test_bytes_that_are_no_message_and_tokens(tiny: TinyExport) -> None:
     assert asked("ServerLive", b"", None).code == "OK"
     assert asked("ServerMetadata", b"", None).code == "UNAUTHENTICATED"
     assert asked("ServerMetadata", b"", "Bearer s3cret").code == "OK"
+    too_large = asked("ModelInfer", b"\xff" * (options.max_body + 1), "Bearer s3cret")
+    assert too_large.code == "INVALID_ARGUMENT" and "larger than 64 MiB" in too_large.detail
     reply = asked("ModelInfer", b"\xff\xff", "Bearer s3cret")
     assert (reply.code, reply.message) == ("INVALID_ARGUMENT", b"")
     assert "no ModelInferRequest" in reply.detail

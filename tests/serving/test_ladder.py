@@ -21,7 +21,7 @@ def simulated(rates: list[tuple[float, float]], seed: int = 0, target: float = T
     ladder, draw = PointLadder(POINTS, target, now=0.0), random.Random(seed)
     now, changes, arrival = 0.0, [(0.0, POINTS[0])], 0.0
     queue: list[float] = []
-    end = 0.0
+    end = cost = 0.0
     for seconds, rate in rates:
         end += seconds
         arrival = max(arrival, now)
@@ -34,12 +34,13 @@ def simulated(rates: list[tuple[float, float]], seed: int = 0, target: float = T
                 now = min(max(arrival, now), end) if arrival > now else now + 0.001
                 ladder.update(now, 0.0)
             else:
-                wait = max(now - queue[0], ladder.expected_wait(len(queue)))
+                wait = max(now - queue[0], len(queue) * cost)
                 point = ladder.update(now, wait)
                 taken = min(8, len(queue))
                 del queue[:taken]
-                now += taken * COSTS[point]
-                ladder.computed(point, COSTS[point])
+                cost = COSTS[point]
+                now += taken * cost
+                ladder.computed(point, cost)
             if ladder.point != changes[-1][1]:
                 changes.append((now, ladder.point))
     return changes
@@ -107,7 +108,10 @@ def test_a_dearer_point_that_would_be_overloaded_is_not_taken() -> None:
 
 def test_points_that_are_none_of_the_ladders_are_left_out() -> None:
     ladder = PointLadder(POINTS, TARGET, 0.0)
-    ladder.computed("request", 9.0)
-    assert ladder.expected_wait(10) == 0
     ladder.computed("quality", 0.02)
-    assert ladder.expected_wait(10) == pytest.approx(0.2)
+    ladder.update(1.0, TARGET)
+    assert ladder.point == "balanced"
+    ladder.computed("request", 9.0)  # nine seconds an image would make the dear point unaffordable
+    ladder.arrived(2.0, 1)
+    ladder.update(9.0, 0.0)
+    assert ladder.point == "quality"
