@@ -35,6 +35,8 @@ def test_a_graph_has_only_what_the_opset_has_and_answers_alike(
     assert model.ir_version == 8
     for imports in (model.opset_import, *(function.opset_import for function in model.functions)):
         assert {one.version for one in imports if not one.domain} == {OLDEST}
+    read = {name for node in model.graph.node for name in node.input}
+    assert read.issuperset(tensor.name for tensor in model.graph.initializer), "axes that became attributes are gone"
     point = POINT if isinstance(pruning, AdaptivePruning) else None
     images = images_for(vit_named("small/3"), 2, 0).numpy()
     found, expected = Opened(model)(images, point), Opened(finished("small/3", pruning))(images, point)
