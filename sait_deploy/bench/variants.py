@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, check_mass, mass_point, named_point
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, check_mass, mass_point, named_point, parse_mass
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Pruning
 from sait_deploy.errors import InvalidArgument
@@ -84,6 +84,15 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @classmethod
+    def parse(cls, masses: Iterable[str], points: Iterable[str], kept: Iterable[str]) -> Sweep:
+        """Reads masses, and kept tokens as ``MEAN:SD``.
+
+        Raises:
+            InvalidArgument: one is not of that form.
+        """
+        return cls(tuple(map(parse_mass, masses)), tuple(points), tuple(map(KeptDistribution.parse, kept)))
 
     def __bool__(self) -> bool:
         return bool(self.masses or self.points or self.kept)

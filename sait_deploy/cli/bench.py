@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from sait_deploy.artifacts.files import check_writable, write_whole
-from sait_deploy.artifacts.folder import Workspace
-from sait_deploy.artifacts.points import parse_mass
+from sait_deploy.artifacts.folder import Artifact, Workspace
 from sait_deploy.bench.common_tables import report_tables
 from sait_deploy.bench.group_results import Skip
 from sait_deploy.bench.jsonform import to_json
-from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Refusal, Report, Timing, names_of
 from sait_deploy.bench.run import AccuracyOf, Also, BenchOptions, bench, with_baseline
 from sait_deploy.bench.variants import Sweep
@@ -101,25 +99,10 @@ from sait_deploy.system.option_values import chosen
 @debug_option
 def command(
     artifacts: tuple[Path, ...],
-    runtimes: tuple[str, ...],
-    precisions: tuple[str, ...],
-    batches: str,
-    device: str,
-    threads: int | None,
-    images: Path | None,
-    class_map: Path | None,
-    no_accuracy: bool,
-    masses: tuple[str, ...],
-    points: tuple[str, ...],
-    kept: tuple[str, ...],
-    warmup: int,
-    duration: float,
-    timing: Timing,
     min_speedup: float | None,
-    memory: bool,
-    roofline: bool,
     workspace: Path,
     output: Path | None,
+    **measuring: Any,
 ) -> None:
     """Measure artifacts against their dense baseline, interleaved run by run.
 
@@ -131,31 +114,12 @@ def command(
     fastest dense of all. A runtime and precision that do not go together here are skipped, and so is a runtime that
     does not run on --device here.
     """
-    if output is not None and output.suffix.lower() not in _WRITERS:
-        raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
-    if min_speedup is not None and not 0 < min_speedup < float("inf"):
-        raise InvalidArgument(f"--min-speedup {min_speedup:g} is no factor", "give a positive number such as 1.2")
-    options = BenchOptions(
-        batches=_parse_batches(batches),
-        runtimes=listed(runtimes),
-        precisions=tuple(chosen(RunPrecision, value, "--precision") for value in listed(precisions)),
-        threads=threads,
-        device=device,
-        images=images,
-        class_map=class_map,
-        accuracy=AccuracyOf.NONE if no_accuracy else AccuracyOf.TRAINED,
-        timing=Timing(timing),
-        warmup=warmup,
-        duration=duration,
-        sweep=Sweep(tuple(map(parse_mass, masses)), points, tuple(map(KeptDistribution.parse, kept))),
-        also=frozenset([Also.MEMORY] * memory + [Also.ROOFLINE] * roofline),
-    )
+    _check_output(output)
+    _check_factor(min_speedup)
+    options = _options(measuring)
     opened = with_baseline(artifacts or Workspace(workspace).last_export())
-    if min_speedup is not None and len(opened) == 1:
-        raise InvalidArgument(
-            f"--min-speedup has nothing to judge: {opened[0].path.name} is the dense baseline itself",
-            "bench a pruned artifact",
-        )
+    if min_speedup is not None:
+        _check_pruned(opened)
     if output is not None:
         check_writable(output)
     with live_progress(animated=False) as steps:
@@ -186,6 +150,43 @@ def _markdown(report: Report) -> str:
 
 
 _WRITERS = {".json": to_json, ".html": _html, ".md": _markdown}
+
+
+def _options(given: dict[str, Any]) -> BenchOptions:
+    """Returns what to measure, from the command line's options of that."""
+    return BenchOptions(
+        batches=_parse_batches(given["batches"]),
+        runtimes=listed(given["runtimes"]),
+        precisions=tuple(chosen(RunPrecision, value, "--precision") for value in listed(given["precisions"])),
+        threads=given["threads"],
+        device=given["device"],
+        images=given["images"],
+        class_map=given["class_map"],
+        accuracy=AccuracyOf.NONE if given["no_accuracy"] else AccuracyOf.TRAINED,
+        timing=Timing(given["timing"]),
+        warmup=given["warmup"],
+        duration=given["duration"],
+        sweep=Sweep.parse(given["masses"], given["points"], given["kept"]),
+        also=frozenset([Also.MEMORY] * given["memory"] + [Also.ROOFLINE] * given["roofline"]),
+    )
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and output.suffix.lower() not in _WRITERS:
+        raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
+
+
+def _check_factor(least: float | None) -> None:
+    if least is not None and not 0 < least < float("inf"):
+        raise InvalidArgument(f"--min-speedup {least:g} is no factor", "give a positive number such as 1.2")
+
+
+def _check_pruned(opened: Sequence[Artifact]) -> None:
+    if len(opened) == 1:
+        raise InvalidArgument(
+            f"--min-speedup has nothing to judge: {opened[0].path.name} is the dense baseline itself",
+            "bench a pruned artifact",
+        )
 
 
 def _parse_batches(text: str) -> tuple[int, ...]:

@@ -10,9 +10,7 @@ import click
 
 from sait_deploy.artifacts.files import check_writable, read_document, write_whole
 from sait_deploy.artifacts.folder import Workspace
-from sait_deploy.artifacts.points import parse_mass
 from sait_deploy.bench import jsonform as bench_json
-from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.run import BenchOptions, with_baseline
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import (
@@ -130,18 +128,13 @@ def command(
 
 
 def _measured(artifacts: Sequence[Path], options: RecommendOptions, measuring: dict[str, Any]) -> Report:
-    sweep = Sweep(
-        tuple(map(parse_mass, measuring["masses"])),
-        measuring["points"],
-        tuple(map(KeptDistribution.parse, measuring["kept"])),
-    )
     bench_options = BenchOptions(
         threads=measuring["threads"],
         images=measuring["images"],
         class_map=measuring["class_map"],
         device=measuring["device"],
         duration=measuring["duration"],
-        sweep=sweep,
+        sweep=Sweep.parse(measuring["masses"], measuring["points"], measuring["kept"]),
     )
     with live_progress(animated=False) as steps:
         return measure(with_baseline(artifacts), options, bench_options, steps)
