@@ -17,15 +17,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from sait_deploy.artifacts.digests import sha256_of
-from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact
-from sait_deploy.artifacts.manifest import Manifest, TensorInfo
+from sait_deploy.artifacts.folder import MANIFEST_FILE, MODEL_FILE, Artifact
+from sait_deploy.artifacts.manifest import Form, Manifest, TensorInfo
 from sait_deploy.artifacts.pruning_info import KeptInfo, PointInfo
-from sait_deploy.engine.folder import Engine
+from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, open_engine
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, NetworkInfo, PartInfo
 from sait_deploy.engine.options import BatchRange, EngineOptions
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile, Range, parts_of, profiles
 from sait_deploy.engine.request import BuildRequest, PartRequest
+from sait_deploy.engine.trtexec import INPUTS_FOLDER
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
 from tests.exported import draft_adaptive
 
@@ -237,3 +238,38 @@ def files_of(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() or not any(path.iterdir())
     }
+
+
+def asked(**changes: Any) -> EngineOptions:
+    """Options of an engine for one target, changed."""
+    return dataclasses.replace(ONE_TARGET, **changes)
+
+
+def check_what_it_says(engine: Engine, source: Artifact) -> None:
+    """What holds of every engine."""
+    manifest = engine.manifest
+    assert open_engine(engine.artifact, engine.path) == engine
+    assert engine.path == engine.artifact.path / ENGINES_FOLDER / manifest.name
+    beside = {INPUTS_FOLDER} if source.manifest.form is Form.ADAPTIVE else set()
+    assert {path.name for path in engine.path.iterdir()} == {"manifest.json", *manifest.files, *beside}
+    assert manifest.artifact == source.manifest.id
+    assert manifest.source_sha256 == sha256_of(source.path / MODEL_FILE)
+    assert (manifest.builder, manifest.builder_version) == (RTX, builder_version())
+    assert manifest.gpu is None
+    assert not manifest.stripped
+    assert manifest.tools.keys() == {"sait-deploy", "onnx", "onnx-ir", "onnx-graphsurgeon"}
+    assert manifest.attention.fused == manifest.attention.expected
+    assert manifest.attention.fused == sum(part.network.attention_fused for part in manifest.parts)
+    for part in manifest.parts:
+        assert part.size_bytes == engine.plan_path(part.name).stat().st_size > 1000
+        assert {tensor.name for tensor in part.inputs} == set(part.profiles[0].ranges)
+        assert part.network.layers == sum(part.network.kinds.values()) > 0
+        assert part.build_seconds > 0
+        for profile in part.profiles:
+            for tensor in part.inputs:
+                fixed = [size for size in tensor.shape if isinstance(size, int)]
+                assert fixed == [
+                    low
+                    for low, size in zip(profile.ranges[tensor.name].smallest, tensor.shape, strict=True)
+                    if isinstance(size, int)
+                ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import signal
@@ -16,31 +15,14 @@ import pytest
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, engine_folders, open_engine
-from sait_deploy.engine.options import EngineOptions
 from sait_deploy.errors import EngineError, StorageError
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export
 from sait_deploy.system.progress import Progress
-from tests.engine.cases import ONE_TARGET, builder_version, files_of, workers
-from tests.exported import TinyExport, copied
+from tests.engine.cases import ONE_TARGET, asked, files_of, workers
 from tests.tiny import small_vit
 
 pytestmark = pytest.mark.usefixtures("version")
-
-
-@pytest.fixture(scope="module")
-def version() -> str:
-    return builder_version()
-
-
-@pytest.fixture
-def dense(tiny: TinyExport, tmp_path: Path) -> Artifact:
-    """The dense artifact, to build in."""
-    return copied(tiny.dense, tmp_path)
-
-
-def asked(**changes: Any) -> EngineOptions:
-    return dataclasses.replace(ONE_TARGET, **changes)
 
 
 def raising(error: BaseException, after: int) -> Progress:

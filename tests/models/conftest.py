@@ -1,8 +1,9 @@
-"""transformers, imported once, when a test wants it."""
+"""transformers, imported once, when a test wants it, and where to save weights."""
 
 from __future__ import annotations
 
 import types
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,9 @@ def transformers() -> types.ModuleType:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Where to save a file of weights."""
+    return tmp_path / "weights.pth"
