@@ -55,7 +55,7 @@ def evaluate(
     """
     source = _source(what, options, progress)
     classes = _class_embeddings(source.model, options.class_embeddings)
-    dataset = images if isinstance(images, Dataset) else _dataset(source.model, images, options.class_map, classes)
+    dataset = images if isinstance(images, Dataset) else _dataset(source, images, options.class_map, classes)
     return EvaluationRun(source, dataset, options, progress, groupings, classes).report()
 
 
@@ -125,13 +125,14 @@ def _class_embeddings(model: ModelInfo, path: Path | None) -> ClassEmbeddings | 
     return read_class_embeddings(path, model.geometry.width if model.embedding is None else model.embedding.width)
 
 
-def _dataset(model: ModelInfo, folder: Path | None, class_map: Path | None, given: ClassEmbeddings | None) -> Dataset:
+def _dataset(source: Source, folder: Path | None, class_map: Path | None, given: ClassEmbeddings | None) -> Dataset:
     """Returns the images; labels are of the classes given, else of the model's, else of the folders themselves."""
     check_class_map(folder, class_map)
+    model = source.model
     if folder is None and given is not None:
         raise InvalidArgument("class embeddings need images to classify", "name a folder with --images")
     if folder is None:
-        return evaluation_dataset(model.name)
+        return evaluation_dataset(model.name, source.channels)
     if given is not None:
         return folder_dataset(folder, given.labels, len(given.labels), class_map)
     if not model.classes:

@@ -40,6 +40,7 @@ class Source(ABC):
     Attributes:
         model: the model.
         weights: its weights.
+        channels: of the images it reads.
         runtime: name of what runs it.
         precision: what it runs in.
         pruning: how importance is read off the attention, and the block pruned in; None of a dense artifact.
@@ -52,6 +53,7 @@ class Source(ABC):
 
     model: ModelInfo
     weights: WeightsInfo
+    channels: int
     runtime: str
     precision: str
     pruning: tuple[Score, int] | None
@@ -110,7 +112,7 @@ class ModelSource(Source):
         from sait_deploy.runtime.torch_shared import SharedBlocks
 
         self.model, self.weights, self.training = loaded.info, loaded.weights, loaded.training
-        self.pruning, self.notes = pruning, []
+        self.channels, self.pruning, self.notes = loaded.preprocessing.channels, pruning, []
         self._loaded, self._pruning, self._options = loaded, pruning, options
         self._shared = SharedBlocks(pruning[1])
         self._adaptive = self._runner(AdaptivePruning(*pruning))
@@ -183,6 +185,7 @@ class ArtifactSource(Source):
         artifact = artifact_for(artifact, runtime, options.precision)
         manifest, pruning = artifact.manifest, artifact.manifest.pruning
         self.model, self.weights, self.notes = manifest.model, manifest.weights, []
+        self.channels = manifest.preprocessing.channels
         self.pruning = None if pruning is None else (pruning.score, pruning.prune_at)
         if pruning is not None and pruning.density is not None:
             self.density = Decimal(pruning.density)

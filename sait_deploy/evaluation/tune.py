@@ -65,7 +65,7 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
     for family in options.families:  # limits that the model cannot keep to are refused before images are read
         _candidates(family, artifact, options)
     limit = options.limit(manifest.model.classes)
-    splits = make_splits(manifest.model, options.splits)
+    splits = make_splits(manifest.model, options.splits, manifest.preprocessing.channels)
     _check_labels(limit, splits)
     _check_gallery(options, splits)
     search = _search(artifact, options)

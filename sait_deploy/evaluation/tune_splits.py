@@ -72,8 +72,13 @@ class Splits:
         return self.calibration.labels is not None and self.check.labels is not None
 
 
-def make_splits(model: ModelInfo, options: SplitOptions) -> Splits:
+def make_splits(model: ModelInfo, options: SplitOptions, channels: int = 3) -> Splits:
     """Returns the two sets for a model: the same options always give the same ones.
+
+    Args:
+        model: the model.
+        options: where images are, and how they are divided.
+        channels: of the images that the model reads, for what is shipped.
 
     Raises:
         ImageError: there is no image, or one alone.
@@ -81,7 +86,7 @@ def make_splits(model: ModelInfo, options: SplitOptions) -> Splits:
     """
     if options.images is None:
         composed = _composed(model, options.seed)
-        return split(shipped_dataset(model.name), options) if composed is None else composed
+        return split(shipped_dataset(model.name, channels), options) if composed is None else composed
     given = folder_dataset(options.images, model.labels, model.classes, options.class_map)
     if options.check_images is None:
         return split(given, options)

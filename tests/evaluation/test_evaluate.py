@@ -18,6 +18,7 @@ from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.reports.table import Severity
 from sait_deploy.tokens import Score, dense_macs, pruned_macs
 from tests.evaluation.blotches import IMAGES, grouped, labelled_by, noise, row_of, small
@@ -238,6 +239,14 @@ def test_random_weights_come_with_a_warning() -> None:
     found = evaluate(loaded, noise(4), NO_RIVAL)
 
     assert any(note.severity is Severity.WARNING and "random" in note.text for note in found.notes)
+
+
+def test_a_model_that_reads_four_channels_is_evaluated_on_what_is_shipped() -> None:
+    loaded = load_model("test_vit", WeightsRequest(WeightsSource.RANDOM, in_chans=4))
+
+    found = evaluate(loaded, options=dataclasses.replace(NO_RIVAL, densities=(HALF,)))
+
+    assert found.images == 6 and "fourth channel" in found.image_source
 
 
 def test_a_model_is_evaluated_at_densities_and_masses_where_none_are_named() -> None:

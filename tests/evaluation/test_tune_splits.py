@@ -102,3 +102,9 @@ def test_other_models_get_the_shipped_photographs() -> None:
     assert len(made.calibration.images) + len(made.check.images) == len(
         list((demo.FOLDER / "photographs").glob("*.jpg"))
     )
+
+
+def test_photographs_get_the_fourth_channel_that_a_model_reads() -> None:
+    made = make_splits(MODEL, SplitOptions(), channels=4)
+    images = (*made.calibration.images, *made.check.images)
+    assert {np.asarray(image).shape[-1] for image in images} == {4}
