@@ -6,7 +6,7 @@
 namespace sait {
 namespace {
 
-constexpr const char* ANSWERS[] = {"logits", "counts", "token_features"};
+constexpr const char* ANSWERS[] = {"logits", "embeddings", "counts", "token_features"};
 
 }  // namespace
 

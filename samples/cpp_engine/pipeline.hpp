@@ -40,8 +40,8 @@ class Pipeline {
 public:
     Pipeline(Stream& stream, Part& first, Part* second) : stream_(stream), first_(first), second_(second) {}
 
-    // Feeds the engine's inputs from arrays of their names, and returns its answers: logits, and counts and
-    // token_features where it gives them. Throws Failure where an input is missing or of another shape or type.
+    // Feeds the engine's inputs from arrays of their names, and returns its answers: logits or embeddings, and counts
+    // and token_features where it gives them. Throws Failure where an input is missing or of another shape or type.
     Arrays run(const Arrays& given);
 
     // What stood at the seam of the last run, of an engine in two parts.

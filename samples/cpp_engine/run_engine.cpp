@@ -119,13 +119,35 @@ std::string largest(const double* logits, std::size_t classes) {
     return line;
 }
 
+// What an engine answers with: logits, or embeddings where its model has no classes.
+std::string answer_of(const Arrays& answers) {
+    for (const char* name : {"logits", "embeddings"}) {
+        if (answers.count(name) != 0) return name;
+    }
+    throw Failure("the engine gives neither logits nor embeddings");
+}
+
+// "0.03012, -0.00917, 0.11020, ...": where an embedding points.
+std::string first(const double* embedding, std::size_t width) {
+    std::string line;
+    for (std::size_t i = 0; i < std::min<std::size_t>(3, width); ++i) {
+        char part[32];
+        std::snprintf(part, sizeof part, "%.5f, ", embedding[i]);
+        line += part;
+    }
+    return line + "... of " + std::to_string(width);
+}
+
 void print(const char* whose, const Arrays& answers) {
-    const std::vector<double> logits = numbers(answers.at("logits"));
+    const std::string name = answer_of(answers);
+    const std::vector<double> values = numbers(answers.at(name));
     const auto counts = answers.find("counts");
-    const auto images = static_cast<std::size_t>(answers.at("logits").shape.at(0));
+    const auto images = static_cast<std::size_t>(answers.at(name).shape.at(0));
     for (std::size_t image = 0; image < images; ++image) {
-        const std::size_t classes = logits.size() / images;
-        std::printf("%s image %zu: %s", whose, image, largest(logits.data() + image * classes, classes).c_str());
+        const std::size_t width = values.size() / images;
+        const double* row = values.data() + image * width;
+        const std::string shown = name == "logits" ? largest(row, width) : first(row, width);
+        std::printf("%s image %zu: %s", whose, image, shown.c_str());
         if (counts != answers.end()) std::printf("; %.0f tokens kept", numbers(counts->second).at(image));
         std::printf("\n");
     }
@@ -147,14 +169,18 @@ bool compare(const Arrays& found, const Arrays& golden, const Options& options) 
 
 int run(const Options& options) {
     const std::vector<fs::path> plans = plans_of(options.engine);
-    const Arrays golden = sait::read_npz(options.golden);
+    Arrays golden = sait::read_npz(options.golden);
     sait::Stream stream;
     sait::Runtime runtime(options.host_code);
     std::vector<Part> parts;
     for (const fs::path& plan : plans) parts.emplace_back(runtime, plan);
     sait::Pipeline pipeline(stream, parts.front(), parts.size() > 1 ? &parts.back() : nullptr);
     const Arrays found = pipeline.run(golden);
-    if (found.count("logits") == 0 || golden.count("logits") == 0) throw Failure("there are no logits to compare");
+    // A golden file has a model's answer as logits, whatever the engine calls it.
+    if (golden.count("logits") == 0) throw Failure("the golden file has no answer to compare with");
+    auto expected = golden.extract("logits");
+    expected.key() = answer_of(found);
+    golden.insert(std::move(expected));
     if (const auto& extents = pipeline.extents()) {
         std::printf("seam: %lld rows kept, %lld of the longest image\n", static_cast<long long>(extents->rows),
                     static_cast<long long>(extents->longest));

@@ -20,6 +20,7 @@ from sait_deploy.artifacts.folder import GOLDEN_FILE
 from sait_deploy.artifacts.golden import write_golden
 from tests.exported import TinyExport
 from tests.samples.cpp_parts import (
+    CLASSES,
     COMPILE,
     DOUBLE,
     IMAGES,
@@ -147,6 +148,18 @@ def test_an_engine_of_one_part_agrees(run_engine: Path, tmp_path: Path) -> None:
     ]
     assert "engine image 1: 6.00000 of class 4, 5.00000 of class 3, 4.00000 of class 2; 19 tokens kept" in lines
     assert "model.plan: profile 0 of 1" in lines
+
+
+def test_an_engine_of_embeddings_agrees_too(run_engine: Path, tmp_path: Path) -> None:
+    model = MODEL.replace("output logits", "output embeddings")
+    golden = dense_golden()
+    done = run(run_engine, artifact(tmp_path, golden, model=model))
+    assert done.returncode == 0, done
+    shown = ", ".join(f"{value:.5f}" for value in golden.logits[0, :3])
+    assert f"engine image 0: {shown}, ... of {CLASSES}; 19 tokens kept" in done.stdout
+    assert "embeddings: differ by at most 0, within 0.02" in done.stdout
+    golden.logits[1, 3] += 0.25
+    assert run(run_engine, artifact(tmp_path / "other", golden, model=model)).returncode == 1
 
 
 def test_stem_and_trunk_agree_and_one_small_copy_lies_between_them(run_engine: Path, tmp_path: Path) -> None:

@@ -105,8 +105,9 @@ private:
     }
 
     void write_logits(std::int64_t image, float first) {
-        const std::int64_t classes = getTensorShape("logits").d[1];
-        for (std::int64_t i = 0; i < classes; ++i) at<float>("logits")[image * classes + i] = first + float(i);
+        const char* name = addresses_.count("logits") != 0 ? "logits" : "embeddings";
+        const std::int64_t classes = getTensorShape(name).d[1];
+        for (std::int64_t i = 0; i < classes; ++i) at<float>(name)[image * classes + i] = first + float(i);
     }
 
     // The last pixel, and one more for each class.
