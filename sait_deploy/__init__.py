@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         PluginChoice,
         Portability,
     )
-    from sait_deploy.engine.trust import Consent, EngineTrust, HostCode
+    from sait_deploy.engine.trust import Consent, Downloads, EngineTrust, HostCode
     from sait_deploy.exporters.finish import OperatorForm
     from sait_deploy.exporters.names import EnginePrecision
     from sait_deploy.exporting.plan import ExportOptions
@@ -47,6 +47,7 @@ __all__ = [
     "BuilderChoice",
     "Consent",
     "CropMode",
+    "Downloads",
     "EngineOptions",
     "EnginePrecision",
     "EngineTrust",
@@ -87,6 +88,7 @@ _HOMES = {
     "BuilderChoice": "sait_deploy.engine.options",
     "Consent": "sait_deploy.engine.trust",
     "CropMode": "sait_deploy.images.preprocess",
+    "Downloads": "sait_deploy.engine.trust",
     "EngineOptions": "sait_deploy.engine.options",
     "EnginePrecision": "sait_deploy.exporters.names",
     "EngineTrust": "sait_deploy.engine.trust",

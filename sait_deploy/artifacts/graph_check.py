@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sait_deploy.artifacts.codec import shown
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import ArtifactError
 from sait_deploy.plugins import OPERATORS
 from sait_deploy.plugins.spec import DOMAIN
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 _MOST_NODES: Final = 200_000
 """Nodes of a graph at most, its functions taken in: models of a thousand blocks have fewer."""
+
+_BYTES: Final = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+"""Bytes that a parameter takes at least, in each precision."""
+
+_MORE: Final = 4 << 20
+"""Bytes of parameters that may be in no file, beside as many as are: of layers that a graph has no use for."""
 
 _STANDARD: Final = ("", "ai.onnx")
 _MOST_NUMBERS: Final = 1 << 31
@@ -170,6 +177,9 @@ def _tensors(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> Iterat
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     lengths = {name: (folder / name).stat().st_size for name in manifest.files if (folder / name).is_file()}
+    held, said = sum(lengths.values()), manifest.model.parameters
+    if said * _BYTES[manifest.dtype] > 2 * held + _MORE:
+        yield f"its manifest says {shown(said)} parameters, and its files hold {held} bytes"
     for tensor in _get_all_tensors(model):
         widths = _elements().get(tensor.data_type)
         if widths is None or min(tensor.dims, default=0) < 0 or tensor.HasField("segment"):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.machine_results import PeakMemory
 from sait_deploy.bench.variants import RunnableVariant
-from sait_deploy.engine.trust import Consent, EngineTrust, HostCode, granted
+from sait_deploy.engine.trust import Consent, granted
 from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
@@ -41,8 +41,7 @@ class MemoryRequest:
         precision: what to run in; None for what the artifact is made for.
         device: where to run.
         point: name of the operating point, what replaces parts of it lies beside the images.
-        engines: which engines this process's user consented to load.
-        host_code: whether that user consented to code for the processor.
+        consent: what this process's user allowed.
     """
 
     artifact: str
@@ -51,8 +50,7 @@ class MemoryRequest:
     precision: str | None
     device: str
     point: str | None
-    engines: str
-    host_code: str
+    consent: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> tuple[MemoryRequest, NDArray[np.float32], PointChoice]:
@@ -66,8 +64,7 @@ class MemoryRequest:
     def running(self) -> RunOptions:
         """How the runtime is to run."""
         precision = None if self.precision is None else RunPrecision(self.precision)
-        consent = Consent(EngineTrust(self.engines), HostCode(self.host_code))
-        return RunOptions(self.threads, device=self.device, precision=precision, consent=consent)
+        return RunOptions(self.threads, device=self.device, precision=precision, consent=Consent(**self.consent))
 
     def write(self, folder: Path) -> None:
         """Writes the request into a folder, from which ``read`` reads it."""
@@ -97,10 +94,8 @@ def measure_memory(
     choice = variant.choices(len(images)).of(slice(0, len(images)))
     parts = {name: getattr(choice, name) for name in _POINT_FIELDS if getattr(choice, name) is not None}
     precision = None if plan.asked is None else plan.asked.value
-    place, consent = str(variant.artifact.path.resolve()), granted()
-    request = MemoryRequest(
-        place, plan.runtime, threads, precision, plan.device, choice.point, consent.engines, consent.host_code
-    )
+    place, consent = str(variant.artifact.path.resolve()), dataclasses.asdict(granted())
+    request = MemoryRequest(place, plan.runtime, threads, precision, plan.device, choice.point, consent)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         np.savez(folder / INPUTS_FILE, images=images, **parts)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sait_deploy.artifacts.manifest import Head, Pooling, Task, WeightsSource
-from sait_deploy.engine.trust import HOST_CODE_FLAG, TRUST_FLAG, Consent, EngineTrust, HostCode, grant
+from sait_deploy.engine.trust import (
+    DOWNLOAD_FLAG,
+    HOST_CODE_FLAG,
+    TRUST_FLAG,
+    Consent,
+    Downloads,
+    EngineTrust,
+    HostCode,
+    grant,
+)
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, RUNTIMES
@@ -103,8 +112,8 @@ def device_option(function: Decorated) -> Decorated:
     return option(function)
 
 
-def engine_trust_options(function: Decorated) -> Decorated:
-    """The options by which a user consents to run engines that others built."""
+def consent_options(function: Decorated) -> Decorated:
+    """The options by which a user allows what an artifact of others does not do unasked."""
 
     def say(context: click.Context, option: click.Parameter, given: bool) -> None:
         said: set[str] = context.meta.setdefault(__name__, set())
@@ -113,10 +122,12 @@ def engine_trust_options(function: Decorated) -> Decorated:
             Consent(
                 EngineTrust.ANY if TRUST_FLAG in said else EngineTrust.BUILT_HERE,
                 HostCode.ALLOWED if HOST_CODE_FLAG in said else HostCode.REFUSED,
+                Downloads.ALLOWED if DOWNLOAD_FLAG in said else Downloads.REFUSED,
             )
         )
 
     for name, text in (
+        (DOWNLOAD_FLAG, "Fetch the weights that an artifact names from the hub, where torch needs them."),
         (HOST_CODE_FLAG, "Run code for the processor that engines built --version-compatible bring."),
         (TRUST_FLAG, "Load TensorRT engines that were built elsewhere, which is to run their code."),
     ):

@@ -18,9 +18,9 @@ from sait_deploy.bench.run import AccuracyOf, Also, BenchOptions, bench, with_ba
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import (
     class_map_option,
+    consent_options,
     debug_option,
     device_option,
-    engine_trust_options,
     images_option,
     listed,
     threads_option,
@@ -95,7 +95,7 @@ from sait_deploy.system.option_values import chosen
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md."
 )
-@engine_trust_options
+@consent_options
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

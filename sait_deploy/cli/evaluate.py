@@ -16,9 +16,9 @@ from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
 from sait_deploy.cli._options import (
     PREPROCESSING_FLAGS,
     class_map_option,
+    consent_options,
     debug_option,
     device_option,
-    engine_trust_options,
     images_option,
     json_option,
     load_named,
@@ -125,7 +125,7 @@ _DEFAULTS: Final = EvaluateOptions()
 @workspace_option
 @reports_option("report")
 @json_option
-@engine_trust_options
+@consent_options
 @debug_option
 def command(
     artifact: Path | None,

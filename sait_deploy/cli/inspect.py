@@ -11,8 +11,8 @@ import click
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
 from sait_deploy.cli._options import (
+    consent_options,
     debug_option,
-    engine_trust_options,
     images_option,
     json_option,
     runtime_option,
@@ -40,7 +40,7 @@ from sait_deploy.runtime.registry import ONNXRUNTIME
 @runtime_option
 @workspace_option
 @json_option
-@engine_trust_options
+@consent_options
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

@@ -12,9 +12,9 @@ from sait_deploy.artifacts.folder import Workspace, open_artifact, with_labels
 from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
 from sait_deploy.cli._options import (
+    consent_options,
     debug_option,
     device_option,
-    engine_trust_options,
     json_option,
     point_options,
     precision_option,
@@ -70,7 +70,7 @@ from sait_deploy.runtime.registry import find_runtime
 @click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read, without any answer.")
 @workspace_option
 @json_option
-@engine_trust_options
+@consent_options
 @debug_option
 def command(
     images: tuple[Path, ...],

@@ -15,9 +15,9 @@ from sait_deploy.bench.run import BenchOptions, with_baseline
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import (
     class_map_option,
+    consent_options,
     debug_option,
     device_option,
-    engine_trust_options,
     images_option,
     json_option,
     reports_option,
@@ -90,7 +90,7 @@ _WRITERS: Final = {".json": to_json, ".md": to_markdown, ".html": to_html, ".svg
 @workspace_option
 @reports_option("recommendation")
 @json_option
-@engine_trust_options
+@consent_options
 @debug_option
 def command(
     artifacts: tuple[Path, ...],

@@ -9,9 +9,9 @@ import click
 
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.cli._options import (
+    consent_options,
     debug_option,
     device_option,
-    engine_trust_options,
     listed,
     precision_option,
     runtime_option,
@@ -76,7 +76,7 @@ from sait_deploy.serving.options import ModelsOptions
     help="Write a configuration for serve deploy and KubeRay, and serve nothing.",
 )
 @workspace_option
-@engine_trust_options
+@consent_options
 @debug_option
 def command(**given: Any) -> None:
     """Answer requests until SIGTERM or Ctrl-C.

@@ -13,9 +13,9 @@ from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
 from sait_deploy.cli._options import (
     class_map_option,
+    consent_options,
     debug_option,
     device_option,
-    engine_trust_options,
     images_option,
     json_option,
     precision_option,
@@ -103,7 +103,7 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the split in two.")
 @workspace_option
 @json_option
-@engine_trust_options
+@consent_options
 @debug_option
 def command(
     artifact: Path | None,

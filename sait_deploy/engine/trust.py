@@ -19,6 +19,7 @@ from typing import Final
 from sait_deploy.errors import ArtifactError
 from sait_deploy.system.option_values import check_options
 
+DOWNLOAD_FLAG: Final = "--download"
 TRUST_FLAG: Final = "--trust-engine"
 HOST_CODE_FLAG: Final = "--allow-host-code"
 _FOLDER: Final = Path("sait-deploy") / "built"
@@ -42,20 +43,29 @@ class HostCode(StrEnum):
     ALLOWED = "allowed"
 
 
+class Downloads(StrEnum):
+    """Whether the weights that an artifact names may be fetched from a hub, where they are not on this machine."""
+
+    REFUSED = "refused"
+    ALLOWED = "allowed"
+
+
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What a user said of engines, on a command line or in a call: no file and no environment variable says it.
+    """What a user allows artifacts, on a command line or in a call: no file and no environment variable says it.
 
     Attributes:
         engines: which are loaded.
         host_code: whether they may bring code for the processor.
+        downloads: whether an artifact's model may be downloaded.
 
     Raises:
-        InvalidArgument: a value that is neither.
+        InvalidArgument: a value that is none of its choices.
     """
 
     engines: EngineTrust = EngineTrust.BUILT_HERE
     host_code: HostCode = HostCode.REFUSED
+    downloads: Downloads = Downloads.REFUSED
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -240,7 +240,8 @@ class ArtifactSource(Source):
         try:
             from sait_deploy.models.original import original_model
 
-            loaded = original_model(manifest, self._options.weights, self._artifact.path)
+            given = self._options
+            loaded = original_model(manifest, given.weights, self._artifact.path, given.consent)
         except ImportError:
             raise MissingDependency("torch", "a control or a lower resolution", extra="export") from None
         self.notes.append(f"controls and lower resolutions ran in torch, in float32, and all else on {self.runtime}")

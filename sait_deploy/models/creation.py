@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
 from typing import Final
 
 import timm
@@ -83,6 +84,7 @@ def create_model(
     classes: int | None = None,
     global_pool: Pooling | None = None,
     in_chans: int | None = None,
+    most_parameters: int | None = None,
 ) -> nn.Module:
     """Makes the model of a name.
 
@@ -93,29 +95,43 @@ def create_model(
         classes: outputs of the head; None for the model's own.
         global_pool: what the head reads; None for the model's own.
         in_chans: channels of the images; None for the model's own.
+        most_parameters: that it may have; None for any number.
 
     Raises:
-        ModelError: it cannot be pruned, or its weights cannot be had.
+        ModelError: it cannot be pruned, has more parameters, or its weights cannot be had.
         InvalidArgument: an image size that is no multiple of the patch size.
     """
     if name.startswith(HUB) and not pretrained:
         raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
     family = _family_of(name)
-    if not pretrained:
+    if not pretrained or most_parameters is not None:
         # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
         with torch.device("meta"):
             transformer_of(family.create(name))
-    model = family.create(
-        name,
-        pretrained=pretrained,
-        image_size=image_size,
-        classes=classes,
-        global_pool=global_pool,
-        in_chans=in_chans,
+    create = functools.partial(
+        family.create, name, image_size=image_size, classes=classes, global_pool=global_pool, in_chans=in_chans
     )
+    if most_parameters is not None:
+        with torch.device("meta"):
+            check_parameters(name, create(), most_parameters)
+    model = create(pretrained=pretrained)
     if image_size is not None:
         check_multiple(image_size, transformer_of(model).shape().patch_size)
     return model
+
+
+def check_parameters(name: str, outline: nn.Module, most: int | None) -> None:
+    """Refuses a model, made without memory for its weights, of more parameters than there may be.
+
+    Raises:
+        ModelError: that is so.
+    """
+    found = sum(parameter.numel() for parameter in outline.parameters())
+    if most is not None and found > most:
+        raise ModelError(
+            f"{name} has {found} parameters, where what was exported from it has room for {most}",
+            "give the artifact that was exported from it",
+        )
 
 
 def check_multiple(image_size: tuple[int, int], patch: tuple[int, int]) -> None:

@@ -1,44 +1,70 @@
-"""The model that an artifact was exported from, loaded again from what its manifest says."""
+"""The model that an artifact was exported from, loaded again from what its manifest says, but not from the network."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Final
 
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import Manifest, Task, WeightsSource
+from sait_deploy.engine.trust import DOWNLOAD_FLAG, Consent, Downloads, granted
 from sait_deploy.errors import ArtifactError, ModelError, SaitError
 from sait_deploy.images.config_files import CONFIG_FILE
+from sait_deploy.models.downloads import has_address_alone, is_missing, local_only
 from sait_deploy.models.embedder import for_task
 from sait_deploy.models.places import FOLDER
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 
+_LEFT_OUT: Final = 1 << 20
+"""Parameters of heads that an artifact left out, beside as many as it has itself."""
 
-def original_model(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> LoadedModel:
+
+def original_model(
+    manifest: Manifest, weights: Path | None = None, folder: Path | None = None, consent: Consent | None = None
+) -> LoadedModel:
     """Loads the model that an artifact was exported from, and checks that its weights are the same.
+
+    Others may have written the manifest: no model is made that is much larger than the artifact.
 
     Args:
         manifest: the artifact's.
         weights: a weights file or folder, where the one the manifest names is not there any more.
         folder: the artifact's. A relative name in the manifest is looked for in the working directory, then in this
             folder, then in each of those above it.
+        consent: to downloads; None for what the command line said. Without it, weights of a hub are those that lie in
+            its cache on this machine.
 
     Raises:
-        ModelError: the weights cannot be had.
+        ModelError: the weights cannot be had, or the model is larger than the artifact.
         ArtifactError: they are not those of the artifact.
     """
-    info = manifest.weights
+    downloads = (consent or granted()).downloads
+    with contextlib.nullcontext() if downloads is Downloads.ALLOWED else local_only():
+        return _original(manifest, weights, folder, downloads)
+
+
+def _original(manifest: Manifest, weights: Path | None, folder: Path | None, downloads: Downloads) -> LoadedModel:
+    info, local = manifest.weights, downloads is not Downloads.ALLOWED
+    most = 2 * manifest.model.parameters + _LEFT_OUT
     refusals: list[SaitError] = []
     for name, request in _requests(manifest, weights, folder):
+        if local and request.source is WeightsSource.PRETRAINED and has_address_alone(name):
+            raise _not_here(manifest, name)
         try:
             pool = manifest.model.global_pool
             prepared = manifest.preprocessing
             known = dataclasses.replace(
-                request, known_preprocessing=prepared, global_pool=pool, in_chans=prepared.channels
+                request,
+                known_preprocessing=prepared,
+                global_pool=pool,
+                in_chans=prepared.channels,
+                most_parameters=most,
             )
             loaded = load_model(name, known, _named_size(manifest))
         except ModelError as error:
-            refusals.append(error)
+            refusals.append(_not_here(manifest, name) if local and is_missing(error) else error)
             continue
         if loaded.weights.sha256 == info.sha256:
             embedding = manifest.model.embedding
@@ -47,6 +73,13 @@ def original_model(manifest: Manifest, weights: Path | None = None, folder: Path
         hint = "name the weights file that it was exported from"
         refusals.append(ArtifactError(f"{found}, {info.sha256[:12]}…", hint))
     raise refusals[0]
+
+
+def _not_here(manifest: Manifest, name: str) -> ModelError:
+    return ModelError(
+        f"the weights of {manifest.name} are {name}'s, which are not on this machine, and nothing is fetched unasked",
+        f"give {DOWNLOAD_FLAG} to fetch them, or name their file",
+    )
 
 
 def _requests(manifest: Manifest, weights: Path | None, folder: Path | None) -> list[tuple[str, WeightsRequest]]:

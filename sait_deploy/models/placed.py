@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from sait_deploy.artifacts.manifest import Head, Pooling, WeightsSource
@@ -18,7 +19,7 @@ from sait_deploy.images.preprocessing_files import (
     check_architecture,
     read_preprocessing,
 )
-from sait_deploy.models.creation import HUB
+from sait_deploy.models.creation import HUB, check_parameters
 from sait_deploy.models.hugging_face import Readout
 from sait_deploy.models.hugging_face_config import is_hugging_face, read_config
 from sait_deploy.models.hugging_face_weights import folder_weights, model_of_config
@@ -113,7 +114,13 @@ def _shown(arguments: Mapping[str, Any] | None, name: str) -> str:
 
 
 def hugging_face_model(
-    place: Place, weights: Path | None, image_size: tuple[int, int] | None, in_chans: int | None, *, prepared: bool
+    place: Place,
+    weights: Path | None,
+    image_size: tuple[int, int] | None,
+    in_chans: int | None,
+    most_parameters: int | None,
+    *,
+    prepared: bool,
 ) -> PlacedModel:
     """Makes the model of a Hugging Face folder with its weights.
 
@@ -125,10 +132,11 @@ def hugging_face_model(
         weights: a file of weights in place of the folder's own; None for those.
         image_size: height and width of the input in pixels; None for the model's own.
         in_chans: channels of the images; None for the model's own.
+        most_parameters: that the model may have; None for any number.
         prepared: whether preprocessing is known, and files that say it are not read.
 
     Raises:
-        ModelError: the model is not served, or the weights are not its own.
+        ModelError: the model is not served, has more parameters, or the weights are not its own.
         InvalidArgument: a configuration cannot be read or contradicts another.
     """
     config = read_config(place.configuration())
@@ -143,6 +151,8 @@ def hugging_face_model(
         said = [one for one in beside if not is_hugging_face(one)] or [one for one in files if not is_hugging_face(one)]
         found = read_preprocessing(said)
         check_architecture(found, place.name)
+    with torch.device("meta"):
+        check_parameters(place.name, config.make(config.image_size, 1), most_parameters)
     usual = found.image_size if config.kind.any_size and found.image_size is not None else config.image_size
     size = image_size or usual
     vit, notes = model_of_config(config, file, size, folder_says=own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,7 @@ class WeightsRequest:
         known_preprocessing: all of it, where that is known; files beside the weights are not read then.
         global_pool: what the head reads, where it is not what it reads in the model of that name.
         in_chans: channels of the images: 1, 3 or 4; None for those of the weights, else the model's.
+        most_parameters: that the model may have; None for any number.
     """
 
     source: WeightsSource
@@ -69,6 +71,7 @@ class WeightsRequest:
     known_preprocessing: Preprocessing | None = None
     global_pool: Pooling | None = None
     in_chans: int | None = None
+    most_parameters: int | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -130,7 +133,8 @@ def load_model(name: str, weights: WeightsRequest, image_size: int | tuple[int, 
 def _placed(place: Place, weights: WeightsRequest, image_size: tuple[int, int] | None) -> LoadedModel:
     """Loads the model of a Hugging Face folder."""
     prepared = weights.known_preprocessing is not None
-    placed = hugging_face_model(place, weights.path, image_size, weights.in_chans, prepared=prepared)
+    limits = weights.in_chans, weights.most_parameters
+    placed = hugging_face_model(place, weights.path, image_size, *limits, prepared=prepared)
     path = placed.file if weights.path is None else weights.path
     origin = place.origin if weights.path in (None, place.folder) else str(path)
     training, names = read_training(placed.file), read_class_names(placed.file)
@@ -200,13 +204,15 @@ def _loaded(
             notes = (f"weights {origin}: {file.name} is read", *notes)
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
         return replace(_pooled(loaded, weights), weights=replace(loaded.weights, notes=notes))
+    channels, most = weights.in_chans, weights.most_parameters
+    create = partial(create_model, name, image_size, in_chans=channels, most_parameters=most)
     if weights.source is WeightsSource.PRETRAINED:
-        vit = create_model(name, image_size, pretrained=True, in_chans=weights.in_chans)
+        vit = create(pretrained=True)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            vit = create_model(name, image_size, global_pool=weights.global_pool, in_chans=weights.in_chans)
+            vit = create(global_pool=weights.global_pool)
         origin = f"seed {RANDOM_SEED}"
     return _pooled(describe(vit, name, weights.source, origin), weights)
 
@@ -285,20 +291,21 @@ def _from_file(name: str, path: Path, sizes: ImageSizes, weights: WeightsRequest
 
     Only an image size that the user chose resamples position embeddings.
     """
-    size, global_pool, channels = sizes.chosen or sizes.known, weights.global_pool, weights.in_chans
+    size, pool, most = sizes.chosen or sizes.known, weights.global_pool, weights.most_parameters
+    create, channels = partial(create_model, name, size, global_pool=pool, most_parameters=most), weights.in_chans
     with torch.device("meta"):
-        outline = transformer_of(create_model(name, size, global_pool=global_pool, in_chans=channels))
+        outline = transformer_of(create(in_chans=channels))
     read = read_state_dict(path, outline.wanted())
     if channels is None:
         channels = outline.stored_channels(read.tensors, path.name)
         with torch.device("meta"):
-            outline = transformer_of(create_model(name, size, global_pool=global_pool, in_chans=channels))
+            outline = transformer_of(create(in_chans=channels))
     converted, notes = outline.converted(read.tensors, path.name, sizes)
     converted, left = without_training_only(converted)
     if left:
         notes += (left_out(path.name, left),)
     head: Tensor | None = converted.get(outline.HEAD)
     classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
-    model = create_model(name, size, classes=classes, global_pool=global_pool, in_chans=channels)
+    model = create(classes=classes, in_chans=channels)
     load_weights(model, converted, path.name, outline.advice(converted))
     return model, read.notes + notes

@@ -28,6 +28,7 @@ except ImportError:
     raise MissingDependency("torch", "the torch runtime", find_runtime(TORCH).extra) from None
 
 if TYPE_CHECKING:
+    from sait_deploy.engine.trust import Consent
     from sait_deploy.models.prunable_vit import PrunableViT, Pruning, Traced
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.runtime.torch_shared import SharedBlocks
@@ -100,13 +101,16 @@ class ModelInMemory:
         return self.pruning.kept if isinstance(self.pruning, FixedPruning) else None
 
 
-def rebuild(manifest: Manifest, weights: Path | None = None, folder: Path | None = None) -> PrunableViT:
+def rebuild(
+    manifest: Manifest, weights: Path | None = None, folder: Path | None = None, consent: Consent | None = None
+) -> PrunableViT:
     """Builds an artifact's model in torch, pruned and in the precision that it was exported in.
 
     Args:
         manifest: the artifact's.
         weights: as ``models.original.original_model`` takes it.
         folder: likewise.
+        consent: likewise.
 
     Raises:
         ModelError: the weights cannot be had.
@@ -115,7 +119,7 @@ def rebuild(manifest: Manifest, weights: Path | None = None, folder: Path | None
     from sait_deploy.models.original import original_model
     from sait_deploy.models.prunable_vit import PrunableViT
 
-    vit = original_model(manifest, weights, folder).vit
+    vit = original_model(manifest, weights, folder, consent).vit
     outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
     return PrunableViT(vit, _pruning(manifest), manifest.dtype, outputs, manifest.model.task)
 
@@ -159,7 +163,7 @@ class TorchRunner(Runner):
             self._device = torch.device(options.device.lower())
             if self._device.type == "meta":
                 raise RuntimeError("it holds shapes and no numbers")
-            self._model = _model_of(source, options.weights).to(self._device)
+            self._model = _model_of(source, options).to(self._device)
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]
             raise RuntimeUnavailable(
@@ -245,11 +249,11 @@ class TorchRunner(Runner):
         return tuple(torch.from_numpy(array).to(self._device) for array in arrays)
 
 
-def _model_of(source: Artifact | ModelInMemory, weights: Path | None) -> PrunableViT:
+def _model_of(source: Artifact | ModelInMemory, options: RunOptions) -> PrunableViT:
     from sait_deploy.models.prunable_vit import PrunableViT
 
     if isinstance(source, Artifact):
-        return rebuild(source.manifest, weights, source.path)
+        return rebuild(source.manifest, options.weights, source.path, options.consent)
     return PrunableViT(source.loaded.vit, source.pruning, task=source.model.task)
 
 
