@@ -11,7 +11,21 @@ from tests.hostile.case import Case, Door
 from tests.hostile.world import ADAPTIVE
 
 _OF: Final = ("--artifact", ADAPTIVE, "--images", "images")
-_BENCH: Final = ("bench", ADAPTIVE, "--runtime", "torch", "--images", "images", "--duration", "0.01", "--batch", "1")
+_BENCH: Final = (
+    "bench",
+    ADAPTIVE,
+    "--runtime",
+    "torch",
+    "--no-accuracy",
+    "--duration",
+    "0.01",
+    "--batch",
+    "1",
+    "--images",
+    "images",
+    "--warmup",
+    "0",
+)
 _DOORS: Final = (
     Door("inspect", ("inspect", "--check", ADAPTIVE), "", True),
     Door("predict", ("predict", "image.png", "--artifact", ADAPTIVE, "--runtime", "torch"), "", True),
