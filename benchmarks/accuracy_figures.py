@@ -1,4 +1,4 @@
-"""The README's section on what dense/sparse training does, from ``results/demo_training.json``."""
+"""The figures of what dense/sparse training does, from ``results/demo_training.json``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the README's figures from the committed result files, so that none can be there without one.
+"""Writes RESULTS.md and the README's table from the committed result files, so that no figure is there without one.
 
 python -m benchmarks.figures
 """
@@ -12,9 +12,12 @@ import click
 
 from benchmarks.accuracy_figures import accuracy
 from benchmarks.common import read_result
+from benchmarks.family_figures import families, int8_accuracy
 from benchmarks.runtime_figures import peers, precisions
+from benchmarks.summary_figures import summary
 
 README: Final = Path(__file__).parent.parent / "README.md"
+RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 START: Final = "<!-- figures: python -m benchmarks.figures -->"
 END: Final = "<!-- end of figures -->"
 
@@ -161,29 +164,38 @@ def _engines() -> list[str]:
     ]
 
 
-def section() -> str:
-    """Returns the README's section of figures, between its markers."""
+def results() -> str:
+    """Returns RESULTS.md: every table, each from its result file."""
     lines = [
-        START,
-        "## Figures",
+        "# Results",
+        "",
+        "What was measured, written by `python -m benchmarks.figures` from the files in `results/`.",
+        "[README](README.md) has the commands that make them.",
         "",
         *_speed(),
         *_adaptive(),
         *_single_image(),
         *precisions(),
+        *families(),
+        *int8_accuracy(),
         *peers(),
         *accuracy(),
         *_training(),
         *_cost(),
         *_engines(),
     ]
-    lines.append("Result files and the commands that make them: [benchmarks/](benchmarks/README.md).")
-    return "\n".join([*lines, END])
+    return "\n".join(line.replace("### ", "## ", 1) if line.startswith("### ") else line for line in lines)
+
+
+def section() -> str:
+    """Returns the README's section of figures, between its markers."""
+    return "\n".join([START, *summary(), END])
 
 
 @click.command()
 def main() -> None:
-    """Rewrite the README's figures."""
+    """Rewrite RESULTS.md and the README's table."""
+    RESULTS.write_text(results(), encoding="utf-8")
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)

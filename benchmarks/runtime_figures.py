@@ -1,4 +1,4 @@
-"""The README's figures across runtimes and precisions, and beside other methods."""
+"""The figures across runtimes and precisions, and beside other methods."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from benchmarks.common import OPENVINO_LOWERING, read_result
 from sait_deploy.exporters.lower_openvino import LOWERING
 
-_GROUPS: Final = {
+GROUPS: Final = {
     "onnxruntime fp32": "ONNX Runtime fp32",
     "openvino fp32": "OpenVINO fp32",
     "openvino bf16": "OpenVINO bf16",
@@ -15,6 +15,8 @@ _GROUPS: Final = {
     "openvino int8": "OpenVINO int8",
     "openvino int8+bf16": "OpenVINO int8, rest bf16",
 }
+"""Runtimes and precisions as the result files name them, and in words."""
+
 _BATCH: Final = 8
 """Batch size whose times stand beside the accuracies of methods."""
 
@@ -52,22 +54,22 @@ def _of_model(name: str, part: dict[str, Any]) -> list[str]:
     lines = [
         f"{label}, ONNX Runtime {versions['onnxruntime']}, OpenVINO {versions['openvino'].split('-')[0]}, "
         f"{versions['processor']}; the fastest dense is "
-        + ", ".join(f"{_GROUPS[group]} at batch {batch}" for batch, group in part["fastest_dense"].items())
+        + ", ".join(f"{GROUPS[group]} at batch {batch}" for batch, group in part["fastest_dense"].items())
         + ":",
         "",
         f"| runtime and precision | form | {heads} |",
         f"| --- | --- |{' ---: |' * len(batches)}",
     ]
     rows = {(row["group"], row["variant"], row["batch"]): row for row in part["rows"]}
-    for group in _GROUPS:
+    for group in GROUPS:
         for variant in dict.fromkeys(variant for one, variant, _ in rows if one == group):
             cells = " | ".join(_cell(rows.get((group, variant, batch))) for batch in batches)
-            lines.append(f"| {_GROUPS[group]} | {variant} | {cells} |")
+            lines.append(f"| {GROUPS[group]} | {variant} | {cells} |")
     sizes = part["int8_size_over_fp32"].values()
     memory: dict[str, float] = {}
     for row in part["memory"]:
         memory[row["group"]] = max(memory.get(row["group"], 0.0), row["over_dense"])
-    peaks = ", ".join(f"{_GROUPS[group]} {value:.2f} ×" for group, value in memory.items())
+    peaks = ", ".join(f"{GROUPS[group]} {value:.2f} ×" for group, value in memory.items())
     return [
         *lines,
         "",
@@ -101,7 +103,7 @@ def peers() -> list[str]:
     accuracy = {(row["density"], row["method"]): row["top1_percent"] for row in found["accuracy"]["rows"]}
     dense = next(accuracy[level, "dense"] for level in levels)
     cells = [cell for cell in found["times"]["cells"] if cell["batch"] == _BATCH]
-    heads = [_GROUPS[f"{cell['runtime']} {cell['precision']}"] for cell in cells]
+    heads = [GROUPS[f"{cell['runtime']} {cell['precision']}"] for cell in cells]
     lines = [
         "### Beside other methods",
         "",

@@ -1,9 +1,11 @@
 """Which importance and which choice of a count select best, at equal multiply-accumulates on the same weights.
 
     python -m benchmarks.selection_rules digits
+    python -m benchmarks.selection_rules many --folder build/many
     python -m benchmarks.selection_rules clip
 
-The demonstration model answers composed images, the CLIP tower the composites of ``benchmarks.real_clip``.
+The demonstration model answers composed images of a task, with the weights that ship or with every student that
+``benchmarks.adapting`` trained; the CLIP tower the composites of ``benchmarks.real_clip``.
 Levels of rules are set so that mean multiply-accumulates equal a density's on the images answered: no label is read. A
 family's parameter is chosen on one set of images, and each family is judged on the others.
 """
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import environment, write
+from benchmarks.demo_runs import load
 from benchmarks.real_clip import COMPOSITES, PRUNE_AT, Prepared, prepared_or_skipped, with_inputs
 from benchmarks.real_folds import Fold
 from benchmarks.real_judge import Judge
@@ -45,19 +48,25 @@ from benchmarks.selection_parts import (
     reading,
 )
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.cli._render import progress
-from sait_deploy.demo.data import Split, compose_many
+from sait_deploy.demo import tasks as demo_tasks
+from sait_deploy.demo.data import Split, stacked
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.images.preprocess import preprocess
-from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
+from sait_deploy.models.registry import LoadedModel
 from sait_deploy.tokens import Geometry, kept_at_density, pruned_macs
+from sait_deploy.training.state import WEIGHTS_FILE
 
 CHOICE_SEED: Final = 40
 JUDGE_SEEDS: Final = (41, 42, 43)
 IMAGES: Final = 1500
 CLIP_LEVELS: Final = tuple(map(Decimal, ("0.3", "0.1")))
-LEVELS: Final = tuple(map(Decimal, ("0.15", "0.1", "0.05")))
+LEVELS: Final = {
+    "digits": tuple(map(Decimal, ("0.15", "0.1", "0.05"))),
+    "many": tuple(map(Decimal, ("0.4", "0.28", "0.2", "0.15"))),
+    "goods": tuple(map(Decimal, ("0.3", "0.15", "0.1"))),
+}
+"""Where densities lose what a rule could gain."""
 FAMILIES: Final[dict[str, tuple[CountRule, ...]]] = {
     "mass": (MASS,),
     "power": tuple(map(by_power, (0.5, 2.0))),
@@ -184,18 +193,20 @@ def _paired(rights: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], names: li
     }
 
 
-def digits(model: LoadedModel, prune_at: int, seeds: Sequence[int], images: int) -> tuple[Task, list[Images]]:
-    """Returns the demonstration's task, with compositions of each seed."""
+def composed_sets(
+    model: LoadedModel, task: demo_tasks.Task, prune_at: int, images: int, fashion: Path | None
+) -> tuple[Task, list[Images]]:
+    """Returns a task of the demonstration, with compositions of the seed chosen on and of those judged on."""
     stem, rest, sets = in_torch(Stem(model.vit, prune_at)), in_torch(Rest(model.vit, prune_at)), []
-    for seed in seeds:
-        pixels, labels = compose_many(Split.HELD_OUT, images, seed)
+    for seed in (CHOICE_SEED, *JUDGE_SEEDS):
+        pixels, labels = stacked(demo_tasks.composed_scenes(task, Split.HELD_OUT, images, seed, fashion))
         parts = [
             stem(preprocess(list(part), model.preprocessing)) for part in np.array_split(pixels, -(-images // 128))
         ]
         tokens, importance = (np.concatenate(one) for one in zip(*parts, strict=True))
         answer = functools.partial(answered, rest, tokens, batch=_BATCH)
         sets.append(Images(f"seed {seed}", importance, answer, functools.partial(_likeliest, labels)))
-        progress(f"digits, seed {seed}", None)
+        progress(f"{task.name}, seed {seed}", None)
     return Task(model.info.geometry, prune_at), sets
 
 
@@ -228,18 +239,38 @@ def main() -> None:
     """Measure and write results/selection_rules_TASK.json."""
 
 
-@main.command("digits")
-@click.option("--images", type=click.IntRange(min=50), default=IMAGES, show_default=True, help="Of each composed set.")
-def main_digits(images: int) -> None:
-    """Judge by the demonstration model, on composed images of seeds that it was not tuned on."""
-    torch.set_num_threads(1)  # most batches are small
-    machine = environment("torch", "timm")
-    model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+def _composed_command(task: demo_tasks.Task) -> click.Command:
+    @click.command(task.name, help=f"Judge by the demonstration model, on {task.words} that nothing was chosen on.")
+    @click.option(
+        "--images", type=click.IntRange(min=50), default=IMAGES, show_default=True, help="Of each seed's set."
+    )
+    @click.option("--folder", type=click.Path(path_type=Path), help="Of benchmarks.adapting's trainings.")
+    @click.option("--fashion", type=click.Path(path_type=Path), metavar="DIR", help="Fashion-MNIST, which goods need.")
+    def command(images: int, folder: Path | None, fashion: Path | None) -> None:
+        torch.set_num_threads(1)  # most batches are small
+        machine = environment("torch", "timm")
+        files = [demo.WEIGHTS] if folder is None else sorted(folder.glob(f"student-*/{WEIGHTS_FILE}"))
+        if not files or (folder is None and task is not demo_tasks.DIGITS):
+            raise click.ClickException("there are no trained weights: give --folder of benchmarks.adapting's trainings")
+        found = {
+            "shipped" if folder is None else file.parent.name: _judged(file, task, images, fashion) for file in files
+        }
+        said = f"python -m benchmarks.selection_rules {task.name} --images {images}"
+        said += "" if folder is None else f" --folder build/{task.name}"
+        click.echo(write(f"selection_rules_{task.name}", said, {"images": images, "weights": found}, machine))
+
+    return command
+
+
+def _judged(file: Path, task: demo_tasks.Task, images: int, fashion: Path | None) -> dict[str, Any]:
+    model = load(file)
     assert model.training is not None
-    task, sets = digits(model, model.training.prune_at, (CHOICE_SEED, *JUDGE_SEEDS), images)
-    found = compared(task, sets, LEVELS, Reading(model.training.score.value))
-    command = f"python -m benchmarks.selection_rules digits --images {images}"
-    click.echo(write("selection_rules_digits", command, {"images": images, **found}, machine))
+    reading = Reading(model.training.score.value)
+    return compared(*composed_sets(model, task, model.training.prune_at, images, fashion), LEVELS[task.name], reading)
+
+
+for _task in demo_tasks.TASKS.values():
+    main.add_command(_composed_command(_task))
 
 
 @main.command("clip")

@@ -15,6 +15,7 @@ from sait_deploy.cli import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "benchmarks/RESULTS.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 NEEDS_NETWORK = "--pretrained"
 IMAGES = ROOT / "sait_deploy" / "demo" / "images"
 ENDS_WHEN_STOPPED = "serve"
@@ -100,7 +101,9 @@ def test_make_demo_runs_from_start_to_end(tmp_path: Path) -> None:
     assert list((tmp_path / "demo" / "pictures").glob("*.png"))
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", ["README.md", "benchmarks/RESULTS.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
@@ -109,6 +112,11 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 
 
 def test_every_figure_is_the_one_in_a_committed_result_file() -> None:
-    from benchmarks.figures import section
+    from benchmarks.figures import RESULTS, results, section
 
     assert section() in README, "run: python -m benchmarks.figures"
+    assert RESULTS.read_text(encoding="utf-8") == results(), "run: python -m benchmarks.figures"
+
+
+def test_the_readme_is_read_in_two_minutes() -> None:
+    assert len(README.splitlines()) <= 120
