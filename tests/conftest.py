@@ -20,10 +20,13 @@ from hypothesis import settings
 from tests.shared import FOLDER, made_once
 
 if TYPE_CHECKING:
+    import torch
+
     from sait_deploy.artifacts.folder import Artifact
     from tests.exported import TinyExport
 
 ROOT = Path(__file__).parent.parent
+NEED_GPU = "SAIT_DEPLOY_TESTS_NEED_GPU"
 
 # Each worker process has one processor's share, and on matrices this small a second thread costs more than it saves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -133,6 +136,18 @@ def tiny_adaptive_fp16(tiny_fp16: TinyExport) -> Artifact:
     from tests.exported import export_adaptive
 
     return made_once("tiny-adaptive-fp16", lambda _: export_adaptive(tiny_fp16))
+
+
+@pytest.fixture(scope="session")
+def gpu() -> torch.device:
+    """The CUDA device. Without one its tests are skipped, or, where a GPU is said to be needed, fail."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if os.environ.get(NEED_GPU) == "1":
+        pytest.fail(f"{NEED_GPU} is 1, and torch {torch.__version__} finds no CUDA device")
+    pytest.skip(f"there is no CUDA device; {NEED_GPU}=1 makes that a failure")
 
 
 @pytest.fixture

@@ -99,7 +99,10 @@ ROOMS = (
 NEED_MORE_THAN_A_RUNTIME = ("models", "training", "exporting", "exporters")
 """Rooms whose modules may need torch or what edits graphs: they export and train."""
 
-ELSEWHERE_TOO = ("torch", "torch_op", "lanes", "lowering", "tune_search")
+ELSEWHERE_TOO = (
+    *("torch", "torch_cuda", "torch_cuda_batch", "torch_cuda_dense", "torch_cuda_trial", "cuda_graphs"),
+    *("torch_op", "flash_attention", "lanes", "lowering", "tune_search"),
+)
 """Modules of other rooms that need it, each imported by others when it is needed."""
 
 
@@ -216,6 +219,7 @@ def test_an_adaptive_artifact_runs_without_torch(tiny_adaptive: Artifact, tmp_pa
         (["train"], "torch"),
         (["models"], "timm"),
         (["predict", demo.IMAGES, "--runtime", "torch"], "torch"),
+        (["predict", demo.IMAGES, "--runtime", "torch-cuda"], "torch"),
         (["inspect", "--check"], "torch"),
     ],
 )

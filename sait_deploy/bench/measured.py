@@ -73,7 +73,7 @@ def measure_group(
     Raises:
         ImageError: an image cannot be read.
     """
-    dense, group = session.dense.artifact.manifest, session.info()
+    dense = session.dense.artifact.manifest
     accuracy: dict[str, Accuracy] = {}
     meant = dense.weights.source is not WeightsSource.RANDOM and dense.model.classes
     if session.running and meant and options.accuracy is AccuracyOf.TRAINED:
@@ -81,7 +81,8 @@ def measure_group(
     rows, refusals = _timed(session, dataset, options, progress)
     flips, uncompared = _flips(session, dataset, options, before, progress)
     variants = tuple(_variant(session, variant, accuracy.get(variant.id)) for variant in session.variants)
-    return Findings(session.plan, group, session.variants, variants, rows, refusals, flips, uncompared)
+    # What is behind a runner may follow from the batches that it ran.
+    return Findings(session.plan, session.info(), session.variants, variants, rows, refusals, flips, uncompared)
 
 
 def _timed(

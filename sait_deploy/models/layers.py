@@ -24,9 +24,9 @@ class _Float32Norm(nn.Module):
         return normed.to(x.dtype)
 
 
-def in_half_precision(model: nn.Module) -> nn.Module:
-    """Returns a copy in float16 whose norms and rotary positions still compute in float32."""
-    half = copy.deepcopy(model).half()
+def in_half_precision(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
+    """Returns a copy in float16 or bfloat16 whose norms and rotary positions still compute in float32."""
+    half = copy.deepcopy(model).to(dtype)
     for name, module in model.named_modules():
         if "Rotary" in type(module).__name__:  # positions are computed from periods, whose rounding would move them
             half.set_submodule(name, copy.deepcopy(module))
@@ -39,11 +39,13 @@ def in_half_precision(model: nn.Module) -> nn.Module:
 def token_importance(weights: Tensor, prefix: int, score: Score) -> Tensor:
     """Turns attention weights float32 [B, H, S, S] into importance float32 [B, N], rows summing to 1."""
     if score is Score.CLS:
-        return _shares(weights[:, :, 0, prefix:].mean(dim=1))
-    return _shares(weights.mean(dim=2).mean(dim=1)[:, prefix:])
+        return importance_shares(weights[:, :, 0], prefix)
+    return importance_shares(weights.mean(dim=2), prefix)
 
 
-def _shares(seen: Tensor) -> Tensor:
+def importance_shares(seen: Tensor, prefix: int) -> Tensor:
+    """Turns how much each token is seen by each head, float32 [B, H, S], into importance float32 [B, N]."""
+    seen = seen.mean(dim=1)[:, prefix:]
     return seen / seen.sum(dim=1, keepdim=True)
 
 

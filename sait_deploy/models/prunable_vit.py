@@ -18,7 +18,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
 from sait_deploy.models.layouts import DEPLOYED, Uniform
-from sait_deploy.models.transformer import Tokens
+from sait_deploy.models.transformer import Layout, Tokens
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.system.option_values import check_options, chosen
 from sait_deploy.tokens import Geometry, Score
@@ -206,22 +206,39 @@ class PrunableViT(nn.Module):
     ) -> Traced:
         """Selects tokens and runs what is left of the model on them; takes what :meth:`trace` takes."""
         self._check_arguments(mass, keep_limits, keep)
-        (tokens, importance), model, pruning = scored, self.transformer, self.pruning
-        assert pruning is not None
-        keep, counts = self._select(importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
-        fixed = self.prefix + pruning.kept if isinstance(pruning, FixedPruning) else None
-        kept, layout = DEPLOYED.of_kept(keep, counts, fixed)
-        x = model.run_rest(pruning.prune_at, tokens.rows(kept), layout).x
+        keep, counts = self.select(scored.importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
+        kept, layout = DEPLOYED.of_kept(keep, counts, self.fixed_tokens)
+        logits, features = self.finish_kept(scored, kept, layout)
+        return Traced(logits, features, counts, keep, scored.importance)
+
+    def finish_kept(self, scored: Scored, kept: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
+        """Runs what is left of the model on the kept tokens.
+
+        Args:
+            scored: all tokens.
+            kept: flat indices of the kept ones, int32 [T].
+            layout: how those divide into images.
+
+        Returns:
+            logits and features, as :class:`Traced` has them.
+        """
+        model, (tokens, importance) = self.transformer, scored
+        assert self.pruning is not None
+        x = model.run_rest(self.pruning.prune_at, tokens.rows(kept), layout).x
         features = self._features(model.normed(tokens.x.index_put((kept.long(),), x))) if self._wants_features else None
         # Importance that is not a number leaves a selection without meaning: the logits become no numbers too.
-        logits = self._answer(model.readout(model.normed(x), layout)) + importance[:, :1] * 0
-        return Traced(logits, features, counts, keep, importance)
+        return self.answer(model.readout(model.normed(x), layout)) + importance[:, :1] * 0, features
+
+    @property
+    def fixed_tokens(self) -> int | None:
+        """Tokens that every image keeps, prefix included; None where each keeps its own number."""
+        return self.prefix + self.pruning.kept if isinstance(self.pruning, FixedPruning) else None
 
     def finish_dense(self, begun: Begun, block: int) -> Traced:
         """Runs the dense form from a block on, on what :meth:`begin` returned for that block."""
         model = self.transformer
         normed = model.normed(model.run(*begun, block, model.depth).x)
-        return Traced(self._answer(model.readout(normed, begun.whole)), self._features(normed), None, None, None)
+        return Traced(self.answer(model.readout(normed, begun.whole)), self._features(normed), None, None, None)
 
     def dense(self) -> PrunableViT:
         """Returns the dense form of the same modules, at the same precision."""
@@ -244,7 +261,14 @@ class PrunableViT(nn.Module):
         if bool((keep.sum(1) != wanted).any()):
             raise InvalidArgument(f"keep has not {wanted} tokens in every image", "this model keeps a fixed number")
 
-    def _select(self, importance: Tensor, mass: Tensor | None, limits: Tensor | None) -> tuple[Tensor, Tensor]:
+    def select(self, importance: Tensor, mass: Tensor | None, limits: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns which tokens are kept, int32 [B, P+N], and how many, int32 [B].
+
+        Args:
+            importance: float32 [B, N].
+            mass: as :meth:`forward` takes it.
+            limits: likewise, least and most patch tokens.
+        """
         if isinstance(self.pruning, FixedPruning):
             batch = importance.shape[0]
             mass = torch.ones(batch, dtype=torch.float32, device=importance.device)
@@ -253,8 +277,8 @@ class PrunableViT(nn.Module):
         keep, counts = mass_token_select(importance, mass, limits, self.prefix)
         return keep, counts
 
-    def _answer(self, read: Tensor) -> Tensor:
-        """Returns what was read out, float32 [B, C], of unit length (L2) where the model embeds."""
+    def answer(self, read: Tensor) -> Tensor:
+        """Returns what was read out, [B, C], as the answer: float32 of unit length (L2) where the model embeds."""
         read = read.float()
         if self.task is not Task.EMBED:
             return read

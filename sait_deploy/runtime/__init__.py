@@ -20,9 +20,9 @@ def load(
 
     Args:
         artifact: an artifact folder.
-        runtime: ``onnxruntime`` (CPU), ``openvino``, ``onnxruntime-cuda``, ``tensorrt``, ``tensorrt-rtx``, ``torch``
-            or another name in ``runtime.registry.RUNTIMES``; the two TensorRT ones run the newest engine that fits this
-            machine.
+        runtime: ``onnxruntime`` (CPU), ``openvino``, ``onnxruntime-cuda``, ``tensorrt``, ``tensorrt-rtx``, ``torch``,
+            ``torch-cuda`` or another name in ``runtime.registry.RUNTIMES``; the two TensorRT ones run the newest engine
+            that fits this machine.
         options: threads, precision, device and, for torch, where the weights are.
 
     Raises:

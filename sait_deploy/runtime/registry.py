@@ -30,6 +30,9 @@ OPENVINO: Final = "openvino"
 TORCH: Final = "torch"
 """The runtime that runs the model itself, from the weights that an artifact was exported from."""
 
+TORCH_CUDA: Final = "torch-cuda"
+"""torch again, as fast as an NVIDIA GPU runs the model."""
+
 DEFAULT_DEVICE: Final = "cpu"
 """The device of runtimes that have several, where none is named; the others run on one kind of device alone."""
 
@@ -160,6 +163,11 @@ _AS_HINTED: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
     Precision.INT8: (RunPrecision.INT8, RunPrecision.INT8_BF16),
 }
 
+_IN_HALF: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
+    Precision.FP32: (RunPrecision.BF16, RunPrecision.FP16),
+    Precision.FP16: (RunPrecision.FP16, RunPrecision.BF16),
+}
+
 _AS_BUILT: Final[Mapping[Precision, tuple[RunPrecision, ...]]] = {
     Precision.FP32: (RunPrecision.FP16, RunPrecision.BF16, RunPrecision.FP32),
     Precision.FP16: (RunPrecision.FP16,),
@@ -225,6 +233,16 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         task="run in torch",
         has_devices=True,
         from_weights=True,
+    ),
+    TORCH_CUDA: Runtime(
+        module="sait_deploy.runtime.torch_cuda",
+        runner="TorchCudaRunner",
+        package="torch",
+        extra="export",
+        task="run in torch, compiled for a GPU",
+        also_needed=", on a machine with an NVIDIA GPU",
+        from_weights=True,
+        precisions=_IN_HALF,
     ),
 }
 """Name to runtime, in the order in which they are listed and measured."""

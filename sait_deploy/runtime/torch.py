@@ -121,10 +121,11 @@ def rebuild(
 
     vit = original_model(manifest, weights, folder, consent).vit
     outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
-    return PrunableViT(vit, _pruning(manifest), manifest.dtype, outputs, manifest.model.task)
+    return PrunableViT(vit, pruning_of(manifest), manifest.dtype, outputs, manifest.model.task)
 
 
-def _pruning(manifest: Manifest) -> Pruning | None:
+def pruning_of(manifest: Manifest) -> Pruning | None:
+    """Returns how an artifact's model keeps tokens; None where it keeps all."""
     from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning
 
     info = manifest.pruning
@@ -164,6 +165,8 @@ class TorchRunner(Runner):
             if self._device.type == "meta":
                 raise RuntimeError("it holds shapes and no numbers")
             self._model = _model_of(source, options).to(self._device)
+            # It is what others are compared with: convolutions in TF32 differ by 1e-3.
+            torch.backends.cudnn.allow_tf32 = False
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]
             raise RuntimeUnavailable(

@@ -21,12 +21,17 @@ from tests.plugins.forms import Ints
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """Both kernels in one form: numpy arrays in, numpy arrays out."""
+    """The kernels, each as a function of arrays or tensors."""
 
     process: ProcessPoolExecutor
 
     def select(self, batch: Batch) -> tuple[Ints, Ints]:
         return self.process.submit(_select, batch).result()
+
+    def column_sums(self, qkv: torch.Tensor, lse: torch.Tensor, scale: float) -> torch.Tensor:
+        """Sums over rows of the attention weights of qkv [B*S, 3*H*Dh] with log-sum-exp [B, H, S]."""
+        # Tensors cross to the process as float32, which holds every value of the lower precisions.
+        return self.process.submit(_column_sums, qkv.float(), qkv.dtype, lse, scale).result()
 
     def pack(self, keep: Ints, counts: Ints) -> tuple[Ints, Ints]:
         return self.process.submit(_pack, keep, counts).result()
@@ -59,6 +64,12 @@ def _select(batch: Batch) -> tuple[Ints, Ints]:
     importance, mass = torch.from_numpy(batch.importance), torch.from_numpy(batch.mass)
     keep, counts = launch(importance, mass, torch.from_numpy(batch.keep_limits), batch.prefix)
     return keep.numpy(), counts.numpy()
+
+
+def _column_sums(qkv: torch.Tensor, dtype: torch.dtype, lse: torch.Tensor, scale: float) -> torch.Tensor:
+    from sait_deploy.plugins.uniform_attention.triton_kernel import launch
+
+    return launch(qkv.to(dtype), lse, scale)
 
 
 def _pack(keep: Ints, counts: Ints) -> tuple[Ints, Ints]:

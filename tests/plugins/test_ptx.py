@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import triton
@@ -15,6 +14,7 @@ from sait_deploy.errors import BuilderUnavailable, InvalidArgument
 from sait_deploy.plugins.mass_token_select import triton_kernel as select_kernel
 from sait_deploy.plugins.pack_rows import triton_kernel as pack_kernel
 from sait_deploy.plugins.ptx import MOST_SHARED_BYTES, NEWEST_ISA, CompiledKernel, isa_for, portable
+from tests.plugins.assembled import assemble
 
 SMS = (75, 80, 86, 89, 90, 100, 120)
 KERNELS = {"MassTokenSelect": (select_kernel, 196), "PackRows": (pack_kernel, 197)}
@@ -35,16 +35,6 @@ def parameters(kernel: CompiledKernel) -> list[str]:
     listed = re.search(rf"\.entry {kernel.entry}\((.*?)\)", kernel.ptx, re.DOTALL)
     assert listed is not None
     return [line.split()[1] for line in listed[1].split(",")]
-
-
-def assemble(kernel: CompiledKernel, sm: int, assembler: Any, folder: Path) -> str:
-    """Returns what ptxas says of the resources."""
-    (folder / "kernel.ptx").write_text(kernel.ptx)
-    command = [assembler.path, "-v", f"-arch=sm_{sm}", "kernel.ptx", "-o", "kernel.cubin"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (folder / "kernel.cubin").stat().st_size > 1000
-    return done.stderr
 
 
 @every_kernel
@@ -74,7 +64,7 @@ def test_what_a_loader_is_asked_for(name: str, sm: int) -> None:
 @pytest.mark.parametrize("assembler", ["ptxas", "ptxas_blackwell"])
 def test_it_is_assembled_again_without_memory_of_its_own(name: str, sm: int, assembler: str, tmp_path: Path) -> None:
     kernel = compiled(name, sm)
-    said = assemble(kernel, sm, getattr(triton.knobs.nvidia, assembler), tmp_path)
+    said = assemble(kernel.ptx, getattr(triton.knobs.nvidia, assembler), tmp_path)
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in said
     assert "0 bytes gmem" in said
     assert ".local" not in kernel.ptx
@@ -86,7 +76,7 @@ def test_the_largest_rows_fit_too(name: str, tokens: int, tmp_path: Path) -> Non
     kernel = KERNELS[name][0].compiled(tokens, 90)
     assert kernel.threads <= 1024
     assert kernel.shared_bytes <= MOST_SHARED_BYTES
-    assert "0 bytes stack frame, 0 bytes spill" in assemble(kernel, 90, triton.knobs.nvidia.ptxas_blackwell, tmp_path)
+    assert "0 bytes stack frame, 0 bytes spill" in assemble(kernel.ptx, triton.knobs.nvidia.ptxas_blackwell, tmp_path)
 
 
 @every_kernel

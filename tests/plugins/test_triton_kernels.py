@@ -169,10 +169,9 @@ for name in ("mass_token_select", "pack_rows"):
     assert done.stdout.count("needs triton, which is not installed / pip install 'sait-deploy[tensorrt]'") == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_the_torch_operators_on_cuda() -> None:
+def test_the_torch_operators_on_cuda(gpu: torch.device) -> None:
     for batch, keep, counts in large_batches():
-        inputs = [torch.from_numpy(array).cuda() for array in (batch.importance, batch.mass, batch.keep_limits)]
+        inputs = [torch.from_numpy(array).to(gpu) for array in (batch.importance, batch.mass, batch.keep_limits)]
         selected = select_op.mass_token_select(*inputs, batch.prefix)
         packed = pack_op.pack_rows(*selected)
         wanted: tuple[Ints, ...] = (keep, counts, *pack_rows(keep, counts))

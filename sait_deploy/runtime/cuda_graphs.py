@@ -1,0 +1,144 @@
+"""Work recorded as CUDA graphs and replayed on the same memory; and the same steps without a GPU, to check them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Outputs = TypeVar("Outputs")
+Compute = TypeVar("Compute", bound=Callable[..., Any])
+
+_WARM_UP: Final = 3
+"""Runs before recording: compilation, library handles and workspaces stay out of a graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Generic[Outputs]):
+    """Work that can be done again on the memory that it was recorded on.
+
+    Attributes:
+        outputs: tensors, in named tuples or alone, which every replay fills anew.
+        replay: puts the work on the current stream.
+    """
+
+    outputs: Outputs
+    replay: Callable[[], None]
+
+
+class Execution(ABC):
+    """Where and how work is compiled, recorded and timed.
+
+    Attributes:
+        device: where it runs.
+    """
+
+    device: torch.device
+
+    @abstractmethod
+    def compiled(self, compute: Compute, mode: str = "default") -> Compute:
+        """Returns a function compiled, in a mode of ``torch.compile``."""
+
+    @abstractmethod
+    def record(self, compute: Callable[[], Outputs]) -> Recorded[Outputs]:
+        """Records what a function does; it is run before, and its outputs are those of its last run."""
+
+    @abstractmethod
+    def timed(self, call: Callable[[], Any]) -> float | None:
+        """Runs a call to its end and returns its seconds by the device's clock, None where there is none."""
+
+
+class OnGpu(Execution):
+    """On a CUDA device: compiled by ``torch.compile``, recorded as CUDA graphs in one pool of memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+
+    def compiled(self, compute: Compute, mode: str = "default") -> Compute:
+        """Compiles without graphs of torch's own: ``record`` makes them. A part that cannot be compiled is an error."""
+        return cast("Compute", torch.compile(compute, fullgraph=True, mode=mode))
+
+    def record(self, compute: Callable[[], Outputs]) -> Recorded[Outputs]:
+        """Warms up on a stream of its own, as recording does, and records."""
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                compute()
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            outputs = compute()
+        graph.replay()
+        return Recorded(outputs, graph.replay)
+
+    def timed(self, call: Callable[[], Any]) -> float | None:
+        """Times by events on the current stream, what the device waits for the host included."""
+        start, end = self._events
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+
+class OnHost(Execution):
+    """On the processor, where nothing is compiled or recorded: for checking what would be."""
+
+    device = torch.device("cpu")
+
+    def compiled(self, compute: Compute, mode: str = "default") -> Compute:
+        """Returns the function as it is."""
+        return compute
+
+    def record(self, compute: Callable[[], Outputs]) -> Recorded[Outputs]:
+        """Returns a replay that runs the function again and writes into the same outputs, as a graph does."""
+        outputs = compute()
+
+        def replay() -> None:
+            for old, new in zip(tensors_of(outputs), tensors_of(compute()), strict=True):
+                old.copy_(new)
+
+        return Recorded(outputs, replay)
+
+    def timed(self, call: Callable[[], Any]) -> float | None:
+        """Runs the call."""
+        call()
+        return None
+
+
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """Yields the tensors of nested tuples, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from tensors_of(one)
+
+
+def medians(execution: Execution, calls: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, float]:
+    """Times calls in turn.
+
+    Args:
+        execution: where they run.
+        calls: name to call.
+        runs: of each.
+
+    Returns:
+        Name to median seconds, by the device's clock, or the processor's where it has none.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(runs):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            seconds = execution.timed(call)
+            taken[name].append(time.perf_counter() - started if seconds is None else seconds)
+    return {name: statistics.median(found) for name, found in taken.items()}
