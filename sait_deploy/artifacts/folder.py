@@ -78,7 +78,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     folder = Path(path)
     if not (folder / MANIFEST_FILE).is_file():
         what = "has no manifest.json" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
-        raise ArtifactError(f"artifact {folder} {what}", "make one with: sait-deploy export")
+        raise ArtifactError(f"artifact {folder} {what}", _hint_for(folder))
     try:
         manifest = from_json(read_text(folder / MANIFEST_FILE))
     except (OSError, UnicodeDecodeError) as error:
@@ -93,6 +93,16 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     artifact = Artifact(folder, with_points(folder, manifest))
     _check_graph(artifact, graph)
     return artifact
+
+
+def _hint_for(folder: Path) -> str:
+    """Returns what to do where a folder is no artifact."""
+    inside = sorted(str(found.parent) for found in folder.glob(f"*/{MANIFEST_FILE}")) if folder.is_dir() else []
+    if inside:
+        return f"name what is in it, such as {inside[0]}"
+    if folder.name.isdigit() and not folder.exists():
+        return "numbers of one option are separated by commas, such as --batch 1,8"
+    return "make one with: sait-deploy export"
 
 
 def _check_graph(artifact: Artifact, graph: bytes) -> None:

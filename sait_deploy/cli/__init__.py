@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
-import io
 import sys
 import warnings
 from dataclasses import dataclass
@@ -86,7 +86,9 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}. Commands are: {', '.join(COMMANDS)}.")
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"Did you mean {near[0]}? " if near else ""
+            ctx.fail(f"No such command {args[0]!r}. {meant}Commands are: {', '.join(COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -95,7 +97,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sait-deploy")
+@click.version_option(__version__, "-V", "--version", prog_name="sait-deploy")
 def main() -> None:
     """Deploy vision transformers that prune tokens adaptively."""
 
@@ -111,9 +113,8 @@ def run(arguments: list[str] | None = None) -> NoReturn:
     try:
         sys.exit(main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False))
     except click.ClickException as error:
-        said = io.StringIO()
-        error.show(file=said)
-        click.echo("\n".join(map(plain, said.getvalue().rstrip("\n").split("\n"))), err=True)
+        for line in _misused(error):
+            click.echo(plain(line), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing half-written was left", err=True)
@@ -127,6 +128,16 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         for line in lines:
             click.echo(plain(line), err=True)
         sys.exit(code)
+
+
+def _misused(error: click.ClickException) -> list[str]:
+    """Returns what to print of wrong arguments; where there are none at all, click's error is the help."""
+    message = error.format_message()
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # there is none before click 8.2
+        return message.split("\n")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    words, command = " ".join(message.split()), "sait-deploy" if context is None else context.command_path
+    return [f"error: {words[:1].lower()}{words[1:].rstrip('.')}", f"hint: see {command} --help"]
 
 
 def _explained(error: Exception) -> tuple[int, list[str]]:

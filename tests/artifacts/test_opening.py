@@ -37,6 +37,17 @@ def test_an_artifact_opens_as_it_was_written(place: Path, manifest: Manifest) ->
         assert artifact.manifest.files == {name: sha256_of(place / name) for name in FILES}
 
 
+def test_what_is_no_artifact_gets_the_hint_that_fits(place: Path) -> None:
+    for path, hint in (
+        (place.parent, f"name what is in it, such as {place}"),
+        (Path("8"), "numbers of one option are separated by commas, such as --batch 1,8"),
+        (place / "nothing", "make one with: sait-deploy export"),
+    ):
+        with pytest.raises(ArtifactError) as caught:
+            open_artifact(path)
+        assert caught.value.hint == hint
+
+
 def test_the_golden_file_reads_back(place: Path) -> None:
     golden = open_artifact(place).golden()
     assert golden.pixels.shape == (4, 4, 3) and golden.pixels.dtype == np.uint8

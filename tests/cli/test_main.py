@@ -53,18 +53,25 @@ def test_every_command_explains_itself(sait: Sait, command: str) -> None:
 def test_an_unknown_command_is_told_the_known_ones(process: Sait) -> None:
     done = process("exprot")
     assert (done.code, done.out) == (2, "")
-    assert f"No such command 'exprot'. Commands are: {', '.join(COMMANDS)}." in done.err
+    first, hint = done.err.splitlines()
+    assert first == f"error: no such command 'exprot'. Did you mean export? Commands are: {', '.join(COMMANDS)}"
+    assert hint == "hint: see sait-deploy --help"
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["export", "--nonsense"], ["export", "more"], ["predict"]])
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["export", "--nonsense"], ["export", "more"], ["predict"], ["bench", "--batch"]]
+)
 def test_wrong_usage_exits_2_and_names_the_help(sait: Sait, arguments: list[str]) -> None:
     done = sait(*arguments)
     assert (done.code, done.out) == (2, "")
-    assert "--help" in done.err
+    error, hint = done.err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: see sait-deploy") and hint.endswith(" --help")
 
 
-def test_version(process: Sait) -> None:
-    done = process("--version")
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version(process: Sait, flag: str) -> None:
+    done = process(flag)
     assert (done.code, done.out, done.err) == (0, f"sait-deploy, version {sait_deploy.__version__}\n", "")
 
 
