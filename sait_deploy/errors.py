@@ -115,6 +115,6 @@ class TrainingError(SaitError):
 
 
 class ServingError(SaitError):
-    """A server cannot start or go on."""
+    """A server, or a job's processes, cannot start or go on."""
 
     exit_code = 13

@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "recommend": CommandEntry("Choose what to deploy: point, runtime and precision.", "sait_deploy.cli.recommend"),
     "predict": CommandEntry("Classify images, and show which tokens were kept.", "sait_deploy.cli.predict"),
     "serve": CommandEntry("Answer requests over HTTP and gRPC, in batches made of tokens.", "sait_deploy.cli.serve"),
+    "batch": CommandEntry("Label or embed a folder or Parquet of images into Parquet.", "sait_deploy.cli.batch"),
     "inspect": CommandEntry(
         "Show what an artifact is; --check compares it with torch again.", "sait_deploy.cli.inspect"
     ),

@@ -146,6 +146,36 @@ def threads_option(function: Decorated) -> Decorated:
     return option(function)
 
 
+def artifact_option(function: Decorated) -> Decorated:
+    """Adds ``--artifact``."""
+    option = click.option(
+        "--artifact",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="What to predict with.  [default: the last export]",
+    )
+    return option(function)
+
+
+def top_option(function: Decorated) -> Decorated:
+    """Adds ``--top``."""
+    count = click.IntRange(min=1)
+    return click.option("--top", type=count, default=3, show_default=True, metavar="K", help="Classes per image.")(
+        function
+    )
+
+
+def token_budget_option(default: str) -> Callable[[Decorated], Decorated]:
+    """Returns what adds ``--token-budget``, with its default in words."""
+    text = f"Kept tokens of a batch at most.  [default: {default}]"
+    return click.option("--token-budget", type=click.IntRange(min=1), metavar="N", help=text)
+
+
+def replicas_option(text: str) -> Callable[[Decorated], Decorated]:
+    """Returns what adds ``--replicas``, with a command's own help."""
+    return click.option("--replicas", type=int, default=1, show_default=True, metavar="N", help=text)
+
+
 def point_options(function: Decorated) -> Decorated:
     """Adds ``--point``, ``--mass``, ``--min-keep`` and ``--max-keep`` of an adaptive artifact."""
     options = (

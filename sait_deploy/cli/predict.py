@@ -12,6 +12,7 @@ from sait_deploy.artifacts.folder import Workspace, open_artifact, with_labels
 from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
 from sait_deploy.cli._options import (
+    artifact_option,
     consent_options,
     debug_option,
     device_option,
@@ -20,6 +21,7 @@ from sait_deploy.cli._options import (
     precision_option,
     runtime_option,
     threads_option,
+    top_option,
     workspace_option,
 )
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
@@ -40,12 +42,7 @@ from sait_deploy.runtime.registry import find_runtime
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--artifact",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="What to predict with.  [default: the last export]",
-)
+@artifact_option
 @point_options
 @runtime_option
 @precision_option
@@ -63,7 +60,7 @@ from sait_deploy.runtime.registry import find_runtime
     metavar="FILE",
     help="Class names: one a line, or JSON.  [default: the artifact's]",
 )
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, metavar="K", help="Classes per image.")
+@top_option
 @click.option(
     "--visualize", type=click.Path(path_type=Path), metavar="DIR", help="Write each image with its kept tokens there."
 )

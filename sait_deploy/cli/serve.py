@@ -14,8 +14,10 @@ from sait_deploy.cli._options import (
     device_option,
     listed,
     precision_option,
+    replicas_option,
     runtime_option,
     threads_option,
+    token_budget_option,
     workspace_option,
 )
 from sait_deploy.cli._render import progress
@@ -43,18 +45,11 @@ from sait_deploy.serving.options import ModelsOptions
 @precision_option
 @device_option
 @threads_option
-@click.option(
-    "--token-budget",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Kept tokens of a batch at most.  [default: those of eight whole images]",
-)
+@token_budget_option("those of eight whole images")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=int, default=8000, show_default=True, metavar="N", help="Port of HTTP.")
 @click.option("--grpc-port", type=int, metavar="N", help="Port of gRPC.  [default: the next one]")
-@click.option(
-    "--replicas", type=int, default=1, show_default=True, metavar="N", help="Processes that run all artifacts."
-)
+@replicas_option("Processes that run all artifacts.")
 @click.option("--queue", type=int, default=256, show_default=True, metavar="N", help="Images that may wait in each.")
 @click.option(
     "--time-limit", type=float, default=30, show_default=True, metavar="S", help="Seconds until a request is given up."

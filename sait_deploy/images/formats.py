@@ -64,6 +64,8 @@ def check_file(path: str) -> None:
 def files_under(root: Path) -> Iterator[Path]:
     """Yields the files under a folder, links included but for those that lead back up; hidden ones are left out.
 
+    Each folder is sorted, its own files before those of its folders; no more than one folder's names are held.
+
     Raises:
         ImageError: the folder goes too deep, or links in it lead to very many folders.
         OSError: a folder cannot be listed.
@@ -80,12 +82,11 @@ def files_under(root: Path) -> Iterator[Path]:
             what = f"goes {_DEEPEST} folders deep" if len(above) > _DEEPEST else f"leads by links to {linked} folders"
             raise ImageError(f"{root} {what}, or more", "links among its folders may do so: name a folder further down")
         with os.scandir(folder) as entries:
-            seen = [(e.name, e.is_dir(), e.is_symlink()) for e in entries if not e.name.startswith(".")]
-        for name, is_folder, is_link in seen:
+            seen = sorted((e.name, e.is_dir(), e.is_symlink()) for e in entries if not e.name.startswith("."))
+        yield from (folder / name for name, is_folder, _ in seen if not is_folder)
+        for name, is_folder, is_link in reversed(seen):
             if is_folder:
                 waiting.append((folder / name, above | {own}, through_link or is_link))
-            else:
-                yield folder / name
 
 
 def suffixes() -> frozenset[str]:

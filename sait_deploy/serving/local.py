@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sait_deploy.errors import InvalidArgument, ServingError
+from sait_deploy.errors import ServingError
 from sait_deploy.serving.grpc_front import GrpcFront
 from sait_deploy.serving.listening import Listening
 from sait_deploy.serving.model import NoObserver
-from sait_deploy.serving.options import ModelsOptions
+from sait_deploy.serving.options import ModelsOptions, check_replicas
 from sait_deploy.serving.ray_processes import check_installed, connected, import_ray, is_there
 from sait_deploy.serving.replica import NAME, application, quiet
 from sait_deploy.serving.server import open_server, served_name
@@ -24,7 +24,6 @@ from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress, no_progress
 
 APPLICATION: Final = "sait-deploy"
-_MOST_REPLICAS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,7 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if not 1 <= self.replicas <= _MOST_REPLICAS:
-            raise InvalidArgument(f"there cannot be {self.replicas} replicas", f"use 1 to {_MOST_REPLICAS}")
+        check_replicas(self.replicas)
 
 
 @contextlib.contextmanager
@@ -61,7 +59,7 @@ def running(options: ServeOptions, progress: Progress = no_progress) -> Iterator
             is found before Ray starts.
     """
     options.listening.check()
-    check_installed()
+    check_installed("serving", "ray[serve]", "ray", "starlette")
     _try(options, progress)
     progress("loading Ray")
     ray = import_ray(options.address is None)

@@ -14,6 +14,17 @@ from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME
 from sait_deploy.system.option_values import check_options
 
 _MEBIBYTE: Final = 1 << 20
+_MOST_REPLICAS: Final = 1000
+
+
+def check_replicas(replicas: int) -> None:
+    """Checks a number of processes that each run all of it.
+
+    Raises:
+        InvalidArgument: there cannot be so many.
+    """
+    if not 1 <= replicas <= _MOST_REPLICAS:
+        raise InvalidArgument(f"there cannot be {replicas} replicas", f"use 1 to {_MOST_REPLICAS}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,22 @@ _OBJECT_STORE: Final = 200 << 20
 _PROBE_SECONDS: Final = 5
 
 
-def check_installed() -> None:
-    """Checks that Ray with Serve is installed, without importing it, which takes seconds.
+def check_installed(purpose: str, package: str, *modules: str) -> None:
+    """Checks that Ray and what a purpose needs of it are installed, without importing them, which takes seconds.
+
+    Args:
+        purpose: what needs them, in words.
+        package: Ray with that part, as pip calls it.
+        modules: what has to be there.
 
     Raises:
-        MissingDependency: it is not.
+        MissingDependency: one is not.
     """
-    for name in ("ray", "starlette"):
+    for name in modules:
         with contextlib.suppress(ModuleNotFoundError):
             if importlib.util.find_spec(name) is not None:
                 continue
-        raise MissingDependency("ray[serve]", "serving", "serve")
+        raise MissingDependency(package, purpose, "serve")
 
 
 def import_ray(own: bool) -> Any:
