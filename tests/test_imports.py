@@ -91,7 +91,7 @@ ROOMS = (
     *("exporting", "bench", "doctor", "prediction"),
     "evaluation",
     *("quantization", "recommending"),
-    *("serving", "batch"),
+    *("serving", "batch", "triton_repository"),
     *("cli", "__main__"),
 )
 """From the ground up: a module imports its own room and those before it, wherever in the module the import stands."""

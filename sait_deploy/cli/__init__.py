@@ -43,6 +43,9 @@ COMMANDS: Final[dict[str, CommandEntry]] = {
     "predict": CommandEntry("Classify images, and show which tokens were kept.", "sait_deploy.cli.predict"),
     "serve": CommandEntry("Answer requests over HTTP and gRPC, in batches made of tokens.", "sait_deploy.cli.serve"),
     "batch": CommandEntry("Label or embed a folder or Parquet of images into Parquet.", "sait_deploy.cli.batch"),
+    "triton-repository": CommandEntry(
+        "Make an artifact a model of Triton Inference Server.", "sait_deploy.cli.triton_repository"
+    ),
     "inspect": CommandEntry(
         "Show what an artifact is; --check compares it with torch again.", "sait_deploy.cli.inspect"
     ),
