@@ -14,9 +14,9 @@ from sait_deploy.batch.job import run_batch
 from sait_deploy.batch.options import SHARD_IMAGES, BatchOptions
 from sait_deploy.cli._options import (
     artifact_option,
+    consent_options,
     debug_option,
     device_option,
-    consent_options,
     json_option,
     point_options,
     precision_option,

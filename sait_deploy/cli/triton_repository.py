@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sait_deploy.cli._options import debug_option, engine_trust_options, token_budget_option
+from sait_deploy.cli._options import consent_options, debug_option, token_budget_option
 from sait_deploy.cli._render import progress, show
 from sait_deploy.triton_repository.options import MAX_BATCH, Backend, RepositoryOptions
 from sait_deploy.triton_repository.stage import write_repository
@@ -34,7 +34,7 @@ _BACKENDS = "onnxruntime: the file as it is; python: cut at its seam, in batches
     help=f"Images computed together at most.  [default: {MAX_BATCH}; the engine's]",
 )
 @token_budget_option("with --backend python those of eight whole images")
-@engine_trust_options
+@consent_options
 @debug_option
 def command(**given: Any) -> None:
     """Make ARTIFACT a model in a repository of Triton Inference Server, with warm-up, labels and metadata."""
