@@ -73,10 +73,34 @@ def with_labels(outputs: Sequence[Fields], manifest: Manifest) -> list[Fields]:
 
 def warm_up(inputs: Mapping[str, NDArray[Any]]) -> Fields:
     """Returns one request of one image that is computed before the model is ready; its data lie in files."""
-    dims = {name: list(array.shape[1:]) or [1] for name, array in inputs.items()}
-    types = {name: Symbol(_TYPES[array.dtype.name]) for name, array in inputs.items()}
-    values = {name: {"data_type": types[name], "dims": dims[name], "input_data_file": name} for name in inputs}
+    values = {
+        name: {
+            "data_type": Symbol(_TYPES[array.dtype.name]),
+            "dims": list(array.shape[1:]) or [1],
+            "input_data_file": name,
+        }
+        for name, array in inputs.items()
+    }
     return {"name": "one image", "batch_size": 1, "inputs": map_of(values)}
+
+
+def warm_up_whole(tensors: Sequence[TensorInfo], data: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]) -> Fields:
+    """Returns one request of a model that has no batch dimension of Triton's.
+
+    Args:
+        tensors: its inputs.
+        data: of those whose data lie in files; the others are zeros.
+        sizes: what the first dimension of the others is.
+    """
+    values: Fields = {}
+    for tensor in tensors:
+        kind = {"data_type": Symbol(_TYPES[tensor.dtype])}
+        if tensor.name in data:
+            values[tensor.name] = {**kind, "dims": list(data[tensor.name].shape), "input_data_file": tensor.name}
+        else:
+            rest = [size for size in tensor.shape[1:] if isinstance(size, int)]
+            values[tensor.name] = {**kind, "dims": [sizes[tensor.name], *rest], "zero_data": True}
+    return {"name": "the smallest batch", "batch_size": 1, "inputs": map_of(values)}
 
 
 def warm_up_data(images: NDArray[np.float32], point: OperatingPoint | None) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.folder import Engine, builder_of, engine_folders, open_engine
@@ -13,13 +17,15 @@ from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trust import check_built, granted
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.exporters.names import CU_SEQLENS, KEPT, LANES, ROWS, SelectionForm
+from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, ROWS, TOKENS, SelectionForm
 from sait_deploy.triton_repository import cut_model
 from sait_deploy.triton_repository.configuration import (
     Fields,
     batched,
     inputs_with_defaults,
     outputs_of_python,
+    warm_up_data,
+    warm_up_whole,
     whole,
     with_labels,
 )
@@ -27,6 +33,7 @@ from sait_deploy.triton_repository.options import RepositoryOptions
 from sait_deploy.triton_repository.parts import VERSION, ModelFolder, Source
 from sait_deploy.triton_repository.pbtxt import Symbol
 
+Data = dict[str, NDArray[Any]]
 _PLAN: Final = "model.plan"
 _BUILD: Final = "sait-deploy build-engine --builder tensorrt"
 
@@ -111,7 +118,6 @@ def _cut(source: Source, engine: Engine, most: int) -> dict[str, ModelFolder]:
         raise ArtifactError(
             f"engine {engine.path.name} has no seam that can be read: {', '.join(sorted(missing))}", f"run: {_BUILD}"
         )
-    warm, data = source.warmed()
     geometry = manifest.model.geometry
     parameters = source.described(
         engine=engine.manifest.name,
@@ -131,15 +137,37 @@ def _cut(source: Source, engine: Engine, most: int) -> dict[str, ModelFolder]:
         "output": with_labels(outputs_of_python(manifest), manifest),
         "dynamic_batching": _batching(engine),
         "instance_group": [{"count": 1, "kind": Symbol("KIND_CPU")}],
-        **warm,
         **parameters,
     }
-    files: dict[str, bytes | Path] = {f"{VERSION}/model.py": Path(cut_model.__file__), **data, **source.labels()}
-    parts = {named[part.name]: _part(named[part.name], engine, part) for part in (stem, trunk)}
-    return {**parts, source.name: ModelFolder(config, files)}
+    # A model cannot ask others while it warms up, so that its parts do, each by itself.
+    files: dict[str, bytes | Path] = {f"{VERSION}/model.py": Path(cut_model.__file__), **source.labels()}
+    return {
+        named[stem.name]: _part(named[stem.name], engine, stem, _stem_data(source, engine), {}),
+        named[trunk.name]: _part(named[trunk.name], engine, trunk, *_trunk_data(source, engine)),
+        source.name: ModelFolder(config, files),
+    }
 
 
-def _part(name: str, engine: Engine, part: PartInfo) -> ModelFolder:
+def _stem_data(source: Source, engine: Engine) -> Data:
+    """Returns the stem's request of the smallest batch: the golden image, repeated."""
+    found = warm_up_data(source.artifact.golden().images, source.point)
+    return {name: np.repeat(array[:1], engine.manifest.batch.smallest, axis=0) for name, array in found.items()}
+
+
+def _trunk_data(source: Source, engine: Engine) -> tuple[Data, dict[str, int]]:
+    """Returns the trunk's request of the smallest batch, whose images keep what the point keeps on average."""
+    manifest, images = source.artifact.manifest, engine.manifest.batch.smallest
+    assert manifest.pruning is not None
+    geometry = manifest.model.geometry
+    kept = {info.name: round(info.kept.mean) for info in manifest.pruning.points}
+    each = geometry.prefix_tokens + kept.get(source.point_name or "", geometry.patch_tokens)
+    offsets = each * np.arange(images + 1, dtype=np.int32)
+    rows = np.concatenate([image * geometry.tokens + np.arange(each, dtype=np.int32) for image in range(images)])
+    data: Data = {CU_SEQLENS: offsets, KEPT: rows.astype(np.int32), LANES: np.arange(each, dtype=np.int32)}
+    return data, {TOKENS: images * geometry.tokens, GUARD: images}
+
+
+def _part(name: str, engine: Engine, part: PartInfo, data: Data, sizes: Mapping[str, int]) -> ModelFolder:
     config = {
         "name": name,
         "platform": "tensorrt_plan",
@@ -147,8 +175,10 @@ def _part(name: str, engine: Engine, part: PartInfo) -> ModelFolder:
         "input": [whole(tensor) for tensor in part.inputs],
         "output": [whole(tensor) for tensor in part.outputs],
         "instance_group": [_instances(part)],
+        "model_warmup": [warm_up_whole(part.inputs, data, sizes)],
     }
-    return ModelFolder(config, {f"{VERSION}/{_PLAN}": engine.plan_path(part.name)})
+    files: dict[str, bytes | Path] = {f"warmup/{key}": array.tobytes() for key, array in data.items()}
+    return ModelFolder(config, {f"{VERSION}/{_PLAN}": engine.plan_path(part.name), **files})
 
 
 def _instances(part: PartInfo) -> Fields:

@@ -31,6 +31,8 @@ NAMES = ("Options", "Pruning", "WeightsRequest")
 NEEDED: dict[str, dict[str, Any]] = {
     "TrainOptions": {"output": Path("here")},
     "TuneOptions": {"max_drop": 0.5},
+    "BatchOptions": {"source": "images", "output": "there", "artifact": Path("here")},
+    "RepositoryOptions": {"artifact": Path("here"), "output": Path("there")},
     "ModelsOptions": {"artifacts": ("here",)},
     "ServeOptions": {"models": ModelsOptions(("here",)), "listening": Listening()},  # type: ignore[arg-type]
     "FinishOptions": {"opset": 20, "operators": "function", "metadata": {}},
