@@ -46,6 +46,12 @@ from sait_deploy.serving.options import ModelsOptions
 @device_option
 @threads_option
 @token_budget_option("those of eight whole images")
+@click.option(
+    "--batch-images",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images of a batch at most.  [default: as many as the token budget allows]",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where to listen.")
 @click.option("--port", type=int, default=8000, show_default=True, metavar="N", help="Port of HTTP.")
 @click.option("--grpc-port", type=int, metavar="N", help="Port of gRPC.  [default: the next one]")
@@ -91,6 +97,7 @@ def command(**given: Any) -> None:
         target_p99_ms=given["target_p99"],
         degrade=given["degrade"],
         token_budget=given["token_budget"],
+        batch_images=given["batch_images"],
         queue=given["queue"],
         time_limit_s=given["time_limit"],
         max_body_mib=given["max_body"],

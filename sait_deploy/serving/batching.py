@@ -32,6 +32,23 @@ class Batch(Generic[Item]):
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How large a batch may be.
+
+    Attributes:
+        tokens: of a trunk's batch at most.
+        images: of a batch at most; None for as many as the tokens allow.
+    """
+
+    tokens: int
+    images: int | None = None
+
+    def within(self, images: int) -> int:
+        """Returns how many images a batch may have where something else allows so many."""
+        return images if self.images is None else min(images, self.images)
+
+
 class TokenBatcher(Generic[Item]):
     """Two queues: images before the stem, and images before the trunk with the tokens that each keeps.
 

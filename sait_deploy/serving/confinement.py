@@ -1,7 +1,8 @@
-"""Keeping a Ray of its own on loopback: what Ray opens or asks elsewhere, and what it is told instead.
+"""What a Ray of its own is told: to stay on loopback, and to leave processors to the replicas.
 
-Ray has settings for most of it. Two places have none, and are replaced in the process that they run in; tests list
-every socket and every look-up, so that another version of Ray that does it elsewhere is noticed.
+Ray has settings for most of what it opens or asks elsewhere. Two places have none, and are replaced in the process
+that they run in; tests list every socket and every look-up, so that another version of Ray that does it elsewhere is
+noticed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ ENVIRONMENT: Final = {
     # A Ray that no other machine joins takes 127.0.0.1 for its address, and its processes listen there.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_metrics_report_interval_ms": "2000",
+    # Ray runs its workers at niceness 15: whatever else runs on the machine would take processors from the replicas.
+    "RAY_worker_niceness": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Bodies of requests go from process to process in the call itself, not by way of shared memory and its keeper.
+    "RAY_max_direct_call_object_size": str(8 << 20),
+    # Serve's controller looks after its replicas ten times a second otherwise, on the processors that they compute on.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # Serve's proxy would answer in plain text where a replica ends, and 404 while the server does.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "sait_deploy.serving.http_front:middlewares",
 }
 """What every process of Ray is told, unless the user says otherwise."""
 

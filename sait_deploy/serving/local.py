@@ -125,3 +125,5 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
             front.stop(models.time_limit_s if there else 0)
         if there:
             serve.delete(APPLICATION)
+            if not own and not serve.status().applications:
+                serve.shutdown()  # its proxies would keep the port

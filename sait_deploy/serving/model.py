@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import PointChoice, resolve
-from sait_deploy.serving.batching import Batch, Stage, TokenBatcher
+from sait_deploy.serving.batching import Batch, BatchLimits, Stage, TokenBatcher
 from sait_deploy.serving.ladder import PointLadder
 from sait_deploy.serving.refusals import Refused, Status
 from sait_deploy.serving.stages import ImageAnswer, ImagePoint, Prepared, Stages
@@ -99,7 +99,7 @@ class ServedModel:
         manifest: of the artifact.
         stages: what computes.
         executor: of one thread, which all models of a process share.
-        budget: tokens of a trunk's batch at most.
+        limits: of batches.
         ladder: chooses the point of requests that name none; None for always the default.
         default: what requests that name no point get, where there is no ladder.
         queue: images that may wait.
@@ -112,7 +112,7 @@ class ServedModel:
         manifest: Manifest,
         stages: Stages,
         executor: Executor,
-        budget: int,
+        limits: BatchLimits,
         ladder: PointLadder | None,
         default: str | None,
         queue: int,
@@ -120,7 +120,9 @@ class ServedModel:
     ) -> None:
         self.name, self.manifest, self.whole = name, manifest, stages.whole
         self._stages, self._executor, self._ladder = stages, executor, ladder
-        self._batcher: TokenBatcher[_Item] = TokenBatcher(budget, STEM_IMAGES, stages.most_images)
+        self._batcher: TokenBatcher[_Item] = TokenBatcher(
+            limits.tokens, limits.within(STEM_IMAGES), limits.within(stages.most_images)
+        )
         self._default, self._queue, self._observer = default, queue, observer
         self._computing, self._busy = 0, 0.0
         self._seconds_per_image = 0.0

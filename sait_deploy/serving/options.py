@@ -43,6 +43,7 @@ class ModelsOptions:
         target_p99_ms: latency that the load-aware choice keeps, milliseconds.
         degrade: whether ``points`` may hold some that no tuning has held to a limit.
         token_budget: tokens of a batch after the seam at most; None for those of eight whole images.
+        batch_images: images of a batch at most; None for as many as the token budget allows.
         queue: images that may wait; further requests are refused.
         time_limit_s: seconds after which a request is given up.
         max_body_mib: size of a request at most, MiB.
@@ -62,6 +63,7 @@ class ModelsOptions:
     target_p99_ms: float = 500.0
     degrade: bool = False
     token_budget: int | None = None
+    batch_images: int | None = None
     queue: int = 256
     time_limit_s: float = 30.0
     max_body_mib: int = 64
@@ -80,6 +82,7 @@ class ModelsOptions:
         for what, value in (
             ("target", self.target_p99_ms),
             ("token budget", 1 if self.token_budget is None else self.token_budget),
+            ("number of images in a batch", 1 if self.batch_images is None else self.batch_images),
             ("queue", self.queue),
             ("time limit", self.time_limit_s),
             ("size of a request", self.max_body_mib),

@@ -15,6 +15,7 @@ from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.tuned_points import read_points
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.serving.batching import BatchLimits
 from sait_deploy.serving.ladder import PointLadder
 from sait_deploy.serving.model import STEM_IMAGES, Observer, ServedModel
 from sait_deploy.serving.options import ModelsOptions
@@ -85,7 +86,8 @@ def _served(
     if options.points and manifest.form is Form.ADAPTIVE:
         ladder = PointLadder(options.points, options.target_p99_ms / 1000, time.monotonic())
     point = options.point if manifest.form is Form.ADAPTIVE else None
-    return ServedModel(served_name(path), manifest, stages, executor, budget, ladder, point, options.queue, observer)
+    limits = BatchLimits(budget, options.batch_images)
+    return ServedModel(served_name(path), manifest, stages, executor, limits, ladder, point, options.queue, observer)
 
 
 def _check_points(artifact: Artifact, options: ModelsOptions) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -12,7 +11,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sait_deploy.serving.refusals import Refused, Status, line, refusal
+from sait_deploy.serving.error_response import error_response
+from sait_deploy.serving.refusals import Refused, Status, refusal
 from sait_deploy.serving.server import Server
 from sait_deploy.serving.token import check_token
 from sait_deploy.serving.web_handlers import Handlers
@@ -69,23 +69,17 @@ def _handled(handler: Handler, server_of: Callable[[], Server]) -> Handler:
             server_of().observer.refused(refused.status)
             if refused.status is Status.FAILED:
                 _LOGGER.exception("a request failed")
-            return _refused(refused)
+            return error_response(refused)
 
     return handled
 
 
-def _refused(refused: Refused) -> Response:
-    headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
-    if refused.status is Status.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
-    text = json.dumps({"error": line(refused)})
-    return Response(text, refused.status.http, headers, "application/json")
-
-
 async def _no_page(request: Request, _: Exception) -> Response:
-    return _refused(Refused(Status.NOT_FOUND, f"there is nothing at {request.url.path}", "see /v2, /v1/predict and /"))
+    return error_response(
+        Refused(Status.NOT_FOUND, f"there is nothing at {request.url.path}", "see /v2, /v1/predict and /")
+    )
 
 
 async def _no_method(request: Request, _: Exception) -> Response:
     what = f"{request.url.path} does not take {request.method}"
-    return _refused(Refused(Status.INVALID, what, "GET what describes, POST what computes"))
+    return error_response(Refused(Status.INVALID, what, "GET what describes, POST what computes"))

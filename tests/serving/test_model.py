@@ -15,7 +15,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.errors import InvalidArgument, NotFinite, RuntimeUnavailable, SaitError
 from sait_deploy.runtime import RunOptions, load
-from sait_deploy.serving.batching import Stage
+from sait_deploy.serving.batching import BatchLimits, Stage
 from sait_deploy.serving.ladder import PointLadder
 from sait_deploy.serving.model import OWN_POINT, ServedModel
 from sait_deploy.serving.refusals import Refused, Status
@@ -52,11 +52,17 @@ class Bench:
     """A served artifact and what it is made of."""
 
     def __init__(
-        self, artifact: Artifact, budget: int = 100, queue: int = 64, ladder: PointLadder | None = None
+        self,
+        artifact: Artifact,
+        budget: int = 100,
+        queue: int = 64,
+        ladder: PointLadder | None = None,
+        images: int | None = None,
     ) -> None:
         self.stages, self.seen = Gated(open_stages(artifact, "onnxruntime", ONE_THREAD)), Recorded()
         executor = ThreadPoolExecutor(1)
-        self.model = ServedModel("m", artifact.manifest, self.stages, executor, budget, ladder, None, queue, self.seen)
+        limits = BatchLimits(budget, images)
+        self.model = ServedModel("m", artifact.manifest, self.stages, executor, limits, ladder, None, queue, self.seen)
 
     def ask(self, images: int, choice: PointChoice = DEFAULT_CHOICE, limit: float = LONG) -> Coroutine[Any, Any, Any]:
         return self.model.answer(random_batch((images, 3, IMAGE_SIZE, IMAGE_SIZE)), choice, limit)
@@ -106,6 +112,17 @@ def test_no_batch_has_more_tokens_than_the_budget(tiny_adaptive: Artifact) -> No
     assert sum(images for images, _ in trunks) == 50
     assert all(tokens <= 60 or images == 1 for images, tokens in trunks)
     assert max(images for images, _ in trunks) > 1
+
+
+def test_no_batch_has_more_images_than_it_may(tiny_adaptive: Artifact) -> None:
+    bench = Bench(tiny_adaptive, budget=1000, images=3)
+
+    async def run() -> None:
+        await asyncio.gather(*(bench.ask(4) for _ in range(5)))
+
+    asyncio.run(run())
+    assert {stage for stage, _, _ in bench.seen.batches} == set(Stage)
+    assert max(images for _, images, _ in bench.seen.batches) == 3
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(tiny_adaptive: Artifact) -> None:

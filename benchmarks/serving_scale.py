@@ -1,0 +1,142 @@
+"""The simulation held against what was measured on one machine, and then run with up to a thousand replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.serving_client import poisson_times
+from benchmarks.serving_load import WITHIN, Kind, goodput, seed_of
+from benchmarks.serving_simulation import Autoscaling, Machine, Simulated, simulate
+
+REPLICAS: Final = (1, 10, 100, 1000)
+MOST_DEVIATION: Final = 0.10
+_SCALE_SHARES: Final = (0.7, 0.8, 0.9, 0.95, 1.0, 1.05)
+_FEWEST_REQUESTS: Final = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A kind of server on paper.
+
+    Attributes:
+        machine: each replica.
+        counts: int64 [n], patch tokens of requests, which take turns.
+        capacity: requests in a second of one replica.
+        target: latency to keep, seconds.
+    """
+
+    machine: Machine
+    counts: NDArray[np.int64]
+    capacity: float
+    target: float
+
+    def run(self, rate: float, seconds: float, seed: int, replicas: int = 1) -> Simulated:
+        """Simulates arrivals at a steady rate."""
+        return self.run_at(poisson_times(rate, seconds, seed), replicas)
+
+    def run_at(self, times: NDArray[np.float64], replicas: int, autoscaling: Autoscaling | None = None) -> Simulated:
+        """Simulates arrivals at the given times."""
+        kept = np.resize(self.counts, len(times))
+        return simulate(self.machine, times.tolist(), kept, replicas, autoscaling)
+
+    def within(self, found: Simulated) -> float:
+        """Returns the share of the requests that were answered within the target."""
+        return float((found.latencies <= self.target).mean()) if len(found.latencies) else 1.0
+
+
+def checked(
+    settings: Mapping[Kind, Setting], rows: Sequence[Mapping[str, Any]], unit: float, seconds: float
+) -> dict[str, Any]:
+    """Simulates the loads that were measured, and compares.
+
+    Args:
+        settings: of each kind.
+        rows: measured.
+        unit: dense's capacity, requests in a second.
+        seconds: of each load.
+    """
+    found = []
+    for row in rows:
+        setting = settings[Kind(row["kind"])]
+        rate = row["rate_over_dense_capacity"] * unit
+        simulated = setting.run(rate, seconds, seed_of(row["share"]))
+        latencies = simulated.latencies[np.isfinite(simulated.latencies)] / setting.target
+        found.append(
+            {
+                "kind": row["kind"],
+                "share": row["share"],
+                "rate_over_dense_capacity": row["rate_over_dense_capacity"],
+                "within": setting.within(simulated),
+                "p50_over_measured": _ratio(float(np.median(latencies)), row["p50_over_target"]),
+                "goodput_over_measured": _ratio(setting.within(simulated), row["within"]),
+            }
+        )
+    kinds = {}
+    for kind in settings:
+        measured = goodput([row for row in rows if row["kind"] == kind])
+        simulated_goodput = goodput([row for row in found if row["kind"] == kind])
+        kinds[kind.value] = _ratio(simulated_goodput, measured)
+    deviations = [abs(ratio - 1) for ratio in kinds.values() if ratio is not None]
+    near = [abs(row["goodput_over_measured"] - 1) <= MOST_DEVIATION for row in found if row["goodput_over_measured"]]
+    return {
+        "goodput_over_measured": kinds,
+        "loads_within_10_percent": sum(near) / len(near) if near else None,
+        "rows": found,
+        "targets": {
+            f"goodput of each kind within {MOST_DEVIATION:.0%}": len(deviations) == len(kinds)
+            and max(deviations) <= MOST_DEVIATION
+        },
+    }
+
+
+def _ratio(value: float, over: float | None) -> float | None:
+    return value / over if over else None
+
+
+def scaled(settings: Mapping[Kind, Setting], replicas: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Simulates more replicas: which load, as a share of all their capacity, each kind takes within the target."""
+    rows = []
+    for kind, setting in settings.items():
+        for count in replicas:
+            loads = []
+            for share in _SCALE_SHARES:
+                rate = share * setting.capacity * count
+                long_enough = max(seconds, _FEWEST_REQUESTS / rate)
+                loads.append(
+                    {
+                        "rate_over_dense_capacity": share,
+                        "within": setting.within(setting.run(rate, long_enough, seed_of(share), count)),
+                    }
+                )
+            rows.append({"kind": kind.value, "replicas": count, "goodput_over_capacity": goodput(loads)})
+    return rows
+
+
+def autoscaled(setting: Setting, kind: Kind, seconds: float, policy: Autoscaling) -> dict[str, Any]:
+    """Simulates a load that rises to what most of the replicas can take and falls again, with replicas that follow it.
+
+    Returns:
+        The share of requests within the target and the mean number of replicas, of the most that there may be.
+    """
+    most = policy.most
+    quiet, busy = 0.1, 0.7
+    phases = [(quiet, seconds), (busy, seconds), (quiet, seconds)]
+    times, before = [], 0.0
+    for i, (share, length) in enumerate(phases):
+        times.append(before + poisson_times(share * most * setting.capacity, length, seed=i))
+        before += length
+    found = setting.run_at(np.concatenate(times), policy.least, policy)
+    share = setting.within(found)
+    return {
+        "kind": kind.value,
+        "most_replicas": most,
+        "loads_over_all_capacity": [quiet, busy, quiet],
+        "mean_replicas_over_most": found.replicas / most,
+        "within": share,
+        "kept_target": share >= WITHIN,
+    }
