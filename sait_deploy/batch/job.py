@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -117,33 +118,39 @@ def _compute(options: BatchOptions, job: Job, counts: Counts, progress: Progress
         options = replace(options, threads=max(1, processors() // options.replicas))
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actors warn of how it made them
     ray, step = import_ray(own), f"{job.record.images} images in {job.record.shards} files"
-    with connected(ray, options.address, options.replicas):
+    seen: set[str] = set()
+    with connected(ray, options.address, options.replicas, log_to_driver=False):
         progress(step, counts.images / job.record.images)
-        for one in _computed(ray, options, job):
-            counts += one
+        for process, one in _computed(ray, options, job):
+            counts, seen = counts + one, seen | {process}
+            if len(seen) > options.replicas:
+                progress("a process ended, and another one computes its shard again")
+                seen = {process}
             progress(step, counts.images / job.record.images)
     return counts
 
 
-def _computed(ray: Any, options: BatchOptions, job: Job) -> Iterator[Counts]:
-    """Yields what each pending shard holds, as it is written."""
+def _computed(ray: Any, options: BatchOptions, job: Job) -> Iterator[tuple[str, Counts]]:
+    """Yields which process wrote each pending shard and what it holds, as it is written."""
     from ray import data
 
     data.DataContext.get_current().enable_progress_bars = False
     for name in ("ray.data", "ray.anyscale"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     pending = [{"number": number, "place": place} for number, place in job.pending]
-    answered = data.from_items(pending, override_num_blocks=len(pending)).map_batches(
-        ShardActor,
-        fn_constructor_args=(options, job.record.artifact),
-        batch_size=1,
-        compute=data.ActorPoolStrategy(size=min(options.replicas, len(pending))),
-        num_cpus=1 if options.address is None else options.threads or 1,
-        ray_remote_args_fn=lambda: {"max_task_retries": _TRIES - 1},
-    )
+    with warnings.catch_warnings():  # Ray warns of the one way in which it takes a number of retries
+        warnings.simplefilter("ignore")
+        answered = data.from_items(pending, override_num_blocks=len(pending)).map_batches(
+            ShardActor,
+            fn_constructor_args=(options, job.record.artifact),
+            batch_size=1,
+            compute=data.ActorPoolStrategy(size=min(options.replicas, len(pending))),
+            num_cpus=1 if options.address is None else options.threads or 1,
+            ray_remote_args_fn=lambda: {"max_task_retries": _TRIES - 1},
+        )
     try:
         for row in answered.iter_rows():
-            yield counts_in(row)
+            yield row["process"], counts_in(row)
     except SaitError:
         raise
     except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -83,6 +85,7 @@ class ShardActor:
     def __init__(self, options: BatchOptions, artifact: str) -> None:
         self._options, self._artifact = options, artifact
         self._computer: ShardComputer | None = None
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Computes the shards of a batch of Ray's, columns ``number`` and ``place``; returns what each holds."""
@@ -98,7 +101,7 @@ class ShardActor:
             counts = self._computer.compute(number, place)
         except SaitError as error:
             failure = json.dumps([type(error).__name__, error.message, error.hint])
-        return {"number": number, "failure": failure, **asdict(counts)}
+        return {"number": number, "process": self._process, "failure": failure, **asdict(counts)}
 
 
 def counts_in(row: dict[str, Any]) -> Counts:

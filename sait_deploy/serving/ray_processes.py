@@ -55,8 +55,10 @@ def import_ray(own: bool) -> Any:
 
 
 @contextlib.contextmanager
-def connected(ray: Any, address: str | None, replicas: int) -> Iterator[None]:
+def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bool = True) -> Iterator[None]:
     """Joins the cluster at an address, or starts a Ray where there is none, for as long as the block lasts.
+
+    What Ray's other processes print reaches this one's stderr unless ``log_to_driver`` is false.
 
     Raises:
         ServingError: it does not start, or is not there.
@@ -73,10 +75,11 @@ def connected(ray: Any, address: str | None, replicas: int) -> Iterator[None]:
                         object_store_memory=_OBJECT_STORE,
                         include_dashboard=False,
                         logging_level=logging.ERROR,
+                        log_to_driver=log_to_driver,
                         _temp_dir=str(folder),
                     )
             else:
-                ray.init(address=address, logging_level=logging.ERROR)
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
         except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ServingError(f"Ray did not start: {first}", "see whether memory and /dev/shm have room") from error

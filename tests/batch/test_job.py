@@ -77,9 +77,10 @@ def test_a_job_killed_and_resumed_has_every_image_once(
         (actor,) = actors(process)
         actor.kill()
         seen = parts(output)
-        wait_for(lambda: parts(output) >= seen + 2, process)
+        wait_for(lambda: parts(output) >= seen + 3, process)
         left = actors(process)
         process.kill()
+        assert process.stderr is not None and "a process ended" in process.stderr.read()
     _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive, "processes that compute outlive the command"
     before = parts(output)
