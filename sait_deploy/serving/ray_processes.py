@@ -82,7 +82,12 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
         except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ServingError(f"Ray did not start: {first}", "see whether memory and /dev/shm have room") from error
+            if address is None:
+                raise ServingError(
+                    f"Ray did not start: {first}", "see whether memory and /dev/shm have room"
+                ) from error
+            hint = "check the address; a cluster that asks for a token wants RAY_AUTH_MODE=token"
+            raise ServingError(f"the Ray cluster cannot be joined: {first}", hint) from error
         yield
     finally:
         ray.shutdown()
