@@ -14,9 +14,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from sait_deploy.exporters.fold_norms import folded_norms
+from sait_deploy.plugins.mass_token_select.spec import SPEC as MASS_TOKEN_SELECT
 from sait_deploy.plugins.pack_plan.spec import SPEC as PACK_PLAN
 from sait_deploy.plugins.pack_rows.spec import SPEC as PACK_ROWS
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
+from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
@@ -28,6 +31,9 @@ UNIFORM: Final = "MultiHeadAttention"
 _OFFSETS: Final = "sait_token_offset"
 _CONSTANTS: Final = {
     "sait_rest": np.array([-1], dtype=np.int64),
+    "sait_first": np.array([0], dtype=np.int64),
+    "sait_last": np.array([-1], dtype=np.int64),
+    "sait_end": np.array([np.iinfo(np.int64).max], dtype=np.int64),
     "sait_lane_axis": np.array([1], dtype=np.int64),
     "sait_mask_axes": np.array([1, 2], dtype=np.int64),
 }
@@ -44,12 +50,14 @@ def lower_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     read |= {output.name for output in lowered.graph.output}
     packed = any(node.domain == DOMAIN and node.op_type == PACKED_ATTENTION.name for node in lowered.graph.node)
     nodes: list[NodeProto] = []
-    for node in lowered.graph.node:
+    for node in folded_norms(lowered.graph):
         nodes += _lowered(node, read, packed)
-    if len(nodes) == len(lowered.graph.node):
-        return lowered
+    if packed:
+        lowered.graph.initializer.append(_all_lanes(lowered.graph))
     del lowered.graph.node[:]
     lowered.graph.node.extend(nodes)
+    if not fused_attention(lowered):
+        return lowered
     wanted = {name for node in nodes for name in node.input}
     constants = (numpy_helper.from_array(array, name) for name, array in _CONSTANTS.items() if name in wanted)
     lowered.graph.initializer.extend(constants)
@@ -75,6 +83,8 @@ def _lowered(node: NodeProto, read: set[str], packed: bool) -> Iterator[NodeProt
     if packed and node.domain == DOMAIN and node.op_type == PACK_PLAN.name:
         yield node
         yield from _token_offsets(node)
+    elif packed and node.domain == DOMAIN and node.op_type == READ_EXTENTS.name:
+        yield from _kept_rows(node)
     elif node.domain == DOMAIN and node.op_type == PACKED_ATTENTION.name:
         yield from _packed(node)
     elif node.domain == DOMAIN and node.op_type == UNIFORM_ATTENTION.name and _weights_unread(node, read):
@@ -83,15 +93,33 @@ def _lowered(node: NodeProto, read: set[str], packed: bool) -> Iterator[NodeProt
         yield node
 
 
+def _all_lanes(graph: onnx.GraphProto) -> TensorProto:
+    """Returns the lanes of the longest image that there can be, 0 to P+N-1.
+
+    How long the batch's longest image is would be a second number that the host waits for, and FLASH attention takes
+    its lengths from cu_seqlens: blocks of rows that an image has not cost nothing.
+    """
+    keep = next(node.output[0] for node in graph.node if node.op_type == MASS_TOKEN_SELECT.name)
+    lanes = next(node.output[1] for node in graph.node if node.op_type == READ_EXTENTS.name)
+    shapes = {value.name: value.type.tensor_type.shape for value in graph.value_info}
+    tokens = shapes[keep].dim[1].dim_value
+    return numpy_helper.from_array(np.arange(tokens, dtype=np.int32), lanes)
+
+
 def _weights_unread(node: NodeProto, read: set[str]) -> bool:
     return len(node.output) < 2 or not node.output[1] or node.output[1] not in read
 
 
-def _token_offsets(plan: NodeProto) -> Iterator[NodeProto]:
-    """Lists the lanes of real tokens, then those of padding, [B, W]: what PackRows makes of the mask.
+def _kept_rows(extents: NodeProto) -> Iterator[NodeProto]:
+    """Takes the kept rows, whose number alone is read by the host."""
+    rows, cu_seqlens = extents.input
+    yield helper.make_node("Slice", [cu_seqlens, "sait_last", "sait_end"], ["sait_total"])
+    yield helper.make_node("Cast", ["sait_total"], ["sait_total_int64"], to=TensorProto.INT64)
+    yield helper.make_node("Slice", [rows, "sait_first", "sait_total_int64"], [extents.output[0]])
 
-    It is as wide as the longest image, not as the model, as the kernel computes over its width.
-    """
+
+def _token_offsets(plan: NodeProto) -> Iterator[NodeProto]:
+    """Lists the lanes of real tokens, then those of padding, [B, W]: what PackRows makes of the mask."""
     mask, lanes = plan.output[2], "sait_real_lanes"
     yield helper.make_node("Squeeze", [mask, "sait_mask_axes"], ["sait_real"])
     yield helper.make_node("Cast", ["sait_real"], [lanes], to=TensorProto.INT32)

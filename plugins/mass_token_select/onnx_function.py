@@ -64,14 +64,15 @@ BODY: Final = f"""
     first_tie = Less (ties_before, ties_wanted)
     kept_tie = And (tie, first_tie)
     keep_patch = Or (above, kept_tie)
-    keep_patch_i = Cast <to: int = 6> (keep_patch)
+    keep_patch_f = Cast <to: int = 1> (keep_patch)
 
     zero_axis = Constant <value_ints: ints = [0]> ()
     prefix_vector = Unsqueeze (prefix, zero_axis)
     pad_rest = Constant <value_ints: ints = [0, 0]> ()
     pad_front = Constant <value_ints: ints = [0]> ()
     pads = Concat <axis: int = 0> (pad_front, prefix_vector, pad_rest)
-    keep = Pad (keep_patch_i, pads, one)
+    keep_f = Pad (keep_patch_f, pads, one_f)
+    keep = Cast <to: int = 6> (keep_f)
     kept_flat = Squeeze (kept, columns)
     counts = Add (kept_flat, prefix_i)
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -38,6 +40,16 @@ _TOO_OLD: Final = {
 CPU: Final = "CPUExecutionProvider"
 """What ONNX Runtime calls itself on the processor."""
 
+CUDA: Final = "CUDAExecutionProvider"
+"""What ONNX Runtime calls an NVIDIA GPU."""
+
+_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    # 19 is FLASH (1), memory-efficient (2) and unfused attention (16): without it dense takes cuDNN's, which packed
+    # attention has not, and fp32 takes none below 256 tokens. TF32 would round fp32 products to 10 bits.
+    CUDA: {"sdpa_kernel": "19", "use_tf32": "0"},
+}
+"""Settings of providers."""
+
 
 def require_onnxruntime(runtime: str = ONNXRUNTIME) -> Any:
     """Returns the onnxruntime package.
@@ -68,6 +80,7 @@ def open_session(model: str | bytes, provider: str, threads: int | None, folder:
         raise RuntimeUnavailable(
             f"this onnxruntime has no {provider}", "uninstall onnxruntime, then: pip install 'sait-deploy[gpu]'"
         )
+    missing = _preloaded(ort) if provider == CUDA else ""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = processors() if threads is None else threads
@@ -76,14 +89,26 @@ def open_session(model: str | bytes, provider: str, threads: int | None, folder:
     if isinstance(model, bytes):
         options.add_session_config_entry(_WEIGHTS_FOLDER, folder)
     try:
-        session = ort.InferenceSession(model, options, providers=[provider])
+        session = ort.InferenceSession(model, options, providers=[(provider, dict(_OPTIONS.get(provider, {})))])
     except Exception as error:
         raise _cannot_load(error) from error
     if session.get_providers()[0] != provider:
         raise RuntimeUnavailable(
-            f"{provider} was asked for and {session.get_providers()[0]} came", "see: sait-deploy doctor"
+            f"{provider} was asked for and {session.get_providers()[0]} came", missing or "see: sait-deploy doctor"
         )
     return session
+
+
+def _preloaded(ort: Any) -> str:
+    """Loads CUDA's libraries from NVIDIA's packages, where pip puts them and no loader looks.
+
+    Returns:
+        What could not be loaded, in ONNX Runtime's words; empty where everything was.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
+    return next((line.strip() for line in said.getvalue().splitlines() if "ailed" in line), "")
 
 
 def _cannot_load(error: Exception) -> RuntimeUnavailable:
@@ -144,10 +169,7 @@ def selection_trial(provider: str) -> str:
         raise ModuleNotFoundError(f"onnxruntime {onnxruntime.__version__} has no {provider}")
 
     def run(model: bytes, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        session = onnxruntime.InferenceSession(model, providers=[provider])
-        if session.get_providers()[0] != provider:
-            raise RuntimeError(f"{provider} fell back to {session.get_providers()[0]}")
-        found: list[NDArray[Any]] = session.run(None, feeds)
+        found: list[NDArray[Any]] = open_session(model, provider, None, "").run(None, dict(feeds))
         return found
 
     try_selection(run)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import onnx
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
-from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, selection_trial
-
-CUDA: Final = "CUDAExecutionProvider"
-"""What ONNX Runtime calls an NVIDIA GPU."""
+from sait_deploy.runtime.onnxruntime import CUDA, OnnxRuntimeRunner, open_session, selection_trial
+from sait_deploy.runtime.trials import try_convolution
 
 
 def lowered(artifact: Artifact) -> onnx.ModelProto:
@@ -21,8 +17,10 @@ def lowered(artifact: Artifact) -> onnx.ModelProto:
 
 
 def trial() -> str:
-    """Selects tokens on the GPU as the reference does."""
-    return selection_trial(CUDA)
+    """Selects tokens on the GPU as the reference does, and convolves, which loads cuDNN."""
+    line = selection_trial(CUDA)
+    try_convolution(lambda model, given: open_session(model, CUDA, None, "").run(None, dict(given)))
+    return line
 
 
 class OnnxRuntimeCudaRunner(OnnxRuntimeRunner):

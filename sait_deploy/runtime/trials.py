@@ -37,6 +37,23 @@ def try_selection(run: Run) -> None:
         raise RuntimeError("the selection differs from the reference")
 
 
+def try_convolution(run: Run) -> None:
+    """Has a runtime embed patches of ones.
+
+    Raises:
+        RuntimeError: an answer is wrong.
+    """
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 8, 8])
+    patches = helper.make_tensor_value_info("patches", TensorProto.FLOAT, [1, 2, 2, 2])
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [2, 3, 4, 4], np.ones(96, np.float32))
+    node = helper.make_node("Conv", ["images", "weight"], ["patches"], strides=[4, 4])
+    graph = helper.make_graph([node], "trial", [images], [patches], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
+    (found,) = run(model.SerializeToString(), {"images": np.ones((1, 3, 8, 8), np.float32)})
+    if not np.array_equal(found, np.full((1, 2, 2, 2), 48, np.float32)):
+        raise RuntimeError("a convolution is wrong")
+
+
 def _selection() -> onnx.ModelProto:
     inputs, outputs = (
         [helper.make_tensor_value_info(x.name, _TYPES[x.element_type], [None] * len(x.shape)) for x in tensors]

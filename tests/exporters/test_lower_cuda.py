@@ -291,9 +291,10 @@ def test_offsets_are_the_real_lanes_then_the_padding(case: str, points: list[tup
     point = point_of(*((mass, min(limits), max(limits)) for mass, *limits in points))
     found = without_the_kernel(case)(images_for(case)[: len(points)], point)
     offsets, lengths = (found[name] for name in nodes(lowered(case), PACKED)[0].input[4:])
-    counts, width = found[COUNTS], found[COUNTS].max()
+    counts = found[COUNTS]
+    width = 17 if case == "five-blocks" else 16
     real = np.arange(width) < counts[:, None]
     lanes = np.arange(real.size)
-    assert offsets.shape == real.shape, "as wide as the longest image"
+    assert offsets.shape == real.shape, "as wide as the longest image that there can be, which no host has to read"
     assert offsets.ravel().tolist() == [*lanes[real.ravel()], *lanes[~real.ravel()]]
     assert lengths.tolist() == [0, *np.cumsum(counts)]
