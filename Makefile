@@ -7,9 +7,10 @@ DEMO ?= build/demo
 BENCH ?=
 TUNE ?= --max-drop 0.5
 EVALUATE ?= --limit 500
+GPU_DAY ?= --minutes 12
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gpu-day clean
 
 demo: $(VENV)/.demo
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -35,6 +36,10 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# On a machine with a GPU and a torch for it; `make gpu-day GPU_DAY=--dry-run` tries every step on a processor.
+gpu-day: $(VENV)/.test
+	$(BIN)/python -m benchmarks.gpu_day $(GPU_DAY)
 
 clean:
 	rm -rf build dist *.egg-info

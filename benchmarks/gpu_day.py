@@ -1,0 +1,106 @@
+"""The first day on a GPU as one command: steps by value, each in a process of its own with a time limit.
+
+    python -m benchmarks.gpu_day --minutes 12 --output gpu_day.json
+    python -m benchmarks.gpu_day --dry-run
+
+What a step found is kept as soon as it ends, so that a machine that goes away takes one step's results along.
+``--dry-run`` runs the same steps on a processor, on small models; its times mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from benchmarks.common import environment
+from benchmarks.gpu_steps import FIRST, STEPS, on_gpu, rehearsal
+from sait_deploy.artifacts.files import write_whole
+from sait_deploy.errors import SaitError
+from sait_deploy.runtime.torch_cuda import gpu
+
+_LAST_LINES: Final = 3
+_LEAST_SECONDS: Final = 5.0
+
+
+def _run_step(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
+    """Runs a step in a process of its own and returns its state, its seconds and what it found or said last."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "benchmarks.gpu_day", "--step", name, "--output", str(found)]
+        command += ["--dry-run"] if dry_run else []
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+            state, said = ("done" if done.returncode == 0 else "failed"), done.stderr
+        except subprocess.TimeoutExpired:
+            state, said = f"ended after {seconds:.0f} s", ""
+        result: dict[str, Any] = {"state": state, "seconds": round(time.perf_counter() - started, 1)}
+        if state == "done":
+            return result | {"found": json.loads(found.read_text(encoding="utf-8"))}
+        return result | {"said": said.strip().splitlines()[-_LAST_LINES:]}
+
+
+def _machine(dry_run: bool) -> dict[str, str]:
+    import torch
+
+    known = environment("torch", "timm")
+    if dry_run or not torch.cuda.is_available():
+        return known | {"gpu": "none: times mean nothing"}
+    about = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return known | {
+        "gpu": about.name,
+        "compute capability": f"{about.major}.{about.minor}",
+        "CUDA": str(torch.version.cuda),
+    }
+
+
+def _write(output: Path, document: dict[str, Any]) -> None:
+    write_whole(output, (json.dumps(document, indent=1) + "\n").encode())
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=12.0, show_default=True)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("gpu_day.json"), show_default=True
+)
+@click.option("--step", "only", type=click.Choice(list(STEPS)), help="Run one step in this process.")
+@click.option("--dry-run", is_flag=True, help="Run every step on a processor, on small models.")
+def main(minutes: float, output: Path, only: str | None, dry_run: bool) -> None:
+    """Run the steps, and write what they found."""
+    try:
+        if not dry_run:
+            gpu()
+    except SaitError as error:
+        raise SystemExit(f"error: {error.message}\nhint: --dry-run runs the steps on a processor") from None
+    if only is not None:
+        _write(output, STEPS[only].run(rehearsal() if dry_run else on_gpu()))
+        return
+    deadline, steps = time.monotonic() + 60 * minutes, {}
+    document: dict[str, Any] = {"command": f"python -m benchmarks.gpu_day --minutes {minutes:g}", "dry run": dry_run}
+    document |= {"environment": _machine(dry_run), "steps": steps}
+    for name, step in STEPS.items():
+        left = deadline - time.monotonic()
+        if steps.get(FIRST, {}).get("state") == "failed":
+            steps[name] = {"state": f"left out, as {FIRST} failed"}
+        elif left < _LEAST_SECONDS:
+            steps[name] = {"state": "left out, as no time was left"}
+        else:
+            steps[name] = _run_step(name, min(step.seconds, left), dry_run)
+        _write(output, document)
+        click.echo(f"{name}: {steps[name]['state']}, {steps[name].get('seconds', 0)} s", err=True)
+        for line in steps[name].get("said", []):
+            click.echo(f"  {line}", err=True)
+    click.echo(output)
+    if any(one["state"] != "done" for one in steps.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The steps of the first day on a GPU: what each checks or times, small enough on a processor to be tried there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+
+from sait_deploy.models.flash_vit import FlashViT
+from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Pruning
+from sait_deploy.plugins.flash_attention import attention_column_sums, flash_packed, flash_uniform
+from sait_deploy.plugins.lanes import attend_lanes
+from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_reference
+from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
+from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_reference
+from sait_deploy.plugins.pack_rows.torch_op import pack_rows
+from sait_deploy.runtime.cuda_graphs import Execution, OnGpu, OnHost, medians
+from sait_deploy.runtime.torch_cuda import gpu
+from sait_deploy.runtime.torch_cuda_batch import BatchWork, CompiledParts
+from sait_deploy.runtime.torch_cuda_trial import compare_with_definitions
+from sait_deploy.tokens import Score, default_prune_at, dense_macs, pruned_macs
+
+RUNS: Final = 30
+MEAN_SHARE, SPREAD_SHARE = 105 / 196, 25 / 196
+"""Kept patch tokens of an image are drawn from this distribution, as shares of all."""
+
+LARGEST_ERROR: Final = 2e-2
+"""Of logits in bfloat16, relative to the largest in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where steps run and on what.
+
+    Attributes:
+        execution: the GPU, or the processor in its place.
+        models: timm's names.
+        image_size: side of an image in pixels.
+        batches: images per batch.
+        patches: numbers of patch tokens that selection is tried on.
+        rows: kept tokens of a batch that attention alone is timed on.
+    """
+
+    execution: Execution
+    models: tuple[str, ...]
+    image_size: int
+    batches: tuple[int, ...]
+    patches: tuple[int, ...]
+    rows: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors lie."""
+        return self.execution.device
+
+
+def on_gpu() -> Setting:
+    """Returns the setting of a day on a GPU.
+
+    Raises:
+        RuntimeUnavailable: there is none.
+    """
+    models = ("deit_small_patch16_224", "vit_base_patch16_224")
+    return Setting(OnGpu(gpu()), models, 224, (32, 256), (1, 196, 576, 1024, 4096), 27_000)
+
+
+def rehearsal() -> Setting:
+    """Returns a setting in which every step takes seconds on a processor, and its times mean nothing."""
+    return Setting(OnHost(), ("test_vit",), 64, (2,), (1, 16), 60)
+
+
+@torch.no_grad()
+def selection(setting: Setting) -> dict[str, Any]:
+    """Compares kept tokens and rows with the reference, ties and masses from 1 on among them."""
+    draw, rows = np.random.default_rng(0), 0
+    for patches in setting.patches:
+        for batch in (1, 8, 256):
+            scores = draw.exponential(size=(batch, patches)).round(1) + 0.1
+            importance = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+            mass = draw.uniform(0, 1.2, batch).astype(np.float32)
+            limits = np.sort(draw.integers(1, patches + 1, (batch, 2)), axis=1).astype(np.int32)
+            given = (torch.from_numpy(array).to(setting.device) for array in (importance, mass, limits))
+            selected = mass_token_select(*given, 1)
+            found = (*selected, *pack_rows(*selected))
+            keep, counts = select_reference(importance, mass, limits, 1)
+            for name, one, other in zip(
+                ("keep", "counts", "rows", "cu_seqlens"),
+                found,
+                (keep, counts, *pack_reference(keep, counts)),
+                strict=True,
+            ):
+                if not np.array_equal(one.cpu().numpy(), other):
+                    raise SystemExit(f"{name} differs from the reference at batch {batch}, N {patches}")
+            rows += batch
+    return {"rows equal to the reference": rows}
+
+
+@torch.no_grad()
+def operators(setting: Setting) -> dict[str, Any]:
+    """Compares attention, packed attention and column sums with their definitions."""
+    compare_with_definitions(setting.device)
+    return {"equal to the definitions": True}
+
+
+@torch.no_grad()
+def answers(setting: Setting) -> dict[str, Any]:
+    """Compares logits in bfloat16 with those in float32 forced to keep the same tokens."""
+    torch.backends.cudnn.allow_tf32 = False
+    errors: dict[str, float] = {}
+    for name in setting.models:
+        vit, pruning = _model(setting, name), _pruning(name, setting)
+        images, mass, limits = _batch(setting, name, setting.batches[0])
+        traced = _work(setting, vit, pruning, images, mass, limits).run()
+        exact = PrunableViT(vit, pruning).trace(images, mass, limits, keep=traced.keep).logits
+        errors[name] = float((traced.logits - exact).abs().max() / exact.abs().max())
+        if errors[name] > LARGEST_ERROR:
+            raise SystemExit(f"{name}: logits differ by {errors[name]:.1e}, more than {LARGEST_ERROR:.0e}")
+    return {"relative errors": errors}
+
+
+@torch.no_grad()
+def speed(setting: Setting) -> dict[str, Any]:
+    """Times the adaptive form and the fastest dense in turn, at forced numbers of kept tokens."""
+    cells = []
+    for name in setting.models:
+        vit = _model(setting, name)
+        for batch in setting.batches:
+            images, mass, limits = _batch(setting, name, batch)
+            adaptive = _work(setting, vit, _pruning(name, setting), images, mass, limits)
+            dense = _work(setting, vit, None, images)
+            for one in (adaptive, dense):
+                one.run()
+            seconds = medians(setting.execution, {"dense": dense.run, "adaptive": adaptive.run}, RUNS)
+            geometry = PrunableViT(vit, None).transformer.shape().geometry
+            block = default_prune_at(geometry.depth)
+            kept = [pruned_macs(geometry, block, int(count)) for count in limits[:, 0]]
+            macs, ratio = batch * dense_macs(geometry) / sum(kept), seconds["dense"] / seconds["adaptive"]
+            cell = {"model": name, "batch": batch, "microseconds": {k: 1e6 * s for k, s in seconds.items()}}
+            cells.append(
+                cell | {"dense": str(dense.dense), "speed-up": ratio, "MAC ratio": macs, "share": ratio / macs}
+            )
+    return {"cells": cells}
+
+
+@torch.no_grad()
+def attention(setting: Setting) -> dict[str, Any]:
+    """Times attention of packed rows, against lanes padded to the longest with gathers around them."""
+    heads, size, most, scale = 6, 64, 197, 0.125
+    counts = _counts(most - 1, setting.rows // 106 + 1) + 1
+    ends = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)).to(setting.device)
+    qkv = torch.randn(int(ends[-1]), 3 * heads * size).bfloat16().to(setting.device)
+    lanes = torch.arange(int(counts.max()), device=setting.device)
+    real = lanes < ends.diff()[:, None]
+    slots = torch.where(real, ends[:-1, None] + lanes, ends[:-1, None])
+
+    def padded() -> torch.Tensor:
+        rows = qkv.index_select(0, slots.flatten()).reshape(*slots.shape, 3, heads, size)
+        q, k, v = rows.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, real[:, None, None], scale=scale)
+        return y.transpose(1, 2).flatten(2)[real]
+
+    return _compared(
+        setting, {"packed": lambda: flash_packed(qkv, ends, most, heads, scale), "padded, with gathers": padded}
+    )
+
+
+@torch.no_grad()
+def scoring(setting: Setting) -> dict[str, Any]:
+    """Times the block that scores: with all attention weights, and with column sums alone."""
+    heads, size, tokens, scale, batch = 6, 64, 197, 0.125, setting.batches[-1]
+    qkv = torch.randn(batch * tokens, 3 * heads * size).bfloat16().to(setting.device)
+
+    def weights() -> torch.Tensor:
+        q, k, v = qkv.reshape(batch, tokens, 3, heads, size).permute(2, 0, 3, 1, 4)
+        return attend_lanes(q, k, v, scale)[1].mean(dim=2)
+
+    def sums() -> torch.Tensor:
+        return attention_column_sums(qkv, flash_uniform(qkv, batch, heads, scale)[1], scale)
+
+    return _compared(setting, {"weights in memory": weights, "column sums": sums})
+
+
+def _compared(setting: Setting, calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, Any]:
+    recorded = {name: setting.execution.record(call).replay for name, call in calls.items()}
+    return {"microseconds": {k: 1e6 * s for k, s in medians(setting.execution, recorded, RUNS).items()}}
+
+
+def _model(setting: Setting, name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model: torch.nn.Module = timm.create_model(name, img_size=setting.image_size).eval().to(setting.device)
+    return model
+
+
+def _pruning(name: str, setting: Setting) -> AdaptivePruning:
+    depth = len(timm.create_model(name, img_size=setting.image_size).blocks)
+    return AdaptivePruning(Score.MEAN, default_prune_at(depth))
+
+
+def _counts(patches: int, batch: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    drawn = np.random.default_rng(1).normal(MEAN_SHARE * patches, SPREAD_SHARE * patches, batch)
+    return drawn.round().clip(1, patches).astype(np.int32)
+
+
+def _batch(setting: Setting, name: str, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns random images, and limits that force the drawn numbers of tokens."""
+    images = torch.randn(batch, 3, setting.image_size, setting.image_size, generator=torch.Generator().manual_seed(0))
+    counts = torch.from_numpy(_counts((setting.image_size // 16) ** 2, batch))
+    parts = images, torch.ones(batch), torch.stack([counts, counts], dim=1)
+    return tuple(part.to(setting.device) for part in parts)  # type: ignore[return-value]
+
+
+def _work(
+    setting: Setting, vit: torch.nn.Module, pruning: Pruning | None, images: torch.Tensor, *point: torch.Tensor
+) -> BatchWork:
+    flash = FlashViT(vit, pruning, torch.bfloat16)
+    size = setting.image_size
+    work = BatchWork(CompiledParts(flash, setting.execution, (3, size, size)), setting.execution, tuple(images.shape))
+    work.load(images, *point)
+    return work
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step, which runs in a process of its own.
+
+    Attributes:
+        seconds: after which it is ended.
+        run: what it does; it returns what it found.
+    """
+
+    seconds: int
+    run: Callable[[Setting], dict[str, Any]]
+
+
+STEPS: Final[dict[str, Step]] = {
+    "selection": Step(60, selection),
+    "operators": Step(60, operators),
+    "answers": Step(120, answers),
+    "speed": Step(420, speed),
+    "attention": Step(60, attention),
+    "scoring": Step(60, scoring),
+}
+"""By value: where time runs out, the last are left out."""
+
+FIRST: Final = "selection"
+"""The step without which no other means anything."""

@@ -1,0 +1,85 @@
+"""The GPU day: its steps on a processor, its time, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import gpu_day
+from benchmarks.gpu_steps import FIRST, STEPS, rehearsal
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_every_step_runs_on_a_processor(name: str) -> None:
+    found = STEPS[name].run(rehearsal())
+    assert json.loads(json.dumps(found)) == found
+    if name == "speed":
+        (cell,) = found["cells"]
+        assert cell["share"] == pytest.approx(cell["speed-up"] / cell["MAC ratio"])
+        assert cell["MAC ratio"] > 1
+
+
+def run(monkeypatch: pytest.MonkeyPatch, place: Path, states: dict[str, str], *more: str) -> tuple[int, dict[str, Any]]:
+    """Runs the command with steps that end as said, each known by the file that was there when it began."""
+
+    def ended(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
+        if name != next(iter(STEPS)):
+            kept = json.loads(place.read_text(encoding="utf-8"))["steps"]
+            assert list(kept) == list(STEPS)[: list(STEPS).index(name)]
+        return {"state": states.get(name, "done"), "seconds": seconds, "found": {}}
+
+    monkeypatch.setattr(gpu_day, "_run_step", ended)
+    done = CliRunner().invoke(gpu_day.main, ["--dry-run", "--output", str(place), *more])
+    return done.exit_code, json.loads(place.read_text(encoding="utf-8"))
+
+
+def test_results_are_kept_step_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, document = run(monkeypatch, tmp_path / "day.json", {})
+    assert (code, list(document["steps"])) == (0, list(STEPS))
+    assert document["dry run"] is True
+    assert document["environment"]["gpu"] == "none: times mean nothing"
+
+
+def test_a_failed_step_is_said_and_the_others_run_but_not_without_equal_bits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, document = run(monkeypatch, tmp_path / "day.json", {"speed": "failed"})
+    assert code == 1
+    assert [one["state"] for one in document["steps"].values()].count("done") == len(STEPS) - 1
+    code, document = run(monkeypatch, tmp_path / "day.json", {FIRST: "failed"})
+    assert {one["state"] for name, one in document["steps"].items() if name != FIRST} == {
+        f"left out, as {FIRST} failed"
+    }
+
+
+def test_no_step_gets_more_time_than_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, document = run(monkeypatch, tmp_path / "day.json", {}, "--minutes", "1")
+    assert all(one["seconds"] <= 60 for one in document["steps"].values())
+    code, document = run(monkeypatch, tmp_path / "day.json", {}, "--minutes", "0.01")
+    assert code == 1
+    assert {one["state"] for one in document["steps"].values()} == {"left out, as no time was left"}
+
+
+def test_a_step_is_a_process_that_is_ended_in_time() -> None:
+    result = gpu_day._run_step("operators", 0.2, dry_run=True)
+    assert result["state"] == "ended after 0 s"
+
+
+@pytest.mark.slow
+def test_a_step_in_a_process_of_its_own_returns_what_it_found() -> None:
+    result = gpu_day._run_step("operators", 300, dry_run=True)
+    assert (result["state"], result["found"]) == ("done", {"equal to the definitions": True})
+
+
+def test_without_a_gpu_it_says_so_and_how_to_rehearse(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = CliRunner().invoke(gpu_day.main, ["--output", str(tmp_path / "day.json")])
+    assert done.exit_code == 1
+    assert "needs an NVIDIA GPU" in str(done.exception.code if isinstance(done.exception, SystemExit) else done.output)
+    assert not (tmp_path / "day.json").exists()
