@@ -24,6 +24,9 @@ CLIENTS: Final = 32
 """Requests on their way while a capacity is measured."""
 
 
+CAPACITY_ROUNDS: Final = 3
+
+
 class Kind(StrEnum):
     """How a server is run."""
 
@@ -40,7 +43,7 @@ class LoadOptions:
 
     Attributes:
         seconds: of each load.
-        capacity_seconds: of the closed loop that finds a kind's capacity.
+        capacity_seconds: of the closed loops that find a kind's capacity, together.
         shares: loads, as shares of that.
         target: latency to keep, seconds.
     """
@@ -68,7 +71,7 @@ def measured_loads(clients: Mapping[Kind, Client], options: LoadOptions, say: Ca
     Returns:
         Each kind's capacity over dense's, a row for each load, and each kind's goodput over dense's.
     """
-    capacities = {kind: capacity(client, options.capacity_seconds) for kind, client in clients.items()}
+    capacities = _capacities(clients, options.capacity_seconds)
     unit = capacities[Kind.DENSE]
     rows = []
     for share in options.shares:
@@ -87,6 +90,15 @@ def measured_loads(clients: Mapping[Kind, Client], options: LoadOptions, say: Ca
         "goodput_over_dense": {kind: value / dense if dense else None for kind, value in goodputs.items()},
         "rows": rows,
     }
+
+
+def _capacities(clients: Mapping[Kind, Client], seconds: float) -> dict[Kind, float]:
+    """Returns each kind's capacity, the median of rounds in which the kinds take turns."""
+    rounds = [
+        {kind: capacity(client, seconds / CAPACITY_ROUNDS) for kind, client in clients.items()}
+        for _ in range(CAPACITY_ROUNDS)
+    ]
+    return {kind: float(np.median([one[kind] for one in rounds])) for kind in clients}
 
 
 def row_of(load: Load, rate: float, unit: float, options: LoadOptions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.serving_client import poisson_times
 from benchmarks.serving_load import WITHIN, Kind, goodput, seed_of
 from benchmarks.serving_simulation import Autoscaling, Machine, Simulated, simulate
+from sait_deploy.serving.model import STEM_IMAGES
 
 REPLICAS: Final = (1, 10, 100, 1000)
 MOST_DEVIATION: Final = 0.10
@@ -26,14 +27,22 @@ class Setting:
     Attributes:
         machine: each replica.
         counts: int64 [n], patch tokens of requests, which take turns.
-        capacity: requests in a second of one replica.
         target: latency to keep, seconds.
     """
 
     machine: Machine
     counts: NDArray[np.int64]
-    capacity: float
     target: float
+
+    @property
+    def capacity(self) -> float:
+        """Requests in a second of one replica whose batches are full."""
+        machine, tokens = self.machine, float(self.counts.mean()) + self.machine.prefix
+        images = max(1, machine.limits.within(int(machine.limits.tokens // tokens)))
+        seconds = machine.overhead + machine.cost.trunk.seconds(images, round(images * tokens)) / images
+        if machine.cost.stem is not None:
+            seconds += machine.cost.stem.seconds(STEM_IMAGES, 0) / STEM_IMAGES
+        return 1 / seconds
 
     def run(self, rate: float, seconds: float, seed: int, replicas: int = 1) -> Simulated:
         """Simulates arrivals at a steady rate."""

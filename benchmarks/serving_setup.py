@@ -105,8 +105,7 @@ def settings_of(
         own_points = points if kind is Kind.LOAD_AWARE else {}
         cost = model_costs.get(kind, model_costs[Kind.BY_TOKENS])
         machine = Machine(cost, beside, bench.limits(kind), QUEUE, geometry.prefix_tokens, own_points, target)
-        own = measured["capacity_over_dense"][kind.value] * capacity
-        found[kind] = Setting(machine, counts, own, target)
+        found[kind] = Setting(machine, counts, target)
     return found
 
 

@@ -142,7 +142,8 @@ def test_the_loads_points_answer_an_overload_with_fewer_tokens() -> None:
 
 
 def test_replicas_follow_a_load_and_go_again() -> None:
-    setting = Setting(ONE_BY_ONE, np.zeros(1, np.int64), 100.0, 0.5)
+    setting = Setting(ONE_BY_ONE, np.zeros(1, np.int64), 0.5)
+    assert setting.capacity == pytest.approx(100)
     policy = Autoscaling(ongoing=2, least=1, most=10, up_seconds=2, down_seconds=5, start_seconds=3)
     found = autoscaled(setting, Kind.DENSE, 40, policy)
     assert 0.1 < found["mean_replicas_over_most"] < 0.9
