@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sait_deploy.artifacts.files import write_whole
+from sait_deploy.artifacts.files import cut_name, write_whole
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
 from sait_deploy.errors import ImageError
@@ -27,6 +27,8 @@ from sait_deploy.runtime.batches import run_all, select_all
 
 BATCH: Final = 16
 CONTACT_SHEET: Final = "contact-sheet.png"
+_LONGEST_STEM: Final = 200
+"""Bytes of an image's name that its picture's name repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def predict(
             if visualize is not None:
                 kept = None if keep is None else keep[index]
                 scores = None if importance is None else importance[index]
-                target = visualize / f"{number:04d}-{path.stem}.png"
+                target = visualize / f"{number:04d}-{cut_name(path.stem, _LONGEST_STEM)}.png"
                 picture = shown(pixels[index])
                 _draw(manifest, picture, prediction, kept, scores, target)
                 if manifest.form is Form.ADAPTIVE and kept is not None:

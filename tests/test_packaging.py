@@ -93,7 +93,7 @@ def test_the_wheel_carries_its_licence_and_command(wheel: Path, members: set[str
     info = f"sait_deploy-{sait_deploy.__version__}.dist-info"
     assert f"{info}/licenses/LICENSE" in members
     with zipfile.ZipFile(wheel) as archive:
-        assert "sait-deploy = sait_deploy.cli:run" in archive.read(f"{info}/entry_points.txt").decode()
+        assert "sait-deploy = sait_deploy.__main__:main" in archive.read(f"{info}/entry_points.txt").decode()
         metadata = archive.read(f"{info}/METADATA").decode()
     assert f"Version: {sait_deploy.__version__}\n" in metadata
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ")]

@@ -25,7 +25,8 @@ from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.manifest_document import from_json, to_json
 from sait_deploy.artifacts.tuned_points import with_points
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
-from sait_deploy.system.locks import held, is_held
+from sait_deploy.system.interrupts import deferred
+from sait_deploy.system.locks import held, is_left_over
 from sait_deploy.system.reading import read_bytes, read_text
 
 MODEL_FILE: Final = "model.onnx"
@@ -148,21 +149,22 @@ class Workspace:
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / _named(_PARTIAL, "probe")
-            probe.mkdir()
-            probe.rmdir()
+            with deferred():
+                probe.mkdir()
+                probe.rmdir()
             self.recover()
 
     def recover(self) -> None:
         """Restores artifacts that a crash left renamed aside, and removes partial ones that nobody holds."""
         if not self.root.is_dir():
             return
-        for aside in filter(_left_over, self.root.glob(f"{_ASIDE}*")):
+        for aside in filter(is_left_over, self.root.glob(f"{_ASIDE}*")):
             place = self.root / aside.name.removeprefix(_ASIDE).rpartition("@")[0]
             if place.exists():
                 shutil.rmtree(aside, ignore_errors=True)
             else:
                 aside.rename(place)
-        for partial in filter(_left_over, self.root.glob(f"{_PARTIAL}*")):
+        for partial in filter(is_left_over, self.root.glob(f"{_PARTIAL}*")):
             if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial, ignore_errors=True)
             else:
@@ -206,27 +208,25 @@ class Workspace:
                 partial.mkdir(parents=True)
                 locks.enter_context(held(partial))
                 yield partial
-                if place.exists():
-                    locks.enter_context(held(place))
-                    place.rename(aside)
-                partial.rename(place)
+                with deferred():
+                    if place.exists():
+                        locks.enter_context(held(place))
+                        place.rename(aside)
+                    partial.rename(place)
+                    shutil.rmtree(aside, ignore_errors=True)
         except BaseException:
-            with storage_errors(self.root):
+            with storage_errors(self.root), deferred():
+                shutil.rmtree(partial, ignore_errors=True)
                 if aside.exists() and not place.exists():
                     aside.rename(place)
             raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                if place.exists():
-                    shutil.rmtree(aside, ignore_errors=True)
 
     def record_last_export(self, places: Iterable[Path]) -> None:
         """Remembers what was exported last, the baseline first."""
         text = json.dumps([place.name for place in places]) + "\n"
         with storage_errors(self.root):
             temporary = self.root / _named(_PARTIAL, LAST_EXPORT_FILE)
-            with temporary.open("x", encoding="utf-8") as file, held(temporary):
+            with deferred(), temporary.open("x", encoding="utf-8") as file, held(temporary):
                 file.write(text)
                 file.flush()
                 temporary.replace(self.root / LAST_EXPORT_FILE)
@@ -255,11 +255,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         file.write(to_json(manifest))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _left_over(path: Path) -> bool:
-    """Returns whether nobody writes a partial file or folder, or has put one aside; links are nobody's."""
-    return path.is_symlink() or not is_held(path)
 
 
 def _named(prefix: str, name: str) -> str:

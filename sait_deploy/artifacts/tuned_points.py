@@ -243,7 +243,7 @@ def write_point(artifact: Path, manifest: Manifest, tuned: TunedPoint) -> Path:
     _check(tuned, manifest)
     place = points_path(artifact, tuned.point.name)
     text = json.dumps(dataclasses.asdict(tuned), indent=2, allow_nan=False) + "\n"
-    write_whole(place, text.encode())
+    write_whole(place, text)
     return place
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from sait_deploy.errors import RuntimeUnavailable
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.system.children import child_environment
+from sait_deploy.system.scratch import scratch_folder
 
 INPUTS_FILE: Final = "inputs.npz"
 _REQUEST_FILE: Final = "request.json"
@@ -96,11 +97,10 @@ def measure_memory(
     precision = None if plan.asked is None else plan.asked.value
     place, consent = str(variant.artifact.path.resolve()), dataclasses.asdict(granted())
     request = MemoryRequest(place, plan.runtime, threads, precision, plan.device, choice.point, consent)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         np.savez(folder / INPUTS_FILE, images=images, **parts)
         request.write(folder)
-        command = [sys.executable, "-P", "-m", "sait_deploy.bench.memory_process", name]
+        command = [sys.executable, "-P", "-m", "sait_deploy.bench.memory_process", str(folder), str(os.getpid())]
         done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
         if not (folder / _ANSWER_FILE).is_file():
             lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]

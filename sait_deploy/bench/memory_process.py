@@ -1,4 +1,4 @@
-"""The process whose memory is measured: ``python -m sait_deploy.bench.memory_process FOLDER`` runs what lies there."""
+"""The process whose memory is measured: ``python -m sait_deploy.bench.memory_process FOLDER PARENT`` runs it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sait_deploy.bench.memory import MemoryRequest, answer
 from sait_deploy.errors import RuntimeUnavailable, SaitError
 from sait_deploy.runtime import load
 from sait_deploy.runtime.registry import find_runtime
+from sait_deploy.system.children import end_with
 from sait_deploy.system.telemetry import import_runtime
 
 _RUNS: Final = 3
@@ -19,8 +20,9 @@ _RUNS: Final = 3
 _STATUS: Final = Path("/proc/self/status")
 
 
-def main(folder: Path) -> int:
-    """Runs the request in a folder, and writes there what memory it took."""
+def main(folder: Path, parent: int) -> int:
+    """Runs the request in a folder, and writes there what memory it took, while the process that asks is there."""
+    end_with(parent)
     try:
         request, images, choice = MemoryRequest.read(folder)
         entry = find_runtime(request.runtime)
@@ -47,4 +49,4 @@ def _status_bytes(field: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

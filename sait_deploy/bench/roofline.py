@@ -7,7 +7,6 @@ it was checked to run in.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from sait_deploy.runtime import load
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.system.scratch import scratch_folder
 
 _SIDE: Final = 512
 """Pixels of the image whose numbers are the rows: 3 · 512 · 512 = 1024 · 768."""
@@ -61,8 +61,8 @@ def product_rate(like: Manifest, group: GroupPlan, precision: RunPrecision, thre
     runtime, entry = group.runtime, find_runtime(group.runtime)
     if entry.builder is not None or entry.from_weights:
         raise InvalidArgument(f"{runtime} runs no graph as it is", "")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "matrix-products"
+    with scratch_folder() as place:
+        folder = place / "matrix-products"
         folder.mkdir()
         artifact = _products_artifact(like, folder, Precision.INT8 if precision in _QUANTISED else Precision.FP32)
         runner = load(artifact, runtime, dataclasses.replace(group.running(threads), precision=precision))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import signal
 import sys
 import warnings
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import click
 from sait_deploy import __version__
 from sait_deploy.errors import MissingDependency, SaitError, StorageError
 from sait_deploy.reports.escape import plain
+from sait_deploy.system import interrupts
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,6 @@ EXTRAS: Final = {
 A runtime's package stands in its own entry, ``sait_deploy.runtime.registry``.
 """
 
-_INTERRUPTED: Final = 130
 _UNEXPECTED: Final = 70
 
 
@@ -84,6 +85,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
+        interrupts.unwind()
         return command
 
     def resolve_command(
@@ -108,6 +110,11 @@ def main() -> None:
 
 def run(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits: each kind of error has its own code (``sait_deploy.errors``)."""
+    with interrupts.restored():
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> NoReturn:
     if not sys.warnoptions:
         # Pillow warns of large and of slightly damaged images, with a line of its own source.
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -120,9 +127,10 @@ def run(arguments: list[str] | None = None) -> NoReturn:
         for line in _misused(error):
             click.echo(plain(line), err=True)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing half-written was left", err=True)
-        sys.exit(_INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        click.echo(interrupts.INTERRUPTED, err=True)
+        ended = error if isinstance(error, interrupts.Ended) else error.__cause__
+        sys.exit(ended.exit_code if isinstance(ended, interrupts.Ended) else 128 + signal.SIGINT)
     except Exception as error:
         if debug:
             import traceback

@@ -128,7 +128,7 @@ def command(
     show("")
     show_notes(report.notes)
     if output is not None:
-        write_whole(output, _WRITERS[output.suffix.lower()](report).encode())
+        write_whole(output, _WRITERS[output.suffix.lower()](report))
         progress(f"wrote {output}")
     if min_speedup is not None:
         _require(report, min_speedup)

@@ -162,7 +162,7 @@ def command(
         evaluation = evaluate(what, images, options, report_progress)
     _show(evaluation, as_json)
     for output in outputs:
-        write_whole(output, _WRITERS[output.suffix.lower()](evaluation).encode())
+        write_whole(output, _WRITERS[output.suffix.lower()](evaluation))
         progress(f"wrote {output}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy import demo
+from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision
 from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
@@ -150,6 +151,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         head=head,
         batch=given["batch"],
     )
+    check_place(options.output)
     with live_progress() as report:
         report(f"loading {model or demo.NAME}")
         loaded = load_named(given, model or demo.NAME, source, report, choice)

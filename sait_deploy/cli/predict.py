@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import Workspace, open_artifact, with_labels
 from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
@@ -96,6 +97,8 @@ def command(
     """
     if weights is not None and not find_runtime(runtime).from_weights:
         raise InvalidArgument(f"--weights are for torch, and {runtime} runs the artifact", "give --runtime torch too")
+    if visualize is not None:
+        check_place(visualize)
     collected = collect(images)
     paths = collected.paths
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])

@@ -121,7 +121,7 @@ def command(
     found = recommend(report, options, artifacts[0].parent if artifacts else workspace, evaluation)
     _show(found, as_json)
     for output in outputs:
-        write_whole(output, _WRITERS[output.suffix.lower()](found).encode())
+        write_whole(output, _WRITERS[output.suffix.lower()](found))
         progress(f"wrote {output}")
     if found.chosen is None:
         raise TargetMissed(found.message, "raise the limit, or measure other points: sait-deploy bench --mass M")

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from sait_deploy import demo
+from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.cli._options import (
     Decorated,
@@ -180,6 +181,7 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
 
     name = model or demo.NAME
     with live_progress(animated=False) if speaks else contextlib.nullcontext(no_progress) as report:
+        check_place(given["output"])
         loaded = load_named(given, name, source, report, choice)
         teacher: LoadedModel | None = None
         if given["teacher"] is not None:

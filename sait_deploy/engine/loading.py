@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trust import HOST_CODE_FLAG, Consent, HostCode, check_built
 from sait_deploy.errors import ArtifactError, RuntimeUnavailable
 from sait_deploy.system.reading import MOST_WEIGHTS, read_bytes
+from sait_deploy.system.scratch import scratch_folder
 
 _HINT: Final = "build it again: sait-deploy build-engine"
 
@@ -74,19 +76,21 @@ class EngineLoader:
         return data
 
     @functools.cached_property
-    def _weights(self) -> tempfile.TemporaryDirectory[str]:
-        """The artifact's graphs, lowered as the engine's were."""
+    def _weights(self) -> Path:
+        """The folder of the artifact's graphs, lowered as the engine's were; it lives as long as the loader."""
         from sait_deploy.engine.lowering import lower_parts, lowering_of
 
-        folder = tempfile.TemporaryDirectory()
-        lower_parts(self._source.artifact, lowering_of(self._source.manifest), Path(folder.name))
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(scratch_folder())
+            lower_parts(self._source.artifact, lowering_of(self._source.manifest), folder)
+            weakref.finalize(self, stack.pop_all().close)
         return folder
 
     def _refit(self, engine: Any, part: PartName) -> None:
         """Puts the artifact's weights into an engine that was built without."""
         refitter = self._trt.Refitter(engine, self._logger)
         parser = self._trt.OnnxParserRefitter(refitter, self._logger)
-        graph = Path(self._weights.name) / f"{part}.onnx"
+        graph = self._weights / f"{part}.onnx"
         if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
             raise RuntimeUnavailable(
                 f"the weights of {self._source.artifact.path.name} do not fit engine {self._source.path.name}", _HINT

@@ -129,7 +129,7 @@ def _started(request: BuildRequest, events: queue.SimpleQueue[BuildEvent | _Work
     with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile() as printed:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sait_deploy.engine.worker", str(writing)],
+                [sys.executable, "-P", "-m", "sait_deploy.engine.worker", str(writing), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=printed,
                 stderr=printed,

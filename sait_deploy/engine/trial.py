@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import onnx
 from onnx import TensorProto, helper
 
@@ -15,6 +12,7 @@ from sait_deploy.engine.process import run_builder
 from sait_deploy.engine.profiles import PartName, Profile, Range
 from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.system.progress import no_progress
+from sait_deploy.system.scratch import scratch_folder
 
 
 def build_trial(builder: BuilderName) -> str:
@@ -26,8 +24,8 @@ def build_trial(builder: BuilderName) -> str:
     """
     chosen = choose_builder(EngineOptions(builder=BuilderChoice(builder.value)))
     span = Range((1, 8, 8), (2, 8, 8), (4, 8, 8))
-    with tempfile.TemporaryDirectory() as folder:
-        source, plan = Path(folder) / "trial.onnx", Path(folder) / "trial.plan"
+    with scratch_folder() as folder:
+        source, plan = folder / "trial.onnx", folder / "trial.plan"
         onnx.save(_product(), source)
         request = BuildRequest(
             builder=builder,

@@ -1,4 +1,4 @@
-"""The building process: ``python -m sait_deploy.engine.worker FD`` reads a request and answers on file FD.
+"""The building process: ``python -m sait_deploy.engine.worker FD PARENT`` reads a request and answers on file FD.
 
 A builder is native code that can abort; here it takes nothing but this process with it.
 """
@@ -13,10 +13,12 @@ import threading
 from sait_deploy.engine.builder import BuildContext, BuildFailed, Cancelled, build
 from sait_deploy.engine.request import BuildEvent, BuildRequest
 from sait_deploy.errors import SaitError
+from sait_deploy.system.children import end_with
 
 
-def main(descriptor: int) -> int:
-    """Builds what standard input asks for."""
+def main(descriptor: int, parent: int) -> int:
+    """Builds what standard input asks for, for as long as the process that asks is there."""
+    end_with(parent)
     request = BuildRequest.from_json(sys.stdin.read())
     stop, lock = threading.Event(), threading.Lock()
     with os.fdopen(descriptor, "w", encoding="utf-8") as channel:
@@ -56,4 +58,4 @@ def _build(request: BuildRequest, context: BuildContext) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

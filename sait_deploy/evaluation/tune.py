@@ -13,6 +13,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.tuned_points import (
@@ -22,6 +23,7 @@ from sait_deploy.artifacts.tuned_points import (
     SplitEvidence,
     TunedPoint,
     check_name,
+    points_path,
     write_point,
 )
 from sait_deploy.errors import InvalidArgument
@@ -62,6 +64,7 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
     """
     manifest = artifact.manifest
     check_name(artifact.path, manifest, options.name)
+    check_place(points_path(artifact.path, options.name).parent)
     for family in options.families:  # limits that the model cannot keep to are refused before images are read
         _candidates(family, artifact, options)
     limit = options.limit(manifest.model.classes)

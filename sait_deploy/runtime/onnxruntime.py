@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -26,6 +24,7 @@ from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.system.scratch import scratch_folder
 from sait_deploy.system.telemetry import import_runtime
 
 _WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
@@ -134,11 +133,11 @@ def optimised(artifact: Artifact) -> onnx.ModelProto:
         RuntimeUnavailable: it cannot load the model.
     """
     ort = require_onnxruntime()
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "model.onnx")
+        options.optimized_model_filepath = str(folder / "model.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         source = graph_source(artifact)
         if isinstance(source, bytes):

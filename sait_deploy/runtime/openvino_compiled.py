@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
@@ -18,10 +18,16 @@ from onnx.inliner import inline_local_functions
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.engine.trust import built_here, record_built
 from sait_deploy.errors import RuntimeUnavailable, StorageError
+from sait_deploy.system.interrupts import deferred
+from sait_deploy.system.locks import held, is_left_over
 from sait_deploy.system.reading import MOST_WEIGHTS, read_bytes
+from sait_deploy.system.scratch import scratch_folder
 
 COMPILED_FOLDER: Final = "compiled"
 """Where in an artifact's folder compiled models are kept."""
+
+_BESIDE: Final = ".openvino-"
+"""How the name of a graph begins that lies beside its artifact's weights for a while."""
 
 _PRODUCTS: Final = frozenset({"FullyConnected", "MatMul", "Convolution"})
 """OpenVINO's names of the layers on a CPU that multiply matrices."""
@@ -114,15 +120,27 @@ def _readable(model: onnx.ModelProto, folder: Path) -> Iterator[str | bytes]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".openvino-", suffix=".onnx"))
+            file = stack.enter_context(_beside(folder))
         except OSError:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            place = stack.enter_context(scratch_folder())
             for name in outside:
                 shutil.copyfile(folder / name, place / name)
             file = stack.enter_context(tempfile.NamedTemporaryFile(dir=place, suffix=".onnx"))
         file.write(serialised)
         file.flush()
         yield file.name
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[IO[bytes]]:
+    """Yields a file among others that is removed again, and removes those that a kill left."""
+    for left in folder.glob(f"{_BESIDE}*"):
+        if is_left_over(left):
+            left.unlink(missing_ok=True)
+    with deferred():
+        file = tempfile.NamedTemporaryFile(dir=folder, prefix=_BESIDE, suffix=".onnx")  # noqa: SIM115 - closed below
+    with file, held(Path(file.name)):
+        yield file
 
 
 def matrix_products(compiled: Any) -> dict[str, int]:

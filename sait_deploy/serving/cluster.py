@@ -54,7 +54,7 @@ def write_configuration(options: ServeOptions, file: Path) -> None:
     if file.suffix not in (".yaml", ".yml"):
         raise InvalidArgument(f"{file} is no name of a YAML file", "such as serve.yaml")
     text = _HEAD.format(name=file.name) + _yaml(configuration(options), 0)
-    write_whole(file, text.encode())
+    write_whole(file, text)
 
 
 def _yaml(value: Any, depth: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from sait_deploy.serving.options import ModelsOptions, check_replicas
 from sait_deploy.serving.ray_processes import check_installed, connected, import_ray, is_there
 from sait_deploy.serving.replica import NAME, application, quiet
 from sait_deploy.serving.server import open_server, served_name
+from sait_deploy.system.interrupts import unwind
 from sait_deploy.system.option_values import check_options
 from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress, no_progress
@@ -68,14 +68,9 @@ def running(options: ServeOptions, progress: Progress = no_progress) -> Iterator
         yield options.listening
 
 
-def interrupt_on_sigterm() -> None:
-    """Makes SIGTERM what Ctrl-C is, so that either ends a server in order, also while it starts."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def wait_for_end() -> None:
     """Waits until SIGTERM or Ctrl-C."""
-    interrupt_on_sigterm()  # again, as Ray has a handler of its own
+    unwind()  # again, as Ray has a handler of its own
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)

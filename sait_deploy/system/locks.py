@@ -53,3 +53,8 @@ def is_held(path: Path) -> bool:
             return not free
     except OSError:
         return True
+
+
+def is_left_over(path: Path) -> bool:
+    """Returns whether nobody writes what lies there, which was to be renamed in the end; links are nobody's."""
+    return path.is_symlink() or not is_held(path)

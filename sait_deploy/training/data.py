@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from sait_deploy.images.preprocess import (
     open_image,
     preprocess,
 )
+from sait_deploy.system.children import end_with
 from sait_deploy.training.options import Augmentation, DataOptions
 
 VALIDATION_SEED: Final = 3
@@ -219,6 +221,7 @@ def loader_of(
         batch_size=batch,
         sampler=sampler,
         num_workers=workers,
+        worker_init_fn=partial(end_with, os.getpid()) if workers else None,
         drop_last=whole,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),

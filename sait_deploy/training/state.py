@@ -210,10 +210,10 @@ def deliver(folder: Path, state: TrainingState, training: SparseTraining | None,
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.delivered.items()}
     write_whole(folder / WEIGHTS_FILE, save(weights, metadata_of(training, class_names)))
-    write_whole(folder / LOG_CSV, to_csv(state.log).encode())
-    write_whole(folder / LOG_JSON, to_json(state.log).encode())
+    write_whole(folder / LOG_CSV, to_csv(state.log))
+    write_whole(folder / LOG_JSON, to_json(state.log))
     if has_matplotlib():
-        write_whole(folder / CURVE_FILE, _curve(state.log, training).encode())
+        write_whole(folder / CURVE_FILE, _curve(state.log, training))
 
 
 def _curve(log: Sequence[LogEntry], training: SparseTraining | None) -> str:

@@ -126,7 +126,7 @@ def _train(
         begun = _validated(loop, options, patches)  # finds validation images that cannot be read, too
         progress(f"before training: {begun.words}")
     if own_preprocessing and loop.is_main:
-        write_whole(options.output / CONFIG_FILE, timm_config(model.info.name, model.preprocessing).encode())
+        write_whole(options.output / CONFIG_FILE, timm_config(model.info.name, model.preprocessing))
     done, log = (state.epochs, state.log) if state is not None else (0, ())
     for epoch in range(done, options.recipe.epochs):
         log = (*log, _epoch(loop, patches, epoch, options, progress))

@@ -12,19 +12,10 @@ from typing import Any
 
 import pytest
 
-from sait_deploy.artifacts.folder import Artifact
-from tests.exported import TinyExport
 from tests.hostile.case import FINE, Case, Verdict
 from tests.hostile.cases import all_cases
-from tests.hostile.world import make_world
-from tests.shared import made_once
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def world(tiny: TinyExport, tiny_adaptive: Artifact) -> Path:
-    return made_once("hostile-world", lambda folder: make_world(folder, tiny, tiny_adaptive.path))
 
 
 def judged(cases: Iterable[Case], world: Path) -> list[dict[str, Any]]:

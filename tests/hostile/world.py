@@ -1,22 +1,47 @@
-"""What a case starts from: artifacts, weights, images and reports that are right."""
+"""What a case starts from: artifacts, weights, images, reports and a training that are right."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
+from tests.cli.calls import child_environment
 from tests.exported import TinyExport
 
 ADAPTIVE: Final = "artifacts/adaptive"
 DENSE: Final = "artifacts/dense"
+INT8: Final = "artifacts/int8"
+EMBEDS: Final = "artifacts/embeds"
+TRAINED: Final = "trained"
+TRAIN: Final = (
+    *("train", "--model", "test_vit", "--imgsz", "96", "--random-weights", "--new-head", "--data", "images"),
+    *("--val", "images", "--batch-size", "2", "--augmentation", "none", "--epochs", "2", "-o", TRAINED),
+)
+_CONFIG: Final = {
+    "architectures": ["ViTForImageClassification"],
+    "model_type": "vit",
+    "hidden_size": 64,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 2,
+    "intermediate_size": 192,
+    "image_size": 96,
+    "patch_size": 16,
+    "num_channels": 3,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "id2label": {str(number): f"class {number}" for number in range(5)},
+}
 
 
-def make_world(folder: Path, tiny: TinyExport, adaptive: Path) -> Path:
-    """Fills a folder."""
-    for place, name in ((adaptive, ADAPTIVE), (tiny.dense.path, DENSE)):
+def make_world(folder: Path, tiny: TinyExport, adaptive: Path, int8: Path, embeds: Path) -> Path:
+    """Fills a folder; all but the small model are folders of artifacts of it."""
+    for place, name in ((adaptive, ADAPTIVE), (tiny.dense.path, DENSE), (int8, INT8), (embeds, EMBEDS)):
         shutil.copytree(place, folder / name)
     (folder / "artifacts" / "last-export.json").write_text('["dense", "adaptive"]\n')
     shutil.copy(tiny.weights, folder / "weights.safetensors")
@@ -27,7 +52,10 @@ def make_world(folder: Path, tiny: TinyExport, adaptive: Path) -> Path:
     (folder / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     (folder / "map.json").write_text('{"0": 0, "1": 1, "2": 2, "3": 3, "4": 4}')
     (folder / "train.toml").write_text("epochs = 1\n")
-    (folder / "folder").mkdir()
-    shutil.copy(tiny.weights, folder / "folder" / "model.safetensors")
-    (folder / "folder" / "config.json").write_text('{"architecture": "test_vit", "num_classes": 5}')
+    for name, config in (("folder", {"architecture": "test_vit", "num_classes": 5}), ("hf", _CONFIG)):
+        (folder / name).mkdir()
+        shutil.copy(tiny.weights, folder / name / "model.safetensors")
+        (folder / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    command = [sys.executable, "-m", "sait_deploy", *TRAIN]
+    subprocess.run(command, cwd=folder, env=child_environment(), check=True, capture_output=True)
     return folder

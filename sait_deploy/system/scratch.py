@@ -1,0 +1,60 @@
+"""Folders for a while, among the system's temporary files: what a kill leaves there, the next such folder sweeps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sait_deploy.system.interrupts import deferred
+from sait_deploy.system.locks import held
+
+_PREFIX: Final = "sait-"  # short, as names of sockets below are
+_NAME: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}")
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yields an empty folder that is this user's alone, and removes it when the block ends.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    place = Path(tempfile.gettempdir())
+    _sweep(place)
+    with contextlib.ExitStack() as stack:
+        with deferred():
+            folder = stack.enter_context(_made(place))
+        yield folder
+
+
+@contextlib.contextmanager
+def _made(place: Path) -> Iterator[Path]:
+    folder = place / f"{_PREFIX}{secrets.token_hex(8)}"
+    folder.mkdir(mode=0o700)
+    try:
+        with held(folder):
+            yield folder
+    finally:
+        with deferred():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Removes folders of this user that nobody holds."""
+    user = os.getuid() if hasattr(os, "getuid") else None
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(place)):
+            if _NAME.fullmatch(entry.name) is None or not entry.is_dir(follow_symlinks=False):
+                continue
+            if user is not None and entry.stat(follow_symlinks=False).st_uid != user:
+                continue
+            with contextlib.suppress(OSError), held(Path(entry.path)) as free:
+                if free:
+                    shutil.rmtree(entry.path, ignore_errors=True)

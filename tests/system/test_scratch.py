@@ -1,0 +1,65 @@
+"""Folders for a while: removed in the end, and by the next where a kill left them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from sait_deploy.system.scratch import scratch_folder
+from tests.cli.calls import child_environment
+
+HOLDS = """
+import sys, time
+from sait_deploy.system.scratch import scratch_folder
+with scratch_folder() as folder:
+    (folder / "file").touch()
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_this_users_alone_and_removed(place: Path) -> None:
+    with scratch_folder() as folder:
+        assert folder.parent == place and folder.stat().st_mode & 0o777 == 0o700
+        (folder / "file").touch()
+    assert list(place.iterdir()) == []
+
+
+def test_an_error_removes_it_too(place: Path) -> None:
+    with pytest.raises(ZeroDivisionError), scratch_folder():
+        _ = 1 / 0
+    assert list(place.iterdir()) == []
+
+
+def test_what_a_kill_left_is_swept_and_what_another_process_uses_is_not(place: Path) -> None:
+    for name in ("sait-other", "sait-0123456789abcdef0", "other"):
+        (place / name).mkdir()
+    (place / "sait-0123456789abcdef").symlink_to(place / "other")
+    command, environment = [sys.executable, "-c", HOLDS], child_environment(TMPDIR=str(place))
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        theirs = Path(child.stdout.readline().strip())
+        with scratch_folder():
+            assert (theirs / "file").exists()
+        os.kill(child.pid, signal.SIGKILL)
+    assert (theirs / "file").exists()
+    with scratch_folder():
+        assert not theirs.exists()
+    assert sorted(path.name for path in place.iterdir()) == [
+        "other",
+        "sait-0123456789abcdef",
+        "sait-0123456789abcdef0",
+        "sait-other",
+    ]
