@@ -10,7 +10,10 @@ EVALUATE ?= --limit 500
 GPU_DAY ?= --minutes 12
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test lint gpu-day clean
+# Seconds of fuzzing.
+FUZZ ?= 600
+
+.PHONY: demo test fuzz lint gpu-day clean
 
 demo: $(VENV)/.demo
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -32,6 +35,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.hostile.fuzz $(FUZZ)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

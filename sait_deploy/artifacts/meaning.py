@@ -8,7 +8,16 @@ from pathlib import PurePath
 from typing import Final
 
 from sait_deploy.artifacts.codec import shown
-from sait_deploy.artifacts.manifest import COUNTS, EMBEDDINGS, FEATURES, Form, Manifest, ModelInfo, TensorInfo
+from sait_deploy.artifacts.manifest import (
+    COUNTS,
+    EMBEDDINGS,
+    FEATURES,
+    Form,
+    Manifest,
+    ModelInfo,
+    Precision,
+    TensorInfo,
+)
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.pruning_info import PruningInfo
 from sait_deploy.errors import ArtifactError, InvalidArgument
@@ -55,6 +64,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if manifest.pruning is not None:
         yield from _pruning(manifest.pruning, manifest.model)
     yield from _tensors(manifest)
+    if len({manifest.dtype is Precision.INT8, manifest.quantization is not None, bool(manifest.quantized_from)}) > 1:
+        yield f"weights in {manifest.dtype} of an artifact made from {shown(manifest.quantized_from)}"
     yield from _within("opset", manifest.opset, 1, 1000)
     if manifest.macs.dense < 1 or manifest.macs.per_image < 1:
         yield f"{manifest.macs.per_image} multiply-accumulates of {manifest.macs.dense}"
@@ -85,6 +96,8 @@ def _model(model: ModelInfo) -> Iterator[str]:
     rows, columns = (side // max(1, patch) for side, patch in zip(model.image_size, model.patch_size, strict=True))
     if rows * columns != geometry.patch_tokens:
         yield f"{rows} x {columns} patches are not {geometry.patch_tokens} patch tokens"
+    if model.embedding is not None and model.classes:
+        yield f"{model.classes} classes of a model that embeds"
     if model.labels is not None:
         if len(model.labels) != model.classes:
             yield f"{len(model.labels)} labels for {model.classes} classes"

@@ -29,7 +29,6 @@ from sait_deploy.cli._options import (
 )
 from sait_deploy.cli._render import counted, live_progress, show, warn
 from sait_deploy.engine.trust import granted
-from sait_deploy.serving.local import interrupt_on_sigterm
 from sait_deploy.serving.model import STEM_IMAGES
 
 
@@ -92,7 +91,6 @@ def command(**given: Any) -> None:
         address=given["address"],
         consent=granted(),
     )
-    interrupt_on_sigterm()
     with live_progress() as report:
         found = run_batch(options, report)
     if given["as_json"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -240,9 +239,9 @@ def _is_like(value: object, default: object) -> bool:
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
     kinds = (int, float) if isinstance(default, float) else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, kinds):
         return False
-    return 0 <= value <= _MOST and (value > 0 or default == 0)
+    return 0 <= value <= _MOST and (value > 0 or default == 0)  # no NaN is
 
 
 def _is_pair(sides: list[Any]) -> bool:

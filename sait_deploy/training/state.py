@@ -126,7 +126,7 @@ def _checked(data: Any) -> TrainingState:
         log = adapter(tuple[LogEntry, ...]).validate_json(json.dumps(data.pop("log")))
     except ValueError:  # pydantic's errors too
         raise ValueError("its log is none") from None
-    if len(log) > data["epochs"]:
+    if len(log) != data["epochs"]:
         raise ValueError(f"its log has {len(log)} epochs of {data['epochs']}")
     return TrainingState(**data, log=log)
 

@@ -132,7 +132,7 @@ def _verdict(folder: Path, printed: str, code: int, seconds: float, used: int) -
     return Verdict.ANSWERED if code == 0 else Verdict.REFUSED
 
 
-def _prepare(heavy: bool) -> None:
+def prepare(heavy: bool) -> None:
     """Imports what cases need, so that each forked process has it."""
     import numpy
     import onnx
@@ -157,7 +157,7 @@ def main() -> None:
     known = {case.name: case for case in all_cases()}
     chosen = [known[name] for name in sys.stdin.read().split("\n") if name]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    _prepare(any(case.door.heavy for case in chosen))
+    prepare(any(case.door.heavy for case in chosen))
     memory = Path("/dev/shm")  # copies of the world are made faster there
     place = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as scratch:

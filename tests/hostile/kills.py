@@ -24,20 +24,19 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from sait_deploy.system.interrupts import INTERRUPTED
-from tests.hostile.world import ADAPTIVE, DENSE
+from tests.hostile.world import ADAPTIVE, DENSE, TRAIN
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ORPHAN_SECONDS: Final = 2
 MARK: Final = "SAIT_KILLED"
 _OF: Final = ("--images", "images")
-_TRAIN: Final = ("--epochs", "2", "--batch-size", "2", "--augmentation", "none", "--density-range", "0.5:0.9")
 _BENCH: Final = ("--memory", "-o", "b.json")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "export": ("export", "--model", "test_vit", "--weights", "weights.safetensors", "--imgsz", "96", "--overwrite"),
     "quantize": ("quantize", ADAPTIVE, DENSE, *_OF, "--overwrite"),
     "build-engine": ("build-engine", DENSE, "--builder", "tensorrt-rtx", "--target", "sm86"),
     "tune": ("tune", "--artifact", ADAPTIVE, *_OF, "--max-disagreement", "99", "--grid", "0.9,0.5"),
-    "train": ("train", "--model", "test_vit", "--random-weights", "--data", "images", "--val", "images", *_TRAIN),
+    "train": (*TRAIN[: TRAIN.index("-o")], "-o", "training"),
     "bench": ("bench", ADAPTIVE, *_OF, "--duration", "0.2", "--warmup", "0", "--batch", "1", *_BENCH),
 }
 _WRITES: Final = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"})

@@ -68,7 +68,7 @@ def _change(draw: Callable[..., Any], message: Message) -> None:
     while True:
         found = message.ListFields()
         if not found or draw(st.integers(0, 19)) == 0:
-            _set(draw, message, draw(st.sampled_from(message.DESCRIPTOR.fields)))
+            _set(draw, message, draw(st.sampled_from(list(message.DESCRIPTOR.fields))))
             return
         field, value = found[draw(st.integers(0, len(found) - 1))]
         if field.is_repeated and len(value):

@@ -15,7 +15,8 @@ EDITS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {}
 
 for _part in ("identity", "epochs", "model", "average", "optimizer", "scaler", "log"):
     for _number, _value in enumerate(_VALUES):
-        if (_part, _number) not in (("average", 0), ("scaler", 0), ("scaler", 2), ("log", 1)):
+        # A training without an average or a scale of fp16's reads none.
+        if (_part, _number) not in (("average", 0), ("scaler", 0), ("scaler", 2), ("scaler", 9)):
             EDITS[f"{_part}-{_number}"] = lambda data, part=_part, value=_value: data.update({part: value})
     EDITS[f"no-{_part}"] = lambda data, part=_part: data.pop(part)
 

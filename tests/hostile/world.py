@@ -6,13 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
+from sait_deploy import demo
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.quantization.options import QuantizeOptions
+from sait_deploy.quantization.stage import quantize
 from tests.cli.calls import child_environment
-from tests.exported import TinyExport
+from tests.exported import TinyExport, export_adaptive, export_embedders, export_tiny
 
 ADAPTIVE: Final = "artifacts/adaptive"
 DENSE: Final = "artifacts/dense"
@@ -39,6 +44,15 @@ _CONFIG: Final = {
 }
 
 
+def build_world(folder: Path, tiny: TinyExport, adaptive: Artifact, embeds: Artifact) -> Path:
+    """Fills a folder with a world, and makes what of it is missing."""
+    floats = [Path(shutil.copytree(one.path, folder / "floats" / one.path.name)) for one in (tiny.dense, adaptive)]
+    copies = [Artifact(floats[0], tiny.dense.manifest), Artifact(floats[1], adaptive.manifest)]
+    int8 = quantize(copies, QuantizeOptions(demo.IMAGES, min_agreement=0, threads=1))[-1].path
+    (folder / "world").mkdir()
+    return make_world(folder / "world", tiny, adaptive.path, int8, embeds.path)
+
+
 def make_world(folder: Path, tiny: TinyExport, adaptive: Path, int8: Path, embeds: Path) -> Path:
     """Fills a folder; all but the small model are folders of artifacts of it."""
     for place, name in ((adaptive, ADAPTIVE), (tiny.dense.path, DENSE), (int8, INT8), (embeds, EMBEDS)):
@@ -59,3 +73,16 @@ def make_world(folder: Path, tiny: TinyExport, adaptive: Path, int8: Path, embed
     command = [sys.executable, "-m", "sait_deploy", *TRAIN]
     subprocess.run(command, cwd=folder, env=child_environment(), check=True, capture_output=True)
     return folder
+
+
+def main(place: Path) -> None:
+    """Makes a world of its own at a place."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tiny = export_tiny(folder)
+        embeds = export_embedders(tiny, folder / "embedders")[-1]
+        shutil.move(build_world(folder, tiny, export_adaptive(tiny), embeds), place)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
