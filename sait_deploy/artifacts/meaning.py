@@ -64,7 +64,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     if manifest.pruning is not None:
         yield from _pruning(manifest.pruning, manifest.model)
     yield from _tensors(manifest)
-    if len({manifest.dtype is Precision.INT8, manifest.quantization is not None, bool(manifest.quantized_from)}) > 1:
+    is_int8 = manifest.dtype is Precision.INT8
+    if is_int8 != bool(manifest.quantized_from) or (manifest.quantization is not None and not is_int8):
         yield f"weights in {manifest.dtype} of an artifact made from {shown(manifest.quantized_from)}"
     yield from _within("opset", manifest.opset, 1, 1000)
     if manifest.macs.dense < 1 or manifest.macs.per_image < 1:

@@ -253,7 +253,7 @@ def test_pictures_that_cannot_be_written(sait: Sait, adaptive: Path, digits: Pat
     Path("file").write_text("in the way")
     done = sait("predict", digits / "3", "--artifact", adaptive, "--visualize", folder)
     assert (done.code, done.out) == (9, "")
-    _, error, hint = done.err.splitlines()
+    error, hint = done.err.splitlines()  # before anything else is done
     assert error.startswith("error: cannot write file") and hint.startswith("hint: ")
     assert Path("file").read_text() == "in the way"
 

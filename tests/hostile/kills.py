@@ -33,7 +33,7 @@ _OF: Final = ("--images", "images")
 _BENCH: Final = ("--memory", "-o", "b.json")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "export": ("export", "--model", "test_vit", "--weights", "weights.safetensors", "--imgsz", "96", "--overwrite"),
-    "quantize": ("quantize", ADAPTIVE, DENSE, *_OF, "--overwrite"),
+    "quantize": ("quantize", ADAPTIVE, DENSE, "--min-agreement", "0", "--overwrite"),
     "build-engine": ("build-engine", DENSE, "--builder", "tensorrt-rtx", "--target", "sm86"),
     "tune": ("tune", "--artifact", ADAPTIVE, *_OF, "--max-disagreement", "99", "--grid", "0.9,0.5"),
     "train": (*TRAIN[: TRAIN.index("-o")], "-o", "training"),

@@ -67,7 +67,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_state(tmp_path) is None
     save_state(tmp_path / "new", state())
     assert_same(read_state(tmp_path / "new"), state())
-    bare = dataclasses.replace(state(), average=None, scaler=None, log=())
+    bare = dataclasses.replace(state(), average=None, scaler=None, epochs=0, log=())
     save_state(tmp_path / "new", bare)
     assert_same(read_state(tmp_path / "new"), bare)
     assert [path.name for path in (tmp_path / "new").iterdir()] == [STATE_FILE]
