@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib import resources
 from typing import Any, Final, TypeVar
 
@@ -125,7 +125,7 @@ async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     parts, size = [], 0
     try:
         async with asyncio.timeout(seconds):
-            async for part in request.stream():
+            async for part in _parts(request):
                 size += len(part)
                 if size > limit:
                     raise too_large
@@ -133,6 +133,19 @@ async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     except TimeoutError:
         raise Refused(Status.TOO_SLOW, f"the request did not arrive within {seconds:g} s", "send it faster") from None
     return b"".join(parts)
+
+
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    """Yields a body as it arrives.
+
+    Raises:
+        ClientDisconnect: the client left; Serve's proxy says so by errors of its own while a body is being sent.
+    """
+    try:
+        async for part in request.stream():
+            yield part
+    except Exception:
+        raise ClientDisconnect from None
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
