@@ -48,11 +48,11 @@ def check_place(folder: Path) -> None:
         StorageError: they cannot.
     """
     with _refusals(folder):
+        os.fsencode(folder)
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        probe = _partial(there / "probe")
-        with deferred():
-            probe.touch(exist_ok=False)
-            probe.unlink(missing_ok=True)
+        wrong = errno.ENOTDIR if not there.is_dir() else None if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+        if wrong is not None:
+            raise OSError(wrong, os.strerror(wrong))
 
 
 def read_document(path: Path, reader: Callable[[str], Document], make: str) -> Document:
