@@ -105,7 +105,7 @@ def part(name: str, model: str) -> dict[str, Any]:
 
 def keep(name: str, command: str, found: dict[str, Any], model: str) -> None:
     """Writes a part into the result file, beside the others."""
-    machine = environment("onnxruntime", "ray", "aiohttp")
+    machine: dict[str, str] = click.get_current_context().obj
     document = {"command": f"python -m benchmarks.serving {command}", "environment": machine, **found}
     known = {"model": model, "parts": parts(model) | {name: document}}
     click.echo(write(result_name(model), "python -m benchmarks.serving PART", known, machine))
@@ -118,8 +118,10 @@ _MODEL: Final = click.option("--model", default=MODEL, show_default=True)
 
 
 @click.group()
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Measure one part and write it into results/serving.json."""
+    context.obj = environment("onnxruntime", "ray", "aiohttp")
 
 
 @main.command()
