@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from sait_deploy.demo import IMAGES
 from sait_deploy.system.interrupts import INTERRUPTED
 from tests.hostile.world import ADAPTIVE, DENSE, TRAIN
 
@@ -33,7 +34,7 @@ _OF: Final = ("--images", "images")
 _BENCH: Final = ("--memory", "-o", "b.json")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "export": ("export", "--model", "test_vit", "--weights", "weights.safetensors", "--imgsz", "96", "--overwrite"),
-    "quantize": ("quantize", ADAPTIVE, DENSE, "--min-agreement", "0", "--overwrite"),
+    "quantize": ("quantize", ADAPTIVE, DENSE, "--images", str(IMAGES), "--min-agreement", "0", "--overwrite"),
     "build-engine": ("build-engine", DENSE, "--builder", "tensorrt-rtx", "--target", "sm86"),
     "tune": ("tune", "--artifact", ADAPTIVE, *_OF, "--max-disagreement", "99", "--grid", "0.9,0.5"),
     "train": (*TRAIN[: TRAIN.index("-o")], "-o", "training"),
@@ -140,9 +141,9 @@ def _problems(kill: Kill, folder: Path, code: int, process: int, mark: str) -> I
         yield "a traceback is shown"
     if code == 128 + kill.number and not said.endswith(f"{INTERRUPTED}\n"):
         yield f"it says {_last_line(folder)}"
-    if kill.number is not signal.SIGKILL:
+    if kill.number is not signal.SIGKILL:  # else what was put aside is put back by the next run
         yield from (f"it leaves {name}" for name in left_over(folder))
-    yield from broken(folder)
+        yield from broken(folder)
     until = time.monotonic() + ORPHAN_SECONDS
     while (alive := orphans(process, mark)) and time.monotonic() < until:
         time.sleep(0.05)
