@@ -82,7 +82,7 @@ def test_a_process_that_fails_says_why(tiny: TinyExport) -> None:
 
 def test_the_process_whose_memory_is_measured_has_the_consent_of_this_one(tmp_path: Path) -> None:
     consent = Consent(EngineTrust.ANY, HostCode.ALLOWED)
-    request = MemoryRequest("here", "torch", 1, None, "cpu", None, consent.engines, consent.host_code)
+    request = MemoryRequest("here", "torch", 1, None, "cpu", None, dataclasses.asdict(consent))
     request.write(tmp_path)
     np.savez(tmp_path / INPUTS_FILE, images=random_batch((1, 3, 96, 96)))
     assert MemoryRequest.read(tmp_path)[0].running == RunOptions(1, consent=consent)

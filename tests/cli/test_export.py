@@ -112,7 +112,7 @@ def test_an_output_folder_that_cannot_be_made(sait: Sait, tmp_path: Path, place:
     (tmp_path / "file").write_text("in the way")
     done = sait("export", "--output", place)
     assert (done.code, done.out) == (9, "")
-    assert f"cannot write under {place}" in done.err
+    assert f"cannot write {place}: " in done.err
     assert (tmp_path / "file").read_text() == "in the way"
 
 

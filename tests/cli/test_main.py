@@ -14,8 +14,8 @@ from sait_deploy.cli import COMMANDS
 from sait_deploy.errors import BuilderUnavailable, MissingDependency, SaitError
 from tests.cli.calls import ROOT, Sait, child_environment
 
-CODES_OF_OTHERS = {0, 1, 70, 130}
-"""Success, Python's own, an unexpected error, and Ctrl-C."""
+CODES_OF_OTHERS = {0, 1, 70, 130, 143}
+"""Success, Python's own, an unexpected error, Ctrl-C and SIGTERM."""
 
 
 def kinds(base: type[SaitError] = SaitError) -> list[type[SaitError]]:
