@@ -52,6 +52,10 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+_KEYS: Final = ("id2label", "label_names")
+"""Where Hugging Face's and timm's files beside weights name classes."""
+
+
 def configured_labels(files: Iterable[ConfigFile], classes: int) -> tuple[tuple[str, ...] | None, str]:
     """Returns the names of classes that files beside weights tell, and in words where they came from.
 
@@ -64,9 +68,11 @@ def configured_labels(files: Iterable[ConfigFile], classes: int) -> tuple[tuple[
         names are not used, why; they are empty where no file tells any.
     """
     for file in files:
-        names = _configured(file.data) if classes else None
-        if names is None or all(map(_UNNAMED.fullmatch, names)):
+        names, given = _configured(file.data), [key for key in _KEYS if file.data.get(key) is not None]
+        if not classes or (names is None and not given) or (names and all(map(_UNNAMED.fullmatch, names))):
             continue
+        if names is None:
+            return None, f"{file.path.name} has no names of classes in {given[0]}: it is not used"
         if len(names) != classes:
             return None, f"{file.path.name} names {len(names)} classes and the model has {classes}: they are not used"
         if not all(map(is_class_name, names)):

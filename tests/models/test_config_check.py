@@ -42,11 +42,16 @@ def test_names_of_classes_are_labels_and_their_file_is_kept(tmp_path: Path, conf
     ("config", "source"),
     [
         ({"label_names": ["a", "b"]}, "config.json names 2 classes and the model has 3: they are not used"),
+        ({"id2label": []}, "config.json has no names of classes in id2label: it is not used"),
+        ({"id2label": 1}, "config.json has no names of classes in id2label: it is not used"),
         ({"label_names": ["a", "b", "c\x1b"]}, "config.json has names that cannot be printed: they are not used"),
         ({"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}}, None),
-        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, None),
+        (
+            {"id2label": {"1": "a", "2": "b", "3": "c"}},
+            "config.json has no names of classes in id2label: it is not used",
+        ),
         ({"label_names": None}, None),
-        ({"label_names": "abc"}, None),
+        ({"label_names": "abc"}, "config.json has no names of classes in label_names: it is not used"),
     ],
 )
 def test_names_that_do_not_fit_are_not_used_and_that_is_said(
