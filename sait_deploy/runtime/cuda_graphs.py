@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from abc import ABC, abstractmethod
@@ -18,6 +19,9 @@ Compute = TypeVar("Compute", bound=Callable[..., Any])
 _WARM_UP: Final = 3
 """Runs before recording: compilation, library handles and workspaces stay out of a graph."""
 
+_MOST_COMPILATIONS: Final = 256
+"""Of one function. torch counts them over all models of a process, and gives up at 8 unless told otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Generic[Outputs]):
@@ -30,6 +34,28 @@ class Recorded(Generic[Outputs]):
 
     outputs: Outputs
     replay: Callable[[], None]
+
+
+def compiled_by_size(
+    compute: Compute, mode: str = "default", backend: str | Callable[..., Any] = "inductor"
+) -> Compute:
+    """Returns a function that is compiled for every size of its arguments by itself, but for axes marked as dynamic.
+
+    Left to itself torch compiles the second batch size for all further ones, in code that knows none of them.
+
+    Args:
+        compute: the function; a part of it that cannot be compiled is an error.
+        mode: of ``torch.compile``.
+        backend: likewise.
+    """
+    made = torch.compile(compute, fullgraph=True, dynamic=False, mode=mode, backend=backend)
+
+    @functools.wraps(compute)
+    def call(*arguments: Any) -> Any:
+        with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILATIONS):
+            return made(*arguments)
+
+    return cast("Compute", call)
 
 
 class Execution(ABC):
@@ -63,8 +89,8 @@ class OnGpu(Execution):
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def compiled(self, compute: Compute, mode: str = "default") -> Compute:
-        """Compiles without graphs of torch's own: ``record`` makes them. A part that cannot be compiled is an error."""
-        return cast("Compute", torch.compile(compute, fullgraph=True, mode=mode))
+        """Compiles without graphs of torch's own: ``record`` makes them."""
+        return compiled_by_size(compute, mode)
 
     def record(self, compute: Callable[[], Outputs]) -> Recorded[Outputs]:
         """Warms up on a stream of its own, as recording does, and records."""

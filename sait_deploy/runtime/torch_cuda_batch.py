@@ -13,7 +13,7 @@ from sait_deploy.runtime.torch_cuda_dense import Fastest, dense_forms, fastest
 
 
 class CompiledParts:
-    """A model's functions, compiled once for all batch sizes.
+    """A model's functions, each compiled when a batch size first needs it.
 
     Args:
         vit: the model.
@@ -102,7 +102,7 @@ class BatchWork:
 
             def compute() -> Tensor:
                 first = seam.rows[:rows]
-                # One compilation serves every bucket.
+                # One compilation serves every bucket of a batch size.
                 torch._dynamo.mark_dynamic(first, 0)
                 return self._parts.trunk(seam, first)
 

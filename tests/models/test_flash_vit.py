@@ -10,6 +10,7 @@ import torch
 from sait_deploy.models.flash_vit import FlashViT, Seam
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
+from sait_deploy.runtime.cuda_graphs import compiled_by_size
 from sait_deploy.tokens import Score
 from tests.tiny import FAMILIES, FAMILY_SCORES, exactly, family, images_for, relative_difference
 
@@ -95,10 +96,8 @@ def test_it_is_compiled_without_a_break_and_once_for_all_numbers_of_rows(name: s
     torch._dynamo.reset()
     limits = exactly(COUNTS)
     vit, images, seam = seam_of(name, Score.MEAN, limits)
-    stem, trunk, whole = (
-        torch.compile(part, backend=counting, fullgraph=True)
-        for part in (vit.stem, vit.trunk, flash(name, FixedPruning(Score.MEAN, 1, 5)).whole)
-    )
+    dense, fixed = flash(name, None), flash(name, FixedPruning(Score.MEAN, 1, 5))
+    stem, trunk = (compiled_by_size(part, backend=counting) for part in (vit.stem, vit.trunk))
     found = stem(images, torch.full((len(COUNTS),), 0.6), limits)
     assert torch.equal(found.keep, seam.keep)
     total = int(seam.cu_seqlens[-1])
@@ -106,5 +105,6 @@ def test_it_is_compiled_without_a_break_and_once_for_all_numbers_of_rows(name: s
         first = seam.rows[:rows]
         torch._dynamo.mark_dynamic(first, 0)
         assert relative_difference(trunk(seam, first), vit.trunk(seam, seam.rows[:total])) < 1e-5
-    whole(images)
-    assert len(graphs) == 3
+    for form in (fixed.whole, dense.whole, dense.plain):
+        compiled_by_size(form, backend=counting)(images)
+    assert len(graphs) == 5
