@@ -131,6 +131,14 @@ def embedders(tiny: TinyExport) -> list[Artifact]:
 
 
 @pytest.fixture(scope="session")
+def projecting() -> Artifact:
+    """The demonstration model's dense artifact that embeds by its head, to fewer numbers than a token has."""
+    from tests.exported import export_projecting
+
+    return made_once("projecting", export_projecting)
+
+
+@pytest.fixture(scope="session")
 def tiny_adaptive_fp16(tiny_fp16: TinyExport) -> Artifact:
     """The same in half precision."""
     from tests.exported import export_adaptive

@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 import timm
 
+from sait_deploy import demo
 from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, write_manifest
 from sait_deploy.artifacts.golden import Golden, write_golden
-from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, Outputs, Task, WeightsSource
+from sait_deploy.artifacts.manifest import FEATURES, Form, Head, Manifest, Outputs, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.exporting.manifest import draft_manifest
@@ -66,6 +67,13 @@ def export_embedders(tiny: TinyExport, folder: Path) -> list[Artifact]:
     """Exports the model dense, at density 0.5 and adaptive, its classifier left out."""
     options = ExportOptions(densities=(HALF,), points=(mass_point(0.6),), task=Task.EMBED, output=folder)
     return export_model(tiny.model, options)
+
+
+def export_projecting(folder: Path) -> Artifact:
+    """Exports the demonstration model, its head taken for a projection."""
+    model = load_model(demo.NAME, WeightsRequest(WeightsSource.DEMO))
+    (dense,) = export_model(model, ExportOptions(task=Task.EMBED, head=Head.PROJECTION, output=folder))
+    return dense
 
 
 def copied(artifact: Artifact, folder: Path) -> Artifact:

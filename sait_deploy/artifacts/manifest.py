@@ -150,6 +150,13 @@ class ModelInfo:
             return Task.EMBED
         return Task.CLASSIFY if self.classes else Task.FEATURES
 
+    @property
+    def answer_width(self) -> int:
+        """Numbers that the model answers for each image: logits, the embedding, or features of the model's width."""
+        if self.embedding is not None:
+            return self.embedding.width
+        return self.classes or self.geometry.width
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsInfo:

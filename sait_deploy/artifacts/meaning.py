@@ -140,11 +140,9 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with inputs and outputs: their names, in order, and the sizes that the model gives them."""
     model, geometry = manifest.model, manifest.model.geometry
     points = [("mass", ()), ("keep_limits", (2,))] if manifest.form is Form.ADAPTIVE else []
-    if model.embedding is not None:
-        answer = (EMBEDDINGS, (model.embedding.width,))
-    else:
-        answer = ("logits", (model.classes,)) if model.classes else ("features", (geometry.width,))
-    wanted: dict[str, tuple[int | None, ...]] = {"images": (None, *model.image_size), **dict(points), **dict([answer])}
+    answer = EMBEDDINGS if model.embedding is not None else "logits" if model.classes else "features"
+    wanted: dict[str, tuple[int | None, ...]] = {"images": (None, *model.image_size), **dict(points)}
+    wanted[answer] = (model.answer_width,)
     tokens = {FEATURES: (geometry.tokens, geometry.width)}
     features: dict[str, tuple[int, ...]] = dict(tokens) if FEATURES in manifest.output_names else {}
     counts: dict[str, tuple[int, ...]] = {COUNTS: ()} if manifest.pruning is not None else {}
@@ -152,7 +150,7 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
     given = (*manifest.inputs, *manifest.outputs)
     for what, found, names in (
         ("inputs", manifest.inputs, ["images", *(name for name, _ in points)]),
-        ("outputs", manifest.outputs, [answer[0], *features, *counts]),
+        ("outputs", manifest.outputs, [answer, *features, *counts]),
     ):
         if [tensor.name for tensor in found] != names:
             yield f"its {what} are {shown([tensor.name for tensor in found])} and not {names}"

@@ -118,7 +118,7 @@ def _classes(manifest: Manifest, top: int, answers: Mapping[int, ImageAnswer]) -
 def _embeddings(manifest: Manifest, answers: Mapping[int, ImageAnswer]) -> dict[str, tuple[Any, dict[int, Any]]]:
     import pyarrow as pa
 
-    kind = pa.list_(pa.float32(), manifest.model.geometry.width)
+    kind = pa.list_(pa.float32(), manifest.model.answer_width)
     return {"embedding": (kind, {place: one.logits for place, one in answers.items()})}
 
 

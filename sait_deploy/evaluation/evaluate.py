@@ -122,7 +122,7 @@ def _class_embeddings(model: ModelInfo, path: Path | None) -> ClassEmbeddings | 
             f"class embeddings are for a model that embeds, and {model.name} has {model.classes} classes of its own",
             "give --task embed, or an artifact that was exported so",
         )
-    return read_class_embeddings(path, model.geometry.width if model.embedding is None else model.embedding.width)
+    return read_class_embeddings(path, model.answer_width)
 
 
 def _dataset(source: Source, folder: Path | None, class_map: Path | None, given: ClassEmbeddings | None) -> Dataset:

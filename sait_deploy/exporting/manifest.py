@@ -83,9 +83,8 @@ def _tensors(
 
 def _answer(info: ModelInfo, batch: int | str) -> TensorInfo:
     """Returns the graph's first output."""
-    if info.embedding is not None:
-        return TensorInfo(EMBEDDINGS, "float32", (batch, info.embedding.width))
-    return TensorInfo("logits" if info.classes else "features", "float32", (batch, info.classes or info.geometry.width))
+    name = EMBEDDINGS if info.embedding is not None else "logits" if info.classes else "features"
+    return TensorInfo(name, "float32", (batch, info.answer_width))
 
 
 def _pruning(model: LoadedModel, plan: ExportPlan) -> PruningInfo | None:

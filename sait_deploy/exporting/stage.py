@@ -141,6 +141,8 @@ class _ParityData:
 def _parity_data(model: LoadedModel, options: ExportOptions, progress: Progress) -> _ParityData:
     if options.images is None:
         dataset = shipped_dataset(model.info.name, model.preprocessing.channels)
+        if not model.info.classes:  # the shipped images of the demonstration's classes, and a model without them
+            dataset = dataclasses.replace(dataset, labels=None)
         if dataset.source == BRIGHTNESS:
             progress(f"images: {dataset.source}")
     else:

@@ -154,6 +154,8 @@ class _Both:
 
 def _compared(both: _Both, manifest: Manifest, labels: NDArray[np.int64] | None) -> ComparedPoint:
     found, wanted = both.int8.logits.argmax(axis=1), both.fp32.logits.argmax(axis=1)
+    if not manifest.model.classes:
+        labels = None
     return ComparedPoint(
         name=both.name,
         images=len(found),

@@ -95,7 +95,7 @@ def check_arrived(description: Described, images: int, raw: RawOutput) -> None:
     model = description.model
     tokens = (images, model.geometry.tokens, model.geometry.width)
     wanted = (
-        ("logits", raw.logits, np.float32, (images, model.classes or model.geometry.width)),
+        ("logits", raw.logits, np.float32, (images, model.answer_width)),
         ("counts", raw.counts, np.int32, (images,)),
         ("features", raw.features, np.float32, tokens),
     )

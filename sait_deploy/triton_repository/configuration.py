@@ -59,9 +59,7 @@ def inputs_with_defaults(manifest: Manifest) -> list[Fields]:
 
 def outputs_of_python(manifest: Manifest) -> list[Fields]:
     """Returns the outputs of a model in Python: logits, embeddings or features, and how many patch tokens were kept."""
-    size = manifest.model.classes or manifest.model.geometry.width
-    answer = {"name": manifest.output_names[0], "data_type": Symbol("TYPE_FP32"), "dims": [size]}
-    return [answer, {"name": KEPT, "data_type": Symbol("TYPE_INT32"), "dims": [1]}]
+    return [batched(manifest.outputs[0]), {"name": KEPT, "data_type": Symbol("TYPE_INT32"), "dims": [1]}]
 
 
 def with_labels(outputs: Sequence[Fields], manifest: Manifest) -> list[Fields]:

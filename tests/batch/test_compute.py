@@ -58,12 +58,16 @@ def test_artifacts_without_a_seam_run_whole(tiny: TinyExport, images: Path, tmp_
     assert kept == {36 if which == "dense" else 18}
 
 
-def test_a_model_that_embeds_writes_its_embeddings(embedders: list[Artifact], images: Path, tmp_path: Path) -> None:
-    adaptive = embedders[-1]
-    computed(job_of(images, tmp_path / "out", adaptive))
+@pytest.mark.parametrize("width", [64, 10])
+def test_a_model_that_embeds_writes_its_embeddings(
+    embedders: list[Artifact], projecting: Artifact, images: Path, tmp_path: Path, width: int
+) -> None:
+    artifact = projecting if width == 10 else embedders[-1]
+    computed(job_of(images, tmp_path / "out", artifact))
     found = rows(tmp_path / "out")
     assert found[BROKEN]["embedding"] is None and "label" not in found[BROKEN]
-    runner = load(adaptive, "onnxruntime", RunOptions(threads=1))
+    assert len(found["0/0.png"]["embedding"]) == width
+    runner = load(artifact, "onnxruntime", RunOptions(threads=1))
     for name in ("0/0.png", "7/1.png"):
         wanted = runner.run(runner.preprocess(images / name)).logits[0]
         np.testing.assert_allclose(found[name]["embedding"], wanted, atol=1e-5)

@@ -23,7 +23,7 @@ from sait_deploy.exporting.inspect import inspect_artifact
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
-from sait_deploy.exporting.tables import inspection_table
+from sait_deploy.exporting.tables import export_notes, inspection_table
 from sait_deploy.models.embedder import for_task
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.quantization.stage import quantize
@@ -74,6 +74,18 @@ def test_every_runtime_gives_the_embeddings_of_torch(
         with torch.inference_mode():
             plain = F.normalize(features.trace(torch.from_numpy(IMAGES)).logits).numpy()
         np.testing.assert_allclose(found.logits, plain, atol=2e-5)
+
+
+def test_an_embedding_may_be_narrower_than_a_token(projecting: Artifact) -> None:
+    model = projecting.manifest.model
+    assert model.embedding == EmbeddingInfo(10, Head.PROJECTION) and model.geometry.width != 10
+    assert projecting.manifest.outputs[0].shape == ("batch", 10)
+    assert load(projecting, "onnxruntime", ONE_THREAD).run(projecting.golden().images).logits.shape == (1, 10)
+
+
+def test_labels_of_the_shipped_digits_are_not_held_against_an_embedding(projecting: Artifact) -> None:
+    assert projecting.manifest.accuracy.top1_percent is None
+    assert not export_notes([projecting.manifest], None)
 
 
 def test_half_precision_keeps_the_length(tiny: TinyExport, tmp_path: Path) -> None:

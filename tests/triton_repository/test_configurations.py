@@ -80,10 +80,12 @@ def test_a_fixed_point_has_images_alone(tiny: TinyExport, tmp_path: Path, backen
     assert "point" not in parameters(config)
 
 
-def test_embeddings_have_no_labels(embedders: list[Artifact], tmp_path: Path) -> None:
-    for number, backend in enumerate((Backend.ONNXRUNTIME, Backend.PYTHON)):
-        (config,) = written(embedders[-1], tmp_path / str(number), backend).values()
-        assert config.output[0].name == "embeddings" and not config.output[0].label_filename
+def test_embeddings_have_no_labels(embedders: list[Artifact], projecting: Artifact, tmp_path: Path) -> None:
+    cases = [(Backend.ONNXRUNTIME, embedders[-1], 64), (Backend.PYTHON, embedders[-1], 64)]
+    for number, (backend, artifact, width) in enumerate([*cases, (Backend.PYTHON, projecting, 10)]):
+        (config,) = written(artifact, tmp_path / str(number), backend).values()
+        assert tensors(config.output)["embeddings"] == (protocol.TYPE_FP32, [width])
+        assert not config.output[0].label_filename
         assert not (tmp_path / str(number) / config.name / "labels.txt").exists()
 
 
