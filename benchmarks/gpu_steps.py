@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sait_deploy.models.flash_vit import FlashViT
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Pruning
 from sait_deploy.plugins.flash_attention import attention_column_sums, flash_packed, flash_uniform
-from sait_deploy.plugins.lanes import attend_lanes
+from sait_deploy.plugins.lanes import attend_lanes, lane_slots, lanes_of
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_reference
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_reference
@@ -154,13 +154,10 @@ def attention(setting: Setting) -> dict[str, Any]:
     counts = _counts(most - 1, setting.rows // 106 + 1) + 1
     ends = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)).to(setting.device)
     qkv = torch.randn(int(ends[-1]), 3 * heads * size).bfloat16().to(setting.device)
-    lanes = torch.arange(int(counts.max()), device=setting.device)
-    real = lanes < ends.diff()[:, None]
-    slots = torch.where(real, ends[:-1, None] + lanes, ends[:-1, None])
+    slots, real = lane_slots(ends, torch.arange(int(counts.max()), dtype=torch.int32, device=setting.device))
 
     def padded() -> torch.Tensor:
-        rows = qkv.index_select(0, slots.flatten()).reshape(*slots.shape, 3, heads, size)
-        q, k, v = rows.permute(2, 0, 3, 1, 4)
+        q, k, v = lanes_of(qkv.index_select(0, slots.flatten()), slots, heads)
         y = F.scaled_dot_product_attention(q, k, v, real[:, None, None], scale=scale)
         return y.transpose(1, 2).flatten(2)[real]
 

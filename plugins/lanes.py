@@ -13,6 +13,21 @@ def lanes_of(rows: Tensor, slots: Tensor, num_heads: int) -> tuple[Tensor, Tenso
     return q, k, v
 
 
+def lane_slots(cu_seqlens: Tensor, lanes: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where the lanes of packed images find their rows, and which of them are real.
+
+    Args:
+        cu_seqlens: int32 [B+1], where images begin and end.
+        lanes: int32 [W], counting.
+
+    Returns:
+        slots int32 [B, W], in which lanes of padding repeat the image's first row, and bool [B, W].
+    """
+    starts, lengths = cu_seqlens[:-1, None], cu_seqlens.diff()[:, None]
+    real = lanes < lengths
+    return torch.where(real, starts + lanes, starts), real
+
+
 def attend_lanes(
     q: Tensor,
     k: Tensor,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sait_deploy.plugins.lanes import lane_slots
+
 
 @torch.library.custom_op("sait::pack_plan", mutates_args=())
 def pack_plan(kept: Tensor, cu_seqlens: Tensor, lanes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -12,10 +14,8 @@ def pack_plan(kept: Tensor, cu_seqlens: Tensor, lanes: Tensor) -> tuple[Tensor, 
 
     Shapes and dtypes are those of :func:`sait_deploy.plugins.pack_plan.reference.pack_plan`.
     """
-    starts, lengths = cu_seqlens[:-1, None], cu_seqlens.diff()[:, None]
-    real = lanes < lengths
-    slots = torch.where(real, starts + lanes, starts)
-    bases = torch.arange(len(starts), dtype=torch.int32, device=kept.device)[:, None] * len(lanes)
+    slots, real = lane_slots(cu_seqlens, lanes)
+    bases = torch.arange(len(slots), dtype=torch.int32, device=kept.device)[:, None] * len(lanes)
     places = torch.where(real, bases + lanes, bases)
     unslots = torch.empty_like(kept).scatter_(0, slots.flatten().long(), places.flatten())
     return slots, unslots, real[:, None, None, :].clone()

@@ -12,6 +12,7 @@ from sait_deploy.models.layers import importance_shares
 from sait_deploy.models.layouts import Uniform
 from sait_deploy.models.transformer import Heads
 from sait_deploy.plugins.flash_attention import attention_column_sums, flash_packed, flash_uniform
+from sait_deploy.plugins.lanes import lane_slots, lanes_of
 from sait_deploy.tokens import Score
 
 
@@ -29,8 +30,8 @@ class FlashUniform(Uniform):
         y, lse = self._flash(heads)
         if score is Score.MEAN:
             return y, importance_shares(attention_column_sums(qkv, lse, scale) / self.slots.shape[1], prefix)
-        q, k, _ = qkv.reshape(*self.slots.shape, 3, num_heads, -1).unbind(2)
-        products = (q[:, :1].float() * k.float()).sum(dim=-1).transpose(1, 2) * scale
+        q, k, _ = lanes_of(qkv, self.slots, num_heads)
+        products = (q[:, :, :1].float() * k.float()).sum(dim=-1) * scale
         return y, importance_shares((products - lse[:, :, :1]).exp(), prefix)
 
     def _flash(self, heads: Heads) -> tuple[Tensor, Tensor]:
@@ -55,10 +56,8 @@ class FlashPacked:
     @classmethod
     def of(cls, cu_seqlens: Tensor, most: int) -> Self:
         """Lays out images of at most ``most`` tokens."""
-        lanes = torch.arange(most, dtype=torch.int32, device=cu_seqlens.device)
-        starts = cu_seqlens[:-1, None]
-        real = lanes < cu_seqlens.diff()[:, None]
-        return cls(cu_seqlens, torch.where(real, starts + lanes, starts), real[:, None, None, :])
+        slots, real = lane_slots(cu_seqlens, torch.arange(most, dtype=torch.int32, device=cu_seqlens.device))
+        return cls(cu_seqlens, slots, real[:, None, None, :])
 
     def attend(self, heads: Heads) -> Tensor:
         """Runs attention inside each image."""
