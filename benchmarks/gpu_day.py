@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_day --minutes 12 --output gpu_day.json
     python -m benchmarks.gpu_day --dry-run
 
-What a step found is kept as soon as it ends, so that a machine that goes away takes one step's results along.
+What a step finds is kept as it goes, also of one that is ended in time; a machine that goes away takes one step along.
 ``--dry-run`` runs the same steps on a processor, on small models; its times mean nothing.
 """
 
@@ -42,9 +42,9 @@ def _run_step(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             state, said = f"ended after {seconds:.0f} s", ""
         result: dict[str, Any] = {"state": state, "seconds": round(time.perf_counter() - started, 1)}
-        if state == "done":
-            return result | {"found": json.loads(found.read_text(encoding="utf-8"))}
-        return result | {"said": said.strip().splitlines()[-_LAST_LINES:]}
+        if found.is_file():
+            result["found"] = json.loads(found.read_text(encoding="utf-8"))
+        return result if state == "done" else result | {"said": said.strip().splitlines()[-_LAST_LINES:]}
 
 
 def _machine(dry_run: bool) -> dict[str, str]:
@@ -80,7 +80,8 @@ def main(minutes: float, output: Path, only: str | None, dry_run: bool) -> None:
     except SaitError as error:
         raise SystemExit(f"error: {error.message}\nhint: --dry-run runs the steps on a processor") from None
     if only is not None:
-        _write(output, STEPS[only].run(rehearsal() if dry_run else on_gpu()))
+        for found in STEPS[only].run(rehearsal() if dry_run else on_gpu()):
+            _write(output, found)
         return
     deadline, steps = time.monotonic() + 60 * minutes, {}
     document: dict[str, Any] = {"command": f"python -m benchmarks.gpu_day --minutes {minutes:g}", "dry run": dry_run}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from sait_deploy.models.families import transformer_of
 from sait_deploy.models.flash_vit import FlashViT
 from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Pruning
 from sait_deploy.plugins.flash_attention import attention_column_sums, flash_packed, flash_uniform
@@ -31,6 +32,10 @@ MEAN_SHARE, SPREAD_SHARE = 105 / 196, 25 / 196
 
 LARGEST_ERROR: Final = 2e-2
 """Of logits in bfloat16, relative to the largest in float32."""
+
+
+Found = Iterator[dict[str, Any]]
+"""What a step has found so far, whenever that is more: a step that is ended in time leaves what it found before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def rehearsal() -> Setting:
 
 
 @torch.no_grad()
-def selection(setting: Setting) -> dict[str, Any]:
+def selection(setting: Setting) -> Found:
     """Compares kept tokens and rows with the reference, ties and masses from 1 on among them."""
     draw, rows = np.random.default_rng(0), 0
     for patches in setting.patches:
@@ -97,46 +102,47 @@ def selection(setting: Setting) -> dict[str, Any]:
                 if not np.array_equal(one.cpu().numpy(), other):
                     raise SystemExit(f"{name} differs from the reference at batch {batch}, N {patches}")
             rows += batch
-    return {"rows equal to the reference": rows}
+    yield {"rows equal to the reference": rows}
 
 
 @torch.no_grad()
-def operators(setting: Setting) -> dict[str, Any]:
+def operators(setting: Setting) -> Found:
     """Compares attention, packed attention and column sums with their definitions."""
     compare_with_definitions(setting.device)
-    return {"equal to the definitions": True}
+    yield {"equal to the definitions": True}
 
 
 @torch.no_grad()
-def answers(setting: Setting) -> dict[str, Any]:
+def answers(setting: Setting) -> Found:
     """Compares logits in bfloat16 with those in float32 forced to keep the same tokens."""
     torch.backends.cudnn.allow_tf32 = False
     errors: dict[str, float] = {}
     for name in setting.models:
-        vit, pruning = _model(setting, name), _pruning(name, setting)
-        images, mass, limits = _batch(setting, name, setting.batches[0])
+        vit = _model(setting, name)
+        pruning = _pruning(vit)
+        images, mass, limits = _batch(setting, setting.batches[0])
         traced = _work(setting, vit, pruning, images, mass, limits).run()
         exact = PrunableViT(vit, pruning).trace(images, mass, limits, keep=traced.keep).logits
         errors[name] = float((traced.logits - exact).abs().max() / exact.abs().max())
         if errors[name] > LARGEST_ERROR:
             raise SystemExit(f"{name}: logits differ by {errors[name]:.1e}, more than {LARGEST_ERROR:.0e}")
-    return {"relative errors": errors}
+        yield {"relative errors": errors}
 
 
 @torch.no_grad()
-def speed(setting: Setting) -> dict[str, Any]:
+def speed(setting: Setting) -> Found:
     """Times the adaptive form and the fastest dense in turn, at forced numbers of kept tokens."""
     cells = []
     for name in setting.models:
         vit = _model(setting, name)
         for batch in setting.batches:
-            images, mass, limits = _batch(setting, name, batch)
-            adaptive = _work(setting, vit, _pruning(name, setting), images, mass, limits)
+            images, mass, limits = _batch(setting, batch)
+            adaptive = _work(setting, vit, _pruning(vit), images, mass, limits)
             dense = _work(setting, vit, None, images)
             for one in (adaptive, dense):
                 one.run()
             seconds = medians(setting.execution, {"dense": dense.run, "adaptive": adaptive.run}, RUNS)
-            geometry = PrunableViT(vit, None).transformer.shape().geometry
+            geometry = transformer_of(vit).shape().geometry
             block = default_prune_at(geometry.depth)
             kept = [pruned_macs(geometry, block, int(count)) for count in limits[:, 0]]
             macs, ratio = batch * dense_macs(geometry) / sum(kept), seconds["dense"] / seconds["adaptive"]
@@ -144,11 +150,11 @@ def speed(setting: Setting) -> dict[str, Any]:
             cells.append(
                 cell | {"dense": str(dense.dense), "speed-up": ratio, "MAC ratio": macs, "share": ratio / macs}
             )
-    return {"cells": cells}
+            yield {"cells": cells}
 
 
 @torch.no_grad()
-def attention(setting: Setting) -> dict[str, Any]:
+def attention(setting: Setting) -> Found:
     """Times attention of packed rows, against lanes padded to the longest with gathers around them."""
     heads, size, most, scale = 6, 64, 197, 0.125
     counts = _counts(most - 1, setting.rows // 106 + 1) + 1
@@ -161,13 +167,13 @@ def attention(setting: Setting) -> dict[str, Any]:
         y = F.scaled_dot_product_attention(q, k, v, real[:, None, None], scale=scale)
         return y.transpose(1, 2).flatten(2)[real]
 
-    return _compared(
+    yield _compared(
         setting, {"packed": lambda: flash_packed(qkv, ends, most, heads, scale), "padded, with gathers": padded}
     )
 
 
 @torch.no_grad()
-def scoring(setting: Setting) -> dict[str, Any]:
+def scoring(setting: Setting) -> Found:
     """Times the block that scores: with all attention weights, and with column sums alone."""
     heads, size, tokens, scale, batch = 6, 64, 197, 0.125, setting.batches[-1]
     qkv = torch.randn(batch * tokens, 3 * heads * size).bfloat16().to(setting.device)
@@ -179,7 +185,7 @@ def scoring(setting: Setting) -> dict[str, Any]:
     def sums() -> torch.Tensor:
         return attention_column_sums(qkv, flash_uniform(qkv, batch, heads, scale)[1], scale)
 
-    return _compared(setting, {"weights in memory": weights, "column sums": sums})
+    yield _compared(setting, {"weights in memory": weights, "column sums": sums})
 
 
 def _compared(setting: Setting, calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, Any]:
@@ -193,9 +199,8 @@ def _model(setting: Setting, name: str) -> torch.nn.Module:
     return model
 
 
-def _pruning(name: str, setting: Setting) -> AdaptivePruning:
-    depth = len(timm.create_model(name, img_size=setting.image_size).blocks)
-    return AdaptivePruning(Score.MEAN, default_prune_at(depth))
+def _pruning(vit: torch.nn.Module) -> AdaptivePruning:
+    return AdaptivePruning(Score.MEAN, default_prune_at(transformer_of(vit).depth))
 
 
 def _counts(patches: int, batch: int) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -203,7 +208,7 @@ def _counts(patches: int, batch: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     return drawn.round().clip(1, patches).astype(np.int32)
 
 
-def _batch(setting: Setting, name: str, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _batch(setting: Setting, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns random images, and limits that force the drawn numbers of tokens."""
     images = torch.randn(batch, 3, setting.image_size, setting.image_size, generator=torch.Generator().manual_seed(0))
     counts = torch.from_numpy(_counts((setting.image_size // 16) ** 2, batch))
@@ -227,11 +232,11 @@ class Step:
 
     Attributes:
         seconds: after which it is ended.
-        run: what it does; it returns what it found.
+        run: what it does.
     """
 
     seconds: int
-    run: Callable[[Setting], dict[str, Any]]
+    run: Callable[[Setting], Found]
 
 
 STEPS: Final[dict[str, Step]] = {

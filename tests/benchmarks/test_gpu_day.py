@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from benchmarks.gpu_steps import FIRST, STEPS, rehearsal
 
 @pytest.mark.parametrize("name", list(STEPS))
 def test_every_step_runs_on_a_processor(name: str) -> None:
-    found = STEPS[name].run(rehearsal())
+    *_, found = STEPS[name].run(rehearsal())
     assert json.loads(json.dumps(found)) == found
     if name == "speed":
         (cell,) = found["cells"]
@@ -68,6 +70,26 @@ def test_no_step_gets_more_time_than_is_left(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_step_is_a_process_that_is_ended_in_time() -> None:
     result = gpu_day._run_step("operators", 0.2, dry_run=True)
     assert result["state"] == "ended after 0 s"
+    assert "found" not in result
+
+
+def test_a_step_that_is_ended_leaves_what_it_found_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(command: list[str], timeout: float, **_: Any) -> None:
+        Path(command[command.index("--output") + 1]).write_text('{"cells": [1]}', encoding="utf-8")
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(gpu_day.subprocess, "run", ended)
+    result = gpu_day._run_step("speed", 420, dry_run=False)
+    assert (result["state"], result["found"]) == ("ended after 420 s", {"cells": [1]})
+
+
+def test_what_a_step_finds_is_written_as_it_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    setting = dataclasses.replace(rehearsal(), batches=(1, 2))
+    monkeypatch.setattr(gpu_day, "rehearsal", lambda: setting)
+    kept: list[int] = []
+    monkeypatch.setattr(gpu_day, "_write", lambda output, found: kept.append(len(found["cells"])))
+    done = CliRunner().invoke(gpu_day.main, ["--dry-run", "--step", "speed", "--output", str(tmp_path / "found.json")])
+    assert (done.exit_code, kept) == (0, [1, 2])
 
 
 @pytest.mark.slow
