@@ -16,6 +16,7 @@ by count; batches of tokens of the same images; and all that a process of a job 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import os
 import shutil
@@ -225,12 +226,15 @@ def forced(count: int) -> ImagePoint:
 @click.option("--artifact", type=click.Path(path_type=Path), required=True, help="DeiT-S, adaptive.")
 @click.option("--images", type=int, default=DEIT_IMAGES, show_default=True)
 def throughput(artifact: Path, images: int) -> None:
-    """Times the runner, batches of tokens and a job's process in turns."""
+    """Times the runner, batches by count and of tokens across the seam, and a job's process, in turns."""
     opened = open_artifact(artifact)
     counts = KEPT.counts(ROUND, opened.manifest.model.geometry.patch_tokens)
     runner = load(opened, "onnxruntime", RunOptions(threads=THREADS))
     stages = open_stages(opened, "onnxruntime", RunOptions(threads=THREADS))
-    budget = BATCH * opened.manifest.model.geometry.tokens
+    budgets = {
+        "tokens": BATCH * opened.manifest.model.geometry.tokens,
+        "mean tokens": BATCH * (1 + round(counts.mean())),
+    }
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         jpeg_files(folder / "images", images)
@@ -242,7 +246,7 @@ def throughput(artifact: Path, images: int) -> None:
         job = open_job(options, source, output, begun_record(output, wanted), wanted)
         computer = ForcedComputer(options, opened.manifest.id)
         computer.counts = tuple(map(int, counts))
-        seconds: dict[str, list[float]] = {"runner": [], "tokens": [], "process": []}
+        seconds: dict[str, list[float]] = {name: [] for name in ("runner", "count", *budgets, "process")}
         for turn, (number, place) in enumerate(job.pending):
             paths = sorted((folder / "images").iterdir())[number * ROUND : (number + 1) * ROUND]
             prepared = runner.preprocess(paths)
@@ -252,15 +256,20 @@ def throughput(artifact: Path, images: int) -> None:
                     kept = counts[start : start + BATCH]
                     runner.run_at(prepared[start : start + BATCH], PointChoice(None, 1.0, kept, kept))
 
-            def by_tokens(prepared: Any = prepared) -> None:
-                items = iter([(i, Prepared(image, forced(counts[i]))) for i, image in enumerate(prepared)])
-                answered = list(packed_answers(stages, items, BATCH, budget))
-                check(answered, counts)
+            images_of = [Prepared(image, forced(count)) for image, count in zip(prepared, counts, strict=True)]
+
+            def cut_by_count(given: list[Prepared] = images_of) -> None:
+                for start in range(0, ROUND, BATCH):
+                    stages.trunk(stages.stem(given[start : start + BATCH]))
+
+            def by_tokens(budget: int, given: list[Prepared] = images_of) -> None:
+                check(list(packed_answers(stages, iter(enumerate(given)), BATCH, budget)), counts)
 
             def process(number: int = number, place: int = place) -> None:
                 assert computer.compute(number, place).kept == counts.sum()
 
-            ways = {"runner": by_count, "tokens": by_tokens, "process": process}
+            ways: dict[str, Callable[[], None]] = {"runner": by_count, "count": cut_by_count, "process": process}
+            ways |= {name: functools.partial(by_tokens, budget) for name, budget in budgets.items()}
             for name in rotated(list(ways), turn):
                 started = time.perf_counter()
                 ways[name]()
@@ -281,10 +290,14 @@ def rotated(names: list[str], turn: int) -> Iterator[str]:
 
 def summary(seconds: dict[str, list[float]], images: int) -> dict[str, Any]:
     """Returns medians of ratios of times that took turns, with their quartiles."""
-    runner = np.array(seconds["runner"])
     found: dict[str, Any] = {"images": images, "images of a turn": ROUND, "batch": BATCH, "kept": "105 ± 25"}
-    for name, called in (("tokens", "batches of tokens over batches by count"), ("process", "job over runner")):
-        ratios = runner / np.array(seconds[name])
+    for name, rival, called in (
+        ("tokens", "count", "batches of tokens over batches by count"),
+        ("mean tokens", "count", "batches of as many tokens as eight images keep over batches by count"),
+        ("count", "runner", "batches by count, cut at the seam, over runner"),
+        ("process", "runner", "job over runner"),
+    ):
+        ratios = np.array(seconds[rival]) / np.array(seconds[name])
         low, middle, high = np.percentile(ratios, [25, 50, 75])
         found[called] = {"throughput, median": round(middle, 3), "quartiles": [round(low, 3), round(high, 3)]}
     return found
