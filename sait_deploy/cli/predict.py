@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,15 +32,15 @@ from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.formats import readable
 from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import counts_of
-from sait_deploy.prediction import CONTACT_SHEET, Answer, Embedded, collect, predict
+from sait_deploy.prediction import CONTACT_SHEET, Answer, Collected, Embedded, collect, predict
 from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.reports.wording import NOTHING
-from sait_deploy.runtime import Prediction, RunOptions, load
+from sait_deploy.runtime import Prediction, Runner, RunOptions, load
 from sait_deploy.runtime.batches import FILLED
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.embeddings import nearest, unit_length
-from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import find_runtime
+from sait_deploy.system.progress import Progress
 
 
 @click.command()
@@ -73,21 +75,14 @@ from sait_deploy.runtime.registry import find_runtime
 def command(
     images: tuple[Path, ...],
     artifact: Path | None,
-    point: str | None,
-    mass: str | None,
-    min_keep: int | None,
-    max_keep: int | None,
     runtime: str,
-    precision: RunPrecision | None,
-    device: str,
-    threads: int | None,
-    weights: Path | None,
     labels: Path | None,
     top: int,
     visualize: Path | None,
     strict: bool,
     workspace: Path,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Classify image files and folders of images; with a model that embeds, find which of them are alike.
 
@@ -95,43 +90,65 @@ def command(
 
     An image that cannot be read is named and passed over. The exit code is then 8, after all other images' answers.
     """
-    if weights is not None and not find_runtime(runtime).from_weights:
-        raise InvalidArgument(f"--weights are for torch, and {runtime} runs the artifact", "give --runtime torch too")
+    options, choice = _run_options(runtime, given), _point_choice(given)
     if visualize is not None:
         check_place(visualize)
     collected = collect(images)
-    paths = collected.paths
     opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
-    opened = artifact_for(opened, runtime, precision)
+    opened = artifact_for(opened, runtime, options.precision)
     if labels is not None:
         opened = with_labels(opened, read_labels(labels, opened.manifest.model.classes))
-    choice = PointChoice(point, None if mass is None else parse_mass(mass), min_keep, max_keep)
     resolve(opened.manifest, 1, choice)
-    answers: list[Answer] = []
-    broken: list[ImageError] = []
+    paths, broken = collected.paths, list[ImageError]()
+    aside = None if strict or len(paths) == 1 else broken.append
     with live_progress() as report:
-        runner = load(opened, runtime, RunOptions(threads, weights, device, precision))
-        fewest, _ = runner.batch_range
-        if len(paths) % fewest:
-            report(f"requests are of {fewest} images: {FILLED}")
-        step = f"{opened.path.name} on {runner.runtime}, {counted(len(paths), 'image')}"
-        report(step, 0)
-        alone = strict or len(paths) == 1
-        for answer in predict(runner, paths, top, visualize, choice, None if alone else broken.append):
-            answers.append(answer)
-            report(step, (len(answers) + len(broken)) / len(paths))
-    if collected.others:
-        progress(f"passed over, as no image here has such a suffix: {counts_of(collected.others)}")
-    for error in broken:
-        warn(error.message)
-    if opened.manifest.weights.source is WeightsSource.RANDOM:
-        warn("random weights: these answers mean nothing")
+        runner = load(opened, runtime, options)
+        answers = _followed(predict(runner, paths, top, visualize, choice, aside), runner, len(paths), broken, report)
+    _say(collected, broken, opened.manifest)
     _show(answers, opened.manifest, top, as_json)
     if visualize is not None and answers:
         sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
         progress(f"pictures are in {visualize}{sheet}")
     if broken:
         raise ImageError(f"{len(broken)} of {len(paths)} images could not be read", readable())
+
+
+def _run_options(runtime: str, given: dict[str, Any]) -> RunOptions:
+    options = RunOptions(given["threads"], given["weights"], given["device"], given["precision"])
+    if options.weights is not None and not find_runtime(runtime).from_weights:
+        raise InvalidArgument(f"--weights are for torch, and {runtime} runs the artifact", "give --runtime torch too")
+    return options
+
+
+def _point_choice(given: dict[str, Any]) -> PointChoice:
+    mass = None if given["mass"] is None else parse_mass(given["mass"])
+    return PointChoice(given["point"], mass, given["min_keep"], given["max_keep"])
+
+
+def _followed(
+    answers: Iterator[Answer], runner: Runner, images: int, broken: list[ImageError], report: Progress
+) -> list[Answer]:
+    """Returns all answers, reporting after each how many of the images are done."""
+    fewest, _ = runner.batch_range
+    if images % fewest:
+        report(f"requests are of {fewest} images: {FILLED}")
+    step = f"{runner.artifact.path.name} on {runner.runtime}, {counted(images, 'image')}"
+    report(step, 0)
+    found = []
+    for answer in answers:
+        found.append(answer)
+        report(step, (len(found) + len(broken)) / images)
+    return found
+
+
+def _say(collected: Collected, broken: list[ImageError], manifest: Manifest) -> None:
+    """Says what should be known of the answers that follow."""
+    if collected.others:
+        progress(f"passed over, as no image here has such a suffix: {counts_of(collected.others)}")
+    for error in broken:
+        warn(error.message)
+    if manifest.weights.source is WeightsSource.RANDOM:
+        warn("random weights: these answers mean nothing")
 
 
 def _show(answers: list[Answer], manifest: Manifest, top: int, as_json: bool) -> None:
