@@ -1,4 +1,7 @@
-"""Engines that nobody here built: whatever their manifest says, their bytes are not run."""
+"""Engines that nobody here built: whatever their manifest says, their bytes do not reach TensorRT.
+
+Cases run on a stand-in for a GPU: on a machine without one, commands end before they ask who built an engine.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
+from sait_deploy.engine.cuda import Device
 from tests.hostile.case import Case, Door
 from tests.hostile.documents import NUMBERS, TEXTS, changed
 from tests.hostile.world import DENSE
 
-_FOLDER: Final = f"{DENSE}/engines/theirs"
+KIND: Final = "engine"
+_FOLDER: Final = f"{DENSE}/engines/tensorrt-rtx-theirs"
 _RUN: Final = ("--duration", "0.01", "--warmup", "0", "--batch", "1", "--no-accuracy")
 _DOORS: Final = (
     Door("inspect", ("inspect", DENSE), ""),
@@ -20,6 +26,8 @@ _DOORS: Final = (
     Door("predict", ("predict", "image.png", "--artifact", DENSE, "--runtime", "tensorrt-rtx"), ""),
 )
 _PLAN: Final = b"ftrt" + bytes(range(256)) * 64
+_GPU: Final = Device("stand-in", "sm86")
+_VERSION: Final = "1.7.0"
 _SHAPES: Final = {"smallest": [1, 3, 96, 96], "optimum": [1, 3, 96, 96], "largest": [8, 3, 96, 96]}
 
 VALUES: Final[dict[str, tuple[Any, ...]]] = {
@@ -64,12 +72,12 @@ def standing(folder: Path) -> Path:
     }
     manifest = {
         "schema_version": 1,
-        "name": "theirs",
+        "name": place.name,
         "artifact": artifact["id"],
         "source_sha256": artifact["files"]["model.onnx"],
         "builder": "tensorrt-rtx",
-        "builder_version": "1.7.0",
-        "targets": ["sm86"],
+        "builder_version": _VERSION,
+        "targets": [_GPU.target],
         "gpu": None,
         "precision": "fp16",
         "precisions_got": ["Half"],
@@ -87,6 +95,17 @@ def standing(folder: Path) -> Path:
     return place / "manifest.json"
 
 
+def on_stand_in(ran: Path) -> None:
+    """Gives this process a GPU that nothing runs on, and a TensorRT that makes a file where it is to read a plan."""
+    import sait_deploy.engine.inspect
+    import sait_deploy.runtime.tensorrt
+
+    package = SimpleNamespace(__version__=_VERSION, ILogger=type("ILogger", (), {}), Runtime=lambda _: ran.touch())
+    for module in (sait_deploy.engine.inspect, sait_deploy.runtime.tensorrt):
+        module.device = lambda: _GPU
+        module.load_package = lambda _: package
+
+
 def cases() -> Iterator[Case]:
     """Yields an engine of others, whole and with every value of every field, at every door."""
     for door in _DOORS:
@@ -96,11 +115,11 @@ def cases() -> Iterator[Case]:
         def whole(folder: Path) -> None:
             standing(folder)
 
-        yield Case(f"engine/whole/{door.name}", "engine", door, whole, harmless, True)
+        yield Case(f"engine/whole/{door.name}", KIND, door, whole, harmless, True)
         for path, values in VALUES.items():
             for number, value in enumerate(values):
 
                 def change(folder: Path, path: str = path, value: Any = value) -> None:
                     changed(standing(folder), path, value)
 
-                yield Case(f"engine/{path}/{number}/{door.name}", "engine", door, change, harmless)
+                yield Case(f"engine/{path}/{number}/{door.name}", KIND, door, change, harmless)
