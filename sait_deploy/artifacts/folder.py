@@ -238,14 +238,17 @@ class Workspace:
             make: command to advise where there is none.
 
         Raises:
-            ArtifactError: nothing was exported here.
+            ArtifactError: nothing was exported here, or the file that says what was is damaged.
         """
+        place = self.root / LAST_EXPORT_FILE
+        if not place.exists():
+            raise ArtifactError(f"nothing was exported to {self.root} yet", f"run: {make}")
         try:
-            names = adapter(tuple[str, ...]).validate_json(read_bytes(self.root / LAST_EXPORT_FILE))
+            names = adapter(tuple[str, ...]).validate_json(read_bytes(place))
         except (OSError, ValueError):
             names = ()
         if not names:
-            raise ArtifactError(f"nothing was exported to {self.root} yet", f"run: {make}")
+            raise ArtifactError(f"{place} lists no artifacts: it is damaged", f"name an artifact, or run: {make}")
         return [self.root / name for name in names]
 
 

@@ -106,7 +106,7 @@ def test_nothing_was_exported_yet(workspace: Workspace) -> None:
 def test_a_damaged_record_of_the_last_export(workspace: Workspace, content: bytes) -> None:
     workspace.prepare()
     (workspace.root / LAST_EXPORT_FILE).write_bytes(content)
-    with pytest.raises(ArtifactError, match="nothing was exported"):
+    with pytest.raises(ArtifactError, match="lists no artifacts: it is damaged"):
         workspace.last_export()
 
 
