@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from sait_deploy.models.prunable_vit import PrunableViT, Pruning, Traced
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.runtime.torch_shared import SharedBlocks
+
+
+_threads_in: int | None = None
+"""The process whose threads torch computes with; None until a runner is made."""
 
 
 def trial() -> str:
@@ -148,7 +153,7 @@ class TorchRunner(Runner):
         ModelError: the model cannot be pruned, or the artifact's weights cannot be had.
         ArtifactError: these weights are not those of the artifact.
         InvalidArgument: the pruning does not fit the model.
-        RuntimeUnavailable: torch cannot use the device.
+        RuntimeUnavailable: torch cannot use the device, or the process was forked from one where torch computed.
     """
 
     runtime = TORCH
@@ -160,6 +165,7 @@ class TorchRunner(Runner):
         self._shared = shared
         self._answered: tuple[NDArray[np.float32], torch.Tensor] | None = None
         torch.set_num_threads(processors() if options.threads is None else options.threads)
+        _claim_threads()
         try:
             self._device = torch.device(options.device.lower())
             if self._device.type == "meta":
@@ -248,8 +254,22 @@ class TorchRunner(Runner):
         return compute
 
     def _inputs(self, images: NDArray[np.float32], point: BatchPoint | None) -> tuple[torch.Tensor, ...]:
+        _claim_threads()
         arrays: tuple[NDArray[Any], ...] = (images,) if point is None else (images, point.mass, point.keep_limits)
         return tuple(torch.from_numpy(array).to(self._device) for array in arrays)
+
+
+def _claim_threads() -> None:
+    """Refuses a process that was forked after torch computed: it would wait for threads that only its parent has."""
+    global _threads_in  # noqa: PLW0603 - a process has one set of torch's threads
+    if torch.get_num_threads() == 1:
+        return
+    if _threads_in not in (None, os.getpid()):
+        raise RuntimeUnavailable(
+            "torch computed before this process was forked, and its threads are not in it",
+            "start processes by multiprocessing's spawn, or load with one thread: RunOptions(threads=1)",
+        )
+    _threads_in = os.getpid()
 
 
 def _model_of(source: Artifact | ModelInMemory, options: RunOptions) -> PrunableViT:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from sait_deploy.errors import ArtifactError, InvalidArgument, ModelError, Runti
 from sait_deploy.models.prunable_vit import FixedPruning
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
+from tests.cli.calls import child_environment
 from tests.exported import TinyExport
 from tests.runtime.cases import GOOD, ONE_THREAD
 from tests.tiny import family, save_weights
@@ -29,6 +32,37 @@ def test_a_torch_device_that_is_not_there(tiny: TinyExport, device: str) -> None
         load(tiny.half, "torch", RunOptions(threads=1, device=device))
     assert repr(device) in caught.value.message
     assert "\n" not in caught.value.message
+
+
+_FORKED = """
+import os, sys, numpy
+from sait_deploy import RunOptions, load
+from sait_deploy.errors import RuntimeUnavailable
+
+artifact, images = sys.argv[1], numpy.zeros((2, 3, 96, 96), numpy.float32)
+runner = load(artifact, "torch", RunOptions(threads=2))
+if os.fork() == 0:
+    for refused in (lambda: runner.run(images), lambda: runner.bind(images), lambda: load(artifact, "torch")):
+        try:
+            refused()
+        except RuntimeUnavailable as error:
+            print(error.message)
+    print(load(artifact, "torch", RunOptions(threads=1)).run(images).logits.shape)
+    sys.stdout.flush()
+    os._exit(0)
+_, status = os.wait()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_process_forked_after_torch_computed_is_refused_but_with_one_thread(tiny: TinyExport) -> None:
+    """It would wait for ever for threads that only its parent has."""
+    command = [sys.executable, "-c", _FORKED, str(tiny.dense.path)]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    *refusals, answered = done.stdout.splitlines()
+    assert len(refusals) == 3 and all("forked" in line for line in refusals)
+    assert answered == f"(2, {tiny.dense.manifest.model.classes})"
 
 
 @pytest.mark.parametrize("device", ["", " "])
