@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sait_deploy.artifacts.folder import Artifact, open_artifact
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.answers import Output, Prediction, Selection
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.options import RunOptions
@@ -26,10 +27,12 @@ def load(
         options: threads, precision, device and, for torch, where the weights are.
 
     Raises:
-        InvalidArgument: no such runtime.
+        InvalidArgument: no such runtime, or options that are none.
         ArtifactError: the artifact is missing, damaged or not what its manifest says.
         MissingDependency: the runtime's package is not installed.
         RuntimeUnavailable: the runtime or its device does not work here.
     """
     entry = find_runtime(runtime)
+    if not isinstance(options, RunOptions):
+        raise InvalidArgument(f"{options!r} are no options of a run", "leave them out, or give RunOptions")
     return entry.open(artifact if isinstance(artifact, Artifact) else open_artifact(artifact), options)

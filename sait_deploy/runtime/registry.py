@@ -254,6 +254,6 @@ def find_runtime(name: str) -> Runtime:
     Raises:
         InvalidArgument: no runtime has it.
     """
-    if name not in RUNTIMES:
+    if not isinstance(name, str) or name not in RUNTIMES:
         raise InvalidArgument(f"unknown runtime {name!r}", f"known are {', '.join(RUNTIMES)}")
     return RUNTIMES[name]

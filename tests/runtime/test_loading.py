@@ -45,6 +45,15 @@ def test_an_unknown_runtime_is_refused_with_those_known(tiny: TinyExport, runtim
     assert all(name in caught.value.hint for name in registry.RUNTIMES)
 
 
+def test_arguments_of_other_types(tiny: TinyExport) -> None:
+    runtime: Any = []
+    with pytest.raises(InvalidArgument, match="unknown runtime"):
+        load(tiny.dense, runtime)
+    options: Any = None
+    with pytest.raises(InvalidArgument, match="None are no options"):
+        load(tiny.dense, options=options)
+
+
 @pytest.mark.parametrize("name", registry.RUNTIMES)
 def test_a_runtimes_class_states_the_name_of_its_entry(name: str) -> None:
     entry = registry.RUNTIMES[name]
