@@ -36,7 +36,10 @@ METADATA: Final = {"sait.id": "one", "sait.form": "density"}
 
 @functools.cache
 def vit_named(name: str) -> VisionTransformer:
-    """A family's model, or ``plain``: two blocks of one head; ``small``: five of two. ``/2`` behind: the first two."""
+    """A family's model, or a plain one; ``/2`` behind a name takes the first two blocks.
+
+    Plain are ``plain``, two blocks of one head; ``small``, five of two heads; ``deep``, twelve of two heads.
+    """
     base, _, depth = name.partition("/")
     if depth:
         vit = copy.deepcopy(vit_named(base))
@@ -44,7 +47,8 @@ def vit_named(name: str) -> VisionTransformer:
         return vit
     if base == "plain":
         return small_vit(depth=DEPTH, num_heads=1)
-    return small_vit(depth=5) if base == "small" else family(base)
+    depths = {"small": 5, "deep": 12}
+    return small_vit(depth=depths[base]) if base in depths else family(base)
 
 
 def before_last(name: str) -> AdaptivePruning:

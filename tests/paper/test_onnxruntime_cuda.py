@@ -18,6 +18,8 @@ import pytest
 
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, lower_attention
+from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.tokens import Score
 from tests.exporters.graphs import ADAPTIVE, finished
 from tests.paper.environment import NotMade, driver_folder, folder
 
@@ -65,9 +67,9 @@ def on_paper(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = tmp_path_factory.mktemp("paper")
 
     @functools.cache
-    def run(form: str, precision: Precision) -> OnPaper:
-        graph = finished("small", ADAPTIVE if form == "adaptive" else None, precision=precision)
-        file = made / f"{form}-{precision}.onnx"
+    def run(form: str, precision: Precision, model: str = "small") -> OnPaper:
+        graph = finished(model, PRUNING[model] if form == "adaptive" else None, precision=precision)
+        file = made / f"{model}-{form}-{precision}.onnx"
         onnx.save(lower_attention(graph), str(file))
         # The loader finds the driver. Nothing leads to CUDA's libraries but where NVIDIA's packages put them.
         environment = os.environ | {
@@ -87,6 +89,7 @@ def on_paper(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
+PRUNING = {"small": ADAPTIVE, "deep": AdaptivePruning(Score.MEAN, 3)}
 FORMS = ("dense", "adaptive")
 PRECISIONS = (Precision.FP16, Precision.FP32)
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -134,3 +137,11 @@ def test_norms_of_half_precision_are_one_node_each(on_paper: Any, form: str) -> 
     assert half.of("CUDA")["LayerNormalization"] == 11
     more = half.of("CUDA")["Cast"] - full.of("CUDA")["Cast"]
     assert 0 <= more <= 4
+
+
+def test_launches_of_twelve_blocks_are_those_that_the_docs_name(on_paper: Any) -> None:
+    """A change of the lowering, or of onnxruntime-gpu's version, that changes them changes docs/gpu.md too."""
+    dense, adaptive = (on_paper(form, Precision.FP16, "deep").counts["launches"] for form in FORMS)
+    assert (dense, adaptive) == (142, 238)
+    said = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    assert f"{dense} launches and an adaptive one {adaptive}, {adaptive / dense:.2f} times as many" in said
