@@ -112,7 +112,14 @@ class TorchCudaRunner(Runner):
         device = self._execution.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         forms = {f"dense, batch {size}": str(work.dense) for size, work in self._work.items() if work.dense}
-        return {"runtime": self.runtime, "torch": torch.__version__, "device": name, "attention": "FLASH", **forms}
+        known = {"runtime": self.runtime, "torch": torch.__version__, "device": name, "attention": self._attention}
+        return known | forms
+
+    @property
+    def _attention(self) -> str:
+        if self._execution.device.type != "cuda":
+            return "its definition"
+        return "FLASH" if self._parts.vit.pruned else "FLASH in the flat forms, torch's choice in timm's"
 
     @property
     def precision(self) -> str:

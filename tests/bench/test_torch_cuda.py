@@ -56,6 +56,7 @@ def test_a_report_holds_dense_and_pruned_and_says_which_form_dense_has(
     ]
     assert len(report.rows) == 2 * len(report.variants)
     (group,) = report.groups
+    assert group.environment["attention"] == "its definition"
     for batch in BATCHES:
         said = group.environment[f"dense, batch {batch}"]
         for form in ("timm, compiled", "timm, max-autotune", "flat, compiled", "flat, max-autotune"):
