@@ -26,7 +26,7 @@ from sait_deploy.bench.machine_results import ProductRate
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime import load
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import find_runtime
+from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 from sait_deploy.system.scratch import scratch_folder
 
@@ -60,7 +60,7 @@ def product_rate(like: Manifest, group: GroupPlan, precision: RunPrecision, thre
     """
     runtime, entry = group.runtime, find_runtime(group.runtime)
     if entry.builder is not None or entry.from_weights:
-        raise InvalidArgument(f"{runtime} runs no graph as it is", "")
+        raise InvalidArgument(f"{runtime} runs no graph as it is", f"time the products of {ONNXRUNTIME}")
     with scratch_folder() as place:
         folder = place / "matrix-products"
         folder.mkdir()
