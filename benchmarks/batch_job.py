@@ -40,7 +40,7 @@ from sait_deploy.artifacts.points import PointChoice, mass_point
 from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.packing import packed_answers
 from sait_deploy.batch.place import open_place
-from sait_deploy.batch.record import begun_record, open_job, wanted_record
+from sait_deploy.batch.record import opened_job, wanted_record
 from sait_deploy.batch.worker import ShardComputer
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.errors import SaitError
@@ -243,8 +243,8 @@ def throughput(artifact: Path, images: int) -> None:
         )
         output, source = open_place(options.output), open_place(options.source)
         wanted = wanted_record(options, opened)
-        job = open_job(options, source, output, begun_record(output, wanted), wanted)
-        computer = ForcedComputer(options, opened.manifest.id)
+        with opened_job(options, source, output, wanted) as job:
+            computer = ForcedComputer(options, opened.manifest.id)
         computer.counts = tuple(map(int, counts))
         seconds: dict[str, list[float]] = {name: [] for name in ("runner", "count", *budgets, "process")}
         for turn, (number, place) in enumerate(job.pending):

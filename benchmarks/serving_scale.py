@@ -91,7 +91,8 @@ def checked(
         simulated_goodput = goodput([row for row in found if row["kind"] == kind])
         kinds[kind.value] = _ratio(simulated_goodput, measured)
     deviations = [abs(ratio - 1) for ratio in kinds.values() if ratio is not None]
-    near = [abs(row["goodput_over_measured"] - 1) <= MOST_DEVIATION for row in found if row["goodput_over_measured"]]
+    ratios = [row["goodput_over_measured"] for row in found if row["goodput_over_measured"] is not None]
+    near = [abs(ratio - 1) <= MOST_DEVIATION for ratio in ratios]
     return {
         "goodput_over_measured": kinds,
         "loads_within_10_percent": sum(near) / len(near) if near else None,

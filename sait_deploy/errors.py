@@ -7,6 +7,11 @@ reading the message.
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error of others says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class SaitError(Exception):
     """Base of all errors raised on purpose.
 

@@ -33,7 +33,10 @@ MODEL_FILE: Final = "model.onnx"
 MANIFEST_FILE: Final = "manifest.json"
 GOLDEN_FILE: Final = "golden.npz"
 LAST_EXPORT_FILE: Final = "last-export.json"
-_PARTIAL, _ASIDE = ".partial-", ".aside-"
+PARTIAL: Final = ".partial-"
+"""How names of folders begin that are being written, or that a crash left so."""
+
+_ASIDE: Final = ".aside-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class Workspace:
         """
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / _named(_PARTIAL, "probe")
+            probe = self.root / _named(PARTIAL, "probe")
             with deferred():
                 probe.mkdir()
                 probe.rmdir()
@@ -164,7 +167,7 @@ class Workspace:
                 shutil.rmtree(aside, ignore_errors=True)
             else:
                 aside.rename(place)
-        for partial in filter(is_left_over, self.root.glob(f"{_PARTIAL}*")):
+        for partial in filter(is_left_over, self.root.glob(f"{PARTIAL}*")):
             if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial, ignore_errors=True)
             else:
@@ -201,7 +204,7 @@ class Workspace:
         Raises:
             StorageError: something could not be written.
         """
-        partial = self.root / _named(_PARTIAL, place.name)
+        partial = self.root / _named(PARTIAL, place.name)
         aside = self.root / _named(_ASIDE, place.name)
         try:
             with storage_errors(self.root), contextlib.ExitStack() as locks:
@@ -225,7 +228,7 @@ class Workspace:
         """Remembers what was exported last, the baseline first."""
         text = json.dumps([place.name for place in places]) + "\n"
         with storage_errors(self.root):
-            temporary = self.root / _named(_PARTIAL, LAST_EXPORT_FILE)
+            temporary = self.root / _named(PARTIAL, LAST_EXPORT_FILE)
             with deferred(), temporary.open("x", encoding="utf-8") as file, held(temporary):
                 file.write(text)
                 file.flush()

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.place import Place, open_place
-from sait_deploy.batch.record import DONE, Job, alone, begun_record, open_job, wanted_record
+from sait_deploy.batch.record import DONE, Job, begun_record, opened_job, wanted_record
 from sait_deploy.batch.rows import Counts, read_counts
 from sait_deploy.batch.worker import ShardActor, counts_in
-from sait_deploy.errors import ImageError, InvalidArgument, SaitError, ServingError
+from sait_deploy.errors import ImageError, InvalidArgument, SaitError, ServingError, first_line
 from sait_deploy.images.formats import readable
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.serving.ray_processes import check_installed, connected, import_ray
@@ -61,16 +62,16 @@ def run_batch(options: BatchOptions, progress: Progress = no_progress) -> BatchS
     """
     check_installed("a batch job", "ray[data]", "ray", "pyarrow", "fsspec")
     artifact = artifact_for(open_artifact(options.artifact), options.runtime, options.precision)
-    options = _absolute(options)
-    wanted = wanted_record(options, artifact)
     source, output = open_place(options.source), open_place(options.output)
     _check_apart(source, output)
-    begun = begun_record(output, wanted)
-    if begun is None:
+    if output.is_local:
+        check_place(output.path(""))
+    options = replace(options, source=source.address, output=output.address, artifact=options.artifact.resolve())
+    wanted = wanted_record(options, artifact)
+    if begun_record(output, wanted) is None:
         _try(artifact, options, progress)
     progress(f"listing {source.text}")
-    job = open_job(options, source, output, begun, wanted)
-    with alone(output):
+    with opened_job(options, source, output, wanted) as job:
         counts = Counts(0, 0, 0)
         for number in job.done:
             counts += read_counts(output, number)
@@ -80,17 +81,6 @@ def run_batch(options: BatchOptions, progress: Progress = no_progress) -> BatchS
             counts = _compute(options, job, counts, progress)
         output.write(DONE, json.dumps(asdict(counts)).encode())
     return _summary(source, job, counts)
-
-
-def _absolute(options: BatchOptions) -> BatchOptions:
-    """Returns the options with local paths as processes in other folders know them."""
-    source, output = open_place(options.source), open_place(options.output)
-    return replace(
-        options,
-        source=source.at(source.only or "") if source.is_local else options.source,
-        output=output.at(output.only or "") if output.is_local else options.output,
-        artifact=options.artifact.resolve(),
-    )
 
 
 def _check_apart(source: Place, output: Place) -> None:
@@ -154,9 +144,8 @@ def _computed(ray: Any, options: BatchOptions, job: Job) -> Iterator[tuple[str, 
     except SaitError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ServingError(
-            f"the job's processes ended or failed: {first}", "run the command again: it goes on where it stopped"
+            f"the job's processes ended: {first_line(error)}", "run the command again: it goes on where it stopped"
         ) from error
 
 

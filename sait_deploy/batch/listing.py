@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sait_deploy.batch.place import Place
-from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.errors import ImageError, InvalidArgument, first_line
 from sait_deploy.images.formats import files_under, suffixes
 
 PARQUET: Final = ".parquet"
@@ -127,8 +127,8 @@ def _parquet_shards(source: Place, name: str, size: int, asked: str | None) -> I
             schema, metadata = opened.schema_arrow, opened.metadata
             rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except (ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise ImageError(f"{name} of {source.text} is no Parquet file that can be read: {first}", _HINT) from None
+        what = f"{name} of {source.text} is no Parquet file that can be read: {first_line(error)}"
+        raise ImageError(what, _HINT) from None
     column = _image_column(f"{name} of {source.text}", schema, asked)
     start = row = held = 0
     for group, count in enumerate(rows):

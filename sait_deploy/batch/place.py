@@ -8,9 +8,12 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
-from sait_deploy.errors import ImageError, InvalidArgument, StorageError
+from sait_deploy.errors import ImageError, InvalidArgument, StorageError, first_line
+from sait_deploy.system.locks import held, is_left_over
+
+_PARTIAL: Final = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Place:
     def is_local(self) -> bool:
         """Whether it is on this machine's own file system."""
         return "file" in (self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,))
+
+    @property
+    def address(self) -> str:
+        """The folder's or file's path or URL as processes in other folders know it."""
+        return self.at(self.only or "") if self.is_local else self.text
 
     def at(self, name: str) -> str:
         """Returns the path of a name in the folder."""
@@ -86,15 +94,18 @@ class Place:
             StorageError: it cannot be written.
         """
         folder, _, last = self.at(name).rpartition("/")
-        partial = f"{folder}/.{last}.{secrets.token_hex(8)}.partial"
+        partial = f"{folder}/.{last}.{secrets.token_hex(8)}{_PARTIAL}"
         with _refusals(f"{self.text}/{name}"):
             try:
                 self.files.makedirs(folder, exist_ok=True)
-                with Path(partial).open("xb") if self.is_local else self.files.open(partial, "wb") as file:
-                    yield file
-                    if self.is_local:
+                if self.is_local:
+                    with Path(partial).open("xb") as file, held(Path(partial)):
+                        yield file
                         file.flush()
                         os.fsync(file.fileno())
+                else:
+                    with self.files.open(partial, "wb") as file:
+                        yield file
                 # Object stores and servers of files have no rename in common; fsspec's move replaces whole files.
                 if self.is_local:
                     os.replace(partial, self.at(name))  # noqa: PTH105 - a Path of a URL's path would be another
@@ -110,6 +121,30 @@ class Place:
         with self.writing(name) as file:
             file.write(data)
 
+    def make(self, folder: str) -> None:
+        """Makes a folder in it, and those above, unless they are there.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        with _refusals(f"{self.text}/{folder}"):
+            self.files.makedirs(self.at(folder), exist_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Removes a file.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        with _refusals(f"{self.text}/{name}"):
+            self.files.rm_file(self.at(name))
+
+    def sweep(self, folder: str = "") -> None:
+        """Removes what a kill left half written in a folder of this machine's own file system."""
+        if self.is_local:
+            for left in filter(is_left_over, self.path(folder).glob(f".*{_PARTIAL}")):
+                left.unlink(missing_ok=True)
+
 
 def open_place(text: str) -> Place:
     """Returns a place to read from or write to, which need not be there.
@@ -122,20 +157,16 @@ def open_place(text: str) -> Place:
 
     try:
         files, root = url_to_fs(text)
-        is_file = files.isfile(root)
+        is_file = not root.endswith("/") and files.isfile(root)  # to HTTP, a folder's page is a file
     except (ValueError, ImportError) as error:
         hint = "give a folder, or a URL of fsspec's whose package is installed"
-        raise InvalidArgument(f"{text} cannot be opened: {_first_line(error)}", hint) from None
+        raise InvalidArgument(f"{text} cannot be opened: {first_line(error)}", hint) from None
     except Exception as error:  # each file system has errors of its own
-        raise ImageError(f"{text} cannot be read: {_first_line(error)}", "check the path and who may read it") from None
+        raise ImageError(f"{text} cannot be read: {first_line(error)}", "check the path and who may read it") from None
     if is_file:
         folder, _, name = root.rpartition("/")
         return Place(text, files, folder or ("/" if root.startswith("/") else ""), name)
     return Place(text, files, root)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
@@ -143,5 +174,7 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else _first_line(error)
+        reason = os.strerror(error.errno) if error.errno else first_line(error)
         raise StorageError(f"cannot write {what}: {reason}", "write it to another place, or free space") from error
+    except NotImplementedError as error:  # of a file system that is there to read alone, as fsspec's of HTTP is
+        raise StorageError(f"cannot write {what}: files there can only be read", "write it to another place") from error

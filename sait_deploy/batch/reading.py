@@ -15,7 +15,7 @@ from PIL import Image
 
 from sait_deploy.batch.listing import Shard
 from sait_deploy.batch.place import Place
-from sait_deploy.errors import ImageError
+from sait_deploy.errors import ImageError, first_line
 from sait_deploy.images.preprocess import Preprocessing, open_image, preprocess
 from sait_deploy.images.received import open_received
 
@@ -59,8 +59,6 @@ def _prepared(load: Callable[[], Image.Image], preprocessing: Preprocessing) -> 
         return image
     except ImageError as error:
         return error
-    except OSError as error:  # of a remote file, as local ones are opened by open_image
-        return ImageError(f"it cannot be read: {error.strerror or error}")
 
 
 def _loads(source: Place, shard: Shard, channels: int) -> Iterator[Callable[[], Image.Image]]:
@@ -77,7 +75,11 @@ def _loads(source: Place, shard: Shard, channels: int) -> Iterator[Callable[[], 
 
 
 def _open_remote(source: Place, name: str, channels: int) -> Image.Image:
-    return open_received(source.read(name), _MOST_PIXELS, channels)
+    try:
+        data = source.read(name)
+    except Exception as error:  # each file system has errors of its own
+        raise ImageError(f"{name} of {source.text} cannot be read: {first_line(error)}") from None
+    return open_received(data, _MOST_PIXELS, channels)
 
 
 def _cells(source: Place, shard: Shard) -> Iterator[Any]:
@@ -93,5 +95,5 @@ def _cells(source: Place, shard: Shard) -> Iterator[Any]:
                 bytes_of = compute.struct_field(column, "bytes") if types.is_struct(column.type) else column
                 yield from (cell.as_py() for cell in bytes_of)
     except (ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise ImageError(f"{shard.files[0]} of {source.text} cannot be read: {first}", "write it again") from None
+        what = f"{shard.files[0]} of {source.text} cannot be read: {first_line(error)}"
+        raise ImageError(what, "write it again") from None

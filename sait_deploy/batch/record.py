@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Final
 
-from sait_deploy.artifacts.codec import Codec, adapter
+from sait_deploy.artifacts.codec import Codec
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.points import PointChoice, resolve
@@ -143,12 +144,14 @@ def begun_record(output: Place, wanted: JobRecord) -> JobRecord | None:
         StorageError: it holds something else, or a job that computes something else.
         ArtifactError: the record cannot be read.
     """
+    if output.only is not None:
+        raise StorageError(f"{output.text} is a file", "name a folder that is new, empty or of the same job")
     names = output.names()
     if not output.exists(RECORD):
         others = sorted(names - {FOLDER})
-        if output.only is not None or others:
+        if others:
             raise StorageError(
-                f"{output.text} exists and holds no job" + (f", but {others[0]}" if others else ""),
+                f"{output.text} exists and holds no job, but {others[0]}",
                 "name a folder that is new, empty or of the same job",
             )
         return None
@@ -168,45 +171,57 @@ def _check_same(output: Place, record: JobRecord, wanted: JobRecord) -> None:
             raise StorageError(f"{output.text} holds a job of another {called}: {old}, not {new}", _ANOTHER)
 
 
-def open_job(options: BatchOptions, source: Place, output: Place, begun: JobRecord | None, wanted: JobRecord) -> Job:
-    """Lists the input, and writes the list and the record of a job that begins; of another, checks that they are it.
+@contextlib.contextmanager
+def opened_job(options: BatchOptions, source: Place, output: Place, wanted: JobRecord) -> Iterator[Job]:
+    """Lists the input, and yields the job, which no other call computes while the block runs.
+
+    The list and the record of a job that begins are written under its lock; of another, the list is compared.
 
     Raises:
         ImageError, InvalidArgument: as ``list_shards``.
-        StorageError: the input is another than the one that the job began with, or nothing can be written.
+        StorageError: the input is another than the one that the job began with, another call computes it, or nothing
+            can be written.
     """
-    digest, shards, images = hashlib.sha256(), 0, 0
     with tempfile.TemporaryFile() as listed:
-        for shard in list_shards(source, options.shard, options.image_column):
-            line = json.dumps(dataclasses.asdict(shard)).encode() + b"\n"
-            digest.update(line)
-            listed.write(line)
-            shards, images = shards + 1, images + shard.images
-        if not images:
-            raise ImageError(f"{source.text} holds no image", "its Parquet files have no rows")
-        record = dataclasses.replace(wanted, images=images, shards=shards, listing=digest.hexdigest())
-        if begun is None:
-            listed.seek(0)
-            with output.writing(SHARDS) as file:
-                while block := listed.read(1 << 20):
-                    file.write(block)
-            output.write(RECORD, json.dumps(dataclasses.asdict(record), indent=1).encode())
-        else:
-            _check_same(output, begun, record)
-        listed.seek(0)
-        names = output.names()
-        done, pending = [], []
-        for number, place in enumerate(_places(listed)):
-            if part_name(number) in names:
-                done.append(number)
+        record = _listed(options, source, wanted, listed)
+        with alone(output):
+            begun = begun_record(output, wanted)
+            if begun is None:
+                _write(output, record, listed)
             else:
-                pending.append((number, place))
-    return Job(record, tuple(done), tuple(pending))
+                _check_same(output, begun, record)
+            names = output.names()
+            shards = list(enumerate(_places(listed)))
+            pending = tuple((number, place) for number, place in shards if part_name(number) not in names)
+            if pending and DONE in names:  # of a job whose files somebody removed to compute them again
+                output.remove(DONE)
+            yield Job(record, tuple(number for number, _ in shards if part_name(number) in names), pending)
 
 
-def _places(listed: Any) -> Iterator[int]:
+def _listed(options: BatchOptions, source: Place, wanted: JobRecord, listed: IO[bytes]) -> JobRecord:
+    """Writes the list of shards, a line each, and returns the record of what it holds."""
+    digest, shards, images = hashlib.sha256(), 0, 0
+    for shard in list_shards(source, options.shard, options.image_column):
+        line = json.dumps(dataclasses.asdict(shard)).encode() + b"\n"
+        digest.update(line)
+        listed.write(line)
+        shards, images = shards + 1, images + shard.images
+    if not images:
+        raise ImageError(f"{source.text} holds no image", "its Parquet files have no rows")
+    return dataclasses.replace(wanted, images=images, shards=shards, listing=digest.hexdigest())
+
+
+def _write(output: Place, record: JobRecord, listed: IO[bytes]) -> None:
+    listed.seek(0)
+    with output.writing(SHARDS) as file:
+        shutil.copyfileobj(listed, file)
+    output.write(RECORD, json.dumps(dataclasses.asdict(record), indent=1).encode())
+
+
+def _places(listed: IO[bytes]) -> Iterator[int]:
     """Yields where each line of the list begins."""
     place = 0
+    listed.seek(0)
     for line in listed:
         yield place
         place += len(line)
@@ -216,21 +231,26 @@ def read_shard(output: Place, place: int) -> Shard:
     """Returns the shard that stands at a place in the list."""
     with output.open(SHARDS) as file:
         file.seek(place)
-        shard: Shard = adapter(Shard).validate_json(file.readline())
-    return shard
+        said = json.loads(file.readline())  # by Python's reader: names in another encoding are no text to pydantic
+    return Shard(**said | {"files": tuple(said["files"]), "row_groups": tuple(said["row_groups"])})
 
 
 @contextlib.contextmanager
 def alone(output: Place) -> Iterator[None]:
     """Refuses a second job in the same folder at the same time, as far as its file system has locks.
 
+    The folder is made, and what a kill left half written in it is removed.
+
     Raises:
-        StorageError: there is one.
+        StorageError: there is one, or the folder cannot be written to.
     """
     if not output.is_local:
         yield
         return
+    output.make(FOLDER)
     with held(output.path(FOLDER)) as free:
         if not free:
             raise StorageError(f"another job is writing to {output.text}", "wait for it, or name another folder")
+        for swept in ("", FOLDER):
+            output.sweep(swept)
         yield

@@ -11,7 +11,7 @@ import numpy as np
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.batch.place import Place
 from sait_deploy.batch.record import part_name
-from sait_deploy.errors import SaitError, StorageError
+from sait_deploy.errors import SaitError, StorageError, first_line
 from sait_deploy.runtime.answers import Output, predictions
 from sait_deploy.serving.stages import ImageAnswer
 
@@ -76,9 +76,8 @@ def read_counts(output: Place, number: int) -> Counts:
         about: dict[bytes, bytes] = footer.metadata or {}
         return Counts(footer.num_rows, int(about[b"broken"]), int(about[b"kept"]))
     except (ArrowException, OSError, KeyError, ValueError) as error:
-        first = (str(error).splitlines() or [""])[0]
         raise StorageError(
-            f"{name} in {output.text} is damaged: {first}", "remove it, and it is computed again"
+            f"{name} in {output.text} is damaged: {first_line(error)}", "remove it, and it is computed again"
         ) from None
 
 
@@ -87,9 +86,9 @@ def _table(manifest: Manifest, top: int, names: Sequence[str], found: Mapping[in
     import pyarrow as pa
 
     answers = {place: one for place, one in sorted(found.items()) if isinstance(one, ImageAnswer)}
-    errors = {place: one.message for place, one in found.items() if isinstance(one, SaitError)}
+    errors = {place: _text(one.message) for place, one in found.items() if isinstance(one, SaitError)}
     columns = {
-        "image": (pa.string(), dict(enumerate(names))),
+        "image": (pa.string(), dict(enumerate(map(_text, names)))),
         **(_classes(manifest, top, answers) if manifest.model.classes else _embeddings(manifest, answers)),
         "kept": (pa.int32(), {place: one.kept for place, one in answers.items()}),
         "error": (pa.string(), errors),
@@ -101,6 +100,11 @@ def _table(manifest: Manifest, top: int, names: Sequence[str], found: Mapping[in
         }
     )
     return table, Counts(len(names), len(errors), sum(one.kept for one in answers.values()))
+
+
+def _text(words: str) -> str:
+    """Returns words as Parquet takes them: what of a file's name is no UTF-8 is escaped."""
+    return words.encode(errors="backslashreplace").decode()
 
 
 def _classes(manifest: Manifest, top: int, answers: Mapping[int, ImageAnswer]) -> dict[str, tuple[Any, dict[int, Any]]]:

@@ -18,12 +18,14 @@ from sait_deploy.batch.place import open_place
 from sait_deploy.batch.reading import read_images
 from sait_deploy.batch.record import part_name, point_of_all, read_shard
 from sait_deploy.batch.rows import Counts, Found, read_counts, write_rows
-from sait_deploy.errors import ArtifactError, SaitError
+from sait_deploy.errors import ArtifactError, SaitError, ServingError, first_line
 from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.serving.stages import ImagePoint, Prepared, open_stages
 
 _READERS: Final = 4
 """Threads that read and decode: the wait for a remote file is longer than its decoding."""
+
+_AGAIN: Final = "run the command again, which goes on where it stopped; if it fails again, please report it"
 
 
 class ShardComputer:
@@ -101,6 +103,9 @@ class ShardActor:
             counts = self._computer.compute(number, place)
         except SaitError as error:
             failure = json.dumps([type(error).__name__, error.message, error.hint])
+        except Exception as error:  # what nobody foresaw: of this, too, Ray would keep a traceback's text
+            what = f"a shard cannot be computed: {type(error).__name__}: {first_line(error)}"
+            failure = json.dumps([ServingError.__name__, what, _AGAIN])
         return {"number": number, "process": self._process, "failure": failure, **asdict(counts)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sait_deploy.errors import ServingError
+from sait_deploy.errors import ServingError, first_line
 from sait_deploy.serving.grpc_front import GrpcFront
 from sait_deploy.serving.listening import Listening
 from sait_deploy.serving.model import NoObserver
@@ -110,8 +110,9 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
             handle = serve.get_deployment_handle(NAME, APPLICATION)
             front = GrpcFront(handle, listening, models.max_body)
         except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ServingError(f"the server did not start: {first}", "lines of Ray above may say why") from error
+            raise ServingError(
+                f"the server did not start: {first_line(error)}", "lines of Ray above may say why"
+            ) from error
         yield
     finally:
         there = is_there(ray)

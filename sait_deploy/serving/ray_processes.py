@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from sait_deploy.errors import MissingDependency, ServingError
+from sait_deploy.errors import MissingDependency, ServingError, first_line
 from sait_deploy.serving.confinement import confine_start
 from sait_deploy.system.processors import processors
 
@@ -81,13 +81,12 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
             else:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
         except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
             if address is None:
                 raise ServingError(
-                    f"Ray did not start: {first}", "see whether memory and /dev/shm have room"
+                    f"Ray did not start: {first_line(error)}", "see whether memory and /dev/shm have room"
                 ) from error
             hint = "check the address; a cluster that asks for a token wants RAY_AUTH_MODE=token"
-            raise ServingError(f"the Ray cluster cannot be joined: {first}", hint) from error
+            raise ServingError(f"the Ray cluster cannot be joined: {first_line(error)}", hint) from error
         yield
     finally:
         ray.shutdown()

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import Manifest, TensorInfo
+from sait_deploy.artifacts.manifest import Form, Manifest, TensorInfo
 from sait_deploy.exporters.names import IMAGES, KEEP_LIMITS, MASS
 from sait_deploy.tokens import OperatingPoint
 from sait_deploy.triton_repository.pbtxt import Symbol, map_of
@@ -49,7 +49,7 @@ def inputs_with_defaults(manifest: Manifest) -> list[Fields]:
     """Returns the inputs of a model in Python: an operating point need not be given."""
     image = [manifest.preprocessing.channels, *manifest.model.image_size]
     found: list[Fields] = [{"name": IMAGES, "data_type": Symbol("TYPE_FP32"), "dims": image}]
-    if manifest.operating_points and MASS in [tensor.name for tensor in manifest.inputs]:
+    if manifest.form is Form.ADAPTIVE:
         found += [
             {"name": MASS, "data_type": Symbol("TYPE_FP32"), "dims": [1], "optional": True},
             {"name": KEEP_LIMITS, "data_type": Symbol("TYPE_INT32"), "dims": [2], "optional": True},

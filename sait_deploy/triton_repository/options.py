@@ -54,8 +54,9 @@ class RepositoryOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.name is not None and (not self.name or self.name.startswith(".") or "/" in self.name):
-            raise InvalidArgument(f"{self.name!r} cannot name a model", "give a folder's name, such as classifier")
+        name = self.name
+        if name is not None and (not name or name.startswith(".") or "/" in name or not name.isprintable()):
+            raise InvalidArgument(f"{name!r} cannot name a model", "give a folder's name, such as classifier")
         for what, value in (("images", self.max_batch), ("tokens", self.token_budget)):
             if value is not None and value < 1:
                 raise InvalidArgument(f"a batch cannot have {value} {what} at most", "give 1 or more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,12 +51,9 @@ class PackedModel:
         """Answers requests: the images of all of them are computed together, an error is that of its request alone."""
         prepared = [self._prepared(request) for request in requests]
         images = [(number, one) for number, ready in enumerate(prepared) if isinstance(ready, list) for one in ready]
-
-        def numbered() -> Iterator[tuple[int, Prepared]]:
-            yield from enumerate(one for _, one in images)
-
+        numbered = enumerate(one for _, one in images)
         try:
-            found = dict(packed_answers(self._stages, numbered(), STEM_IMAGES, self._budget))
+            found = dict(packed_answers(self._stages, numbered, STEM_IMAGES, self._budget))
         except SaitError as error:
             return [self._failed(error) for _ in requests]
         answers: list[list[ImageAnswer | SaitError]] = [[] for _ in requests]

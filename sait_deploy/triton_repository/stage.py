@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from sait_deploy.artifacts.folder import open_artifact, storage_errors
+from sait_deploy.artifacts.files import check_place
+from sait_deploy.artifacts.folder import PARTIAL, Workspace, open_artifact, storage_errors
 from sait_deploy.errors import StorageError
+from sait_deploy.system.interrupts import deferred
+from sait_deploy.system.locks import held
 from sait_deploy.triton_repository.artifact_forms import onnxruntime_form, python_form
 from sait_deploy.triton_repository.engine_form import tensorrt_form
 from sait_deploy.triton_repository.options import Backend, RepositoryOptions
@@ -35,25 +38,29 @@ def write_repository(options: RepositoryOptions) -> tuple[Path, ...]:
         InvalidArgument: it has no such point, or Triton cannot load it.
         StorageError: a model of that name is there already, or nothing can be written.
     """
+    check_place(options.output)
     artifact = open_artifact(options.artifact)
     source = source_of(artifact, options.name or artifact.path.resolve().name, options.point)
     models = _FORMS[options.backend](source, options)
-    for name in models:
-        if (options.output / name).exists():
-            raise StorageError(f"{options.output / name} is there already", "remove it, or name the model: --name")
     new = not options.output.exists()
-    partial = options.output / f".partial-{secrets.token_hex(8)}"
+    partial = options.output / f"{PARTIAL}{secrets.token_hex(8)}"
     placed: list[Path] = []
     try:
         with storage_errors(options.output):
-            for name, model in models.items():
-                _write(partial / name, model)
-            for name in models:
-                (partial / name).rename(options.output / name)
-                placed.append(options.output / name)
+            _check_free(options.output, models)
+            Workspace(options.output).recover()
+            partial.mkdir(parents=True)
+            with held(partial):
+                for name, model in models.items():
+                    _write(partial / name, model)
+                with deferred():
+                    for name in models:
+                        (partial / name).rename(options.output / name)
+                        placed.append(options.output / name)
     except BaseException:
-        for folder in placed:
-            shutil.rmtree(folder, ignore_errors=True)
+        if len(placed) < len(models):
+            for folder in placed:
+                shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,6 +68,12 @@ def write_repository(options: RepositoryOptions) -> tuple[Path, ...]:
             if new and not placed:
                 options.output.rmdir()
     return tuple(placed)
+
+
+def _check_free(repository: Path, models: Iterable[str]) -> None:
+    for name in models:
+        if (repository / name).exists():
+            raise StorageError(f"{repository / name} is there already", "remove it, or name the model: --name")
 
 
 def _write(folder: Path, model: ModelFolder) -> None:

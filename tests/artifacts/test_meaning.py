@@ -15,7 +15,8 @@ from tests.hostile.manifests import VALUES
 
 @pytest.mark.parametrize("make", [draft, draft_adaptive])
 def test_what_export_writes_can_be(make: Any) -> None:
-    assert from_json(json.dumps(as_dict(make()))) == make()
+    manifest = make()
+    assert from_json(json.dumps(as_dict(manifest))) == manifest
 
 
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, values in VALUES.items() for v in values[:2]])

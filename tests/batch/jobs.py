@@ -12,7 +12,7 @@ from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.place import open_place
-from sait_deploy.batch.record import Job, begun_record, open_job, wanted_record
+from sait_deploy.batch.record import Job, begun_record, opened_job, wanted_record
 from sait_deploy.batch.worker import ShardComputer
 
 BROKEN = "3/broken.png"
@@ -29,7 +29,9 @@ def begun(options: BatchOptions, artifact: Artifact) -> Job:
     """Begins a job, or goes on with it."""
     wanted = wanted_record(options, artifact)
     source, output = open_place(options.source), open_place(options.output)
-    return open_job(options, source, output, begun_record(output, wanted), wanted)
+    begun_record(output, wanted)
+    with opened_job(options, source, output, wanted) as job:
+        return job
 
 
 def computed(options: BatchOptions) -> Job:

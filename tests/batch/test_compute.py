@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.place import open_place
 from sait_deploy.batch.rows import Counts, read_counts
 from sait_deploy.batch.worker import ShardActor, ShardComputer, counts_in
-from sait_deploy.errors import ArtifactError, StorageError
+from sait_deploy.errors import ArtifactError, ServingError, StorageError
 from sait_deploy.runtime import RunOptions, load
 from tests.batch.jobs import BROKEN, begun, computed, images_in, rows
 from tests.exported import TinyExport
@@ -125,6 +129,49 @@ def test_a_process_that_ends_while_it_writes_leaves_no_part(
     assert len(list((tmp_path / "out").glob(".*.partial"))) == 1
     computed(options)
     assert len(rows(tmp_path / "out")) == 41
+    assert not list((tmp_path / "out").glob(".*.partial")), "the next call sweeps it"
+
+
+def test_a_name_in_another_encoding_is_a_row_too(tiny_adaptive: Artifact, tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("this system has no such names")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, data in ((b"caf\xe9.png", next(demo.IMAGES.glob("*/*.png")).read_bytes()), (b"\xe9.png", b"no image")):
+        (folder / os.fsdecode(name)).write_bytes(data)
+    computed(job_of(folder, tmp_path / "out", tiny_adaptive))
+    found = rows(tmp_path / "out")
+    assert found[r"caf\udce9.png"]["label"] and r"\udce9.png" in found[r"\udce9.png"]["error"]
+
+
+def test_a_file_that_a_server_does_not_give_is_a_row(tiny_adaptive: Artifact, images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="fsspec reads HTTP with it")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith("/0.png"):
+                self.send_error(500)
+            else:
+                super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(images / "0"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        computed(job_of(f"http://127.0.0.1:{server.server_port}/", tmp_path / "out", tiny_adaptive))
+        server.shutdown()
+    found = {name.rpartition("/")[2]: row for name, row in rows(tmp_path / "out").items()}
+    assert "500" in found["0.png"]["error"] and found["1.png"]["label"] and found["1.png"]["error"] is None
+
+
+def test_what_nobody_foresaw_is_said_in_one_line(tiny_adaptive: Artifact, images: Path, tmp_path: Path) -> None:
+    """The list of shards is not there, as where machines do not share the output."""
+    actor = ShardActor(job_of(images, tmp_path / "none", tiny_adaptive), tiny_adaptive.manifest.id)
+    answered = actor({"number": np.array([0]), "place": np.array([0])})
+    with pytest.raises(ServingError, match=r"FileNotFoundError.*shards\.jsonl") as caught:
+        counts_in({name: values[0] for name, values in answered.items()})
+    assert "\n" not in caught.value.message and caught.value.hint
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(

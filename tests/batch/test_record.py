@@ -12,7 +12,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.place import open_place
-from sait_deploy.batch.record import RECORD, alone, read_shard
+from sait_deploy.batch.record import DONE, RECORD, SHARDS, opened_job, read_shard, wanted_record
 from sait_deploy.batch.rows import read_counts
 from sait_deploy.errors import ArtifactError, InvalidArgument, SaitError, StorageError
 from sait_deploy.runtime.precision import RunPrecision
@@ -119,11 +119,27 @@ def test_a_damaged_record_or_part_says_what_to_do(tiny_adaptive: Artifact, image
 
 
 def test_two_jobs_do_not_write_at_once(tiny_adaptive: Artifact, images: Path) -> None:
+    """Both looked at the folder before either began: the second changes nothing of what the first computes by."""
+    first, second = job_of(images, tiny_adaptive), job_of(images, tiny_adaptive, shard=5)
+    source, output = open_place(first.source), open_place(first.output)
+    with opened_job(first, source, output, wanted_record(first, tiny_adaptive)):
+        before = {name: output.read(name) for name in (RECORD, SHARDS)}
+        with (
+            pytest.raises(StorageError, match="another job is writing"),
+            opened_job(second, source, output, wanted_record(second, tiny_adaptive)),
+        ):
+            pass
+        assert {name: output.read(name) for name in (RECORD, SHARDS)} == before
+
+
+def test_a_job_that_is_computed_again_is_not_done(tiny_adaptive: Artifact, images: Path) -> None:
     options = job_of(images, tiny_adaptive)
-    begun(options, tiny_adaptive)
-    output = open_place(options.output)
-    with alone(output), pytest.raises(StorageError, match="another job"), alone(output):
-        pass
+    computed(options)
+    done = images.parent / "out" / DONE
+    done.touch()
+    assert not begun(options, tiny_adaptive).pending and done.exists()
+    (images.parent / "out" / "part-0000001.parquet").unlink()
+    assert begun(options, tiny_adaptive).pending and not done.exists()
 
 
 @pytest.mark.parametrize("name", ["batch", "token_budget", "shard", "top", "replicas"])

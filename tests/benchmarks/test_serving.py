@@ -141,6 +141,13 @@ def test_the_loads_points_answer_an_overload_with_fewer_tokens() -> None:
     assert np.quantile(found.latencies, 0.5) < 0.5 < 60 * (150 * 0.0111 - 1), "one point alone would be overloaded"
 
 
+def test_a_simulation_that_is_all_wrong_is_near_no_load() -> None:
+    row = {"kind": "dense", "share": 0.5, "rate_over_dense_capacity": 0.5, "within": 1.0, "p50_over_target": 1.0}
+    check = checked({Kind.DENSE: Setting(ONE_BY_ONE, np.zeros(1, np.int64), 0.001)}, [row], 100, 1.0)
+    assert check["rows"][0]["goodput_over_measured"] == 0 == check["loads_within_10_percent"]
+    assert not any(check["targets"].values())
+
+
 def test_replicas_follow_a_load_and_go_again() -> None:
     setting = Setting(ONE_BY_ONE, np.zeros(1, np.int64), 0.5)
     assert setting.capacity == pytest.approx(100)

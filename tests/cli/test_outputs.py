@@ -78,6 +78,8 @@ def test_a_place_that_cannot_be_written_to_is_found_before_the_work(
         ("evaluate", "--artifact", nothing, "-o", file / "report.json"),
         ("recommend", "--bench", nothing, "--max-drop", "1", "-o", file / "report.json"),
         ("bench", tiny_adaptive.path, "--images", nothing, "-o", file / "report.json"),
+        ("batch", nothing, "--artifact", tiny_adaptive.path, "-o", file / "out"),
+        ("triton-repository", nothing, "-o", file / "repository"),
         ("tune", "--artifact", tmp_path / "copied", "--images", nothing, "--max-drop", "1"),
     ):
         done = sait(*command)

@@ -38,6 +38,13 @@ def test_a_model_is_added_and_never_replaced(sait: Sait, tiny_adaptive: Artifact
     assert sorted((tmp_path / "repository").rglob("*")) == before
 
 
+def test_what_a_kill_left_is_swept(sait: Sait, tiny_adaptive: Artifact, tmp_path: Path) -> None:
+    """Triton would take it for a model."""
+    (tmp_path / "repository" / ".partial-0123" / "other").mkdir(parents=True)
+    assert sait("triton-repository", tiny_adaptive.path, "-o", "repository", "--name", "tiny").code == 0
+    assert [entry.name for entry in (tmp_path / "repository").iterdir()] == ["tiny"]
+
+
 def test_what_cannot_be_a_model_says_why(sait: Sait, tiny: TinyExport, tiny_adaptive: Artifact, tmp_path: Path) -> None:
     adaptive, call = tiny_adaptive.path, ("triton-repository", "-o", "repository")
     refused(sait(*call, adaptive, "--backend", "tensorrt"), 5, "has no TensorRT engine$", "build-engine --builder tens")
@@ -45,6 +52,8 @@ def test_what_cannot_be_a_model_says_why(sait: Sait, tiny: TinyExport, tiny_adap
     refused(sait(*call, tiny.half.path, "--point", "fast"), 2, "operating point is fixed", "--mass")
     refused(sait(*call, tmp_path / "none"), 5, "does not exist", "export")
     refused(sait(*call, adaptive, "--name", "../x"), 2, "cannot name a model", "classifier")
+    refused(sait(*call, adaptive, "--name", "a\nb"), 2, "cannot name a model", "classifier")
+    refused(sait(*call, adaptive, "--name", "x" * 300), 9, "File name too long", "write elsewhere")
     refused(sait(*call, adaptive, "--token-budget", "9"), 2, "makes no batches of tokens", "--backend python")
     assert not (tmp_path / "repository").exists()
     usage = sait("triton-repository", adaptive, "-o", "r", "--max-batch", "0")

@@ -20,11 +20,13 @@ FUZZED = settings(max_examples=150, deadline=None, suppress_health_check=list(He
 
 
 def said(value: Any) -> Any:
-    """What of a document says something: empty parts do not, and numbers are numbers."""
+    """What of a document says something: empty parts do not, numbers are numbers, half a surrogate pair is unknown."""
     if isinstance(value, dict):
         return {key: said(inner) for key, inner in value.items() if inner not in (None, [], (), {})}
     if isinstance(value, list | tuple):
         return [said(inner) for inner in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
