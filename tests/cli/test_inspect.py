@@ -240,9 +240,9 @@ def test_a_file_that_is_no_onnx_model(sait: Sait, workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "", "[1]"])
-def test_a_last_export_of_nothing_is_said(sait: Sait, tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_of_the_last_export_is_said(sait: Sait, tmp_path: Path, text: str) -> None:
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts" / LAST_EXPORT_FILE).write_text(text)
     done = sait("inspect")
     assert (done.code, done.out) == (5, "")
-    assert "nothing was exported to artifacts yet" in done.err
+    assert "last-export.json lists no artifacts: it is damaged" in done.err
