@@ -12,8 +12,10 @@ import click
 
 from benchmarks.accuracy_figures import accuracy
 from benchmarks.common import read_result
+from benchmarks.cost_curve_figures import cost_curve
 from benchmarks.family_figures import families, int8_accuracy
 from benchmarks.runtime_figures import peers, precisions
+from benchmarks.serving_figures import serving
 from benchmarks.summary_figures import summary
 
 README: Final = Path(__file__).parent.parent / "README.md"
@@ -176,10 +178,12 @@ def results() -> str:
         *_adaptive(),
         *_single_image(),
         *precisions(),
+        *cost_curve(),
         *families(),
         *int8_accuracy(),
         *peers(),
         *accuracy(),
+        *serving(),
         *_training(),
         *_cost(),
         *_engines(),

@@ -53,15 +53,33 @@ class Setting:
         kept = np.resize(self.counts, len(times))
         return simulate(self.machine, times.tolist(), kept, replicas, autoscaling)
 
-    def within(self, found: Simulated) -> float:
+    def in_turn(
+        self, rates: Sequence[float], seconds: float, seeds: Sequence[int], apart: float
+    ) -> list[NDArray[np.float64]]:
+        """Simulates loads that one server meets one after the other, so that its points begin where they were left.
+
+        Args:
+            rates: requests in a second of each load.
+            seconds: of each.
+            seeds: of the arrivals of each.
+            apart: seconds from the begin of one to that of the next.
+
+        Returns:
+            For each load float64 [requests], seconds, as of ``Simulated``.
+        """
+        loads = [poisson_times(rate, seconds, seed) for rate, seed in zip(rates, seeds, strict=True)]
+        times = np.concatenate([times + turn * apart for turn, times in enumerate(loads)])
+        return np.split(self.run_at(times, 1).latencies, np.cumsum([len(times) for times in loads])[:-1])
+
+    def within(self, latencies: NDArray[np.float64]) -> float:
         """Returns the share of the requests that were answered within the target."""
-        return float((found.latencies <= self.target).mean()) if len(found.latencies) else 1.0
+        return float((latencies <= self.target).mean()) if len(latencies) else 1.0
 
 
 def checked(
     settings: Mapping[Kind, Setting], rows: Sequence[Mapping[str, Any]], unit: float, seconds: float
 ) -> dict[str, Any]:
-    """Simulates the loads that were measured, and compares.
+    """Simulates the loads that were measured, one after the other as the server met them, and compares.
 
     Args:
         settings: of each kind.
@@ -70,21 +88,23 @@ def checked(
         seconds: of each load.
     """
     found = []
-    for row in rows:
-        setting = settings[Kind(row["kind"])]
-        rate = row["rate_over_dense_capacity"] * unit
-        simulated = setting.run(rate, seconds, seed_of(row["share"]))
-        latencies = simulated.latencies[np.isfinite(simulated.latencies)] / setting.target
-        found.append(
-            {
-                "kind": row["kind"],
-                "share": row["share"],
-                "rate_over_dense_capacity": row["rate_over_dense_capacity"],
-                "within": setting.within(simulated),
-                "p50_over_measured": _ratio(float(np.median(latencies)), row["p50_over_target"]),
-                "goodput_over_measured": _ratio(setting.within(simulated), row["within"]),
-            }
-        )
+    for kind, setting in settings.items():
+        own = [row for row in rows if row["kind"] == kind]
+        rates = [row["rate_over_dense_capacity"] * unit for row in own]
+        seeds = [seed_of(row["share"]) for row in own]
+        for row, latencies in zip(own, setting.in_turn(rates, seconds, seeds, seconds * len(settings)), strict=True):
+            within = setting.within(latencies)
+            answered = latencies[np.isfinite(latencies)] / setting.target
+            found.append(
+                {
+                    "kind": kind.value,
+                    "share": row["share"],
+                    "rate_over_dense_capacity": row["rate_over_dense_capacity"],
+                    "within": within,
+                    "p50_over_measured": _ratio(float(np.median(answered)), row["p50_over_target"]),
+                    "goodput_over_measured": _ratio(within, row["within"]),
+                }
+            )
     kinds = {}
     for kind in settings:
         measured = goodput([row for row in rows if row["kind"] == kind])
@@ -120,7 +140,7 @@ def scaled(settings: Mapping[Kind, Setting], replicas: Sequence[int], seconds: f
                 loads.append(
                     {
                         "rate_over_dense_capacity": share,
-                        "within": setting.within(setting.run(rate, long_enough, seed_of(share), count)),
+                        "within": setting.within(setting.run(rate, long_enough, seed_of(share), count).latencies),
                     }
                 )
             rows.append({"kind": kind.value, "replicas": count, "goodput_over_capacity": goodput(loads)})
@@ -141,7 +161,7 @@ def autoscaled(setting: Setting, kind: Kind, seconds: float, policy: Autoscaling
         times.append(before + poisson_times(share * most * setting.capacity, length, seed=i))
         before += length
     found = setting.run_at(np.concatenate(times), policy.least, policy)
-    share = setting.within(found)
+    share = setting.within(found.latencies)
     return {
         "kind": kind.value,
         "most_replicas": most,
