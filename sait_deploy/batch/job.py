@@ -96,7 +96,7 @@ def _try(artifact: Artifact, options: BatchOptions, progress: Progress) -> None:
     progress(f"trying {artifact.path.name} on {options.runtime}")
     stages = open_stages(artifact, options.runtime, options.run_options)
     if stages.whole:
-        progress(f"whole batches of images, as {stages.whole}")
+        progress(f"{artifact.path.name} is run whole, in batches of images: {stages.whole}")
     del stages
     gc.collect()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +12,12 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.engine.manifest import EngineManifest, PartInfo
 from sait_deploy.engine.profiles import PartName, Shape, choose_profile
-from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.errors import ArtifactError, InvalidArgument, ModelError
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, ROWS, TOKENS
 from sait_deploy.tokens import Geometry
 
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "bool": 1}
+_HOST_TYPES: Final = {"bfloat16": "uint16"}
+"""How the host holds element types that NumPy does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class EngineTensors:
         found: dict[str, Buffer] = {}
         for part in self.manifest.parts:
             for tensor in (*part.inputs, *part.outputs):
-                size = _BYTES[tensor.dtype] * int(np.prod(self.shape(tensor, largest, whole)))
+                size = _host_type(tensor).itemsize * int(np.prod(self.shape(tensor, largest, whole)))
                 if tensor.name != KEPT:
                     found[tensor.name] = Buffer(tensor.name, tensor.dtype, size)
         return tuple(found.values())
@@ -106,6 +109,14 @@ class EngineTensors:
             )
         return index
 
+    def empty(self, tensors: Iterable[TensorInfo], images: int, wanted: Container[str]) -> dict[str, NDArray[Any]]:
+        """Returns arrays for those of a part's outputs that are wanted, by name."""
+        return {
+            tensor.name: np.empty(self.shape(tensor, images), _host_type(tensor))
+            for tensor in tensors
+            if tensor.name in wanted
+        }
+
     def extents(self, cu_seqlens: NDArray[np.int32]) -> Extents:
         """Reads the extents off the offsets of a batch, int32 [B+1].
 
@@ -126,3 +137,24 @@ def engine_parts(manifest: EngineManifest) -> tuple[PartInfo, PartInfo | None]:
     if len(manifest.parts) == 1:
         return manifest.parts[0], None
     return manifest.part(PartName.STEM), manifest.part(PartName.TRUNK)
+
+
+def seam_of(manifest: EngineManifest) -> tuple[str, ...]:
+    """Returns what a cut engine's stem hands to its trunk, by name; the host adds ``kept`` and ``lanes``.
+
+    Raises:
+        ArtifactError: the stem does not return it.
+    """
+    stem, trunk = manifest.part(PartName.STEM), manifest.part(PartName.TRUNK)
+    crossing = tuple(tensor.name for tensor in trunk.inputs if tensor.name not in (KEPT, LANES))
+    missing = {*crossing, ROWS, CU_SEQLENS} - {tensor.name for tensor in stem.outputs}
+    if missing or CU_SEQLENS not in crossing:
+        raise ArtifactError(
+            f"engine {manifest.name} has no seam that can be read: {', '.join(sorted(missing))}",
+            "build it again: sait-deploy build-engine",
+        )
+    return crossing
+
+
+def _host_type(tensor: TensorInfo) -> np.dtype[Any]:
+    return np.dtype(_HOST_TYPES.get(tensor.dtype, tensor.dtype))

@@ -54,7 +54,7 @@ class Runtime:
         module: import name of its module.
         runner: name of the class of its runners there, which is made of an artifact and ``RunOptions``.
         part: name of the class there that runs one graph of an artifact cut at its seam (``runtime.parts``); empty
-            where the runtime runs artifacts whole alone.
+            where the runtime runs engines, which are cut when they are built, or artifacts whole alone.
         package: import name of the package that it needs.
         extra: the extra of sait-deploy that installs the package.
         task: what ``trial()`` tries, in words.
@@ -87,6 +87,11 @@ class Runtime:
     def installation(self) -> str:
         """What to do to have this runtime, in words."""
         return f"pip install 'sait-deploy[{self.extra}]'{self.also_needed}"
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it runs adaptive artifacts cut at their seam."""
+        return bool(self.part) or self.builder is not None
 
     def trial(self) -> str:
         """Tries the runtime on this machine and returns a line on what works.

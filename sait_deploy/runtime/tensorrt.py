@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, L
 from sait_deploy.runtime.answers import RawOutput, Selection, StageTimes
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts
+from sait_deploy.runtime.engine_part import EnginePart
+from sait_deploy.runtime.graph_io import batch_of
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import QUANTISED
 
@@ -43,6 +45,7 @@ class TensorRTRunner(Runner):
 
     Attributes:
         builder: whose engines it runs.
+        engine: the one that it runs.
         records: whether the runner records work as CUDA graphs; where not, the runtime itself may.
     """
 
@@ -55,12 +58,12 @@ class TensorRTRunner(Runner):
         self._trt = load_package(self.builder)
         self._gpu, self._version = device(), str(self._trt.__version__)
         asked = None if options.precision is None else QUANTISED.get(options.precision, options.precision)
-        self._engine = choose_engine(artifact, self.builder, self._version, self._gpu, asked)
-        loader = EngineLoader(self._trt, self._engine, options.consent or granted())
-        self._tensors = EngineTensors(self._engine.manifest, artifact.manifest.model.geometry)
+        self.engine = choose_engine(artifact, self.builder, self._version, self._gpu, asked)
+        loader = EngineLoader(self._trt, self.engine, options.consent or granted())
+        self._tensors = EngineTensors(self.engine.manifest, artifact.manifest.model.geometry)
         self._stream = Stream()
         self._buffers = {buffer.name: DeviceBuffer(buffer.size) for buffer in self._tensors.buffers()}
-        first, second = engine_parts(self._engine.manifest)
+        first, second = engine_parts(self.engine.manifest)
         self._first = self._part(loader, first)
         self._second = None if second is None else self._part(loader, second)
         self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))
@@ -72,9 +75,9 @@ class TensorRTRunner(Runner):
             self._stream.upload(self._buffers[LANES].address, lanes)
             self._stream.synchronize()
 
-    def _part(self, loader: EngineLoader, info: PartInfo) -> _Part:
+    def _part(self, loader: EngineLoader, info: PartInfo) -> EnginePart:
         engine = loader.load(info.name)
-        return _Part(info, engine, self._context(engine, info.name))
+        return EnginePart(info, engine, self._context(engine, info.name))
 
     def _context(self, engine: Any, part: PartName) -> Any:
         """Returns an execution context of a part's engine."""
@@ -83,12 +86,12 @@ class TensorRTRunner(Runner):
     @property
     def environment(self) -> dict[str, str]:
         """Versions, device and engine behind this runner."""
-        attention = self._engine.manifest.attention
+        attention = self.engine.manifest.attention
         found = {
             "runtime": self.runtime,
             "TensorRT": self._version,
             "GPU": f"{self._gpu.name} ({self._gpu.target})",
-            "engine": self._engine.path.name,
+            "engine": self.engine.path.name,
             "fused attention": f"{attention.fused} of {attention.blocks}",
             "CUDA graph": self._recording,
         }
@@ -105,14 +108,14 @@ class TensorRTRunner(Runner):
     @property
     def kind(self) -> str:
         """The runtime with what of an engine decides how fast its layers are, pruned or not."""
-        manifest = self._engine.manifest
+        manifest = self.engine.manifest
         asked = "".join(f", {portability}" for portability in manifest.portability)
         return f"{self.runtime} in {manifest.precision}, attention {manifest.attention.form}{asked}"
 
     @property
     def precision(self) -> str:
         """That of the engine's matrix products and attention, after int8 where linear layers are."""
-        precision = self._engine.manifest.precision.value
+        precision = self.engine.manifest.precision.value
         return (
             f"int8+{precision}".removesuffix("+fp32") if self.artifact.manifest.dtype is Precision.INT8 else precision
         )
@@ -221,6 +224,31 @@ class TensorRTRunner(Runner):
             self._graphs.clear()
             self._recorded_batch = count
 
+    def run_part(
+        self, part: PartName, given: Mapping[str, NDArray[Any]], wanted: Container[str]
+    ) -> dict[str, NDArray[Any]]:
+        """Runs the stem or the trunk alone, on inputs by name in the host's memory, and returns the outputs wanted.
+
+        Raises:
+            InvalidArgument: the engine was built for other batches.
+            RuntimeUnavailable: TensorRT cannot run this batch.
+        """
+        running, count = self._second if part is PartName.TRUNK else self._first, batch_of(given)
+        assert running is not None
+        self._tensors.check_batch(count)
+        addresses = {name: buffer.address for name, buffer in self._buffers.items()}
+        addresses[KEPT] = addresses[ROWS]
+        sent = {name: np.ascontiguousarray(array) for name, array in given.items() if name != LANES}  # they are there
+        for name, array in sent.items():
+            self._stream.upload(addresses[name], array)
+        extents = Extents(len(given[KEPT]), len(given[LANES])) if part is PartName.TRUNK else None
+        running.enqueue(self._tensors, self._stream, addresses, count, extents)
+        found = self._tensors.empty(running.info.outputs, count, wanted)
+        for name, array in found.items():
+            self._stream.download(array, addresses[name])
+        self._stream.synchronize()
+        return found
+
     def _ready(self, count: int) -> Graph | None:
         """Returns the work between the copies as a recording, made beforehand so that no clock covers the making."""
         return self._recorded("compute", count, lambda: self._compute(count))
@@ -279,32 +307,3 @@ class TensorRTRunner(Runner):
         self._stream.synchronize()
         upload, compute, download = (later.seconds_since(earlier) for earlier, later in pairwise(marks))
         return StageTimes(enqueue, upload, compute, download)
-
-
-class _Part:
-    """One engine file, deserialised, with its context."""
-
-    def __init__(self, info: PartInfo, engine: Any, context: Any) -> None:
-        self.info = info
-        self._engine, self._context = engine, context
-        self._profile = 0
-
-    def enqueue(
-        self, tensors: EngineTensors, stream: Stream, addresses: dict[str, int], count: int, extents: Extents | None
-    ) -> None:
-        """Starts a run. The profile is changed only where it does not take the shapes."""
-        profile = tensors.profile(self.info, count, extents)
-        context, handle = self._context, int(stream.handle)
-        accepted = True
-        if profile != self._profile:
-            accepted = context.set_optimization_profile_async(profile, handle)
-            self._profile = profile if accepted else self._profile
-        for name, shape in tensors.input_shapes(self.info, count, extents).items():
-            accepted = accepted and context.set_input_shape(name, shape)
-        for tensor in (*self.info.inputs, *self.info.outputs):
-            accepted = accepted and context.set_tensor_address(tensor.name, addresses[tensor.name])
-        if not (accepted and context.execute_async_v3(handle)):
-            raise RuntimeUnavailable(
-                f"the {self.info.name} of engine {tensors.manifest.name} could not run a batch of {count}",
-                "try a smaller batch, or build the engine again",
-            )

@@ -57,12 +57,12 @@ class TokenBatcher(Generic[Item]):
 
     Args:
         budget: tokens of a trunk's batch at most; an image with more runs alone.
-        stem_images: images of a stem's batch at most.
-        most_images: images of a trunk's batch at most, as some runtimes take no more.
+        stem_images: images of a stem's batch at most, wished for.
+        most_images: images of any batch at most, as some runtimes take no more.
     """
 
     def __init__(self, budget: int, stem_images: int, most_images: int) -> None:
-        self._budget, self._stem_images, self._most_images = budget, stem_images, most_images
+        self._budget, self._stem_images, self._most_images = budget, min(stem_images, most_images), most_images
         self._waiting: deque[Item] = deque()
         self._cut: deque[tuple[Item, int]] = deque()
         self._cut_tokens = 0

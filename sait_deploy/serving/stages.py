@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.runtime.graph_io import feeds
 from sait_deploy.runtime.parts import CutArtifact, open_cut, why_whole
 from sait_deploy.serving.seam import CutImage, join, split
+
+T = TypeVar("T")
 
 _CHECK: Final = "check the weights and the image for NaN and infinity"
 
@@ -115,7 +117,7 @@ class CutStages:
     def __init__(self, cut: CutArtifact, manifest: Manifest) -> None:
         self._cut, self._prefix = cut, manifest.model.geometry.prefix_tokens
         self._logits = manifest.output_names[0]
-        self.most_images = 1 << 16
+        self._fewest, self.most_images = cut.batch_range
 
     def tokens(self, image: Prepared) -> int:
         """Returns the tokens that an image keeps, prefix included."""
@@ -124,15 +126,16 @@ class CutStages:
 
     def stem(self, images: Sequence[Prepared]) -> list[Prepared]:
         """Computes up to the seam."""
-        seam = self._cut.stem.run_part(feeds(np.stack([one.image for one in images]), _batch_point(images)))
-        found = split(seam)
+        given = _filled(images, self._fewest)
+        seam = self._cut.stem.run_part(feeds(np.stack([one.image for one in given]), _batch_point(given)))
+        found = split(seam)[: len(images)]
         return [dataclasses.replace(one, cut=part) for one, part in zip(images, found, strict=True)]
 
     def trunk(self, images: Sequence[Prepared]) -> list[ImageAnswer | SaitError]:
         """Computes the rest."""
         parts = [one.cut for one in images if one.cut is not None]
-        logits = self._cut.trunk.run_part(join(parts, self._cut))[self._logits]
-        return [self._answer(row, part) for row, part in zip(logits, parts, strict=True)]
+        logits = self._cut.trunk.run_part(join(_filled(parts, self._fewest), self._cut))[self._logits]
+        return [self._answer(row, part) for row, part in zip(logits[: len(parts)], parts, strict=True)]
 
     def _answer(self, logits: NDArray[np.float32], part: CutImage) -> ImageAnswer | SaitError:
         if not np.isfinite(logits).all():
@@ -145,7 +148,7 @@ class WholeStages:
 
     def __init__(self, runner: Runner, manifest: Manifest, whole: str) -> None:
         self._runner, self._manifest, self.whole = runner, manifest, whole
-        self.most_images = runner.batch_range[1]
+        self._fewest, self.most_images = runner.batch_range
 
     def tokens(self, image: Prepared) -> int:
         """Returns the tokens that an image keeps at most, prefix included."""
@@ -160,13 +163,20 @@ class WholeStages:
     def trunk(self, images: Sequence[Prepared]) -> list[ImageAnswer | SaitError]:
         """Computes all of the model. Where an image's answer is no number, the others are computed again without it."""
         try:
-            output = self._runner.run_at(np.stack([one.image for one in images]), _choice(images))
+            given = _filled(images, self._fewest)
+            output = self._runner.run_at(np.stack([one.image for one in given]), _choice(given))
         except NotFinite as error:
             others = [one for i, one in enumerate(images) if i != error.image]
             wrong = NotFinite("the image's logits are not finite numbers", 0, error.hint)
             answers = self.trunk(others) if others else []
             return [*answers[: error.image], wrong, *answers[error.image :]]
-        return [ImageAnswer(row, int(kept), None) for row, kept in zip(output.logits, output.kept, strict=True)]
+        found = zip(output.logits[: len(images)], output.kept[: len(images)], strict=True)
+        return [ImageAnswer(row, int(kept), None) for row, kept in found]
+
+
+def _filled(images: Sequence[T], fewest: int) -> list[T]:
+    """Repeats the first image until there are as many as the runtime takes at least; repetitions come last."""
+    return [*images, *[images[0]] * (fewest - len(images))]
 
 
 def _batch_point(images: Sequence[Prepared]) -> BatchPoint:

@@ -17,7 +17,8 @@ from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trust import check_built, granted
 from sait_deploy.errors import ArtifactError, InvalidArgument
-from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, ROWS, TOKENS, SelectionForm
+from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, TOKENS, SelectionForm
+from sait_deploy.runtime.engine_buffers import seam_of
 from sait_deploy.triton_repository import cut_model
 from sait_deploy.triton_repository.configuration import (
     Fields,
@@ -112,12 +113,7 @@ def _cut(source: Source, engine: Engine, most: int) -> dict[str, ModelFolder]:
     manifest = source.artifact.manifest
     stem, trunk = engine.manifest.part(PartName.STEM), engine.manifest.part(PartName.TRUNK)
     named = {part.name: f"{source.name}-{part.name}" for part in (stem, trunk)}
-    crossing = [tensor.name for tensor in trunk.inputs if tensor.name not in (KEPT, LANES)]
-    missing = {*crossing, ROWS, CU_SEQLENS} - {tensor.name for tensor in stem.outputs}
-    if missing or CU_SEQLENS not in crossing:
-        raise ArtifactError(
-            f"engine {engine.path.name} has no seam that can be read: {', '.join(sorted(missing))}", f"run: {_BUILD}"
-        )
+    crossing = seam_of(engine.manifest)
     geometry = manifest.model.geometry
     parameters = source.described(
         engine=engine.manifest.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.folder import Engine
 from sait_deploy.runtime import Runner, load
 from tests.exported import TinyExport
+from tests.runtime import engines
 from tests.runtime.cases import ONE_THREAD, RUNTIMES
-from tests.runtime.engines import Opened, Opener, built, opened_on_host
-from tests.shared import made_once
+from tests.runtime.engines import Opened, Opener, opened_on_host
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)
@@ -45,12 +44,7 @@ def adaptive_runners(tiny_adaptive: Artifact) -> list[Runner]:
 def engine_of() -> Callable[[Artifact], Engine]:
     """Builds an artifact's engine, in a copy, once."""
     pytest.importorskip("tensorrt_rtx", reason="engines are built by TensorRT for RTX")
-
-    def build(artifact: Artifact) -> Engine:
-        path = artifact.path
-        return made_once(f"engine of {path}", lambda folder: built(Path(shutil.copytree(path, folder / path.name))))
-
-    return build
+    return engines.engine_of
 
 
 @pytest.fixture

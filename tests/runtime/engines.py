@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine import cuda
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.folder import Engine, write_engine_manifest
@@ -28,10 +30,18 @@ Opened = tuple[Runner, HostCuda, HostTensorRT]
 Opener = Callable[..., Opened]
 
 
-def built(path: Path) -> Engine:
+def built(path: Path, batch: BatchRange = BATCH) -> Engine:
     """Builds an artifact's engine with the real builder, in its folder."""
     return build_engine(
-        path, EngineOptions(BuilderChoice.TENSORRT_RTX, EnginePrecision.FP32, targets=("sm89",), batch=BATCH)
+        path, EngineOptions(BuilderChoice.TENSORRT_RTX, EnginePrecision.FP32, targets=("sm89",), batch=batch)
+    )
+
+
+def engine_of(artifact: Artifact, batch: BatchRange = BATCH) -> Engine:
+    """Builds an artifact's engine, in a copy, once in a run."""
+    path = artifact.path
+    return made_once(
+        f"engine of {path} for {batch}", lambda folder: built(Path(shutil.copytree(path, folder / path.name)), batch)
     )
 
 
@@ -44,7 +54,7 @@ def opened_on_host(engine: Engine, runtime: str, folder: Path, monkeypatch: pyte
 def on_host(engine: Engine, runtime: str, monkeypatch: pytest.MonkeyPatch) -> tuple[HostCuda, HostTensorRT]:
     """Puts the stand-in device in place, on which an engine runs as one of that runtime's."""
     builder = BuilderName(runtime)
-    spans = profiles(engine.artifact.manifest, BATCH, builder)
+    spans = profiles(engine.artifact.manifest, engine.manifest.batch, builder)
     parts = tuple(
         dataclasses.replace(part, profiles=_of_inputs(spans[part.name], [tensor.name for tensor in part.inputs]))
         for part in engine.manifest.parts

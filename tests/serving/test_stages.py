@@ -78,7 +78,7 @@ def test_artifacts_without_a_seam_run_whole_and_say_why(tiny: TinyExport) -> Non
     pixels = random_batch((5, 3, IMAGE_SIZE, IMAGE_SIZE))
     for artifact, kept in ((tiny.dense, PATCHES), (tiny.half, PATCHES // 2)):
         stages = open_stages(artifact, "onnxruntime", ONE_THREAD)
-        assert stages.whole == f"a {artifact.manifest.form} artifact has no seam"
+        assert stages.whole == f"a {artifact.manifest.form} artifact has no seam; one exported with --mass has"
         images = stages.stem([Prepared(image, None) for image in pixels])
         assert {stages.tokens(image) for image in images} == {PREFIX + kept}
         found = answered(list(stages.trunk(images)))
@@ -102,7 +102,8 @@ def test_whole_too_bad_images_harm_no_other(tiny: TinyExport, tiny_adaptive: Art
 
 def test_what_cannot_be_cut_is_refused_by_name(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
     assert why_whole(tiny_adaptive, "onnxruntime") == ""
-    assert why_whole(tiny_adaptive, "torch") == "torch runs artifacts whole"
+    able = "onnxruntime, openvino, tensorrt, tensorrt-rtx cut them"
+    assert why_whole(tiny_adaptive, "torch") == f"torch runs artifacts whole; {able}"
     with pytest.raises(InvalidArgument, match="a dense artifact has no seam"):
         open_cut(tiny.dense, "onnxruntime", ONE_THREAD)
     with pytest.raises(InvalidArgument, match="onnxruntime cannot run"):
