@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -101,7 +101,8 @@ class ServedModel:
         executor: of one thread, which all models of a process share.
         limits: of batches.
         ladder: chooses the point of requests that name none; None for always the default.
-        default: what requests that name no point get, where there is no ladder.
+        default: what requests that name no point get where there is no ladder, and what those that give a mass or
+            limits alone get of the rest; None for the artifact's first.
         queue: images that may wait.
         observer: is told what happens.
     """
@@ -187,6 +188,8 @@ class ServedModel:
             return _Request(None, "dense" if default is None else default.name, now)
         if not choice.is_default:
             own = choice.mass is not None or choice.min_keep is not None or choice.max_keep is not None
+            if choice.point is None:  # what it leaves open is the server's default, whatever the load
+                choice = replace(choice, point=self._default)
             return _Request(self._points(choice, images), OWN_POINT if own else str(choice.point), now)
         return _Request(None, "", now)
 

@@ -82,10 +82,11 @@ def _served(
     stages = open_stages(artifact, options.runtime, options.run_options)
     tokens = manifest.model.geometry.tokens
     budget = STEM_IMAGES * tokens if options.token_budget is None else options.token_budget
-    ladder = None
-    if options.points and manifest.form is Form.ADAPTIVE:
-        ladder = PointLadder(options.points, options.target_p99_ms / 1000, time.monotonic())
-    point = options.point if manifest.form is Form.ADAPTIVE else None
+    ladder, point = None, options.point
+    if manifest.form is not Form.ADAPTIVE:
+        point = None
+    elif options.points:
+        ladder, point = PointLadder(options.points, options.target_p99_ms / 1000, time.monotonic()), options.points[0]
     limits = BatchLimits(budget, options.batch_images)
     return ServedModel(served_name(path), manifest, stages, executor, limits, ladder, point, options.queue, observer)
 
