@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.serving.local import APPLICATION, ServeOptions
-from sait_deploy.serving.replica import NAME, arguments_of
+from sait_deploy.serving.local import ServeOptions
+from sait_deploy.serving.names import APPLICATION, DEPLOYMENT
+from sait_deploy.serving.replica import arguments_of
 
 _HEAD: Final = """\
 # A server of sait-deploy on a Ray cluster: serve deploy {name}
@@ -38,7 +39,7 @@ def configuration(options: ServeOptions) -> dict[str, Any]:
                 "route_prefix": "/",
                 "import_path": "sait_deploy.serving.replica:build_application",
                 "args": arguments_of(models, listening.token_file),
-                "deployments": [{"name": NAME, "num_replicas": options.replicas}],
+                "deployments": [{"name": DEPLOYMENT, "num_replicas": options.replicas}],
             }
         ],
     }

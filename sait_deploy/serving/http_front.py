@@ -1,23 +1,26 @@
-"""Around Ray Serve's own proxy for HTTP: its errors in the server's form, and bodies of requests in few pieces.
+"""Around Ray Serve's own proxy for HTTP: its errors in the server's form, and requests in few calls of replicas.
 
 The proxy knows nothing of the Open Inference Protocol. Where a replica ends while it computes a request, the proxy
 sends nothing at all, which becomes a plain 500; before the application is there, and while it ends, it says 404 of
-every path. All of these are times to try again. And each part in which a body arrives costs a call between processes.
+every path. All of these are times to try again. And each part in which a body arrives costs a call between processes:
+a request whose body is small and there at once takes one call in all, and others pass in large pieces.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sait_deploy.serving.error_response import error_response
-from sait_deploy.serving.refusals import Refused, Status
-
-_RETRY_SECONDS: Final = 2
-"""A replica takes about so long to be replaced, or to be known as ended."""
+from sait_deploy.serving.leaving import unless_gone
+from sait_deploy.serving.one_call import ENDED, LATE, NOT_SERVED, Replicas
+from sait_deploy.serving.refusals import Refused
 
 _PIECE: Final = 4 << 20
 """Bytes of a body that are passed on at once; a request of one image has fewer."""
@@ -25,25 +28,16 @@ _PIECE: Final = 4 << 20
 _OWN_PATHS: Final = "/-/"
 """Serve's health and routes, which load balancers read."""
 
-_NOT_SERVED: Final = Refused(
-    Status.UNAVAILABLE, "the server is starting or ending", f"try again in {_RETRY_SECONDS} s", _RETRY_SECONDS
-)
-_ENDED: Final = Refused(
-    Status.UNAVAILABLE,
-    "the process that computed the request has ended",
-    f"try again in {_RETRY_SECONDS} s",
-    _RETRY_SECONDS,
-)
-_OF_STATUS: Final = {
-    404: _NOT_SERVED,
-    408: Refused(Status.LATE, "no replica answered in time", "try again, or send fewer images at once"),
-}
+_AT_ONCE_SECONDS: Final = 1.0
+"""What a body may take to arrive for its request to be one call; a replica counts the time of the others."""
+
+_OF_STATUS: Final = {404: NOT_SERVED, 408: LATE}
 """What Serve says by itself, by its status; all else is that no replica takes the request."""
 
 
 def middlewares() -> list[Middleware]:
     """Returns what Ray Serve puts around its proxy."""
-    return [Middleware(HttpFront)]
+    return [Middleware(HttpFront, replicas=Replicas())]
 
 
 class HttpFront:
@@ -51,22 +45,35 @@ class HttpFront:
 
     Args:
         app: the proxy.
+        replicas: behind it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, replicas: Replicas) -> None:
+        self._app, self._replicas = app, replicas
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, and its answer back, unless the answer is an error of Serve's own or none at all."""
         if scope["type"] != "http" or scope["path"].startswith(_OWN_PATHS):
             await self._app(scope, receive, send)
             return
-        started, refused = False, _ENDED
+        body, receive = await _at_once(scope, receive)
+        if body is None:
+            await self._through_proxy(scope, receive, send)
+            return
+        with contextlib.suppress(ClientDisconnect):
+            try:
+                response = await unless_gone(receive, self._replicas.answer(scope, body))
+            except Refused as error:
+                response = error_response(error)
+            await response(scope, receive, send)
+
+    async def _through_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, refused = False, ENDED
 
         async def sending(message: Message) -> None:
             nonlocal started, refused
             if not started and message["type"] == "http.response.start" and _is_of_serve(message):
-                refused = _OF_STATUS.get(message["status"], _NOT_SERVED)
+                refused = _OF_STATUS.get(message["status"], NOT_SERVED)
             elif started or message["type"] == "http.response.start":
                 started = True
                 await send(message)
@@ -80,6 +87,29 @@ def _is_of_serve(message: Message) -> bool:
     """Whether an answer is an error of Serve's: they are plain text, and the application's are JSON."""
     plain = Headers(raw=list(message["headers"])).get("content-type", "").startswith("text/plain")
     return plain and int(message["status"]) >= 400
+
+
+async def _at_once(scope: Scope, receive: Receive) -> tuple[bytes | None, Receive]:
+    """Reads a body that is small and there at once.
+
+    Returns:
+        The body, None where it is not, and what the rest of the request is received with: in that case all of it.
+    """
+    length = Headers(scope=scope).get("content-length", "")
+    if not (scope["method"] == "POST" and length.isdigit() and int(length) <= _PIECE):
+        return None, receive
+    messages: list[Message] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_AT_ONCE_SECONDS):
+            while not messages or messages[-1].get("more_body", False):
+                messages.append(await receive())
+    if messages and messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False):
+        return b"".join(message.get("body", b"") for message in messages), receive
+
+    async def receiving() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return None, receiving
 
 
 def _in_pieces(receive: Receive) -> Receive:

@@ -95,7 +95,7 @@ def _spec(info: TensorInfo) -> TensorSpec:
 
 
 def tensor(
-    model: ServedModel, name: str, datatype: str, shape: tuple[int, ...], data: bytes | list[Any]
+    model: ServedModel, name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview | list[Any]
 ) -> NDArray[Any]:
     """Reads an input tensor.
 
@@ -121,7 +121,7 @@ def tensor(
             f"input {name!r} has shape {list(shape)}", f"it takes {list(spec.shape)}, -1 being images"
         )
     dtype, count = DATATYPES[datatype], math.prod(shape)
-    if isinstance(data, bytes):
+    if not isinstance(data, list):
         if len(data) != count * dtype.itemsize:
             raise InvalidArgument(
                 f"input {name!r} of shape {list(shape)} has {len(data)} bytes", f"it takes {count * dtype.itemsize}"

@@ -73,14 +73,14 @@ def read_request(model: ServedModel, version: str, body: bytes, header_length: s
     for each in document.inputs:
         if each.name in inputs:
             raise InvalidArgument(f"input {each.name!r} is there twice", "send each once")
-        data: bytes | list[Any] | None = each.data
+        data: memoryview | list[Any] | None = each.data
         if _BINARY_SIZE in each.parameters:
             size = each.parameters[_BINARY_SIZE]
             if type(size) is not int or not 0 <= size <= len(body) - at:
                 raise InvalidArgument(
                     f"input {each.name!r} has {size!r} bytes", f"{len(body) - at} are left of the body"
                 )
-            data, at = body[at : at + size], at + size
+            data, at = memoryview(body)[at : at + size], at + size
         if data is None:
             raise InvalidArgument(f"input {each.name!r} has no data", f"give 'data', or bytes and {_BINARY_SIZE!r}")
         inputs[each.name] = tensor(model, each.name, each.datatype, tuple(each.shape), data)

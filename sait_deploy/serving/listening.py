@@ -16,7 +16,7 @@ from sait_deploy.system.option_values import check_options
 
 _MOST_PORTS: Final = 65535
 LOCALHOST: Final = "127.0.0.1"
-_BACKSTOP: Final = 2
+BACKSTOP: Final = 2
 """Serve's own time limit over that of a request, which answers first."""
 
 
@@ -89,7 +89,7 @@ class Listening:
         """
         files = {"ssl_certfile": self.certificate, "ssl_keyfile": self.key}
         given = {name: str(file) for name, file in files.items() if file is not None}
-        return {"host": self.address, "port": self.port, "request_timeout_s": _BACKSTOP * time_limit_s, **given}
+        return {"host": self.address, "port": self.port, "request_timeout_s": BACKSTOP * time_limit_s, **given}
 
     def resolved(self) -> Listening:
         """Returns the same with whole paths, which processes in other folders read."""

@@ -8,22 +8,21 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from sait_deploy.errors import ServingError, first_line
 from sait_deploy.serving.grpc_front import GrpcFront
 from sait_deploy.serving.listening import Listening
 from sait_deploy.serving.model import NoObserver
+from sait_deploy.serving.names import APPLICATION, DEPLOYMENT
 from sait_deploy.serving.options import ModelsOptions, check_replicas
 from sait_deploy.serving.ray_processes import check_installed, connected, import_ray, is_there
-from sait_deploy.serving.replica import NAME, application, quiet
+from sait_deploy.serving.replica import application, quiet
 from sait_deploy.serving.server import open_server, served_name
 from sait_deploy.system.interrupts import unwind
 from sait_deploy.system.option_values import check_options
 from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress, no_progress
-
-APPLICATION: Final = "sait-deploy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def _try(options: ServeOptions, progress: Progress) -> None:
     server = open_server(options.models, NoObserver())
     for model in server.models.values():
         if model.whole:
-            progress(f"{model.name}: batches of images, as {model.whole}")
+            progress(f"{model.name} is served whole, in batches of images: {model.whole}")
     del server
     gc.collect()
 
@@ -107,7 +106,7 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
             serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
             app = application(models, listening.token_file, options.replicas, own, 0 if own else models.threads or 1)
             serve.run(app, name=APPLICATION, route_prefix="/")
-            handle = serve.get_deployment_handle(NAME, APPLICATION)
+            handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
             front = GrpcFront(handle, listening, models.max_body)
         except Exception as error:
             raise ServingError(

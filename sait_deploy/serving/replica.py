@@ -9,18 +9,17 @@ from typing import Any, Final
 
 from sait_deploy.engine.trust import Consent
 from sait_deploy.errors import InvalidArgument
+from sait_deploy.serving import one_call
 from sait_deploy.serving.confinement import confine_replica
 from sait_deploy.serving.grpc_form import OK, Reply, call
 from sait_deploy.serving.grpc_messages import METHODS, SERVICE
 from sait_deploy.serving.metrics import RayMetrics, exported_metrics
+from sait_deploy.serving.names import DEPLOYMENT
 from sait_deploy.serving.options import ModelsOptions
 from sait_deploy.serving.server import Server, open_server
 from sait_deploy.serving.token import read_token
 
 _BUILD_THERE: Final = "build the engines on the machines of the cluster: sait-deploy build-engine"
-NAME: Final = "Models"
-"""The deployment's name."""
-
 _DRAIN_SECONDS: Final = 5.0
 """What a replica that stops has in addition to the time limit of a request."""
 
@@ -45,6 +44,11 @@ class Models:
     async def call(self, method: str, request: bytes, authorization: str | None) -> Reply:
         """Answers a call of the protocol's gRPC service, its messages as bytes."""
         return await call(self.server, method, request, authorization)
+
+    async def whole(self, scope: dict[str, Any], body: bytes) -> one_call.Reply:
+        """Answers a whole request over HTTP, as the application does that ``serve.ingress`` gives this class."""
+        app: Any = self.app  # type: ignore[attr-defined]
+        return await one_call.reply(app, scope, body, self.server.options.time_limit_s)
 
 
 class _Encoded:
@@ -118,7 +122,7 @@ def application(
 
     deployment = serve.deployment(
         serve.ingress(build)(Models),
-        name=NAME,
+        name=DEPLOYMENT,
         num_replicas=replicas,
         max_ongoing_requests=_QUEUES * options.queue,
         graceful_shutdown_timeout_s=options.time_limit_s + _DRAIN_SECONDS,

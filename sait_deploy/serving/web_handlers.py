@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from sait_deploy.serving.inference import EXTENSIONS, VERSION, TensorSpec, check_version, infer, inputs_of, outputs_of
 from sait_deploy.serving.json_form import HEADER_LENGTH, read_request, write_response
+from sait_deploy.serving.leaving import unless_gone
 from sait_deploy.serving.model import ServedModel
 from sait_deploy.serving.pictures import classify
 from sait_deploy.serving.refusals import Refused, Status
 from sait_deploy.serving.server import Server
-
-T = TypeVar("T")
 
 _SECURITY: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -85,7 +84,7 @@ class Handlers:
         body = await self._body(request)
         version = request.path_params.get("version", "")
         asked = read_request(model, version, body, request.headers.get(HEADER_LENGTH))
-        answer = await _unless_gone(request, infer(self._server_of(), asked.request))
+        answer = await unless_gone(request.receive, infer(self._server_of(), asked.request))
         content, length = write_response(answer, asked)
         if length is None:
             return Response(content, media_type="application/json")
@@ -94,7 +93,7 @@ class Handlers:
     async def predict(self, request: Request) -> Response:
         """An image file to classes."""
         body = await self._body(request)
-        return JSONResponse(await _unless_gone(request, classify(self._server_of(), body, request.query_params)))
+        return JSONResponse(await unless_gone(request.receive, classify(self._server_of(), body, request.query_params)))
 
     def _model(self, request: Request) -> ServedModel:
         model = self._server_of().model(request.path_params["model"])
@@ -146,25 +145,3 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
             yield part
     except Exception:
         raise ClientDisconnect from None
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Returns what the work returns; when the client leaves first, the work is dropped.
-
-    Raises:
-        ClientDisconnect: the client left.
-    """
-
-    async def until_gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(until_gone())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()

@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("starlette", reason="the server needs Ray, which brings starlette and has no wheel here")
 
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
 
-from sait_deploy.serving.http_front import middlewares
+from sait_deploy.serving import http_front
+from sait_deploy.serving.http_front import HttpFront, middlewares
+from sait_deploy.serving.one_call import ENDED, Replicas, reply
+from sait_deploy.serving.refusals import Refused
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -102,8 +108,99 @@ def test_a_body_arrives_whole_in_few_pieces(sizes: list[int], leaves: bool) -> N
     async def send(_: Any) -> None:
         pass
 
-    (middleware,) = middlewares()
-    asyncio.run(middleware.cls(app)({"type": "http", "path": "/", "method": "POST", "headers": []}, receive, send))
+    front = HttpFront(app, Replicas())
+    asyncio.run(front({"type": "http", "path": "/", "method": "POST", "headers": []}, receive, send))
     whole = b"".join(parts)
     assert b"".join(pieces) == whole if not leaves else whole.startswith(b"".join(pieces))
     assert len(pieces) <= 1 + len(whole) // (4 << 20)
+
+
+class InProcess(Replicas):
+    """A replica in this process: its application answers what comes to it whole."""
+
+    def __init__(self, refused: Refused | None = None) -> None:
+        super().__init__()
+        self.bodies: list[bytes] = []
+        self.dropped, self._refused = 0, refused
+
+    async def answer(self, scope: Any, body: bytes) -> Response:
+        if self._refused is not None:
+            raise self._refused
+        try:
+            found = await reply(Starlette(routes=[Route("/{path}", self._handler, methods=["POST"])]), scope, body, 1.0)
+        except asyncio.CancelledError:
+            self.dropped += 1
+            raise
+        response = Response(found.body, found.status)
+        response.raw_headers = found.headers
+        return response
+
+    async def _handler(self, request: Request) -> Response:
+        self.bodies.append(await request.body())
+        if self.bodies[-1] == b"slow":
+            await asyncio.sleep(60)
+        return JSONResponse({"size": len(self.bodies[-1]), "query": request.url.query}, 201, {"X-One": "1"})
+
+
+def through(replicas: InProcess, parts: list[bytes], length: int | None, pause: float = 0.0) -> tuple[list[Any], bytes]:
+    """Sends a body in parts with pauses, then leaves; returns what was sent back, and what went to Serve's proxy."""
+    proxied, sent = b"", []
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal proxied
+        more = True
+        while more:
+            message = await receive()
+            proxied += message["body"]
+            more = message["more_body"]
+        await JSONResponse({}, 202)(scope, receive, send)
+
+    left = list(parts)
+
+    async def receive() -> Any:
+        await asyncio.sleep(pause if left else 0.3)
+        if not left:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [] if length is None else [(b"content-length", str(length).encode())]
+    scope = {"type": "http", "path": "/x", "method": "POST", "query_string": b"a=1", "headers": headers}
+    asyncio.run(HttpFront(proxy, replicas)(scope, receive, send))
+    return sent, proxied
+
+
+def test_a_small_body_that_is_there_takes_one_call() -> None:
+    replicas = InProcess()
+    (start, end), proxied = through(replicas, [b"ab", b"c", b""], 3)
+    assert (replicas.bodies, proxied) == ([b"abc"], b"")
+    assert (start["status"], dict(start["headers"])[b"x-one"]) == (201, b"1")
+    assert json.loads(end["body"]) == {"size": 3, "query": "a=1"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "length", "pause"),
+    [([b"ab", b"c"], None, 0.0), ([bytes(5 << 20), b"c"], (5 << 20) + 1, 0.0), ([b"ab", b"c", b"d"], 4, 0.2)],
+    ids=["of unknown length", "large", "slow"],
+)
+def test_other_bodies_go_through_serves_proxy(
+    parts: list[bytes], length: int | None, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_front, "_AT_ONCE_SECONDS", 0.3)
+    replicas = InProcess()
+    sent, proxied = through(replicas, parts, length, pause)
+    assert (replicas.bodies, proxied, sent[0]["status"]) == ([], b"".join(parts), 202)
+
+
+def test_a_client_that_leaves_gets_nothing_and_its_work_is_dropped() -> None:
+    replicas = InProcess()
+    assert through(replicas, [b"slow"], 4) == ([], b"")
+    assert replicas.dropped == 1
+
+
+def test_where_the_replica_ended_the_client_is_told_to_try_again() -> None:
+    (start, end), _ = through(InProcess(ENDED), [b"ab"], 2)
+    assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"2")
+    assert "has ended" in json.loads(end["body"])["error"]
