@@ -19,9 +19,7 @@ from sait_deploy.engine.choose import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
 from sait_deploy.engine.options import (
-    CURRENT,
     MAX_TOPK,
-    TARGETS,
     EngineOptions,
     FusionChoice,
     PluginChoice,
@@ -175,10 +173,8 @@ def _request(
 
 
 def _capabilities(builder: Builder) -> tuple[str, ...]:
-    """Returns what TensorRT for RTX is to build for; a GPU that it has no name for it may know as the current one."""
-    if builder.name is not BuilderName.TENSORRT_RTX:
-        return ()
-    return tuple(target if target in TARGETS else CURRENT for target in builder.targets)
+    """Returns what TensorRT for RTX is to build for; TensorRT builds for the GPU that it runs on."""
+    return builder.targets if builder.name is BuilderName.TENSORRT_RTX else ()
 
 
 def _profiles(settings: _BuildSettings, name: PartName, part: LoweredPart) -> tuple[Profile, ...]:

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sait_deploy.engine.builder import import_builder
-from sait_deploy.engine.cuda import find_device
-from sait_deploy.engine.options import DEFAULT_TARGETS, BuilderChoice, EngineOptions, check_for_builder, check_precision
+from sait_deploy.engine.cuda import Device, find_device
+from sait_deploy.engine.options import (
+    DEFAULT_TARGETS,
+    TARGETS,
+    BuilderChoice,
+    EngineOptions,
+    check_for_builder,
+    check_precision,
+)
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import BuilderUnavailable
 
@@ -32,7 +39,7 @@ def choose_builder(options: EngineOptions) -> Builder:
     """Returns the builder to use.
 
     Raises:
-        BuilderUnavailable: none is installed, or it needs a GPU that is not there.
+        BuilderUnavailable: none is installed, or it needs a GPU that is not there or another one.
         InvalidArgument: it cannot do what is asked.
     """
     device = find_device()
@@ -55,10 +62,21 @@ def choose_builder(options: EngineOptions) -> Builder:
     elif options.targets:
         targets = options.targets
     else:
-        targets = DEFAULT_TARGETS if device is None else (device.target,)
+        targets = DEFAULT_TARGETS if device is None else (_known_to_rtx(device),)
     if name is BuilderName.TENSORRT_RTX:
         check_precision(options.precision, targets)
     return Builder(name, version, targets)
+
+
+def _known_to_rtx(gpu: Device) -> str:
+    """Returns the architecture of this machine's GPU, which for Hopper's is none that TensorRT for RTX has."""
+    if gpu.target not in TARGETS:
+        extra, known = PACKAGES[BuilderName.TENSORRT].extra, ", ".join(TARGETS)
+        raise BuilderUnavailable(
+            f"TensorRT for RTX builds nothing for the {gpu.name} of this machine ({gpu.target}), only for {known}",
+            f"pip install 'sait-deploy[{extra}]' and use --builder tensorrt, or name other GPUs with --target",
+        )
+    return gpu.target
 
 
 def _check_version(name: BuilderName, version: str) -> None:

@@ -16,9 +16,6 @@ from sait_deploy.system.option_values import check_options
 TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """GPU architectures that TensorRT for RTX builds for."""
 
-CURRENT: Final = "current"
-"""What TensorRT for RTX calls the GPU of the machine that it builds on."""
-
 DEFAULT_TARGETS: Final = ("sm86", "sm89", "sm120")
 """Architectures of common workstation GPUs, built for where this machine has no GPU."""
 

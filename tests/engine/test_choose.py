@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sait_deploy.engine import choose
 from sait_deploy.engine.choose import Builder, choose_builder, installed, load_package
-from sait_deploy.engine.cuda import find_device
+from sait_deploy.engine.cuda import Device, find_device
 from sait_deploy.engine.options import DEFAULT_TARGETS, BatchRange, BuilderChoice, EngineOptions, Portability
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import BuilderUnavailable, InvalidArgument
@@ -46,7 +47,7 @@ def no_gpu() -> None:
         pytest.skip("there is a GPU, for which TensorRT would build")
 
 
-def choose(builder: BuilderChoice = BuilderChoice.AUTO, without: str = "", packages: Path | None = None) -> list[str]:
+def chosen(builder: BuilderChoice = BuilderChoice.AUTO, without: str = "", packages: Path | None = None) -> list[str]:
     """Chooses a builder in a process that lacks some packages, or has others in a folder before the installed ones."""
     environment = child_environment(**({} if packages is None else {"PYTHONPATH": str(packages)}))
     command = [sys.executable, "-c", CHOOSE, without, builder.value]
@@ -69,6 +70,19 @@ def test_without_a_gpu_tensorrt_for_rtx_builds_for_the_common_ones(builder: Buil
     assert choose_builder(EngineOptions(builder=builder)) == Builder(RTX, builder_version(), DEFAULT_TARGETS)
 
 
+@pytest.mark.parametrize("builder", [BuilderChoice.AUTO, BuilderChoice.TENSORRT_RTX])
+def test_a_gpu_that_tensorrt_for_rtx_does_not_know_is_named(
+    builder: BuilderChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "find_device", lambda: Device("NVIDIA H200", "sm90"))
+    monkeypatch.setattr(choose, "installed", lambda name: name is RTX)
+    with pytest.raises(BuilderUnavailable, match=r"nothing for the NVIDIA H200 of this machine \(sm90\)") as caught:
+        choose_builder(EngineOptions(builder=builder))
+    assert "--builder tensorrt" in caught.value.hint and "--target" in caught.value.hint
+    found = choose_builder(EngineOptions(builder=builder, targets=("sm89",)))
+    assert found == Builder(RTX, builder_version(), ("sm89",))
+
+
 @pytest.mark.parametrize("precision", EnginePrecision)
 def test_targets_asked_for_are_those_built_for(precision: EnginePrecision) -> None:
     options = EngineOptions(targets=("sm80", "sm121"), precision=precision)
@@ -77,7 +91,7 @@ def test_targets_asked_for_are_those_built_for(precision: EnginePrecision) -> No
 
 @pytest.mark.parametrize("builder", [BuilderChoice.AUTO, BuilderChoice.TENSORRT_RTX])
 def test_no_builder_is_installed(builder: BuilderChoice) -> None:
-    assert choose(builder, without="tensorrt_rtx,cuda") == [
+    assert chosen(builder, without="tensorrt_rtx,cuda") == [
         "BuilderUnavailable",
         "3",
         "tensorrt_rtx is not installed",
@@ -95,10 +109,10 @@ def test_tensorrt_is_not_installed() -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_tensorrt_needs_a_gpu_and_is_not_chosen_without_one(tmp_path: Path) -> None:
+def test_tensorrt_needs_a_gpu_and_is_not_chosen_one(tmp_path: Path) -> None:
     packages = package(tmp_path, "tensorrt", "__version__ = '11.4.0'\n")
-    assert choose(packages=packages) == ["tensorrt-rtx", builder_version(), ",".join(DEFAULT_TARGETS)]
-    kind, code, message, hint = choose(BuilderChoice.TENSORRT, packages=packages)
+    assert chosen(packages=packages) == ["tensorrt-rtx", builder_version(), ",".join(DEFAULT_TARGETS)]
+    kind, code, message, hint = chosen(BuilderChoice.TENSORRT, packages=packages)
     assert (kind, code) == ("BuilderUnavailable", "3")
     assert "no GPU can be used here" in message
     assert "--builder tensorrt-rtx" in hint
@@ -112,7 +126,7 @@ def test_tensorrt_needs_a_gpu_and_is_not_chosen_without_one(tmp_path: Path) -> N
     ],
 )
 def test_a_package_that_cannot_be_loaded(tmp_path: Path, code: str) -> None:
-    kind, number, message, hint = choose(packages=package(tmp_path, "tensorrt_rtx", code))
+    kind, number, message, hint = chosen(packages=package(tmp_path, "tensorrt_rtx", code))
     assert (kind, number) == ("BuilderUnavailable", "3")
     assert message.startswith("tensorrt_rtx is installed but cannot be loaded (libnvinfer")
     assert "reinstall" in hint
