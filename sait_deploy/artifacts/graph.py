@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import _get_all_tensors, load_external_data_for_model, uses_external_data
 
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
+from sait_deploy.errors import ArtifactError, SaitError, first_line
+
+
+@contextlib.contextmanager
+def lowering_errors(artifact: Artifact) -> Iterator[None]:
+    """Turns what a lowering stumbles over into an error of the artifact.
+
+    A lowering reads more of a graph than its check promises: the nodes, names, types and sizes that exports write.
+    """
+    try:
+        yield
+    except (SaitError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
+        raise ArtifactError(
+            f"the graph of {artifact.manifest.name} is not one that exports write ({what})",
+            "export again; --debug shows where it ended",
+        ) from error
 
 
 def weights_folder(artifact: Artifact) -> Path:

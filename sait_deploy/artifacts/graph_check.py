@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sait_deploy.artifacts.codec import shown
+from sait_deploy.artifacts.graph_operators import unknown_operators
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import ArtifactError
-from sait_deploy.plugins import OPERATORS
-from sait_deploy.plugins.spec import DOMAIN
 
 if TYPE_CHECKING:
     import onnx
@@ -28,24 +26,8 @@ _BYTES: Final = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
 _MORE: Final = 4 << 20
 """Bytes of parameters that may be in no file, beside as many as are: of layers that a graph has no use for."""
 
-_STANDARD: Final = ("", "ai.onnx")
 _MOST_NUMBERS: Final = 1 << 31
 """Numbers of a tensor that a graph's constants may ask for."""
-
-_CHANCE_AND_OTHERS: Final = re.compile(r"Random|Bernoulli|Multinomial|Sequence|Optional|String|ImageDecoder")
-"""Standard operators that answer by chance, or with what is no tensor."""
-
-_NAMES: Final = """
-Add And Cast Ceil Concat Constant Conv CumSum DequantizeLinear Div Equal Expand Flatten Gather GatherElements Gelu Gemm
-Greater GreaterOrEqual LayerNormalization Less MatMul Max Min Mod Mul Not Or Pad QuantizeLinear Range ReduceMax
-ReduceMean ReduceSum Reshape Round ScatterElements Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tile TopK
-Transpose Unsqueeze Where
-"""
-COMMON: Final = frozenset(_NAMES.split())
-"""Operators of the standard that exports write: onnx, asked for one, first loads all that it knows, in 10 ms."""
-
-COMMON_FROM: Final = 20
-"""The opset from which the standard has all of them."""
 
 _SIZED_BY: Final = {
     "ConstantOfShape": (0,),
@@ -84,10 +66,11 @@ def _problems(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> Itera
         yield f"its operator sets are {shown(opsets)}"
     if model.training_info or model.graph.sparse_initializer:
         yield "it has training information or sparse tensors"
-    yield from _operators(model.graph.node, functions, opsets)
+    geometry = manifest.model.geometry
+    yield from unknown_operators(model.graph.node, functions, opsets, geometry)
     for function in functions.values():
         own = {entry.domain: entry.version for entry in function.opset_import}
-        yield from _operators(function.node, functions, own)
+        yield from unknown_operators(function.node, functions, own, geometry)
         yield from _names(function.node, list(function.input), function.name)
     nodes = _expanded(model, functions)
     if nodes is None or nodes > _MOST_NODES:
@@ -104,33 +87,6 @@ def _problems(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> Itera
         yield "it makes not all of its outputs"
     yield from _boundary("input", model.graph.input, manifest.inputs)
     yield from _boundary("output", model.graph.output, manifest.outputs)
-
-
-def _operators(
-    nodes: Iterable[onnx.NodeProto], functions: Mapping[_Key, Any], opsets: Mapping[str, int]
-) -> Iterator[str]:
-    import onnx
-
-    subgraphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    seen = set()
-    for node in nodes:
-        if any(attribute.type in subgraphs for attribute in node.attribute):
-            yield f"{node.op_type} runs a graph of its own: control flow"
-        seen.add((node.domain, node.op_type))
-    for domain, name in seen:
-        if (domain, name) in functions:
-            if domain == DOMAIN and name not in OPERATORS:
-                yield f"{domain} has no operator {shown(name)}"
-            continue
-        if domain not in _STANDARD:
-            yield f"{shown(f'{domain}::{name}')} is no operator of the standard, and the graph has no function for it"
-        elif _CHANCE_AND_OTHERS.match(name):
-            yield f"no model needs {name}"
-        else:
-            opset = opsets.get(domain, opsets.get("", 1))
-            common = name in COMMON and opset >= COMMON_FROM
-            if not common and not onnx.defs.has(name, max_inclusive_version=opset, domain=""):
-                yield f"the standard has no operator {shown(name)}"
 
 
 def _expanded(model: onnx.ModelProto, functions: Mapping[_Key, onnx.FunctionProto]) -> int | None:

@@ -13,6 +13,8 @@ from sait_deploy.images.formats import files_under, suffixes
 PARQUET: Final = ".parquet"
 IMAGE_COLUMN: Final = "image"
 _HINT: Final = "check the path and who may read it"
+_MOST_ROWS: Final = 1 << 20
+"""Rows of a row group at most, as many as pyarrow writes: a shard's names are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,9 @@ def _parquet_shards(source: Place, name: str, size: int, asked: str | None) -> I
     column = _image_column(f"{name} of {source.text}", schema, asked)
     start = row = held = 0
     for group, count in enumerate(rows):
+        if not 0 <= count <= _MOST_ROWS:
+            what = f"{name} of {source.text} has a row group of {count} rows"
+            raise ImageError(what, f"write it again with row groups of at most {_MOST_ROWS:,} rows")
         held += count
         if held >= size or (held and group == len(rows) - 1):
             yield Shard(held, (name,), column, (start, group + 1), row)
@@ -157,6 +162,5 @@ def holds_images(kind: Any) -> bool:
     """Whether a column of that type holds files' bytes, or structs of them as Hugging Face's data sets do."""
     from pyarrow import types
 
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and holds_images(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    kinds = [field.type for field in kind if field.name == "bytes"] if types.is_struct(kind) else [kind]
+    return any(types.is_binary(one) or types.is_large_binary(one) for one in kinds)

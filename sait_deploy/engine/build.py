@@ -104,11 +104,13 @@ def build_engine(
 
 def _lowered(artifact: Artifact, settings: _BuildSettings, folder: Path) -> dict[PartName, LoweredPart]:
     try:
+        from sait_deploy.artifacts.graph import lowering_errors
         from sait_deploy.engine.lowering import lower_parts
     except ModuleNotFoundError as error:
         extra = PACKAGES[settings.builder.name].extra
         raise MissingDependency(str(error.name), "building engines", extra) from None
-    return lower_parts(artifact, settings.lowering, folder)
+    with lowering_errors(artifact):
+        return lower_parts(artifact, settings.lowering, folder)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from sait_deploy.artifacts.folder import (
     write_manifest,
 )
 from sait_deploy.artifacts.golden import write_golden
-from sait_deploy.artifacts.graph import whole_graph_of
+from sait_deploy.artifacts.graph import lowering_errors, whole_graph_of
 from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Manifest, Precision, WeightsSource
 from sait_deploy.artifacts.manifest_document import from_json
 from sait_deploy.artifacts.manifest_parts import fingerprint, installed_tools, measured_points, onnx_metadata
@@ -181,9 +181,10 @@ class _Work:
         self._folder, self._progress = folder, progress
         self._judged = plan.weights.source is not WeightsSource.RANDOM
         self._run_options = RunOptions(threads=options.threads)
-        model = whole_graph_of(source)
-        self._layers = linear_layers(model)
-        self._kept_float = first_exclusion(model, plan, self._layers, options)
+        with lowering_errors(source):
+            model = whole_graph_of(source)
+            self._layers = linear_layers(model)
+            self._kept_float = first_exclusion(model, plan, self._layers, options)
         self._ranges: Any = None
 
     def run(self) -> tuple[Runner, Comparison]:
@@ -192,9 +193,10 @@ class _Work:
         Raises:
             TargetMissed: fewer answers agree than have to, with every layer that may stay float.
         """
-        self._ranges = input_ranges(
-            self._source, self._images.calibration, self._folder, self._options.threads, self._progress
-        )
+        with lowering_errors(self._source):
+            self._ranges = input_ranges(
+                self._source, self._images.calibration, self._folder, self._options.threads, self._progress
+            )
         held_out = self._images.held_out if self._judged else self._images.held_out.sample(_UNJUDGED_IMAGES)
         give_back()
         step = f"{len(held_out.images)} answers of the float artifact"
@@ -256,7 +258,8 @@ class _Work:
 
     def _runner(self, layers: Sequence[LinearLayer]) -> Runner:
         """Writes the graph with these layers in int8, and opens it."""
-        model = with_int8(whole_graph_of(self._source), self._ranges, layers)
+        with lowering_errors(self._source):
+            model = with_int8(whole_graph_of(self._source), self._ranges, layers)
         onnx.helper.set_model_props(model, onnx_metadata(self._plan))
         save(model, self._folder / MODEL_FILE)
         del model

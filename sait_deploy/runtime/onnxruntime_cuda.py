@@ -5,15 +5,20 @@ from __future__ import annotations
 import onnx
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.graph import graph_of
+from sait_deploy.artifacts.graph import graph_of, lowering_errors
 from sait_deploy.exporters.lower_cuda import fused_attention, lower_attention
 from sait_deploy.runtime.onnxruntime import CUDA, OnnxRuntimeRunner, open_session, selection_trial
 from sait_deploy.runtime.trials import try_convolution
 
 
 def lowered(artifact: Artifact) -> onnx.ModelProto:
-    """Returns the artifact's graph as it runs on a GPU, its external data left where it lies."""
-    return lower_attention(graph_of(artifact))
+    """Returns the artifact's graph as it runs on a GPU, its external data left where it lies.
+
+    Raises:
+        ArtifactError: it is not one that exports write.
+    """
+    with lowering_errors(artifact):
+        return lower_attention(graph_of(artifact))
 
 
 def trial() -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx.inliner import inline_local_functions
 
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
-from sait_deploy.artifacts.graph import graph_of, weights_folder
+from sait_deploy.artifacts.graph import graph_of, lowering_errors, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
@@ -216,7 +216,8 @@ class OpenVinoRunner(Runner):
     def _lowered(self, graph: onnx.ModelProto) -> onnx.ModelProto:
         manifest, width = self.artifact.manifest, self.description.model.geometry.attention_width
         score = None if manifest.pruning is None else manifest.pruning.score
-        return lower_openvino(graph, width, FEATURES in manifest.output_names, score)
+        with lowering_errors(self.artifact):
+            return lower_openvino(graph, width, FEATURES in manifest.output_names, score)
 
     def _run(self, given: Mapping[str, NDArray[Any]]) -> Callable[[str], NDArray[Any]]:
         """Runs on this thread's own buffers and returns what copies an output by its name."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.graph import graph_of
+from sait_deploy.artifacts.graph import graph_of, lowering_errors
 from sait_deploy.artifacts.manifest import Form
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import InvalidArgument
@@ -100,7 +100,8 @@ def _open_graphs(artifact: Artifact, entry: Runtime, options: RunOptions) -> Cut
     from sait_deploy.exporters.cut import cut
 
     made: Callable[..., Part] = getattr(importlib.import_module(entry.module), entry.part)
-    parts = cut(graph_of(artifact))
+    with lowering_errors(artifact):
+        parts = cut(graph_of(artifact))
     stem = made(artifact, options, parts.stem, "stem")
     inputs = tuple(tensor.name for tensor in parts.trunk.graph.input)
     assert CU_SEQLENS in inputs

@@ -129,7 +129,10 @@ def tensor(
         return np.frombuffer(data, dtype).reshape(shape)
     try:
         array = np.asarray(data)
-        converted = array.astype(dtype, casting="same_kind" if array.dtype.kind != "i" else "unsafe")
+        if array.dtype.kind == "b":
+            raise TypeError
+        with np.errstate(over="ignore"):  # what becomes infinite is refused with the answer
+            converted = array.astype(dtype, casting="same_kind" if array.dtype.kind != "i" else "unsafe")
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgument(f"the data of input {name!r} is not {datatype}", "give numbers alone") from None
     if (array.dtype.kind == "i" and not np.array_equal(converted, array)) or converted.size != count:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.codec import adapter, problem
+from sait_deploy.artifacts.codec import adapter, problem, shown
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.serving.inference import POINT, VERSION, InferRequest, InferResponse, datatype_of, tensor
 from sait_deploy.serving.model import ServedModel
@@ -116,9 +116,19 @@ def write_response(response: InferResponse, asked: JsonRequest) -> tuple[bytes, 
 
 
 def _length(text: str, size: int) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= size):
-        raise InvalidArgument(f"the header {HEADER_LENGTH} is {text!r}", f"give a number up to the body's {size} bytes")
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(size)) and int(text) <= size):
+        raise InvalidArgument(
+            f"the header {HEADER_LENGTH} is {shown(text)}", f"give a number up to the body's {size} bytes"
+        )
     return int(text)
+
+
+def _read(text: bytes) -> Any:
+    """Returns what a document holds, which pydantic has read; None where a number has more digits than Python reads."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _document(text: bytes) -> _Request:
@@ -128,7 +138,7 @@ def _document(text: bytes) -> _Request:
         found: _Request | None = adapter(_Request).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        what = f" {first['msg']}" if first["type"] == "json_invalid" else problem(json.loads(text), first)
+        what = f" {first['msg']}" if first["type"] == "json_invalid" else problem(_read(text), first)
         raise InvalidArgument(f"the request{what}", "see the Open Inference Protocol") from None
     if found is None:
         raise InvalidArgument("the request is no JSON object", "see the Open Inference Protocol")

@@ -6,16 +6,14 @@ import contextlib
 import importlib.util
 import logging
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from sait_deploy.errors import MissingDependency, ServingError, first_line
 from sait_deploy.serving.confinement import confine_start
 from sait_deploy.system.processors import processors
+from sait_deploy.system.scratch import scratch_folder
 
 _OBJECT_STORE: Final = 200 << 20
 """Bytes of shared memory for what passes between Ray's processes: requests, as models stay in their replicas."""
@@ -63,11 +61,11 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
     Raises:
         ServingError: it does not start, or is not there.
     """
-    folder = None
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            if address is None:
-                folder = Path(tempfile.mkdtemp(prefix="sait-"))
+            folder = stack.enter_context(scratch_folder()) if address is None else None
+            stack.callback(ray.shutdown)  # before its folder goes
+            if folder is not None:
                 with _group_of_their_own():
                     ray.init(
                         address="local",
@@ -88,10 +86,6 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
             hint = "check the address; a cluster that asks for a token wants RAY_AUTH_MODE=token"
             raise ServingError(f"the Ray cluster cannot be joined: {first_line(error)}", hint) from error
         yield
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,10 @@ from enum import Enum
 from typing import Final
 
 from sait_deploy.errors import ImageError, InvalidArgument, NotFinite, SaitError
+from sait_deploy.reports.escape import plain, shorten
+
+_LONGEST_LINE: Final = 500
+"""Characters of a refusal at most: clients of gRPC take 8 KiB of metadata."""
 
 
 class Status(Enum):
@@ -62,6 +66,6 @@ def refusal(error: Exception) -> Refused:
 
 
 def line(error: SaitError) -> str:
-    """Returns an error and its hint in one line."""
+    """Returns an error and its hint in one line that may be shown on a terminal, and sent as metadata."""
     text = f"{error.message} ({error.hint})" if error.hint else error.message
-    return " ".join(text.split())
+    return shorten(plain(" ".join(text.split())), _LONGEST_LINE)

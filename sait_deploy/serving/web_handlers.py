@@ -18,6 +18,9 @@ from sait_deploy.serving.pictures import classify
 from sait_deploy.serving.refusals import Refused, Status
 from sait_deploy.serving.server import Server
 
+_LONGEST_LENGTH: Final = 19
+"""Digits of a number of bytes at most."""
+
 _SECURITY: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src data: blob:; connect-src 'self'",
@@ -117,9 +120,9 @@ async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     """
     too_large = Refused(Status.TOO_LARGE, f"the request is larger than {limit >> 20} MiB", "send fewer images at once")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
+    if length.isdecimal() and (len(length) > _LONGEST_LENGTH or int(length) > limit):
         raise too_large
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if any(coding != "identity" for coding in request.headers.getlist("content-encoding")):
         raise Refused(Status.INVALID, "the request's body is compressed", "send it as it is")
     parts, size = [], 0
     try:

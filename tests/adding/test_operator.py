@@ -11,6 +11,8 @@ import onnxruntime
 import pytest
 from torch import Tensor, nn
 
+from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.graph_check import check_graph
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish
 from sait_deploy.exporters.lower_tensorrt import lower_tensorrt
@@ -67,3 +69,18 @@ def test_a_graph_with_an_operator_that_has_no_entry_is_refused(monkeypatch: pyte
     monkeypatch.delitem(OPERATORS, NAME)
     with pytest.raises(ArtifactError, match=r"ai\.sait\.ClampTokens, which this version does not have"):
         finish(traced, FinishOptions(OPSET, OperatorForm.FUNCTION, {}))
+
+
+def test_its_entry_allows_it_in_the_graphs_of_artifacts(
+    tiny_adaptive: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(str(tiny_adaptive.model_path))
+    model.graph.node.append(onnx.helper.make_node(NAME, ["logits"], ["clamped"], domain="ai.sait", limit=LIMIT))
+    model.functions.append(ENTRY.function(OPSET))
+    with pytest.raises(ArtifactError, match=f"ai.sait has no operator '{NAME}'"):
+        check_graph(model, tiny_adaptive.manifest, tiny_adaptive.path)
+    monkeypatch.setitem(OPERATORS, NAME, ENTRY)
+    check_graph(model, tiny_adaptive.manifest, tiny_adaptive.path)
+    model.graph.node[-1].attribute[0].name = "bound"
+    with pytest.raises(ArtifactError, match=r"attributes other than its own: limit \(FLOAT\)"):
+        check_graph(model, tiny_adaptive.manifest, tiny_adaptive.path)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import onnx
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.graph_check import COMMON, COMMON_FROM, check_graph
+from sait_deploy.artifacts.graph_check import check_graph
+from sait_deploy.artifacts.graph_operators import COMMON, COMMON_FROM
 from sait_deploy.errors import ArtifactError
+from sait_deploy.runtime.onnxruntime_cuda import lowered
 from tests.exported import TinyExport
 from tests.hostile.graphs import EDITS, ONLY_RUN
+from tests.hostile.nodes import NODES, UNLOWERED
 
 _LEFT_TO_RUNTIMES = (*ONLY_RUN, "attribute-of-another-kind")
 
@@ -34,12 +40,26 @@ def test_common_operators_are_those_of_the_standard_that_exports_write(
         assert {node.op_type for node in nodes if node.domain == ""} <= COMMON
 
 
-@pytest.mark.parametrize("name", sorted(EDITS))
+@pytest.mark.parametrize("name", sorted(EDITS | NODES))
 def test_a_graph_that_no_export_makes_is_refused(name: str, tiny_adaptive: Artifact) -> None:
     model = onnx.load(str(tiny_adaptive.model_path))
-    EDITS[name](model)
+    (EDITS | NODES)[name](model)
     if name in _LEFT_TO_RUNTIMES:
         checked(tiny_adaptive, model)
         return
     with pytest.raises(ArtifactError, match="cannot be used"):
         checked(tiny_adaptive, model)
+
+
+@pytest.mark.parametrize("name", sorted(UNLOWERED))
+def test_what_lowerings_alone_read_is_left_to_them(name: str, tiny_adaptive: Artifact, tmp_path: Path) -> None:
+    model = onnx.load(str(tiny_adaptive.model_path))
+    UNLOWERED[name](model)
+    checked(tiny_adaptive, model)
+    copied = Artifact(Path(shutil.copytree(tiny_adaptive.path, tmp_path / "copy")), tiny_adaptive.manifest)
+    onnx.save(model, str(copied.model_path))
+    if name.endswith("-name") or name.endswith("-names"):
+        assert lowered(copied).graph.node
+        return
+    with pytest.raises(ArtifactError, match="is not one that exports write"):
+        lowered(copied)

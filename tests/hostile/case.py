@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     RAN_CODE = "ran code of the file"
     ESCAPED = "wrote control characters to the terminal"
     LOOKED_UP = "looked a host up"
+    HARMED = "changed the answer to another request"
 
 
 FINE = (Verdict.REFUSED, Verdict.ANSWERED)

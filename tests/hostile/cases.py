@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from tests.hostile import documents, engines, files, graphs, manifests, names, sources, states
+from tests.hostile import batches, documents, engines, files, graphs, manifests, names, nodes, sources, states
 from tests.hostile.case import Case
 
 CODE_RAN: Final = "SAIT_HOSTILE_RAN"
@@ -17,7 +17,7 @@ def all_cases() -> tuple[Case, ...]:
     """Returns every case; names are unique."""
     made = tuple(
         case
-        for module in (files, manifests, graphs, names, sources, engines, states, documents)
+        for module in (files, manifests, graphs, nodes, names, sources, engines, states, documents, batches)
         for case in module.cases()
     )
     assert len({case.name for case in made}) == len(made)

@@ -39,7 +39,7 @@ _WRONG: Final = ("bench", "state", "options")
 """Doors whose file the world has not, or has for a command that takes long."""
 
 
-def _removed(path: Path) -> None:
+def removed(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         os.system(f"rm -r {path}")
     path.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def cases() -> Iterator[Case]:
                 continue
 
             def apply(folder: Path, door: Door = door, change: Callable[[Path], None] = change) -> None:
-                _removed(folder / door.file)
+                removed(folder / door.file)
                 change(folder / door.file)
 
             quick = not door.heavy and name in ("fifo", "device", "deep-list", "deep-folder", "null", "pickle")

@@ -1,4 +1,4 @@
-"""Fuzzing: ``python -m tests.hostile.fuzz SECONDS`` runs commands on manifests and graphs that hypothesis changes.
+"""Runs commands on manifests and graphs that hypothesis changes: ``python -m tests.hostile.fuzz SECONDS [SEED]``.
 
 Each runs in a forked process, as the generator's cases do. The first that is neither answered nor refused in a line is
 made as small as hypothesis can, shown, and ends the fuzzing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,9 @@ from tests.hostile.world import ADAPTIVE
 _EXAMPLES: Final = 50
 """Of a round: the clock is looked at between rounds."""
 
+_EXPLORING: Final = settings(derandomize=False, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+"""Other examples in each round, where the tests of a tree have the same each time."""
+
 _DOORS: Final = (
     Door("inspect", ("inspect", ADAPTIVE), ""),
     Door("predict", ("predict", "image.png", "--artifact", ADAPTIVE), ""),
@@ -36,7 +40,7 @@ _DOORS: Final = (
 
 
 def fuzz(world: Path, scratch: Path, number: int, counts: collections.Counter[str]) -> None:
-    """Runs a round, whose number is its seed; counts verdicts.
+    """Runs a round with a seed; counts verdicts.
 
     Raises:
         AssertionError: a case is neither answered nor refused in a line.
@@ -46,7 +50,7 @@ def fuzz(world: Path, scratch: Path, number: int, counts: collections.Counter[st
     changes = st.one_of(changed_documents(manifest), changed_graphs(graph))
 
     @seed(number)
-    @settings(max_examples=_EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(_EXPLORING, max_examples=_EXAMPLES)
     @given(changes, st.sampled_from(_DOORS))
     def answered_or_refused(changed: Any, door: Door) -> None:
         def change(folder: Path) -> None:
@@ -63,8 +67,10 @@ def fuzz(world: Path, scratch: Path, number: int, counts: collections.Counter[st
 
 
 def main(arguments: list[str]) -> int:
-    """Fuzzes for some seconds, ten minutes where none are said."""
+    """Fuzzes for some seconds, ten minutes where none are said, from a seed that it shows."""
     until = time.monotonic() + float(arguments[0] if arguments else 600)
+    first = int(arguments[1]) if len(arguments) > 1 else secrets.randbits(32)
+    print(f"seed {first}", file=sys.stderr)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as place:
@@ -75,9 +81,9 @@ def main(arguments: list[str]) -> int:
         prepare(heavy=False)
         number = 0
         while number == 0 or time.monotonic() < until:
-            fuzz(world, scratch, number, counts)
+            fuzz(world, scratch, first + number, counts)
             number += 1
-    print(json.dumps({"rounds": number, **counts}))
+    print(json.dumps({"seed": first, "rounds": number, **counts}))
     return 0
 
 

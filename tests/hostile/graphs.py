@@ -17,7 +17,7 @@ from tests.hostile.world import ADAPTIVE
 
 Edit: TypeAlias = Callable[[ModelProto], None]
 
-_DOORS: Final = (
+DOORS: Final = (
     Door("inspect", ("inspect", ADAPTIVE), f"{ADAPTIVE}/model.onnx"),
     Door("predict", ("predict", "image.png", "--artifact", ADAPTIVE), f"{ADAPTIVE}/model.onnx"),
 )
@@ -280,7 +280,7 @@ def cases() -> Iterator[Case]:
             edit(model)
             signed(folder, model)
 
-        for door in _DOORS:
+        for door in DOORS:
             harmless = door.name == "inspect" and (name in ONLY_RUN or name == "attribute-of-another-kind")
             quick = door.name == "predict" and name in (*ONLY_RUN, "loop", "function-bomb", "external-offset-negative")
             yield Case(f"graph/{name}/{door.name}", "graph", door, change, harmless, quick)

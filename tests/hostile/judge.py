@@ -22,7 +22,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.hostile import engines
+from tests.hostile import batches, engines
 from tests.hostile.case import Case, Verdict
 from tests.hostile.cases import CODE_RAN, all_cases
 
@@ -80,6 +80,8 @@ def _run(case: Case, folder: Path) -> NoReturn:
     home.mkdir()
     os.environ |= {"HOME": str(home), CODE_RAN: str(folder / "ran")}
     _guard_sockets(folder / _LOOKED_UP)
+    if case.door.arguments[0] == "batch":
+        batches.without_ray()
     if case.kind == engines.KIND:
         engines.on_stand_in(folder / "ran")
     resource.setrlimit(resource.RLIMIT_AS, (4 * BYTES, 4 * BYTES))

@@ -29,6 +29,7 @@ from tests.hostile.world import ADAPTIVE, DENSE, TRAIN
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ORPHAN_SECONDS: Final = 2
+_POLL: Final = 0.05
 MARK: Final = "SAIT_KILLED"
 _OF: Final = ("--images", "images")
 _BENCH: Final = ("--memory", "-o", "b.json")
@@ -39,7 +40,9 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "tune": ("tune", "--artifact", ADAPTIVE, *_OF, "--max-disagreement", "99", "--grid", "0.9,0.5"),
     "train": (*TRAIN[: TRAIN.index("-o")], "-o", "training"),
     "bench": ("bench", ADAPTIVE, *_OF, "--duration", "0.2", "--warmup", "0", "--batch", "1", *_BENCH),
+    "batch": ("batch", "images", "-o", "job", "--artifact", ADAPTIVE),
 }
+_NUMBERS: Final = itertools.count()
 _WRITES: Final = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"})
 
 
@@ -78,7 +81,7 @@ def _run(command: str, folder: Path, mark: str, write: int | None, number: signa
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
     os.chdir(folder / "w")
-    os.environ |= {MARK: mark, "TMPDIR": str(folder / "tmp"), "XDG_STATE_HOME": str(folder / "state")}
+    os.environ |= {MARK: mark, "TMPDIR": str(folder / "t"), "XDG_STATE_HOME": str(folder / "state")}
     tempfile.tempdir = None
     counter = itertools.count()
 
@@ -144,9 +147,10 @@ def _problems(kill: Kill, folder: Path, code: int, process: int, mark: str) -> I
     if kill.number is not signal.SIGKILL:  # else what was put aside is put back by the next run
         yield from (f"it leaves {name}" for name in left_over(folder))
         yield from broken(folder)
-    until = time.monotonic() + ORPHAN_SECONDS
-    while (alive := orphans(process, mark)) and time.monotonic() < until:
-        time.sleep(0.05)
+    for _ in range(round(ORPHAN_SECONDS / _POLL)):  # by its own steps: this process may be stopped with all others
+        if not (alive := orphans(process, mark)):
+            break
+        time.sleep(_POLL)
     if alive:
         yield f"{len(alive)} processes are there after {ORPHAN_SECONDS} s"
 
@@ -158,23 +162,25 @@ def _last_line(folder: Path) -> str:
 
 def fresh(world: Path, scratch: Path) -> Path:
     """Returns a folder with a copy of the world, and a place for temporary files."""
-    folder = Path(tempfile.mkdtemp(dir=scratch))
+    folder = scratch / str(next(_NUMBERS))  # short, as names of sockets below are
     shutil.copytree(world, folder / "w")
-    (folder / "tmp").mkdir()
+    (folder / "t").mkdir()
     return folder
 
 
 def left_over(folder: Path) -> list[str]:
     """Returns what is in no place that is its own: partial files, what was put aside, temporary files."""
-    names = [str(path.relative_to(folder)) for path in (folder / "tmp").iterdir()]
+    names = [str(path.relative_to(folder)) for path in (folder / "t").iterdir()]
     for path in (folder / "w").rglob(".*"):
         names.append(str(path.relative_to(folder)))
     return names
 
 
 def broken(folder: Path) -> Iterator[str]:
-    """Yields artifacts, engines, reports and states that are not whole."""
+    """Yields artifacts, engines, reports, states and files of rows that are not whole."""
     from sait_deploy.artifacts.folder import Workspace, open_artifact
+    from sait_deploy.batch.place import open_place
+    from sait_deploy.batch.rows import read_counts
     from sait_deploy.engine.folder import engine_folders, open_engine
     from sait_deploy.errors import SaitError
     from sait_deploy.training.state import read_state
@@ -189,6 +195,8 @@ def broken(folder: Path) -> Iterator[str]:
             if report.exists():
                 json.loads(report.read_text(encoding="utf-8"))
         read_state(place / "training")
+        for number, _ in enumerate((place / "job").glob("part-*.parquet")):
+            read_counts(open_place(str(place / "job")), number)
     except (SaitError, ValueError) as error:
         yield f"{type(error).__name__}: {error}"
 
@@ -237,6 +245,7 @@ def prepare() -> None:
     import timm
     import torch
 
+    import sait_deploy.cli.batch
     import sait_deploy.cli.bench
     import sait_deploy.cli.build_engine
     import sait_deploy.cli.export
@@ -255,7 +264,7 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare()
     outcomes = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as scratch:
         for index, name in enumerate(names):
             share = number // len(names) + (index < number % len(names))
             for kill in kills(name, share, world, Path(scratch)):
@@ -266,7 +275,8 @@ def main(arguments: list[str]) -> int:
     counts = collections.Counter((one.command, one.signal, one.exit_code) for one in outcomes)
     rows = [{"command": c, "signal": s, "exit_code": e, "kills": n} for (c, s, e), n in sorted(counts.items())]
     wrong = [dataclasses.asdict(one) for one in outcomes if one.problems]
-    document = {"command": " ".join(["python -m tests.hostile.kills WORLD", *arguments[1:]])}
+    said = " ".join(["python -m tests.hostile.kills WORLD FILE", *arguments[2:]])
+    document: dict[str, Any] = {"command": said}
     document |= {"kills": len(outcomes), "wrong": wrong, "counts": rows}
     report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 1 if wrong else 0

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 
 from sait_deploy.engine.trust import TRUST_FLAG
+from tests.hostile.asked import Asked
+from tests.hostile.asking import all_requests
 from tests.hostile.case import FINE, Case, Verdict
 from tests.hostile.cases import all_cases
 
 ROOT = Path(__file__).parents[2]
 
 
-def judged(cases: Iterable[Case], world: Path) -> list[dict[str, Any]]:
-    """What came of cases, judged by another process, as this one may have threads."""
+def judged(cases: Iterable[Case | Asked], world: Path, module: str = "judge") -> list[dict[str, Any]]:
+    """What came of cases or requests, judged by another process, as this one may have threads."""
     names = "\n".join(case.name for case in cases)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.judge", str(world)],
+        [sys.executable, "-m", f"tests.hostile.{module}", str(world)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))},
         input=names,
@@ -36,11 +38,11 @@ def judged(cases: Iterable[Case], world: Path) -> list[dict[str, Any]]:
 
 
 def wrong(outcomes: Iterable[dict[str, Any]]) -> list[str]:
-    known = {case.name: case for case in all_cases()}
+    harmless = {one.name: one.harmless for one in (*all_cases(), *all_requests())}
     return [
         f"{one['name']}: {one['verdict']}: {one['said']}"
         for one in outcomes
-        if one["verdict"] not in FINE or (one["verdict"] == Verdict.ANSWERED and not known[one["name"]].harmless)
+        if one["verdict"] not in FINE or (one["verdict"] == Verdict.ANSWERED and not harmless[one["name"]])
     ]
 
 
@@ -61,5 +63,15 @@ def test_quick_cases(world: Path) -> None:
 def test_all_other_cases(world: Path, heavy: bool) -> None:
     chosen = [case for case in all_cases() if not case.quick and case.door.heavy == heavy]
     outcomes = judged(chosen, world)
+    assert len(outcomes) == len(chosen) > 0
+    assert wrong(outcomes) == []
+
+
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
+def test_requests_to_the_server(world: Path, every: int) -> None:
+    for package in ("uvicorn", "grpc"):
+        pytest.importorskip(package, reason="the server needs Ray, which brings it and has no wheel here")
+    chosen = all_requests()[::every]
+    outcomes = judged(chosen, world, "asking")
     assert len(outcomes) == len(chosen) > 0
     assert wrong(outcomes) == []

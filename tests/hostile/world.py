@@ -18,6 +18,7 @@ from sait_deploy.quantization.options import QuantizeOptions
 from sait_deploy.quantization.stage import quantize
 from tests.cli.calls import child_environment
 from tests.exported import TinyExport, export_adaptive, export_embedders, export_tiny
+from tests.hostile.parquet_files import write_parquet
 
 ADAPTIVE: Final = "artifacts/adaptive"
 DENSE: Final = "artifacts/dense"
@@ -63,6 +64,7 @@ def make_world(folder: Path, tiny: TinyExport, adaptive: Path, int8: Path, embed
     for number in range(5):
         (folder / "images" / str(number)).mkdir(parents=True)
         shutil.copy(folder / "image.png", folder / "images" / str(number) / "a.png")
+    write_parquet(folder)
     (folder / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     (folder / "map.json").write_text('{"0": 0, "1": 1, "2": 2, "3": 3, "4": 4}')
     (folder / "train.toml").write_text("epochs = 1\n")
@@ -76,7 +78,9 @@ def make_world(folder: Path, tiny: TinyExport, adaptive: Path, int8: Path, embed
 
 
 def main(place: Path) -> None:
-    """Makes a world of its own at a place."""
+    """Makes a world of its own at a place, which is not there yet."""
+    if place.exists():
+        raise FileExistsError(place)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny = export_tiny(folder)

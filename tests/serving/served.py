@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sait_deploy.serving.batching import Stage
-from sait_deploy.serving.model import Answer
+from sait_deploy.serving.listening import Listening
+from sait_deploy.serving.model import Answer, NoObserver
 from sait_deploy.serving.options import ModelsOptions
 from sait_deploy.serving.refusals import Status
 from sait_deploy.serving.server import Server, open_server
+from tests.serving.started import free_ports
 
 
 @dataclass
@@ -74,3 +76,30 @@ def served(options: ModelsOptions, token: str | None = None) -> Iterator[Served]
         running.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+class _Handle:
+    """Stands where Serve's handle of the replicas does: calls the server in the same loop."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.call = self
+
+    async def remote(self, method: str, request: bytes, authorization: str | None) -> Any:
+        from sait_deploy.serving.grpc_form import call
+
+        return await call(self._server, method, request, authorization)
+
+
+@contextlib.contextmanager
+def served_by_grpc(options: ModelsOptions) -> Iterator[str]:
+    """Serves over gRPC through the command's front until the block ends; yields the address."""
+    from sait_deploy.serving.grpc_front import GrpcFront
+
+    port, grpc_port = free_ports()
+    listening = Listening(port=port, grpc_port=grpc_port)
+    front = GrpcFront(_Handle(open_server(options, NoObserver())), listening, options.max_body)
+    try:
+        yield f"127.0.0.1:{grpc_port}"
+    finally:
+        front.stop(1)

@@ -13,39 +13,22 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.serving.grpc_form import Reply, call
 from sait_deploy.serving.grpc_messages import MESSAGES, messages
-from sait_deploy.serving.listening import Listening
 from sait_deploy.serving.model import NoObserver
 from sait_deploy.serving.options import ModelsOptions
-from sait_deploy.serving.server import Server, open_server
+from sait_deploy.serving.server import open_server
 from tests.exported import IMAGE_SIZE, TinyExport
-from tests.serving.started import free_ports
+from tests.serving.served import served_by_grpc
 from tests.tiny import random_batch
 
 client_of: Any = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
 ADAPTIVE = "test_vit-96px-adaptive"
 
 
-class Handle:
-    """Stands where Serve's handle of the replicas does: calls the server in the same loop."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.call = self
-
-    async def remote(self, method: str, request: bytes, authorization: str | None) -> Reply:
-        return await call(self._server, method, request, authorization)
-
-
 @pytest.fixture(scope="module")
 def address(tiny: TinyExport, tiny_adaptive: Artifact) -> Iterator[str]:
-    from sait_deploy.serving.grpc_front import GrpcFront
-
     options = ModelsOptions(artifacts=(tiny_adaptive.path, tiny.dense.path), threads=1, max_body_mib=8)
-    port, grpc_port = free_ports()
-    listening = Listening(port=port, grpc_port=grpc_port)
-    front = GrpcFront(Handle(open_server(options, NoObserver())), listening, options.max_body)
-    yield f"127.0.0.1:{grpc_port}"
-    front.stop(1)
+    with served_by_grpc(options) as address:
+        yield address
 
 
 def image(pixels: np.ndarray[Any, Any], name: str = "images", datatype: str = "FP32") -> Any:
