@@ -21,13 +21,12 @@ from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino, rounded_extents
 from sait_deploy.runtime.answers import RawOutput, Selection
 from sait_deploy.runtime.base import Runner
+from sait_deploy.runtime.compiled_files import COMPILED_FOLDER, digest
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.openvino_compiled import (
-    COMPILED_FOLDER,
     Compiled,
     Target,
     compile_graph,
-    digest,
     matrix_products,
     open_compiled,
     reason,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,16 +14,11 @@ import onnx
 from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 from onnx.inliner import inline_local_functions
 
-from sait_deploy.artifacts.files import write_whole
-from sait_deploy.engine.trust import built_here, record_built
 from sait_deploy.errors import RuntimeUnavailable, StorageError
+from sait_deploy.runtime.compiled_files import COMPILED_FOLDER, keep_file, kept_files
 from sait_deploy.system.interrupts import deferred
 from sait_deploy.system.locks import held, is_left_over
-from sait_deploy.system.reading import MOST_WEIGHTS, read_bytes
 from sait_deploy.system.scratch import scratch_folder
-
-COMPILED_FOLDER: Final = "compiled"
-"""Where in an artifact's folder compiled models are kept."""
 
 _BESIDE: Final = ".openvino-"
 """How the name of a graph begins that lies beside its artifact's weights for a while."""
@@ -59,23 +53,13 @@ def open_compiled(target: Target, folder: Path, key: str, make: Callable[[], Any
         key: what the model depends on, as the beginning of its file's name.
         make: compiles a new one.
     """
-    for file in folder.glob(f"{key}-*.blob"):
-        try:
-            data = read_bytes(file, MOST_WEIGHTS)
-        except OSError:
-            continue
+    for data in kept_files(folder, key):
         with contextlib.suppress(RuntimeError):
-            if file.name == _file_name(key, data) and built_here(hashlib.sha256(data).hexdigest()):
-                return Compiled(
-                    target.core.import_model(data, target.device, target.settings), "kept from an earlier run"
-                )
-        with contextlib.suppress(OSError):
-            file.unlink()
+            model = target.core.import_model(data, target.device, target.settings)
+            return Compiled(model, "kept from an earlier run")
     compiled = make()
     try:
-        data = compiled.export_model().getvalue()
-        write_whole(folder / _file_name(key, data), data)
-        record_built([hashlib.sha256(data).hexdigest()])
+        keep_file(folder, key, compiled.export_model().getvalue())
         return Compiled(compiled, f"made and kept in {COMPILED_FOLDER}")
     except (RuntimeError, StorageError) as error:
         return Compiled(compiled, f"made and not kept: {str(error).splitlines()[0]}")
@@ -151,16 +135,6 @@ def matrix_products(compiled: Any) -> dict[str, int]:
         if said["layerType"] in _PRODUCTS:
             counts[said["runtimePrecision"]] = counts.get(said["runtimePrecision"], 0) + 1
     return counts
-
-
-def digest(data: bytes) -> str:
-    """Returns 16 hexadecimal digits that tell data apart."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _file_name(key: str, data: bytes) -> str:
-    """Returns the name of a kept model, which ends in its own digest, so that damage shows."""
-    return f"{key}-{digest(data)}.blob"
 
 
 def reason(error: Exception) -> str:

@@ -161,6 +161,7 @@ class HostTensorRT:
         self.__version__ = version
         self.cuda = cuda
         self.contexts: list[HostContext] = []
+        self.refuses_kernels = False
         self._models = {hashlib.sha256(plan.read_bytes()).digest(): model for plan, model in plans.items()}
 
     class ILogger:
@@ -176,7 +177,39 @@ class HostTensorRT:
             self.contexts.append(HostContext(session, self.cuda, config))
             return self.contexts[-1]
 
-        return SimpleNamespace(create_execution_context=context, create_runtime_config=SimpleNamespace)
+        return SimpleNamespace(create_execution_context=context, create_runtime_config=lambda: HostConfig(self))
+
+
+class HostConfig(SimpleNamespace):
+    """A runtime configuration of TensorRT for RTX: what is set, and a cache of kernels."""
+
+    def __init__(self, package: HostTensorRT) -> None:
+        super().__init__()
+        self.package = package
+
+    def create_runtime_cache(self) -> HostKernels:
+        return HostKernels(self.package)
+
+    def set_runtime_cache(self, cache: HostKernels) -> bool:
+        self.cache = cache
+        return True
+
+
+class HostKernels:
+    """Kernels as batch sizes: what a context ran is compiled."""
+
+    def __init__(self, package: HostTensorRT) -> None:
+        self.package = package
+        self.known: set[int] = set()
+
+    def deserialize(self, data: bytes) -> bool:
+        if self.package.refuses_kernels:
+            return False
+        self.known = set(data)
+        return True
+
+    def serialize(self) -> bytes:
+        return bytes(sorted(self.known))
 
 
 class HostContext:
@@ -230,6 +263,8 @@ class HostContext:
 
     def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
         memory = self.cuda.memory
+        if self.config is not None and self.config.dynamic_shapes_kernel_specialization_strategy == "eager":
+            self.config.cache.known.update(shape[0] for shape in shapes.values())
         feeds = {
             x.name: memory.array(addresses[x.name], shapes[x.name], TYPES[x.type]) for x in self.session.get_inputs()
         }

@@ -20,8 +20,8 @@ from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.errors import InvalidArgument, RuntimeUnavailable
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import Runner, RunOptions, load
+from sait_deploy.runtime.compiled_files import COMPILED_FOLDER
 from sait_deploy.runtime.openvino import shared_core
-from sait_deploy.runtime.openvino_compiled import COMPILED_FOLDER
 from sait_deploy.runtime.precision import RunPrecision
 from tests.exported import TinyExport, copied, graph_of, signed, with_graph
 from tests.runtime.cases import COUNT, GOOD, ONE_THREAD, PATCHES, SHAPE

@@ -1,0 +1,52 @@
+"""Kernels that TensorRT for RTX compiles for the shapes it meets, kept from one process to the next."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from sait_deploy.errors import StorageError
+from sait_deploy.runtime.compiled_files import digest, keep_file, kept_files
+
+
+class KeptKernels:
+    """The kernels of one engine's parts.
+
+    Args:
+        folder: where they lie.
+        key: what they depend on beside the part, as the beginning of the files' names. TensorRT for RTX itself refuses
+            those of another GPU, driver or version.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder, self._key = folder, key
+        self._caches: dict[str, Any] = {}
+        self._kept: dict[str, str] = {}
+        self._batches: set[int] = set()
+
+    def attach(self, config: Any, part: str) -> None:
+        """Gives a part's runtime configuration the kernels of earlier processes, and a place for its own."""
+        cache = config.create_runtime_cache()
+        for data in kept_files(self._folder, f"{self._key}-{part}"):
+            if cache.deserialize(data):
+                self._kept[part] = digest(data)
+                break
+        config.set_runtime_cache(cache)
+        self._caches[part] = cache
+
+    def keep(self, batch: int) -> None:
+        """Keeps what the first request of a batch size compiled, where that can be.
+
+        Args:
+            batch: images of a request that was answered.
+        """
+        if batch in self._batches:
+            return
+        self._batches.add(batch)
+        for part, cache in self._caches.items():
+            data = bytes(cache.serialize())
+            if self._kept.get(part) != digest(data):
+                self._kept[part] = digest(data)
+                with contextlib.suppress(StorageError):
+                    keep_file(self._folder, f"{self._key}-{part}", data)
