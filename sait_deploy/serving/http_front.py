@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from http import HTTPStatus
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -19,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sait_deploy.serving.error_response import error_response
 from sait_deploy.serving.leaving import unless_gone
-from sait_deploy.serving.one_call import ENDED, LATE, NOT_SERVED, Replicas
+from sait_deploy.serving.names import APPLICATION
+from sait_deploy.serving.one_call import ENDED, LATE, NOT_SERVED, Replicas, reply
 from sait_deploy.serving.refusals import Refused
 
 _PIECE: Final = 4 << 20
@@ -27,6 +30,8 @@ _PIECE: Final = 4 << 20
 
 _OWN_PATHS: Final = "/-/"
 """Serve's health and routes, which load balancers read."""
+
+_ROUTES: Final = f"{_OWN_PATHS}routes"
 
 _AT_ONCE_SECONDS: Final = 1.0
 """What a body may take to arrive for its request to be one call; a replica counts the time of the others."""
@@ -57,7 +62,7 @@ class HttpFront:
             await self._app(scope, receive, send)
             return
         body, receive = await _at_once(scope, receive)
-        if body is None:
+        if body is None or not await self._is_served(scope):
             await self._through_proxy(scope, receive, send)
             return
         with contextlib.suppress(ClientDisconnect):
@@ -66,6 +71,12 @@ class HttpFront:
             except Refused as error:
                 response = error_response(error)
             await response(scope, receive, send)
+
+    async def _is_served(self, scope: Scope) -> bool:
+        """Whether Serve routes to the application: a call of one that ends would wait for replicas to come."""
+        asked = {**scope, "method": "GET", "path": _ROUTES, "raw_path": _ROUTES.encode(), "query_string": b""}
+        routes = await reply(self._app, asked, b"", 0.0)
+        return routes.status == HTTPStatus.OK and APPLICATION in json.loads(routes.body).values()
 
     async def _through_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, refused = False, ENDED
@@ -93,7 +104,7 @@ async def _at_once(scope: Scope, receive: Receive) -> tuple[bytes | None, Receiv
     """Reads a body that is small and there at once.
 
     Returns:
-        The body, None where it is not, and what the rest of the request is received with: in that case all of it.
+        The body, None where it is not, and what receives all of the request again.
     """
     length = Headers(scope=scope).get("content-length", "")
     if not (scope["method"] == "POST" and length.isdigit() and int(length) <= _PIECE):
@@ -103,13 +114,13 @@ async def _at_once(scope: Scope, receive: Receive) -> tuple[bytes | None, Receiv
         async with asyncio.timeout(_AT_ONCE_SECONDS):
             while not messages or messages[-1].get("more_body", False):
                 messages.append(await receive())
-    if messages and messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False):
-        return b"".join(message.get("body", b"") for message in messages), receive
+    whole = messages and messages[-1]["type"] == "http.request" and not messages[-1].get("more_body", False)
+    body = b"".join(message.get("body", b"") for message in messages) if whole else None
 
     async def receiving() -> Message:
         return messages.pop(0) if messages else await receive()
 
-    return None, receiving
+    return body, receiving
 
 
 def _in_pieces(receive: Receive) -> Receive:

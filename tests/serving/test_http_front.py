@@ -142,12 +142,17 @@ class InProcess(Replicas):
         return JSONResponse({"size": len(self.bodies[-1]), "query": request.url.query}, 201, {"X-One": "1"})
 
 
-def through(replicas: InProcess, parts: list[bytes], length: int | None, pause: float = 0.0) -> tuple[list[Any], bytes]:
+def through(
+    replicas: InProcess, parts: list[bytes], length: int | None, pause: float = 0.0, route: str = "sait-deploy"
+) -> tuple[list[Any], bytes]:
     """Sends a body in parts with pauses, then leaves; returns what was sent back, and what went to Serve's proxy."""
     proxied, sent = b"", []
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         nonlocal proxied
+        if scope["path"] == "/-/routes":
+            await JSONResponse({"/": route} if route else {})(scope, receive, send)
+            return
         more = True
         while more:
             message = await receive()
@@ -192,6 +197,13 @@ def test_other_bodies_go_through_serves_proxy(
     replicas = InProcess()
     sent, proxied = through(replicas, parts, length, pause)
     assert (replicas.bodies, proxied, sent[0]["status"]) == ([], b"".join(parts), 202)
+
+
+@pytest.mark.parametrize("route", ["", "another"])
+def test_where_the_application_is_not_routed_to_serves_proxy_says_so(route: str) -> None:
+    replicas = InProcess()
+    sent, proxied = through(replicas, [b"ab", b"c"], 3, route=route)
+    assert (replicas.bodies, proxied, sent[0]["status"]) == ([], b"abc", 202)
 
 
 def test_a_client_that_leaves_gets_nothing_and_its_work_is_dropped() -> None:
