@@ -1,6 +1,7 @@
 """The first day on a GPU as one command: steps by value, each in a process of its own with a time limit.
 
     python -m benchmarks.gpu_day --minutes 12 --output gpu_day.json
+    python -m benchmarks.gpu_day --full --minutes 90 --output gpu_day.json
     python -m benchmarks.gpu_day --dry-run
 
 What a step finds is kept as it goes, also of one that is ended in time; a machine that goes away takes one step along.
@@ -20,6 +21,7 @@ from typing import Any, Final
 import click
 
 from benchmarks.common import environment
+from benchmarks.gpu_full import FULL_STEPS
 from benchmarks.gpu_steps import FIRST, STEPS, on_gpu, rehearsal
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import SaitError
@@ -70,9 +72,10 @@ def _write(output: Path, document: dict[str, Any]) -> None:
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("gpu_day.json"), show_default=True
 )
-@click.option("--step", "only", type=click.Choice(list(STEPS)), help="Run one step in this process.")
+@click.option("--step", "only", type=click.Choice(list(STEPS | FULL_STEPS)), help="Run one step in this process.")
+@click.option("--full", is_flag=True, help="Run also what takes longer: every size, spread, kernels, other methods.")
 @click.option("--dry-run", is_flag=True, help="Run every step on a processor, on small models.")
-def main(minutes: float, output: Path, only: str | None, dry_run: bool) -> None:
+def main(minutes: float, output: Path, only: str | None, full: bool, dry_run: bool) -> None:
     """Run the steps, and write what they found."""
     try:
         if not dry_run:
@@ -80,13 +83,14 @@ def main(minutes: float, output: Path, only: str | None, dry_run: bool) -> None:
     except SaitError as error:
         raise SystemExit(f"error: {error.message}\nhint: --dry-run runs the steps on a processor") from None
     if only is not None:
-        for found in STEPS[only].run(rehearsal() if dry_run else on_gpu()):
+        for found in (STEPS | FULL_STEPS)[only].run(rehearsal() if dry_run else on_gpu()):
             _write(output, found)
         return
     deadline, steps = time.monotonic() + 60 * minutes, {}
-    document: dict[str, Any] = {"command": f"python -m benchmarks.gpu_day --minutes {minutes:g}", "dry run": dry_run}
+    command = f"python -m benchmarks.gpu_day{' --full' if full else ''} --minutes {minutes:g}"
+    document: dict[str, Any] = {"command": command, "dry run": dry_run}
     document |= {"environment": _machine(dry_run), "steps": steps}
-    for name, step in STEPS.items():
+    for name, step in (STEPS | FULL_STEPS if full else STEPS).items():
         left = deadline - time.monotonic()
         if steps.get(FIRST, {}).get("state") == "failed":
             steps[name] = {"state": f"left out, as {FIRST} failed"}

@@ -118,10 +118,10 @@ def answers(setting: Setting) -> Found:
     torch.backends.cudnn.allow_tf32 = False
     errors: dict[str, float] = {}
     for name in setting.models:
-        vit = _model(setting, name)
-        pruning = _pruning(vit)
-        images, mass, limits = _batch(setting, setting.batches[0])
-        traced = _work(setting, vit, pruning, images, mass, limits).run()
+        vit = model_of(setting, name)
+        pruning = pruning_of(vit)
+        images, mass, limits = drawn_batch(setting, setting.batches[0])
+        traced = loaded_work(setting, vit, pruning, images, mass, limits).run()
         exact = PrunableViT(vit, pruning).trace(images, mass, limits, keep=traced.keep).logits
         errors[name] = float((traced.logits - exact).abs().max() / exact.abs().max())
         if errors[name] > LARGEST_ERROR:
@@ -134,11 +134,11 @@ def speed(setting: Setting) -> Found:
     """Times the adaptive form and the fastest dense in turn, at forced numbers of kept tokens."""
     cells = []
     for name in setting.models:
-        vit = _model(setting, name)
+        vit = model_of(setting, name)
         for batch in setting.batches:
-            images, mass, limits = _batch(setting, batch)
-            adaptive = _work(setting, vit, _pruning(vit), images, mass, limits)
-            dense = _work(setting, vit, None, images)
+            images, mass, limits = drawn_batch(setting, batch)
+            adaptive = loaded_work(setting, vit, pruning_of(vit), images, mass, limits)
+            dense = loaded_work(setting, vit, None, images)
             for one in (adaptive, dense):
                 one.run()
             seconds = medians(setting.execution, {"dense": dense.run, "adaptive": adaptive.run}, RUNS)
@@ -193,32 +193,37 @@ def _compared(setting: Setting, calls: dict[str, Callable[[], torch.Tensor]]) ->
     return {"microseconds": {k: 1e6 * s for k, s in medians(setting.execution, recorded, RUNS).items()}}
 
 
-def _model(setting: Setting, name: str) -> torch.nn.Module:
+def model_of(setting: Setting, name: str) -> torch.nn.Module:
+    """Returns a model of random weights."""
     torch.manual_seed(0)
     model: torch.nn.Module = timm.create_model(name, img_size=setting.image_size).eval().to(setting.device)
     return model
 
 
-def _pruning(vit: torch.nn.Module) -> AdaptivePruning:
+def pruning_of(vit: torch.nn.Module) -> AdaptivePruning:
+    """Returns the adaptive pruning of a model, in its default block."""
     return AdaptivePruning(Score.MEAN, default_prune_at(transformer_of(vit).depth))
 
 
-def _counts(patches: int, batch: int) -> np.ndarray[Any, np.dtype[np.int32]]:
-    drawn = np.random.default_rng(1).normal(MEAN_SHARE * patches, SPREAD_SHARE * patches, batch)
+def _counts(patches: int, batch: int, spread: float = SPREAD_SHARE) -> np.ndarray[Any, np.dtype[np.int32]]:
+    drawn = np.random.default_rng(1).normal(MEAN_SHARE * patches, spread * patches, batch)
     return drawn.round().clip(1, patches).astype(np.int32)
 
 
-def _batch(setting: Setting, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns random images, and limits that force the drawn numbers of tokens."""
+def drawn_batch(
+    setting: Setting, batch: int, spread: float = SPREAD_SHARE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns random images, masses, and limits that force the drawn numbers of tokens."""
     images = torch.randn(batch, 3, setting.image_size, setting.image_size, generator=torch.Generator().manual_seed(0))
-    counts = torch.from_numpy(_counts((setting.image_size // 16) ** 2, batch))
+    counts = torch.from_numpy(_counts((setting.image_size // 16) ** 2, batch, spread))
     parts = images, torch.ones(batch), torch.stack([counts, counts], dim=1)
     return tuple(part.to(setting.device) for part in parts)  # type: ignore[return-value]
 
 
-def _work(
+def loaded_work(
     setting: Setting, vit: torch.nn.Module, pruning: Pruning | None, images: torch.Tensor, *point: torch.Tensor
 ) -> BatchWork:
+    """Returns the work of a model on a batch of images, at an operating point where it is adaptive."""
     flash = FlashViT(vit, pruning, torch.bfloat16)
     size = setting.image_size
     work = BatchWork(CompiledParts(flash, setting.execution, (3, size, size)), setting.execution, tuple(images.shape))

@@ -137,7 +137,7 @@ class Merging(nn.Module):
         """Returns the logits, float32 [B, classes], of images float32 [B, 3, H, W]."""
         model, batch = self.model, images.shape[0]
         tokens = model.shape().geometry.tokens
-        x, size = model.embed(images).x, torch.ones(batch * tokens, 1, device=images.device)
+        x, size = model.embed(images).x, torch.ones(batch * tokens, 1, device=images.device, dtype=images.dtype)
         for block, merged in enumerate(self.merges.merged):
             layout = Uniform.of(batch, tokens, images.device)
             attended, keys = _attended_in_proportion(model.heads(block, Tokens(x)), batch, tokens, size)
@@ -271,7 +271,7 @@ def _fused(x: Tensor, attention: Tensor, kept: int) -> Tensor:
     stay = torch.cat([first, first + 1 + order[:, :kept]], dim=1)
     leave = first + 1 + order[:, kept:]
     dropped = x.index_select(0, leave.reshape(-1)).reshape(batch, patches - kept, -1)
-    fused = share[:, None, kept:] @ dropped
+    fused = share[:, None, kept:].to(dropped.dtype) @ dropped
     whole = torch.cat([x.index_select(0, stay.reshape(-1)).reshape(batch, kept + 1, -1), fused], dim=1)
     return whole.reshape(batch * (kept + 2), -1)
 

@@ -13,13 +13,15 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import gpu_day
+from benchmarks.gpu_full import FULL_STEPS
 from benchmarks.gpu_steps import FIRST, STEPS, rehearsal
 
 
-@pytest.mark.parametrize("name", list(STEPS))
+@pytest.mark.parametrize("name", list(STEPS | FULL_STEPS))
 def test_every_step_runs_on_a_processor(name: str) -> None:
-    *_, found = STEPS[name].run(rehearsal())
+    *_, found = (STEPS | FULL_STEPS)[name].run(rehearsal())
     assert json.loads(json.dumps(found)) == found
+    assert not any("failed" in cell for cell in found.get("cells", ()))
     if name == "speed":
         (cell,) = found["cells"]
         assert cell["share"] == pytest.approx(cell["speed-up"] / cell["MAC ratio"])
@@ -32,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, place: Path, states: dict[str, str], *m
     def ended(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
         if name != next(iter(STEPS)):
             kept = json.loads(place.read_text(encoding="utf-8"))["steps"]
-            assert list(kept) == list(STEPS)[: list(STEPS).index(name)]
+            assert list(kept) == list(STEPS | FULL_STEPS)[: list(STEPS | FULL_STEPS).index(name)]
         return {"state": states.get(name, "done"), "seconds": seconds, "found": {}}
 
     monkeypatch.setattr(gpu_day, "_run_step", ended)
@@ -45,6 +47,12 @@ def test_results_are_kept_step_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (code, list(document["steps"])) == (0, list(STEPS))
     assert document["dry run"] is True
     assert document["environment"]["gpu"] == "none: times mean nothing"
+
+
+def test_a_full_day_has_more_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, document = run(monkeypatch, tmp_path / "day.json", {}, "--full")
+    assert (code, list(document["steps"])) == (0, list(STEPS | FULL_STEPS))
+    assert "--full" in document["command"]
 
 
 def test_a_failed_step_is_said_and_the_others_run_but_not_without_equal_bits(
