@@ -91,6 +91,7 @@ ROOMS = (
     *("exporting", "bench", "doctor", "prediction"),
     "evaluation",
     *("quantization", "recommending"),
+    "report_files",
     *("serving", "batch", "triton_repository"),
     *("cli", "__main__"),
 )

@@ -16,7 +16,7 @@ import click
 from sait_deploy import __version__
 from sait_deploy.errors import MissingDependency, SaitError, StorageError
 from sait_deploy.reports.escape import plain
-from sait_deploy.system import interrupts
+from sait_deploy.system import command_line, interrupts
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ def _run(arguments: list[str] | None) -> NoReturn:
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # in ASCII a question mark in place of × rather than no table at all
+    command_line.remember(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False))
     except click.ClickException as error:

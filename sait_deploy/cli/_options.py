@@ -207,7 +207,7 @@ def images_option(text: str) -> Callable[[Decorated], Decorated]:
 
 def reports_option(what: str) -> Callable[[Decorated], Decorated]:
     """Returns what adds ``--output`` as ``outputs``: files that a report is written to, in the format of their name."""
-    place, text = click.Path(path_type=Path), f"Write the {what}: .json, .md, .html or .svg; repeatable."
+    place, text = click.Path(path_type=Path), f"Write the {what}: .json, .csv, .md, .html or .svg; repeatable."
     return click.option("-o", "--output", "outputs", multiple=True, type=place, metavar="FILE", help=text)
 
 

@@ -8,11 +8,10 @@ from typing import Any, NoReturn
 
 import click
 
-from sait_deploy.artifacts.files import check_writable, write_whole
+from sait_deploy.artifacts.files import check_writable
 from sait_deploy.artifacts.folder import Artifact, Workspace
 from sait_deploy.bench.common_tables import report_tables
 from sait_deploy.bench.group_results import Skip
-from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.results import Refusal, Report, Timing, names_of
 from sait_deploy.bench.run import AccuracyOf, Also, BenchOptions, bench, with_baseline
 from sait_deploy.bench.variants import Sweep
@@ -28,6 +27,7 @@ from sait_deploy.cli._options import (
 )
 from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
+from sait_deploy.report_files import check_ending, write_report
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
@@ -93,7 +93,11 @@ from sait_deploy.system.option_values import chosen
 @click.option("--roofline", is_flag=True, help="Also measure what this machine can do, and each row's share of it.")
 @workspace_option
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report: .json, .html or .md."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report: .json, .csv, .html or .md.",
 )
 @consent_options
 @debug_option
@@ -114,7 +118,8 @@ def command(
     fastest dense of all. A runtime and precision that do not go together here are skipped, and so is a runtime that
     does not run on --device here.
     """
-    _check_output(output)
+    if output is not None:
+        _check_output(output)
     _check_factor(min_speedup)
     options = _options(measuring)
     opened = with_baseline(artifacts or Workspace(workspace).last_export())
@@ -128,28 +133,11 @@ def command(
     show("")
     show_notes(report.notes)
     if output is not None:
-        write_whole(output, _WRITERS[output.suffix.lower()](report))
+        write_report(report, output)
         progress(f"wrote {output}")
     if min_speedup is not None:
         _require(report, min_speedup)
     _require_run(report, options.runtimes or (ONNXRUNTIME,))
-
-
-def _html(report: Report) -> str:
-    from sait_deploy.bench.document import to_html
-
-    if not has_matplotlib():
-        warn(NO_PLOTS.text)
-    return to_html(report)
-
-
-def _markdown(report: Report) -> str:
-    from sait_deploy.bench.document import to_markdown
-
-    return to_markdown(report)
-
-
-_WRITERS = {".json": to_json, ".html": _html, ".md": _markdown}
 
 
 def _options(given: dict[str, Any]) -> BenchOptions:
@@ -171,9 +159,10 @@ def _options(given: dict[str, Any]) -> BenchOptions:
     )
 
 
-def _check_output(output: Path | None) -> None:
-    if output is not None and output.suffix.lower() not in _WRITERS:
-        raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
+def _check_output(output: Path) -> None:
+    check_ending(Report, output)
+    if output.suffix.lower() == ".html" and not has_matplotlib():
+        warn(NO_PLOTS.text)
 
 
 def _check_factor(least: float | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifacts.files import check_writable, write_whole
+from sait_deploy.artifacts.files import check_writable
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
@@ -37,10 +37,10 @@ from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
 from sait_deploy.evaluation.options import ORACLE, EvaluateOptions
-from sait_deploy.evaluation.oracle_report import EXPLAINED, needed_plot, oracle_tables
-from sait_deploy.evaluation.plot import accuracy_plot
+from sait_deploy.evaluation.oracle_report import EXPLAINED, oracle_tables
 from sait_deploy.evaluation.results import Evaluation, to_json
-from sait_deploy.reports.drawing import NO_PLOTS, below_each_other, has_matplotlib, require_matplotlib
+from sait_deploy.report_files import check_ending, write_report
+from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import RUNTIMES
 from sait_deploy.tokens import Score, parse_density
@@ -52,16 +52,7 @@ if TYPE_CHECKING:
     from sait_deploy.system.progress import Progress
 
 
-def _drawn(evaluation: Evaluation) -> str:
-    """Returns accuracy over cost, and below it what images need where that was asked for."""
-    plots = [accuracy_plot(evaluation)]
-    if evaluation.oracle is not None and evaluation.oracle.masses:
-        plots.append(needed_plot(evaluation))
-    return plots[0] if len(plots) == 1 else below_each_other(plots)
-
-
 _NONE: Final = "none"
-_WRITERS: Final = {".json": to_json, ".md": report.to_markdown, ".html": report.to_html, ".svg": _drawn}
 _DEFAULTS: Final = EvaluateOptions()
 
 
@@ -162,7 +153,7 @@ def command(
         evaluation = evaluate(what, images, options, report_progress)
     _show(evaluation, as_json)
     for output in outputs:
-        write_whole(output, _WRITERS[output.suffix.lower()](evaluation))
+        write_report(evaluation, output)
         progress(f"wrote {output}")
 
 
@@ -214,10 +205,7 @@ def _sizes(texts: tuple[str, ...]) -> tuple[int, ...] | None:
 
 def _check_outputs(outputs: tuple[Path, ...]) -> None:
     for output in outputs:
-        if output.suffix.lower() not in _WRITERS:
-            raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
-        if output.suffix.lower() == ".svg":
-            require_matplotlib()
+        check_ending(Evaluation, output)
         if output.suffix.lower() == ".html" and not has_matplotlib():
             warn(NO_PLOTS.text)
     for output in outputs:

@@ -22,7 +22,7 @@ from sait_deploy.evaluation.results import (
 )
 from sait_deploy.reports import markdown
 from sait_deploy.reports.document import Document, Listing, Plot, Section
-from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
+from sait_deploy.reports.drawing import NO_PLOTS, below_each_other, has_matplotlib
 from sait_deploy.reports.table import Column, Fold, Row, Table, figures, words
 from sait_deploy.reports.wording import NOTHING, kept_tokens, signed
 
@@ -135,6 +135,14 @@ def to_html(evaluation: Evaluation) -> str:
         return html.to_html(document(evaluation, (Plot("Over cost", accuracy_plot(evaluation)),)))
     made = document(evaluation)
     return html.to_html(dataclasses.replace(made, notes=(*made.notes, NO_PLOTS)))
+
+
+def to_svg(evaluation: Evaluation) -> str:
+    """Draws accuracy over cost, and below it what images need where that was asked for."""
+    plots = [accuracy_plot(evaluation)]
+    if evaluation.oracle is not None and evaluation.oracle.masses:
+        plots.append(needed_plot(evaluation))
+    return plots[0] if len(plots) == 1 else below_each_other(plots)
 
 
 def change_text(change: Estimate, decimals: int) -> str:

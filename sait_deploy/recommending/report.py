@@ -8,11 +8,12 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.recommending.messages import MEASURES, points_text
 from sait_deploy.recommending.results import Candidate, Recommendation
 from sait_deploy.reports import html, markdown
-from sait_deploy.reports.document import Document, Plot, Section
+from sait_deploy.reports.document import Document, Listing, Plot, Section
 from sait_deploy.reports.drawing import NO_PLOTS, Names, has_matplotlib
 from sait_deploy.reports.plots import Level, Line, Panel, Point, Ring, Tags, panels_plot
 from sait_deploy.reports.table import Cell, Emphasis, Row, Table, figures, words
 from sait_deploy.reports.wording import NOTHING, digits
+from sait_deploy.system.machine import made_by
 
 _MEBIBYTE = 2**20
 _TALL = 330.0
@@ -139,4 +140,5 @@ def _document(found: Recommendation, plots: tuple[Plot, ...], *, missing: bool =
         about=(f"{found.message[0].upper()}{found.message[1:]}.", *reference),
         notes=(*found.notes, NO_PLOTS) if missing else found.notes,
         sections=(Section("", plots, (candidates_table(found),), found.commands),),
+        listings=(Listing("Made by", made_by()),),
     )

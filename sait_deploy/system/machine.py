@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from sait_deploy import __version__
+from sait_deploy.system.command_line import command_line
 from sait_deploy.system.processors import processors
 
 
 def environment(threads: int | None) -> dict[str, str]:
     """Returns what there is whatever the runtime, name to value."""
     return {
+        **made_by(),
         "processor": processor_name(),
         "processors usable": str(processors()),
         "threads": str(processors() if threads is None else threads),
@@ -21,6 +24,12 @@ def environment(threads: int | None) -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def made_by() -> dict[str, str]:
+    """Returns the version of this package, and the command line where there is one."""
+    typed = command_line()
+    return {"sait-deploy": __version__} | ({} if typed is None else {"command": typed})
 
 
 def processor_name() -> str:

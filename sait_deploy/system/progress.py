@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import logging
+from typing import Final, Protocol
+
+_LOGGER: Final = logging.getLogger("sait_deploy")
 
 
 class Progress(Protocol):
@@ -19,6 +22,14 @@ class Progress(Protocol):
 
 def no_progress(step: str, share: float | None = None, /) -> None:
     """Reports nothing."""
+
+
+def logged(step: str, share: float | None = None, /) -> None:
+    """Logs a step to the logger ``sait_deploy``: at INFO as it begins, at DEBUG while it goes on."""
+    if share:
+        _LOGGER.debug("%s: %.0f%%", step, 100 * share)
+    else:
+        _LOGGER.info("%s", step)
 
 
 def named(name: str, progress: Progress) -> Progress:
