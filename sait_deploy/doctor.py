@@ -11,7 +11,7 @@ import numpy as np
 
 from sait_deploy.errors import BuilderUnavailable, MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.registry import RUNTIMES
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 
 class State(StrEnum):
@@ -82,8 +82,14 @@ _OTHERS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
 """What is tried in addition to the runtimes: its name, its trial, and what to do where it fails."""
 
 
-def examine(progress: Progress = no_progress) -> list[Finding]:
-    """Tries every runtime and every other part, and returns what came of it."""
+def examine(progress: Progress = logged) -> list[Finding]:
+    """Tries every runtime and every other part, and returns what came of it.
+
+    Example::
+
+        for finding in sait_deploy.examine():
+            print(finding.part, finding.state, finding.hint)
+    """
     runtimes = [(runtime.task, runtime.trial, runtime.installation) for runtime in RUNTIMES.values()]
     findings = []
     for part, trial, hint in (*runtimes, *_OTHERS):

@@ -14,16 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sait_deploy.artifacts.files import cut_name, write_whole
+from sait_deploy.artifacts.files import check_place, cut_name, write_whole
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact, with_labels
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
-from sait_deploy.errors import ImageError
+from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, resolve
+from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.contact_sheet import Tile, contact_sheet, tile
 from sait_deploy.images.kept_tokens import draw_kept
+from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import Preprocessing, list_images, normalised, seen, shown
+from sait_deploy.runtime import load
 from sait_deploy.runtime.answers import Output, Prediction, predictions
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.batches import run_all, select_all
+from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.runtime.options import RunOptions
+from sait_deploy.runtime.precision import RunPrecision
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME, find_runtime
+from sait_deploy.system.option_values import check_options
 
 BATCH: Final = 16
 CONTACT_SHEET: Final = "contact-sheet.png"
@@ -42,6 +50,51 @@ class Embedded:
 
     embedding: tuple[float, ...]
     kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How images are answered.
+
+    Attributes:
+        top: classes per image.
+        choice: operating point of an adaptive artifact.
+        labels: file of class names, one a line, or JSON; None for the artifact's own.
+        visualize: folder for a picture of each image with its kept tokens; None for none.
+        runtime: what runs the artifact.
+        precision: what to compute in; None for what the artifact is made for.
+        device: where the runtime runs; see ``RunOptions``.
+        threads: threads within one operator; None for all processors.
+        weights: the torch runtime's weights file, where the one that the manifest names is not there any more.
+
+    Raises:
+        InvalidArgument: a value that cannot be.
+    """
+
+    top: int = 3
+    choice: PointChoice = DEFAULT_CHOICE
+    labels: Path | None = None
+    visualize: Path | None = None
+    runtime: str = ONNXRUNTIME
+    precision: RunPrecision | None = None
+    device: str = DEFAULT_DEVICE
+    threads: int | None = None
+    weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.top < 1:
+            raise InvalidArgument(f"there cannot be {self.top} classes of an image", "give 1 or more")
+        if self.weights is not None and not find_runtime(self.runtime).from_weights:
+            raise InvalidArgument(
+                f"--weights are for torch, and {self.runtime} runs the artifact", "give --runtime torch too"
+            )
+        _ = self.running
+
+    @property
+    def running(self) -> RunOptions:
+        """The part that a runtime needs."""
+        return RunOptions(self.threads, self.weights, self.device, self.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +130,51 @@ def collect(paths: Sequence[Path]) -> Collected:
 
 
 def predict(
+    artifact: ArtifactLike,
+    images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    options: PredictOptions = PredictOptions(),
+) -> list[Answer]:
+    """Classifies or embeds image files and folders of images.
+
+    Example::
+
+        for answer in sait_deploy.predict("artifacts/sait_demo_digits-density0.6", "photographs"):
+            print(answer.path, answer.prediction.labels[0], answer.prediction.kept)
+
+    Args:
+        artifact: opened, or its folder.
+        images: files and folders, or one of them.
+        options: how.
+
+    Raises:
+        ImageError: there is no image, or one cannot be read.
+        StorageError: a picture cannot be written.
+        InvalidArgument: the point cannot be, or the labels are of another number of classes.
+        ArtifactError, MissingDependency, RuntimeUnavailable: as ``load``.
+    """
+    if options.visualize is not None:
+        check_place(options.visualize)
+    named = [images] if isinstance(images, (str, os.PathLike)) else images
+    paths = collect([Path(name) for name in named]).paths
+    runner = load(prepared(artifact, options), options.runtime, options.running)
+    return list(answers_to(runner, paths, options.top, options.visualize, options.choice))
+
+
+def prepared(artifact: ArtifactLike, options: PredictOptions) -> Artifact:
+    """Returns the artifact that answers in the precision asked for, with its labels, after checking the point.
+
+    Raises:
+        ArtifactError: it cannot be opened, or is not there in that precision.
+        InvalidArgument: the point cannot be, or the labels are of another number of classes.
+    """
+    opened = artifact_for(open_artifact(artifact), options.runtime, options.precision)
+    if options.labels is not None:
+        opened = with_labels(opened, read_labels(options.labels, opened.manifest.model.classes))
+    resolve(opened.manifest, 1, options.choice)
+    return opened
+
+
+def answers_to(
     runner: Runner,
     paths: Sequence[Path],
     top: int = 5,

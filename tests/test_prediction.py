@@ -14,7 +14,7 @@ from sait_deploy.artifacts.points import PointChoice
 from sait_deploy.errors import StorageError
 from sait_deploy.images.contact_sheet import tile
 from sait_deploy.images.preprocess import cropped, open_image
-from sait_deploy.prediction import BATCH, CONTACT_SHEET, Answer, predict
+from sait_deploy.prediction import BATCH, CONTACT_SHEET, Answer, answers_to
 from sait_deploy.runtime import Runner, RunOptions, load
 from tests.exported import IMAGE_SIZE, TinyExport
 
@@ -45,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(runner: Runner, paths: list[Path], pictures: Path) -> list[Answer]:
-    return list(predict(runner, paths, top=2, visualize=pictures, choice=CHOICE))
+    return list(answers_to(runner, paths, top=2, visualize=pictures, choice=CHOICE))
 
 
 def place_of(part: NDArray[np.uint8], sheet: NDArray[np.uint8]) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def place_of(part: NDArray[np.uint8], sheet: NDArray[np.uint8]) -> tuple[int, in
 
 
 def test_pictures_change_no_answer(runner: Runner, paths: list[Path], answers: list[Answer]) -> None:
-    plain = list(predict(runner, paths, top=2, choice=CHOICE))
+    plain = list(answers_to(runner, paths, top=2, choice=CHOICE))
     output = runner.run(runner.preprocess(paths), mass=0.5, min_keep=2)
     assert [answer.path for answer in answers] == [answer.path for answer in plain] == paths
     for answer, other, kept, logits in zip(answers, plain, output.kept, output.logits, strict=True):
@@ -92,7 +92,7 @@ def test_the_sheet_goes_from_the_fewest_kept_to_the_most(
 
 
 def test_the_sheet_is_written_when_all_is_answered(runner: Runner, paths: list[Path], tmp_path: Path) -> None:
-    going = predict(runner, paths[:2], visualize=tmp_path)
+    going = answers_to(runner, paths[:2], visualize=tmp_path)
     next(going)
     next(going)
     assert not (tmp_path / CONTACT_SHEET).exists()
@@ -103,7 +103,7 @@ def test_the_sheet_is_written_when_all_is_answered(runner: Runner, paths: list[P
 def test_dense_and_density_have_no_sheet(tiny: TinyExport, paths: list[Path], tmp_path: Path) -> None:
     for artifact in (tiny.dense, tiny.half):
         place = tmp_path / artifact.manifest.form
-        found = list(predict(load(artifact, options=RunOptions(threads=1)), paths[:2], visualize=place))
+        found = list(answers_to(load(artifact, options=RunOptions(threads=1)), paths[:2], visualize=place))
         assert len({answer.prediction.kept for answer in found}) == 1
         assert sorted(path.name for path in place.iterdir()) == ["0000-00.png", "0001-01.png"]
 
@@ -111,6 +111,6 @@ def test_dense_and_density_have_no_sheet(tiny: TinyExport, paths: list[Path], tm
 def test_a_folder_that_cannot_be_written_to(runner: Runner, paths: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write") as caught:
-        list(predict(runner, paths[:1], visualize=tmp_path / "file"))
+        list(answers_to(runner, paths[:1], visualize=tmp_path / "file"))
     assert caught.value.hint
     assert (tmp_path / "file").read_text() == "in the way"

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from sait_deploy.artifacts.codec import adapter
 from sait_deploy.artifacts.digests import check_file, checked_bytes
@@ -66,8 +66,12 @@ def with_labels(artifact: Artifact, labels: tuple[str, ...]) -> Artifact:
     return dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, model=model))
 
 
-def open_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Opens an artifact folder after checking its files against its manifest.
+ArtifactLike: TypeAlias = Artifact | str | os.PathLike[str]
+"""An artifact: opened, or its folder."""
+
+
+def open_artifact(path: ArtifactLike) -> Artifact:
+    """Opens an artifact folder after checking its files against its manifest; one that is open is returned as it is.
 
     Returns:
         The artifact; its manifest also has the points that were tuned after the export, behind those of the export.
@@ -77,6 +81,8 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
             point beside it cannot be one of this artifact.
         InvalidArgument: it is no path.
     """
+    if isinstance(path, Artifact):
+        return path
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidArgument(f"{path!r} is no artifact", "give its folder")
     folder = Path(path)
@@ -97,6 +103,13 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     artifact = Artifact(folder, with_points(folder, manifest))
     _check_graph(artifact, graph)
     return artifact
+
+
+def open_artifacts(artifacts: ArtifactLike | Iterable[ArtifactLike]) -> list[Artifact]:
+    """Opens one artifact, or several, as :func:`open_artifact` opens each."""
+    if isinstance(artifacts, (Artifact, str, os.PathLike)):
+        return [open_artifact(artifacts)]
+    return list(map(open_artifact, artifacts))
 
 
 def _hint_for(folder: Path) -> str:

@@ -24,7 +24,7 @@ from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.serving.ray_processes import check_installed, connected, import_ray
 from sait_deploy.serving.stages import open_stages
 from sait_deploy.system.processors import processors
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 _TRIES: Final = 5
 """How often a shard is begun: its process may be ended from outside, or by the shard itself."""
@@ -49,8 +49,14 @@ class BatchSummary:
     resumed: int
 
 
-def run_batch(options: BatchOptions, progress: Progress = no_progress) -> BatchSummary:
-    """Computes what is not there yet.
+def run_batch(options: BatchOptions, progress: Progress = logged) -> BatchSummary:
+    """Labels or embeds all images of an input into Parquet files; what is there already is not computed again.
+
+    Example::
+
+        options = BatchOptions("photographs", "labels", Path("artifacts/sait_demo_digits-adaptive"))
+        summary = sait_deploy.run_batch(options)
+        print(summary.images, summary.mean_kept)
 
     Raises:
         ImageError: the input is not there, cannot be read, or holds no image that can be.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike, Workspace, open_artifact, open_artifacts
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.artifacts.precisions import float_id
 from sait_deploy.bench.group_results import Skip, group_name
@@ -48,7 +47,7 @@ class GroupPlan:
         return _skip(self, None, error)
 
 
-def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
+def with_baseline(artifacts: ArtifactLike | Iterable[ArtifactLike]) -> list[Artifact]:
     """Opens artifacts of one model, their dense baseline first, which is looked for beside them.
 
     Float artifacts may stand beside the int8 ones made from them: both have a baseline then, the float one first.
@@ -57,7 +56,7 @@ def with_baseline(paths: Sequence[Path]) -> list[Artifact]:
         ArtifactError: an artifact cannot be opened, or its baseline is not there.
         InvalidArgument: they have different baselines.
     """
-    opened = list({artifact.manifest.id: artifact for artifact in map(open_artifact, paths)}.values())
+    opened = list({artifact.manifest.id: artifact for artifact in open_artifacts(artifacts)}.values())
     wanted = {artifact.manifest.baseline or artifact.manifest.id: artifact for artifact in reversed(opened)}
     given = {artifact.manifest.id: artifact for artifact in opened if artifact.manifest.baseline is None}
     baselines = [given.get(name) or _baseline(name, artifact) for name, artifact in wanted.items()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from sait_deploy import demo
-from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.bench.accuracy import Reference
 from sait_deploy.bench.across import FEWEST_GROUPS, over_fastest, time_together
@@ -26,15 +26,42 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.dataset import Dataset, evaluation_dataset, folder_dataset
 from sait_deploy.reports.table import Note
 from sait_deploy.system.machine import environment, load_average
-from sait_deploy.system.progress import Progress, named, no_progress
+from sait_deploy.system.progress import Progress, logged, named
 
-__all__ = ["AccuracyOf", "Also", "BenchOptions", "bench", "with_baseline"]
+__all__ = ["AccuracyOf", "Also", "BenchOptions", "bench", "benchmark", "with_baseline"]
 
 MOST_IMAGES: Final = 2000
 """Of a folder, evenly spaced."""
 
 
-def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progress = no_progress) -> Report:
+def benchmark(
+    artifacts: ArtifactLike | Iterable[ArtifactLike],
+    options: BenchOptions = BenchOptions(),
+    progress: Progress = logged,
+) -> Report:
+    """Measures artifacts of one model against their dense baseline, which is looked for beside them.
+
+    Example::
+
+        options = BenchOptions(batches=(1, 8), duration=5)
+        report = sait_deploy.benchmark("artifacts/sait_demo_digits-density0.6", options)
+        for row in report.rows:
+            print(row.variant, row.batch, row.images_per_second)
+
+    Args:
+        artifacts: one or several, opened, or their folders.
+        options: what to measure.
+        progress: reports each step as it begins; nothing of it runs while times are measured.
+
+    Raises:
+        ArtifactError: an artifact cannot be opened, or the baseline is not beside it.
+        InvalidArgument: they have different baselines, or as :func:`bench`.
+        ImageError: an image cannot be read.
+    """
+    return bench(with_baseline(artifacts), options, progress)
+
+
+def bench(artifacts: Sequence[Artifact], options: BenchOptions, progress: Progress = logged) -> Report:
     """Measures artifacts against their dense baseline, in each group by itself: a runtime, and a precision if asked.
 
     What cannot run has a refusal in the report, and the rest is measured. Where precisions or a device are

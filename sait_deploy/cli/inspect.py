@@ -21,7 +21,7 @@ from sait_deploy.cli._options import (
 from sait_deploy.cli._render import live_progress, show_tables
 from sait_deploy.engine.tables import engines_table
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.exporting.inspect import Inspection, check, inspect_artifact
+from sait_deploy.exporting.inspect import Inspection, compare_with_torch, inspect
 from sait_deploy.exporting.tables import inspection_table, points_table
 from sait_deploy.reports.table import Table
 from sait_deploy.runtime.registry import ONNXRUNTIME
@@ -62,7 +62,8 @@ def command(
         for path in artifacts or Workspace(workspace).last_export():
             artifact = open_artifact(path)
             progress(f"{artifact.path.name}: {'comparing with torch' if compare else 'reading'}")
-            found.append(inspect_artifact(artifact, check(artifact, images, weights, runtime) if compare else None))
+            parity = compare_with_torch(artifact, images, weights, runtime) if compare else None
+            found.append(inspect(artifact, parity))
     if as_json:
         click.echo(json.dumps([inspection.as_dict() for inspection in found], indent=2))
     else:

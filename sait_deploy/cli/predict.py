@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from sait_deploy.artifacts.files import check_place
-from sait_deploy.artifacts.folder import Workspace, open_artifact, with_labels
+from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
-from sait_deploy.artifacts.points import PointChoice, parse_mass, resolve
+from sait_deploy.artifacts.points import PointChoice, parse_mass
 from sait_deploy.cli._options import (
     artifact_option,
     consent_options,
@@ -28,18 +28,24 @@ from sait_deploy.cli._options import (
     workspace_option,
 )
 from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
-from sait_deploy.errors import ImageError, InvalidArgument
+from sait_deploy.errors import ImageError
 from sait_deploy.images.formats import readable
-from sait_deploy.images.labels import read_labels
 from sait_deploy.images.preprocess import counts_of
-from sait_deploy.prediction import CONTACT_SHEET, Answer, Collected, Embedded, collect, predict
+from sait_deploy.prediction import (
+    CONTACT_SHEET,
+    Answer,
+    Collected,
+    Embedded,
+    PredictOptions,
+    answers_to,
+    collect,
+    prepared,
+)
 from sait_deploy.reports.table import Table, figures, words
 from sait_deploy.reports.wording import NOTHING
-from sait_deploy.runtime import Prediction, Runner, RunOptions, load
+from sait_deploy.runtime import Prediction, Runner, load
 from sait_deploy.runtime.batches import FILLED
-from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.embeddings import nearest, unit_length
-from sait_deploy.runtime.registry import find_runtime
 from sait_deploy.system.progress import Progress
 
 
@@ -90,39 +96,41 @@ def command(
 
     An image that cannot be read is named and passed over. The exit code is then 8, after all other images' answers.
     """
-    options, choice = _run_options(runtime, given), _point_choice(given)
+    options = _options(runtime, labels, top, visualize, given)
     if visualize is not None:
         check_place(visualize)
     collected = collect(images)
-    opened = open_artifact(artifact if artifact is not None else Workspace(workspace).last_export()[-1])
-    opened = artifact_for(opened, runtime, options.precision)
-    if labels is not None:
-        opened = with_labels(opened, read_labels(labels, opened.manifest.model.classes))
-    resolve(opened.manifest, 1, choice)
+    opened = prepared(artifact if artifact is not None else Workspace(workspace).last_export()[-1], options)
     paths, broken = collected.paths, list[ImageError]()
     aside = None if strict or len(paths) == 1 else broken.append
     with live_progress() as report:
-        runner = load(opened, runtime, options)
-        answers = _followed(predict(runner, paths, top, visualize, choice, aside), runner, len(paths), broken, report)
+        runner = load(opened, runtime, options.running)
+        going = answers_to(runner, paths, top, visualize, options.choice, aside)
+        found = _followed(going, runner, len(paths), broken, report)
     _say(collected, broken, opened.manifest)
-    _show(answers, opened.manifest, top, as_json)
-    if visualize is not None and answers:
+    _show(found, opened.manifest, top, as_json)
+    if visualize is not None and found:
         sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
         progress(f"pictures are in {visualize}{sheet}")
     if broken:
         raise ImageError(f"{len(broken)} of {len(paths)} images could not be read", readable())
 
 
-def _run_options(runtime: str, given: dict[str, Any]) -> RunOptions:
-    options = RunOptions(given["threads"], given["weights"], given["device"], given["precision"])
-    if options.weights is not None and not find_runtime(runtime).from_weights:
-        raise InvalidArgument(f"--weights are for torch, and {runtime} runs the artifact", "give --runtime torch too")
-    return options
-
-
-def _point_choice(given: dict[str, Any]) -> PointChoice:
+def _options(
+    runtime: str, labels: Path | None, top: int, visualize: Path | None, given: dict[str, Any]
+) -> PredictOptions:
     mass = None if given["mass"] is None else parse_mass(given["mass"])
-    return PointChoice(given["point"], mass, given["min_keep"], given["max_keep"])
+    return PredictOptions(
+        top=top,
+        choice=PointChoice(given["point"], mass, given["min_keep"], given["max_keep"]),
+        labels=labels,
+        visualize=visualize,
+        runtime=runtime,
+        precision=given["precision"],
+        device=given["device"],
+        threads=given["threads"],
+        weights=given["weights"],
+    )
 
 
 def _followed(

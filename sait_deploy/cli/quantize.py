@@ -64,7 +64,6 @@ def command(
     """
     from sait_deploy.artifacts.folder import Workspace, open_artifact
     from sait_deploy.artifacts.precisions import float_of
-    from sait_deploy.bench.groups import with_baseline
     from sait_deploy.quantization.options import QuantizeOptions, parse_exclude
     from sait_deploy.quantization.stage import quantize
 
@@ -80,9 +79,8 @@ def command(
     )
     # What quantize itself exported last is made again from the float artifacts.
     last = [] if artifacts else [float_of(open_artifact(path)).path for path in Workspace(workspace).last_export()]
-    chosen = with_baseline(artifacts or last)
     with live_progress() as report:
-        made = quantize(chosen, options, report)
+        made = quantize(artifacts or last, options, report)
     _report(made, as_json)
 
 

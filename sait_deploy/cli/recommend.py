@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sait_deploy.artifacts.files import check_writable, read_document, write_whole
+from sait_deploy.artifacts.files import check_writable, read_document
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.bench import jsonform as bench_json
-from sait_deploy.bench.run import BenchOptions, with_baseline
+from sait_deploy.bench.run import BenchOptions
 from sait_deploy.bench.variants import Sweep
 from sait_deploy.cli._options import (
     class_map_option,
@@ -27,11 +27,12 @@ from sait_deploy.cli._options import (
 from sait_deploy.cli._render import live_progress, progress, show, show_json, show_notes, show_tables, warn
 from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.evaluation import results as evaluation_json
-from sait_deploy.recommending.measure import measure
-from sait_deploy.recommending.report import candidates_table, front_plot, to_html, to_markdown
+from sait_deploy.recommending.measure import measure_candidates
+from sait_deploy.recommending.report import candidates_table
 from sait_deploy.recommending.results import DEFAULT_DROP, Recommendation, RecommendOptions, to_json
 from sait_deploy.recommending.stage import recommend
-from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib, require_matplotlib
+from sait_deploy.report_files import check_ending, write_report
+from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import is_default_device
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 
 _FLAGS: Final = {"class_map": "--class-map", "masses": "--mass", "points": "--point"}
-_WRITERS: Final = {".json": to_json, ".md": to_markdown, ".html": to_html, ".svg": front_plot}
 
 
 @click.command()
@@ -121,7 +121,7 @@ def command(
     found = recommend(report, options, artifacts[0].parent if artifacts else workspace, evaluation)
     _show(found, as_json)
     for output in outputs:
-        write_whole(output, _WRITERS[output.suffix.lower()](found))
+        write_report(found, output)
         progress(f"wrote {output}")
     if found.chosen is None:
         raise TargetMissed(found.message, "raise the limit, or measure other points: sait-deploy bench --mass M")
@@ -137,7 +137,7 @@ def _measured(artifacts: Sequence[Path], options: RecommendOptions, measuring: d
         sweep=Sweep.parse(measuring["masses"], measuring["points"], measuring["kept"]),
     )
     with live_progress(animated=False) as steps:
-        return measure(with_baseline(artifacts), options, bench_options, steps)
+        return measure_candidates(artifacts, options, bench_options, steps)
 
 
 def _read(path: Path, reader: Callable[[str], Read], command_name: str) -> Read:
@@ -155,10 +155,7 @@ def _check_unmeasured(artifacts: tuple[Path, ...], measuring: dict[str, Any]) ->
 
 def _check_outputs(outputs: tuple[Path, ...]) -> None:
     for output in outputs:
-        if output.suffix.lower() not in _WRITERS:
-            raise InvalidArgument(f"report {output} has no known ending", f"use one of {', '.join(_WRITERS)}")
-        if output.suffix.lower() == ".svg":
-            require_matplotlib()
+        check_ending(Recommendation, output)
         if output.suffix.lower() == ".html" and not has_matplotlib():
             warn(NO_PLOTS.text)
         check_writable(output)

@@ -24,7 +24,7 @@ from sait_deploy.cli._render import progress
 from sait_deploy.engine.trust import granted
 from sait_deploy.serving.cluster import write_configuration
 from sait_deploy.serving.listening import Listening
-from sait_deploy.serving.local import ServeOptions, running, wait_for_end
+from sait_deploy.serving.local import ServeOptions, serve, wait_for_end
 from sait_deploy.serving.options import ModelsOptions
 
 
@@ -112,6 +112,6 @@ def command(**given: Any) -> None:
         write_configuration(options, given["write_config"])
         progress(f"configuration is in {given['write_config']}: serve deploy {given['write_config']}")
         return
-    with running(options, progress):
+    with serve(options, progress):
         click.echo(f"serving at {listening.url}, gRPC at port {listening.grpc_port}")
         wait_for_end()

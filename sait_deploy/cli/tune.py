@@ -30,7 +30,6 @@ from sait_deploy.evaluation.tune_report import tables
 from sait_deploy.evaluation.tune_results import Outcome, Search, TuneOptions, TuneResult
 from sait_deploy.evaluation.tune_splits import SplitOptions
 from sait_deploy.evaluation.tune_trials import GRID, PointFamily
-from sait_deploy.runtime.choose import artifact_for
 from sait_deploy.runtime.precision import RunPrecision
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def command(
         threads=threads,
         device=device,
     )
-    opened = artifact_for(_adaptive(workspace) if artifact is None else open_artifact(artifact), runtime, precision)
+    opened = _adaptive(workspace) if artifact is None else open_artifact(artifact)
     with live_progress() as report:
         result = tune(opened, options, report)
     _report(result, as_json, workspace)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.files import check_writable
-from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, Workspace, open_artifact
+from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, ArtifactLike, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.engine.choose import Builder, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
@@ -34,7 +33,7 @@ from sait_deploy.engine.trust import TRUST_FLAG, record_built
 from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, MissingDependency
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
-from sait_deploy.system.progress import Progress, named, no_progress
+from sait_deploy.system.progress import Progress, logged, named
 
 if TYPE_CHECKING:
     from sait_deploy.engine.lowering import LoweredPart
@@ -59,11 +58,16 @@ class _BuildSettings:
 
 
 def build_engine(
-    artifact: Artifact | str | os.PathLike[str],
+    artifact: ArtifactLike,
     options: EngineOptions = EngineOptions(),
-    progress: Progress = no_progress,
+    progress: Progress = logged,
 ) -> Engine:
     """Builds an artifact's engines into its folder; one of the same name is replaced.
+
+    Example::
+
+        options = EngineOptions(precision="fp16", batch=BatchRange(1, 8, 32))
+        engine = sait_deploy.build_engine("artifacts/sait_demo_digits-density0.6", options)
 
     Args:
         artifact: what to build, opened or its folder.
@@ -78,7 +82,7 @@ def build_engine(
         EngineError: the builder gave no engine.
         StorageError: the engine cannot be written.
     """
-    artifact = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
+    artifact = open_artifact(artifact)
     options = dataclasses.replace(options, batch=batch_of(artifact.manifest.batch, options.batch))
     settings = _settings(artifact, options)
     if options.timing_cache is not None:

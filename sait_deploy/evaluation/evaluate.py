@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact
 from sait_deploy.artifacts.manifest import ModelInfo
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
@@ -17,7 +18,7 @@ from sait_deploy.evaluation.sources import ArtifactSource, ModelSource, Source
 from sait_deploy.evaluation.strata import Grouping
 from sait_deploy.images.dataset import Dataset, check_class_map, evaluation_dataset, folder_dataset, grouped_dataset
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 if TYPE_CHECKING:
     from sait_deploy.models.registry import LoadedModel
@@ -26,19 +27,24 @@ __all__ = ["EvaluateOptions", "check_for_artifact", "check_for_model", "evaluate
 
 
 def evaluate(
-    what: LoadedModel | Artifact,
-    images: Dataset | Path | None = None,
+    what: LoadedModel | ArtifactLike,
+    images: Dataset | str | os.PathLike[str] | None = None,
     options: EvaluateOptions = EvaluateOptions(),
-    progress: Progress = no_progress,
+    progress: Progress = logged,
     groupings: Sequence[Grouping] = (),
 ) -> Evaluation:
     """Evaluates a model in torch, or an artifact on a runtime.
+
+    Example::
+
+        options = EvaluateOptions(densities=("0.5",), limit=500)
+        evaluation = sait_deploy.evaluate("artifacts/sait_demo_digits-adaptive", "photographs", options)
 
     A model and an adaptive artifact answer any density and mass, a density artifact its own density, and a dense one
     nothing else. Controls and lower resolutions run in torch; where that cannot be had, a note says why.
 
     Args:
-        what: the model, or the artifact, whose dense baseline is looked for beside it.
+        what: the model, or the artifact or its folder; its dense baseline is looked for beside it.
         images: images, with labels where they are known; a folder of them; or None for what comes with the toolkit.
         options: what to evaluate, and how. A model without classes is an embedder: its images are judged by which find
             which, see ``evaluation.retrieval``.
@@ -53,10 +59,13 @@ def evaluate(
         ArtifactError: the baseline is missing, or the benchmark's file cannot be read.
         RuntimeUnavailable, MissingDependency: the runtime or the device does not work here.
     """
-    source = _source(what, options, progress)
+    opened = open_artifact(what) if isinstance(what, (str, os.PathLike)) else what
+    source = _source(opened, options, progress)
     classes = _class_embeddings(source.model, options.class_embeddings)
-    dataset = images if isinstance(images, Dataset) else _dataset(source, images, options.class_map, classes)
-    return EvaluationRun(source, dataset, options, progress, groupings, classes).report()
+    if not isinstance(images, Dataset):
+        folder = None if images is None else Path(images)
+        images = _dataset(source, folder, options.class_map, classes)
+    return EvaluationRun(source, images, options, progress, groupings, classes).report()
 
 
 def check_for_model(options: EvaluateOptions) -> None:

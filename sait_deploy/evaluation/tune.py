@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.files import check_place
-from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact
 from sait_deploy.artifacts.pruning_info import PointInfo
 from sait_deploy.artifacts.tuned_points import (
     SCHEMA_VERSION,
@@ -35,7 +35,8 @@ from sait_deploy.evaluation.tune_splits import Splits, make_splits
 from sait_deploy.evaluation.tune_trials import Candidate, Judge, PointFamily, Trial, candidates
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.runtime import Runner, load
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.runtime.choose import artifact_for
+from sait_deploy.system.progress import Progress, logged
 
 if TYPE_CHECKING:
     from sait_deploy.evaluation.tune_search import SearchExports
@@ -43,11 +44,18 @@ if TYPE_CHECKING:
 __all__ = ["TuneOptions", "TuneResult", "tune"]
 
 
-def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progress) -> TuneResult:
+def tune(artifact: ArtifactLike, options: TuneOptions, progress: Progress = logged) -> TuneResult:
     """Looks for the cheapest point of an artifact that keeps to a limit, and writes it beside the artifact.
 
+    Example::
+
+        options = TuneOptions(max_drop=0.5, splits=SplitOptions(images="photographs"))
+        result = sait_deploy.tune("artifacts/sait_demo_digits-adaptive", options)
+        print(result.message)
+
     Args:
-        artifact: an adaptive artifact.
+        artifact: an adaptive artifact, opened, or its folder; in a precision of ``options`` that it has not, the one
+            made from it or the one that it was made from.
         options: the limit, and how to look.
         progress: reports what is being done.
 
@@ -62,6 +70,7 @@ def tune(artifact: Artifact, options: TuneOptions, progress: Progress = no_progr
         StorageError: the point cannot be written.
         ArtifactError, MissingDependency, RuntimeUnavailable: as loading and exporting artifacts.
     """
+    artifact = artifact_for(open_artifact(artifact), options.runtime, options.precision)
     manifest = artifact.manifest
     check_name(artifact.path, manifest, options.name)
     check_place(points_path(artifact.path, options.name).parent)

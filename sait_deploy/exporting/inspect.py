@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import onnx
 
-from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact
 from sait_deploy.artifacts.manifest import ParityInfo, Precision
 from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.engine.inspect import EngineInspection, inspect_engines
@@ -132,16 +132,22 @@ class Inspection:
         }
 
 
-def inspect_artifact(artifact: Artifact, parity: ParityInfo | None = None) -> Inspection:
+def inspect(artifact: ArtifactLike, parity: ParityInfo | None = None) -> Inspection:
     """Finds out what an artifact is made of.
 
+    Example::
+
+        found = sait_deploy.inspect("artifacts/sait_demo_digits-density0.6")
+        print(found.graph.operators, found.attention)
+
     Args:
-        artifact: what to inspect.
-        parity: what :func:`check` found, where it was called.
+        artifact: what to inspect, opened, or its folder.
+        parity: what :func:`compare_with_torch` found, where it was called.
 
     Raises:
-        ArtifactError: its file is no ONNX model.
+        ArtifactError: it cannot be opened, or its file is no ONNX model.
     """
+    artifact = open_artifact(artifact)
     graph = inspect_graph(artifact)
     try:
         attention: AttentionInfo | str = inspect_attention(artifact)
@@ -150,11 +156,18 @@ def inspect_artifact(artifact: Artifact, parity: ParityInfo | None = None) -> In
     return Inspection(artifact, graph, attention, parity, inspect_engines(artifact))
 
 
-def check(artifact: Artifact, images: Path | None, weights: Path | None, runtime: str = ONNXRUNTIME) -> ParityInfo:
-    """Compares an artifact with the torch model of its weights again.
+def compare_with_torch(
+    artifact: ArtifactLike, images: Path | None = None, weights: Path | None = None, runtime: str = ONNXRUNTIME
+) -> ParityInfo:
+    """Compares an artifact with the torch model of its weights again, as export did.
+
+    Example::
+
+        parity = sait_deploy.compare_with_torch("artifacts/sait_demo_digits-density0.6")
+        print(parity.top1_agreement)
 
     Args:
-        artifact: what to check.
+        artifact: what to compare, opened, or its folder.
         images: an image or a folder; None for the shipped ones.
         weights: the weights file, where the one the manifest names is not there any more.
         runtime: what runs the artifact.
@@ -168,6 +181,7 @@ def check(artifact: Artifact, images: Path | None, weights: Path | None, runtime
     """
     from sait_deploy.runtime.torch import rebuild
 
+    artifact = open_artifact(artifact)
     manifest = artifact.manifest
     if images is None:
         dataset = shipped_dataset(manifest.model.name, manifest.preprocessing.channels)

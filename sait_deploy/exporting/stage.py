@@ -35,12 +35,12 @@ from sait_deploy.models.registry import LoadedModel, describe, with_preprocessin
 from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.runtime.options import RunOptions
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 PARITY_IMAGES: Final = 24
 
 
-def export_model(model: LoadedModel, options: ExportOptions, progress: Progress = no_progress) -> list[Artifact]:
+def export_model(model: LoadedModel, options: ExportOptions, progress: Progress = logged) -> list[Artifact]:
     """Exports a model at the densities and points asked for, and its dense baseline.
 
     Each graph is compared with the torch model on real images before it takes its place. A baseline that is already
@@ -206,25 +206,32 @@ def _accuracy(parity: ParityResult, dataset: Dataset) -> AccuracyInfo:
 
 
 def export(
-    module: nn.Module,
+    model: nn.Module | LoadedModel,
     options: ExportOptions = DEFAULT_OPTIONS,
     name: str | None = None,
-    progress: Progress = no_progress,
+    progress: Progress = logged,
 ) -> list[Artifact]:
-    """Exports a timm model that exists in memory, in inference mode; it is in its own mode again afterwards.
+    """Exports a model with its dense baseline; one in memory is in its own mode again afterwards.
+
+    Example::
+
+        vit = timm.create_model("deit_small_patch16_224", pretrained=True)
+        dense, pruned = sait_deploy.export(vit, ExportOptions(densities=("0.6",)))
 
     Args:
-        module: a supported timm model, float32 on the CPU. Its head may be another than timm gave it: the classes are
-            counted on its logits.
+        model: a supported timm model, float32 on the CPU. Its head may be another than timm gave it: the classes are
+            counted on its logits. Or what ``load_model`` loaded, from a file or a hub.
         options: what to export; density 0.6 where left out.
-        name: what to call it; None for its timm name.
+        name: what to call one in memory; None for its timm name. One that was loaded has its own.
         progress: called with each step.
 
     Raises:
         ModelError: it is not supported, or has what export does not carry, such as a forward hook.
         SaitError: what :func:`export_model` raises.
     """
-    known = getattr(module, "pretrained_cfg", None) or {}
-    called = name or known.get("architecture") or type(module).__name__
-    with in_inference_mode(module):
-        return export_model(describe(module, called, WeightsSource.MEMORY, None), options, progress)
+    if isinstance(model, LoadedModel):
+        return export_model(model, options, progress)
+    known = getattr(model, "pretrained_cfg", None) or {}
+    called = name or known.get("architecture") or type(model).__name__
+    with in_inference_mode(model):
+        return export_model(describe(model, called, WeightsSource.MEMORY, None), options, progress)

@@ -25,6 +25,10 @@ HUB: Final = ("hf-hub:", "hf_hub:")
 def supported_names(pattern: str = "") -> list[str]:
     """Returns the names that ``load_model`` takes, the demonstration model first.
 
+    Example::
+
+        print(sait_deploy.supported_names("deit*"))
+
     Args:
         pattern: part of the name, or a wildcard such as ``deit*``; empty for all.
     """

@@ -101,6 +101,12 @@ class LoadedModel:
 def load_model(name: str, weights: WeightsRequest, image_size: int | tuple[int, int] | None = None) -> LoadedModel:
     """Creates a model with the weights asked for.
 
+    Example::
+
+        weights = WeightsRequest("file", "checkpoint.pth")
+        model = sait_deploy.load_model("deit_small_patch16_224", weights)
+        sait_deploy.export(model, ExportOptions(densities=("0.6",)))
+
     Args:
         name: a name of a family's or the demonstration model's; or a folder that has a config.json of Hugging Face's
             or timm's, or a hub name (``owner/model``, ``hf-hub:owner/model``), which both bring their weights.

@@ -23,7 +23,7 @@ from sait_deploy.runtime.batches import portions
 from sait_deploy.runtime.graph_io import feeds
 from sait_deploy.runtime.onnxruntime import CPU, require_onnxruntime
 from sait_deploy.system.processors import processors
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 METHOD: Final = "least and largest value, symmetric; int8 weights for each channel and int8 inputs; no SmoothQuant"
 """How ranges and scales are made, in words.
@@ -97,7 +97,7 @@ class _FiniteSession:
 
 
 def input_ranges(
-    artifact: Artifact, images: Dataset, folder: Path, threads: int | None = None, progress: Progress = no_progress
+    artifact: Artifact, images: Dataset, folder: Path, threads: int | None = None, progress: Progress = logged
 ) -> Any:
     """Returns the ranges of the inputs of products, as ONNX Runtime's quantiser takes them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +17,10 @@ from sait_deploy.artifacts.folder import (
     MANIFEST_FILE,
     MODEL_FILE,
     Artifact,
+    ArtifactLike,
     Workspace,
     open_artifact,
+    open_artifacts,
     write_manifest,
 )
 from sait_deploy.artifacts.golden import write_golden
@@ -27,6 +29,7 @@ from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Manifes
 from sait_deploy.artifacts.manifest_document import from_json
 from sait_deploy.artifacts.manifest_parts import fingerprint, installed_tools, measured_points, onnx_metadata
 from sait_deploy.artifacts.quantization_info import CalibrationInfo, Gate, QuantizationInfo
+from sait_deploy.bench.groups import with_baseline
 from sait_deploy.errors import InvalidArgument, StorageError, TargetMissed
 from sait_deploy.exporting.parity import TOLERANCE
 from sait_deploy.images.preprocess import preprocess
@@ -49,7 +52,7 @@ from sait_deploy.runtime.golden import golden_of
 from sait_deploy.runtime.onnxruntime import OnnxRuntimeRunner, require_onnxruntime
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.system.memory import give_back
-from sait_deploy.system.progress import Progress, named, no_progress
+from sait_deploy.system.progress import Progress, logged, named
 from sait_deploy.system.reading import read_text
 
 _UNJUDGED_IMAGES: Final = 16
@@ -57,22 +60,26 @@ _UNJUDGED_IMAGES: Final = 16
 
 
 def quantize(
-    artifacts: Sequence[Artifact],
+    artifacts: ArtifactLike | Iterable[ArtifactLike],
     options: QuantizeOptions = QuantizeOptions(),
-    progress: Progress = no_progress,
+    progress: Progress = logged,
 ) -> list[Artifact]:
-    """Makes an int8 artifact of each float one, in the same folder.
+    """Makes an int8 artifact of each float one and of their dense baseline, in the same folder.
+
+    Example::
+
+        made = sait_deploy.quantize("artifacts/sait_demo_digits-density0.6", QuantizeOptions(min_agreement=98))
 
     Each is compared with its float artifact on held-out images, and all take their places together. A baseline that is
     already there, whole, is kept.
 
     Args:
-        artifacts: float artifacts of one model in one folder, the dense baseline first.
+        artifacts: one or several float ones, of one model in one folder, opened, or their folders.
         options: how.
         progress: called with each step.
 
     Returns:
-        The int8 artifacts, in the same order.
+        The int8 artifacts, the dense baseline first.
 
     Raises:
         InvalidArgument: an artifact is quantised already or not in fp32, or options do not fit the model.
@@ -84,11 +91,13 @@ def quantize(
         StorageError: an artifact is there already, or cannot be written.
     """
     require_onnxruntime()
-    for artifact in artifacts:
+    given = open_artifacts(artifacts)
+    for artifact in given:
         _check_float(artifact)
-    workspace = Workspace(artifacts[0].path.parent)
+    floats = with_baseline(given)
+    workspace = Workspace(floats[0].path.parent)
     workspace.prepare()
-    sources = [_as_exported(artifact) for artifact in artifacts]
+    sources = [_as_exported(artifact) for artifact in floats]
     images = quantization_images(sources[0].manifest, options)
     plans = [_draft(source.manifest, sources[0].manifest, images, options) for source in sources]
     existing = {plan.id: place for plan in plans if (place := workspace.find(plan.id)) is not None}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.artifacts.folder import Artifact, ArtifactLike
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.bench.groups import runtimes_for
+from sait_deploy.bench.groups import runtimes_for, with_baseline
 from sait_deploy.bench.options import Also, BenchOptions
 from sait_deploy.bench.results import Report
 from sait_deploy.bench.run import bench
@@ -15,7 +15,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.recommending.results import RecommendOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, RUNTIMES, is_default_device
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 REQUEST_BATCH = 1
 """Images of a request whose latency is limited, where no number is given."""
@@ -37,13 +37,21 @@ def check_can_be_judged(artifacts: Sequence[Artifact], options: RecommendOptions
         )
 
 
-def measure(
-    artifacts: Sequence[Artifact], options: RecommendOptions, measuring: BenchOptions, progress: Progress = no_progress
+def measure_candidates(
+    artifacts: ArtifactLike | Iterable[ArtifactLike],
+    options: RecommendOptions = RecommendOptions(),
+    measuring: BenchOptions = BenchOptions(),
+    progress: Progress = logged,
 ) -> Report:
     """Measures artifacts on every runtime that works here, in every precision: accuracy, speed and memory.
 
+    Example::
+
+        report = sait_deploy.measure_candidates("artifacts/sait_demo_digits-adaptive")
+        print(sait_deploy.recommend(report).message)
+
     Args:
-        artifacts: as ``bench.run.with_baseline`` returns them.
+        artifacts: one or several, of one model, opened, or their folders, with their dense baseline beside them.
         options: what is to be recommended.
         measuring: images, threads, device, seconds and operating points; its other parts are replaced.
         progress: reports each step as it begins.
@@ -52,10 +60,11 @@ def measure(
         InvalidArgument: accuracy is limited where the weights are random, or as :func:`sait_deploy.bench.run.bench`.
         ImageError: an image cannot be read.
     """
-    check_can_be_judged(artifacts, options)
-    fixed = artifacts[0].manifest.batch
+    opened = with_baseline(artifacts)
+    check_can_be_judged(opened, options)
+    fixed = opened[0].manifest.batch
     batch = options.batch or fixed or (THROUGHPUT_BATCH if options.max_latency_ms is None else REQUEST_BATCH)
-    runtimes = working_runtimes(artifacts, progress, measuring.device)
+    runtimes = working_runtimes(opened, progress, measuring.device)
     asked = dataclasses.replace(
         measuring,
         batches=(batch,),
@@ -63,7 +72,7 @@ def measure(
         precisions=tuple(RunPrecision),
         also=frozenset({Also.MEMORY}),
     )
-    return bench(artifacts, asked, progress)
+    return bench(opened, asked, progress)
 
 
 def working_runtimes(

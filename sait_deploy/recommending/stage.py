@@ -23,9 +23,19 @@ from sait_deploy.runtime.precision import RunPrecision
 
 
 def recommend(
-    report: Report, options: RecommendOptions, workspace: Path, evaluation: Evaluation | None = None
+    report: Report,
+    options: RecommendOptions = RecommendOptions(),
+    workspace: Path = Path("artifacts"),
+    evaluation: Evaluation | None = None,
 ) -> Recommendation:
     """Chooses what to deploy of what was measured.
+
+    Example::
+
+        measured = BenchOptions(runtimes=("onnxruntime", "openvino"), precisions=("fp32", "int8"))
+        report = sait_deploy.benchmark("artifacts/sait_demo_digits-adaptive", measured)
+        found = sait_deploy.recommend(report, RecommendOptions(max_drop=0.5))
+        print(found.message)
 
     Args:
         report: of the benchmark.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from sait_deploy.artifacts.folder import Artifact, open_artifact
+from sait_deploy.artifacts.folder import ArtifactLike, open_artifact
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.answers import Output, Prediction, Selection
 from sait_deploy.runtime.base import Runner
@@ -14,10 +12,13 @@ from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 __all__ = ["Output", "Prediction", "RunOptions", "Runner", "Selection", "load"]
 
 
-def load(
-    artifact: Artifact | str | os.PathLike[str], runtime: str = ONNXRUNTIME, options: RunOptions = RunOptions()
-) -> Runner:
+def load(artifact: ArtifactLike, runtime: str = ONNXRUNTIME, options: RunOptions = RunOptions()) -> Runner:
     """Opens an artifact on a runtime, after checking its files against its manifest.
+
+    Example::
+
+        runner = sait_deploy.load("artifacts/sait_demo_digits-density0.6", "onnxruntime", RunOptions(threads=2))
+        output = runner.run(runner.preprocess(["photo.png"]))
 
     Args:
         artifact: an artifact folder.
@@ -35,4 +36,4 @@ def load(
     entry = find_runtime(runtime)
     if not isinstance(options, RunOptions):
         raise InvalidArgument(f"{options!r} are no options of a run", "leave them out, or give RunOptions")
-    return entry.open(artifact if isinstance(artifact, Artifact) else open_artifact(artifact), options)
+    return entry.open(open_artifact(artifact), options)

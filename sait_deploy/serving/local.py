@@ -22,7 +22,7 @@ from sait_deploy.serving.server import open_server, served_name
 from sait_deploy.system.interrupts import unwind
 from sait_deploy.system.option_values import check_options
 from sait_deploy.system.processors import processors
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,15 @@ class ServeOptions:
 
 
 @contextlib.contextmanager
-def running(options: ServeOptions, progress: Progress = no_progress) -> Iterator[Listening]:
+def serve(options: ServeOptions, progress: Progress = logged) -> Iterator[Listening]:
     """Serves until the block ends; then answers what was asked, and ends every process that it started.
+
+    Example::
+
+        options = ServeOptions(ModelsOptions(("artifacts/sait_demo_digits-adaptive",)), Listening(port=8000))
+        with sait_deploy.serve(options) as listening:
+            print(listening.url)
+            wait()  # until nobody asks any more
 
     Raises:
         SaitError: an artifact cannot be loaded, a port is in use, or Ray is missing or does not start. All but the last
@@ -90,7 +97,7 @@ def _try(options: ServeOptions, progress: Progress) -> None:
 @contextlib.contextmanager
 def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[None]:
     """Runs the application and the front for gRPC for as long as the block lasts."""
-    from ray import serve
+    from ray import serve as ray_serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     models, listening = options.models, options.listening.resolved()
@@ -103,10 +110,10 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
     front = None
     try:
         try:
-            serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
+            ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
             app = application(models, listening.token_file, options.replicas, own, 0 if own else models.threads or 1)
-            serve.run(app, name=APPLICATION, route_prefix="/")
-            handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+            ray_serve.run(app, name=APPLICATION, route_prefix="/")
+            handle = ray_serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
             front = GrpcFront(handle, listening, models.max_body)
         except Exception as error:
             raise ServingError(
@@ -119,6 +126,6 @@ def _served(ray: Any, options: ServeOptions, progress: Progress) -> Iterator[Non
         if front is not None:
             front.stop(models.time_limit_s if there else 0)
         if there:
-            serve.delete(APPLICATION)
-            if not own and not serve.status().applications:
-                serve.shutdown()  # its proxies would keep the port
+            ray_serve.delete(APPLICATION)
+            if not own and not ray_serve.status().applications:
+                ray_serve.shutdown()  # its proxies would keep the port

@@ -23,7 +23,7 @@ from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.system.locks import held
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged, no_progress
 from sait_deploy.tokens import OperatingPoint, default_prune_at, density_point, parse_density
 from sait_deploy.training.data import TrainingData, data_classes, open_data
 from sait_deploy.training.log import LogEntry
@@ -58,9 +58,15 @@ class TrainResult:
 
 
 def train(
-    model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, progress: Progress = no_progress
+    model: LoadedModel, teacher: LoadedModel | None, options: TrainOptions, progress: Progress = logged
 ) -> TrainResult:
     """Trains a model, from where an earlier start of the same training in the same folder ended.
+
+    Example::
+
+        model = sait_deploy.load_model("deit_small_patch16_224", WeightsRequest("file", "checkpoint.pth"))
+        options = TrainOptions("training", data=DataOptions("photographs"), recipe=Recipe(epochs=5))
+        print(sait_deploy.train(model, None, options).weights)
 
     Each epoch ends with the state, the weights so far, the log and its curve in the output folder. Where preprocessing
     was given or read from a file, ``config.json`` beside the weights says it to whoever reads them.

@@ -30,6 +30,11 @@ _FORMS: Final[Mapping[Backend, Callable[[Source, RepositoryOptions], dict[str, M
 def write_repository(options: RepositoryOptions) -> tuple[Path, ...]:
     """Adds an artifact to a model repository, which is made where it is missing.
 
+    Example::
+
+        options = RepositoryOptions(Path("artifacts/sait_demo_digits-adaptive"), Path("repository"))
+        sait_deploy.write_repository(options)
+
     Returns:
         The folders written, that of the model to ask last.
 

@@ -19,7 +19,7 @@ from sait_deploy.artifacts.points import mass_point
 from sait_deploy.errors import InvalidArgument, ParityError
 from sait_deploy.exporters.cut import cut
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision
-from sait_deploy.exporting.inspect import inspect_artifact
+from sait_deploy.exporting.inspect import inspect
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
@@ -47,7 +47,7 @@ def test_the_manifest_says_what_is_embedded(embedders: list[Artifact], tiny: Tin
         assert "-embed-" in manifest.name
         assert manifest.parity.top1_agreement is None
         assert "5 classes is left out" in manifest.weights.notes[-1]
-        rows = inspection_table(inspect_artifact(artifact)).rows
+        rows = inspection_table(inspect(artifact)).rows
         cells = {row.cells[0].text: row.cells[1].text for row in rows}
         assert "an embedding of 64 numbers, of unit length" in cells["answer"]
     written = json.loads((tiny.dense.path / MANIFEST_FILE).read_text(encoding="utf-8"))

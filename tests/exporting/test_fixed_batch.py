@@ -18,12 +18,12 @@ from sait_deploy.bench.options import BenchOptions
 from sait_deploy.bench.run import bench
 from sait_deploy.engine.options import BatchRange, batch_of
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.exporting.inspect import check
+from sait_deploy.exporting.inspect import compare_with_torch
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.images.dataset import shipped_dataset
 from sait_deploy.models.registry import WeightsRequest, load_model
-from sait_deploy.prediction import predict
+from sait_deploy.prediction import answers_to
 from sait_deploy.quantization.options import FEWEST_IMAGES, QuantizeOptions
 from sait_deploy.quantization.stage import quantize
 from sait_deploy.runtime import load
@@ -91,7 +91,7 @@ def test_answers_are_those_of_the_graph_for_any_batch(form: int, runtime: str) -
 
 def test_predict_fills_the_last_batch() -> None:
     paths: Sequence[Path] = [path for path in shipped_dataset("test_vit").images if isinstance(path, Path)]
-    fixed, dynamic = (list(predict(load(exported(batch)[2]), paths)) for batch in (BATCH, None))
+    fixed, dynamic = (list(answers_to(load(exported(batch)[2]), paths)) for batch in (BATCH, None))
     assert [one.path for one in fixed] == list(paths)
     assert [one.prediction.labels for one in fixed] == [one.prediction.labels for one in dynamic]
     assert [one.prediction.kept for one in fixed] == [one.prediction.kept for one in dynamic]
@@ -105,7 +105,7 @@ def test_quantize_and_check_again(tmp_path: Path) -> None:
     for artifact in made:
         assert artifact.manifest.batch == BATCH
         assert load(artifact).run(images(BATCH)).logits.shape == (BATCH, CLASSES)
-    assert check(exported(BATCH)[1], None, None).batches == (BATCH,)
+    assert compare_with_torch(exported(BATCH)[1], None, None).batches == (BATCH,)
 
 
 def test_bench_measures_the_graphs_batch_and_refuses_others() -> None:

@@ -16,7 +16,7 @@ from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import ArtifactError, ModelError
 from sait_deploy.evaluation.sources import ArtifactSource
-from sait_deploy.exporting.inspect import check
+from sait_deploy.exporting.inspect import compare_with_torch
 from sait_deploy.models.original import original_model
 from tests.exported import TinyExport, copied
 
@@ -89,7 +89,7 @@ def test_no_door_fetches_or_makes_a_giant(
     for name, artifact in named_ones.items():
         for door in (
             lambda one: load(one, "torch"),
-            lambda one: check(one, None, None),
+            lambda one: compare_with_torch(one, None, None),
             lambda one: ArtifactSource(one, "onnxruntime", RunOptions()).in_torch(),
         ):
             with pytest.raises(ModelError, match="not on this machine" if name == "hub" else "parameters, where"):

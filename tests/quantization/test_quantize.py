@@ -17,7 +17,7 @@ from sait_deploy.artifacts.manifest_document import from_json, to_json
 from sait_deploy.artifacts.quantization_info import Gate
 from sait_deploy.errors import StorageError
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.exporting.inspect import check
+from sait_deploy.exporting.inspect import compare_with_torch
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.quantization.exclusion import COSTLY, NAMED, SCORES
@@ -97,7 +97,7 @@ def test_golden_files_hold(quantised: list[Artifact]) -> None:
 
 def test_it_is_compared_with_torch_again(quantised: list[Artifact]) -> None:
     for artifact in quantised:
-        found = check(artifact, demo.IMAGES / "3", None)
+        found = compare_with_torch(artifact, demo.IMAGES / "3", None)
         assert 1e-4 < found.largest_difference < found.tolerance == 0.5
 
 
