@@ -13,7 +13,7 @@ BIN := $(abspath $(VENV))/bin
 # Seconds of fuzzing.
 FUZZ ?= 600
 
-.PHONY: demo test fuzz lint gpu-day clean
+.PHONY: demo test docs fuzz lint gpu-day clean
 
 demo: $(VENV)/.demo
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -35,6 +35,10 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+# The site, in build/docs/index.html. Warnings are errors.
+docs: $(VENV)/.test
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/trees docs build/docs
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.hostile.fuzz $(FUZZ)

@@ -1,0 +1,1 @@
+"""Tests of the documentation: its blocks, its tutorial and the site."""
