@@ -31,6 +31,7 @@ NAMES = ("Options", "Pruning", "WeightsRequest")
 NEEDED: dict[str, dict[str, Any]] = {
     "TrainOptions": {"output": Path("here")},
     "TuneOptions": {"max_drop": 0.5},
+    "PredictOptions": {"runtime": "torch"},
     "BatchOptions": {"source": "images", "output": "there", "artifact": Path("here")},
     "RepositoryOptions": {"artifact": Path("here"), "output": Path("there")},
     "ModelsOptions": {"artifacts": ("here",)},
