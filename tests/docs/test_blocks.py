@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import click
@@ -55,3 +56,10 @@ def test_python_names_what_there_is(page: Path, block: str) -> None:
             assert all(hasattr(module, alias.name) or alias.name == "demo" for alias in node.names), block
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "sait_deploy":
             assert node.attr in sait_deploy.__all__, block
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "architecture.md"], ids=lambda page: page.name)
+def test_blocks_are_fenced_and_say_their_language(page: Path) -> None:
+    """An indented block has no language, and so nothing would look at it."""
+    text = re.sub(r"^```\w*\n.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert not re.search(r"^\n    \S", text, flags=re.MULTILINE)
