@@ -11,6 +11,7 @@ asked about, dense where they were learned from. What is not given is downloaded
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def _selections(part: Fold, geometry: Geometry) -> Iterator[tuple[Kind, str, Flo
         for score in SCORES:
             importance = reading(part.importance, score)
             yield Kind.DENSITY, f"{score} {density}", importance, counts
-            own = counts_at(MASS, importance, geometry, PRUNE_AT, macs)[1]
+            own = counts_at(MASS, importance, functools.partial(mean_macs, geometry, PRUNE_AT), macs)[1]
             yield Kind.MASS, f"mass by {score}, as {density}", importance, own
         yield Kind.RANDOM, f"random {density}", chance / chance.sum(1, keepdims=True), counts
     half = np.full(number, kept_at_density(DENSITIES[0], patches), np.int32)

@@ -6,7 +6,7 @@ run on the tokens that a rule keeps. Images that keep as many tokens run togethe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -131,28 +131,44 @@ def kept(importance: Floats, counts: NDArray[np.int32], prefix: int) -> NDArray[
     return keep.astype(bool)
 
 
-def answered(
-    rest: Run, tokens: NDArray[Any], keep: NDArray[np.bool_], batch: int, step: Callable[[float], None] = lambda _: None
-) -> Floats:
-    """Returns the logits [n, classes] of images whose kept tokens alone run on.
+def in_groups(
+    run: Run,
+    tokens: Sequence[NDArray[Any]] | NDArray[Any],
+    keep: NDArray[np.bool_],
+    batch: int,
+    step: Callable[[float], None] = lambda _: None,
+) -> list[list[NDArray[Any]]]:
+    """Runs a part of a model on the kept tokens of each image alone, and returns its outputs image by image.
 
     Args:
-        rest: the rest of the model.
-        tokens: after the attention of the block pruned in, [n, P+N, D].
-        keep: bool [n, P+N].
+        run: the part.
+        tokens: of each image, [S, D]; S is P+N, or fewer where an earlier part dropped some.
+        keep: bool [n, P+N], of which each image's first S count.
         batch: most images at once; they have equal numbers of tokens.
         step: told the share that is done.
     """
     counts, done = keep.sum(1), 0
-    found: dict[int, NDArray[Any]] = {}
+    found: dict[int, list[NDArray[Any]]] = {}
     for count in np.unique(counts):
         same = np.flatnonzero(counts == count)
         for part in np.split(same, range(batch, len(same), batch)):
-            chosen = np.stack([tokens[image][keep[image]] for image in part])
-            found.update(zip(part.tolist(), rest(chosen)[0], strict=True))
+            chosen = np.stack([tokens[image][keep[image][: len(tokens[image])]] for image in part])
+            outputs = run(chosen)
+            found.update((image, [one[place] for one in outputs]) for place, image in enumerate(part.tolist()))
             done += len(part)
             step(done / len(keep))
-    return np.stack([found[image] for image in range(len(keep))])
+    return [found[image] for image in range(len(keep))]
+
+
+def answered(
+    rest: Run,
+    tokens: Sequence[NDArray[Any]] | NDArray[Any],
+    keep: NDArray[np.bool_],
+    batch: int,
+    step: Callable[[float], None] = lambda _: None,
+) -> Floats:
+    """Returns the logits [n, classes] of images whose kept tokens alone run on; takes what ``in_groups`` takes."""
+    return np.stack([outputs[0] for outputs in in_groups(rest, tokens, keep, batch, step)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +236,13 @@ def mean_macs(geometry: Geometry, prune_at: int, counts: NDArray[np.int32]) -> f
 
 
 def counts_at(
-    rule: CountRule, importance: Floats, geometry: Geometry, prune_at: int, macs: float
+    rule: CountRule, importance: Floats, cost: Callable[[NDArray[np.int32]], float], most: float
 ) -> tuple[float, NDArray[np.int32]]:
-    """Returns the highest level whose mean multiply-accumulates on these images are at most so many, and its counts."""
+    """Returns the highest level whose counts on these images cost at most so much, and those counts."""
     low, high = rule.levels
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        within = mean_macs(geometry, prune_at, rule.counts(importance, middle)) <= macs
-        low, high = (middle, high) if within else (low, middle)
+        low, high = (middle, high) if cost(rule.counts(importance, middle)) <= most else (low, middle)
     return low, rule.counts(importance, low)
 
 

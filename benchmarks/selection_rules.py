@@ -37,7 +37,7 @@ from benchmarks.selection_parts import (
     Floats,
     Reading,
     Rest,
-    Stem,
+    Run,
     answered,
     by_calibration,
     by_power,
@@ -47,18 +47,15 @@ from benchmarks.selection_parts import (
     mean_macs,
     reading,
 )
+from benchmarks.selection_sets import BATCH, Composed, composed_stems
 from sait_deploy import demo
 from sait_deploy.cli._render import progress
 from sait_deploy.demo import tasks as demo_tasks
-from sait_deploy.demo.data import Split, stacked
 from sait_deploy.evaluation.stats import paired_difference
-from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.tokens import Geometry, kept_at_density, pruned_macs
 from sait_deploy.training.state import WEIGHTS_FILE
 
-CHOICE_SEED: Final = 40
-JUDGE_SEEDS: Final = (41, 42, 43)
 IMAGES: Final = 1500
 CLIP_LEVELS: Final = tuple(map(Decimal, ("0.3", "0.1")))
 LEVELS: Final = {
@@ -73,7 +70,6 @@ FAMILIES: Final[dict[str, tuple[CountRule, ...]]] = {
     "threshold": (THRESHOLD,),
     "calibration": tuple(map(by_calibration, (0.25, 0.5, 0.75))),
 }
-_BATCH: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +119,9 @@ class Task:
         """Returns what a rule for the count answers and costs at a density's multiply-accumulates."""
         importance = reading(images.importance, how)
         macs = pruned_macs(self.geometry, self.prune_at, kept_at_density(level, self.geometry.patch_tokens))
-        found, counts = counts_at(rule, importance, self.geometry, self.prune_at, macs)
-        own = mean_macs(self.geometry, self.prune_at, counts)
+        cost = functools.partial(mean_macs, self.geometry, self.prune_at)
+        found, counts = counts_at(rule, importance, cost, macs)
+        own = cost(counts)
         spread = {"mean": round(float(counts.mean()), 2), "sd": round(float(counts.std()), 2)}
         return {
             "right": self.right(images, importance, counts),
@@ -143,7 +140,7 @@ def compared(task: Task, sets: Sequence[Images], levels: Sequence[Decimal], defa
         for level in levels:
             progress(f"{how} at {level}", None)
             rights = [(task.density(one, how, level), task.density(one, default, level)) for one in sets]
-            row = {"reading": how, "density": str(level)} | _paired(rights, [one.name for one in sets])
+            row = {"reading": how, "density": str(level)} | paired(rights, [one.name for one in sets])
             found["readings"].append(row)
     best = _best_reading(found["readings"])
     found["best_reading_on_choice"] = best
@@ -159,7 +156,7 @@ def compared(task: Task, sets: Sequence[Images], levels: Sequence[Decimal], defa
                 ]
                 last = {key: value for key, value in kept_by[-1].items() if key != "right"}
                 row = {"reading": how, "family": family, "rule": rule.name, "density": str(level), "last_set": last}
-                found["counts"].append(row | _paired(pairs, [one.name for one in sets]))
+                found["counts"].append(row | paired(pairs, [one.name for one in sets]))
     return found
 
 
@@ -180,7 +177,7 @@ def _chosen(
     return max(rules, key=lambda rule: sum(int(task.rule(choice, how, rule, one)["right"].sum()) for one in levels))
 
 
-def _paired(rights: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], names: list[str]) -> dict[str, Any]:
+def paired(rights: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], names: Sequence[str]) -> dict[str, Any]:
     """Returns accuracies and what the first gains over the second: of the choice set, of each judged one, of all."""
     parts = {name: dataclasses.asdict(paired_difference(*pair)) for name, pair in zip(names, rights, strict=True)}
     first, second = (np.concatenate(one) for one in zip(*rights[1:], strict=True))
@@ -197,22 +194,16 @@ def composed_sets(
     model: LoadedModel, task: demo_tasks.Task, prune_at: int, images: int, fashion: Path | None
 ) -> tuple[Task, list[Images]]:
     """Returns a task of the demonstration, with compositions of the seed chosen on and of those judged on."""
-    stem, rest, sets = in_torch(Stem(model.vit, prune_at)), in_torch(Rest(model.vit, prune_at)), []
-    for seed in (CHOICE_SEED, *JUDGE_SEEDS):
-        pixels, labels = stacked(demo_tasks.composed_scenes(task, Split.HELD_OUT, images, seed, fashion))
-        parts = [
-            stem(preprocess(list(part), model.preprocessing)) for part in np.array_split(pixels, -(-images // 128))
-        ]
-        tokens, importance = (np.concatenate(one) for one in zip(*parts, strict=True))
-        answer = functools.partial(answered, rest, tokens, batch=_BATCH)
-        sets.append(Images(f"seed {seed}", importance, answer, functools.partial(_likeliest, labels)))
-        progress(f"{task.name}, seed {seed}", None)
+    rest, sets = in_torch(Rest(model.vit, prune_at)), []
+    for one in composed_stems(model, task, prune_at, images, fashion):
+        sets.append(as_images(one, rest))
     return Task(model.info.geometry, prune_at), sets
 
 
-def _likeliest(labels: NDArray[np.int64], logits: Floats) -> NDArray[np.bool_]:
-    right: NDArray[np.bool_] = logits.argmax(1) == labels
-    return right
+def as_images(composed: Composed, rest: Run) -> Images:
+    """Returns composed images that the rest of the model answers."""
+    answer = functools.partial(answered, rest, composed.tokens, batch=BATCH)
+    return Images(composed.name, composed.importance, answer, composed.right)
 
 
 def clip(prepared: Prepared, tested: int) -> tuple[Task, list[Images]]:
