@@ -24,15 +24,15 @@ def open_received(data: bytes, most_pixels: int, channels: int = 3) -> Image.Ima
     """
     if not data:
         raise ImageError("there is no image: the data is empty", "send an image file's bytes")
+    smaller = f"make it smaller first, at most {most_pixels:,} pixels"
     try:
         file = open_file(io.BytesIO(data))
     except UnidentifiedImageError:
         raise ImageError("the data is no image, or of an unknown format", readable()) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"the image is too large: {error}", "make it smaller first") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError("the image is too large by its header", smaller) from None
     except Exception as error:  # decoders raise nearly anything on damaged headers
         raise ImageError(f"the image cannot be read: {error}", readable()) from None
     if file.width * file.height > most_pixels:
-        size = f"{file.width} x {file.height} pixels"
-        raise ImageError(f"an image of {size} is too large", f"make it smaller first, at most {most_pixels:,} pixels")
+        raise ImageError(f"an image of {file.width} x {file.height} pixels is too large", smaller)
     return open_image(file, channels)

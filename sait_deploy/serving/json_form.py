@@ -138,7 +138,8 @@ def _document(text: bytes) -> _Request:
         found: _Request | None = adapter(_Request).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        what = f" {first['msg']}" if first["type"] == "json_invalid" else problem(_read(text), first)
+        broken = first["type"] == "json_invalid"
+        what = f" is no JSON: {first['ctx']['error']}" if broken else problem(_read(text), first)
         raise InvalidArgument(f"the request{what}", "see the Open Inference Protocol") from None
     if found is None:
         raise InvalidArgument("the request is no JSON object", "see the Open Inference Protocol")

@@ -177,6 +177,7 @@ class ServedModel:
                 if not item.done.done() or item.done.cancelled():
                     self._batcher.discard(item)
                     item.done.cancel()
+            self._observer.queued(self.name, self.waiting, self.wait)
         answer = Answer(tuple(answers), request.point)
         self._observer.answered(self.name, answer, time.monotonic() - started)
         return answer

@@ -25,9 +25,11 @@ class Recorded:
     batches: list[tuple[Stage, int, int]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     refusals: list[Status] = field(default_factory=list)
+    waiting: int = 0
 
     def queued(self, model: str, images: int, wait: float) -> None:
-        assert images > 0 and wait >= 0
+        assert images >= 0 and wait >= 0
+        self.waiting = images
 
     def computed(self, model: str, batch: Stage, images: int, tokens: int, seconds: float) -> None:
         self.batches.append((batch, images, tokens))

@@ -77,7 +77,8 @@ def test_a_mix_of_requests_under_load(tiny_adaptive: Artifact) -> None:
     kinds = list(itertools.islice(itertools.cycle(KINDS), 60))
     with served(options) as server, ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda kind: infer(server, pixels, kind), kinds))
-        batches = list(server.seen.batches)
+        batches, waiting = list(server.seen.batches), server.seen.waiting
+    assert waiting == 0
     runner, given = load(tiny_adaptive, options=RunOptions(threads=1)), set()
     for kind, (point, kept, logits) in zip(kinds, answers, strict=True):
         choice = KINDS[kind][2]

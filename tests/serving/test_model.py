@@ -172,7 +172,7 @@ def test_the_work_of_a_client_that_left_is_dropped(tiny_adaptive: Artifact) -> N
         assert len((await other).images) == 1
         await asyncio.gather(first, gone, return_exceptions=True)
         assert first.cancelled() and gone.cancelled()
-        assert bench.model.waiting == 0
+        assert bench.model.waiting == bench.seen.waiting == 0
 
     asyncio.run(run())
     assert sum(images for stage, images, _ in bench.seen.batches if stage is Stage.STEM) == 2

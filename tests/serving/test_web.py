@@ -179,7 +179,7 @@ FIRST = {"name": "mass", "shape": [1], "datatype": "FP32", "data": [0.5]}
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        (b"{", "not JSON|Invalid JSON"),
+        (b"{", "the request is no JSON: EOF"),
         (b"[]", "the request"),
         (b"null", "no JSON object"),
         ({}, "inputs is missing"),
