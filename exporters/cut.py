@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.light import put_weights_back, without_weights
@@ -40,7 +41,8 @@ def cut(model: onnx.ModelProto) -> Parts:
         ArtifactError: the graph has no seam, as its operators were inlined, or a tensor would cross that is none of the
             seam's.
     """
-    parts = _cut(without_weights(model))
+    with G_LOGGER.suppress():  # it prints warnings with the file's own names to stdout
+        parts = _cut(without_weights(model))
     for part in (parts.stem, parts.trunk):
         put_weights_back(part, model)
     return parts

@@ -128,7 +128,7 @@ def _parquet_shards(source: Place, name: str, size: int, asked: str | None) -> I
             opened = parquet.ParquetFile(file)
             schema, metadata = opened.schema_arrow, opened.metadata
             rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:  # names that are no UTF-8 are a ValueError
         what = f"{name} of {source.text} is no Parquet file that can be read: {first_line(error)}"
         raise ImageError(what, _HINT) from None
     column = _image_column(f"{name} of {source.text}", schema, asked)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 
 from sait_deploy.errors import ImageError, InvalidArgument, StorageError, first_line
 from sait_deploy.system.locks import held, is_left_over
+from sait_deploy.system.reading import open_regular, read_bytes
 
 _PARTIAL: Final = ".partial"
 
@@ -54,8 +55,10 @@ class Place:
         """Returns what a file holds.
 
         Raises:
-            OSError: it is not there, or cannot be read.
+            OSError: it is not there, no regular file, or cannot be read.
         """
+        if self.is_local:
+            return read_bytes(self.path(name))
         data: bytes = self.files.cat_file(self.at(name))
         return data
 
@@ -63,9 +66,9 @@ class Place:
         """Opens a file to read, which is the caller's to close.
 
         Raises:
-            OSError: it is not there, or cannot be read.
+            OSError: it is not there, no regular file, or cannot be read.
         """
-        return self.files.open(self.at(name), "rb")
+        return open_regular(self.path(name)) if self.is_local else self.files.open(self.at(name), "rb")
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""

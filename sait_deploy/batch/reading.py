@@ -94,6 +94,6 @@ def _cells(source: Place, shard: Shard) -> Iterator[Any]:
                 column = rows.column(0)
                 bytes_of = compute.struct_field(column, "bytes") if types.is_struct(column.type) else column
                 yield from (cell.as_py() for cell in bytes_of)
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:
         what = f"{shard.files[0]} of {source.text} cannot be read: {first_line(error)}"
         raise ImageError(what, "write it again") from None

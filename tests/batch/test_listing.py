@@ -143,3 +143,14 @@ def test_what_is_not_there_or_no_folder_is_said(tmp_path: Path) -> None:
 def test_a_column_asked_of_image_files_is_refused(tmp_path: Path) -> None:
     write(tmp_path, ["a.png"])
     assert "have no column" in refusal(tmp_path, "image").message
+
+
+def test_a_row_group_of_more_rows_than_a_shard_names_is_refused(tmp_path: Path) -> None:
+    rows = (1 << 20) + 1
+    error = refusal(parquet(tmp_path / "x.parquet", {"image": pa.nulls(rows, pa.binary())}, group=rows))
+    assert f"a row group of {rows} rows" in error.message and "1,048,576" in error.hint
+
+
+def test_bytes_within_bytes_are_no_images(tmp_path: Path) -> None:
+    error = refusal(parquet(tmp_path / "x.parquet", {"image": [{"bytes": {"bytes": b"x"}}]}))
+    assert "no column of images" in error.message

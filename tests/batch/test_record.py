@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,14 @@ def test_a_damaged_record_or_part_says_what_to_do(tiny_adaptive: Artifact, image
     assert "remove it" in caught.value.hint
     (images.parent / "out" / RECORD).write_text("{}")
     assert isinstance(refusal(options, tiny_adaptive), ArtifactError)
+
+
+def test_a_record_that_is_no_file_does_not_keep_the_job_waiting(tiny_adaptive: Artifact, images: Path) -> None:
+    options = job_of(images, tiny_adaptive)
+    record = images.parent / "out" / RECORD
+    record.parent.mkdir(parents=True)
+    os.mkfifo(record)
+    assert "it is a pipe" in refusal(options, tiny_adaptive).message
 
 
 def test_two_jobs_do_not_write_at_once(tiny_adaptive: Artifact, images: Path) -> None:
