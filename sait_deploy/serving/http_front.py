@@ -73,10 +73,15 @@ class HttpFront:
             await response(scope, receive, send)
 
     async def _is_served(self, scope: Scope) -> bool:
-        """Whether Serve routes to the application: a call of one that ends would wait for replicas to come."""
+        """Whether Serve routes a request to the application: a call of one that ends would wait for replicas."""
         asked = {**scope, "method": "GET", "path": _ROUTES, "raw_path": _ROUTES.encode(), "query_string": b""}
-        routes = await reply(self._app, asked, b"", 0.0)
-        return routes.status == HTTPStatus.OK and APPLICATION in json.loads(routes.body).values()
+        answer = await reply(self._app, asked, b"", 0.0)
+        if answer.status != HTTPStatus.OK:
+            return False
+        routes = json.loads(answer.body)
+        others = (prefix for prefix in routes if prefix != "/")
+        path = f"{scope['path']}/"
+        return routes.get("/") == APPLICATION and not any(path.startswith(f"{prefix}/") for prefix in others)
 
     async def _through_proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, refused = False, ENDED

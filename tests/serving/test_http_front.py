@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -142,8 +144,15 @@ class InProcess(Replicas):
         return JSONResponse({"size": len(self.bodies[-1]), "query": request.url.query}, 201, {"X-One": "1"})
 
 
+ROUTES: Final = MappingProxyType({"/": "sait-deploy", "/y": "another"})
+
+
 def through(
-    replicas: InProcess, parts: list[bytes], length: int | None, pause: float = 0.0, route: str = "sait-deploy"
+    replicas: InProcess,
+    parts: list[bytes],
+    length: int | None,
+    pause: float = 0.0,
+    routes: Mapping[str, str] = ROUTES,
 ) -> tuple[list[Any], bytes]:
     """Sends a body in parts with pauses, then leaves; returns what was sent back, and what went to Serve's proxy."""
     proxied, sent = b"", []
@@ -151,7 +160,7 @@ def through(
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
         nonlocal proxied
         if scope["path"] == "/-/routes":
-            await JSONResponse({"/": route} if route else {})(scope, receive, send)
+            await JSONResponse(dict(routes))(scope, receive, send)
             return
         more = True
         while more:
@@ -199,10 +208,10 @@ def test_other_bodies_go_through_serves_proxy(
     assert (replicas.bodies, proxied, sent[0]["status"]) == ([], b"".join(parts), 202)
 
 
-@pytest.mark.parametrize("route", ["", "another"])
-def test_where_the_application_is_not_routed_to_serves_proxy_says_so(route: str) -> None:
+@pytest.mark.parametrize("routes", [{}, {"/": "another"}, {"/": "sait-deploy", "/x": "another"}, {"/x": "sait-deploy"}])
+def test_where_the_application_is_not_routed_to_serves_proxy_says_so(routes: dict[str, str]) -> None:
     replicas = InProcess()
-    sent, proxied = through(replicas, [b"ab", b"c"], 3, route=route)
+    sent, proxied = through(replicas, [b"ab", b"c"], 3, routes=routes)
     assert (replicas.bodies, proxied, sent[0]["status"]) == ([], b"abc", 202)
 
 
