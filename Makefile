@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= build/demo
 # Options of the demonstration's measurements: those that take a number of images or of seconds.
-BENCH ?=
+BENCH ?= --duration 2
+# Options of the first measurement: none, as it is one of the three commands.
+BARE ?=
 TUNE ?= --max-drop 0.5
-EVALUATE ?= --limit 500
+EVALUATE ?= --limit 200
 GPU_DAY ?= --minutes 12
 BIN := $(abspath $(VENV))/bin
 
@@ -19,7 +21,7 @@ demo: $(VENV)/.demo
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
 	cd $(DEMO) && $(BIN)/sait-deploy export --density 0.6
 	cd $(DEMO) && $(BIN)/sait-deploy build-engine
-	cd $(DEMO) && $(BIN)/sait-deploy bench -o report.html $(BENCH)
+	cd $(DEMO) && $(BIN)/sait-deploy bench $(BARE)
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images/7) --visualize pictures
 	cd $(DEMO) && $(BIN)/sait-deploy export --mass 0.95 --mass 0.8
 	cd $(DEMO) && $(BIN)/sait-deploy build-engine --target sm86,sm89,sm120
@@ -31,7 +33,7 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && $(BIN)/sait-deploy bench --runtime onnxruntime,openvino --precision fp32,bf16,int8 -o precisions.json $(BENCH)
 	cd $(DEMO) && $(BIN)/sait-deploy recommend --bench precisions.json --max-drop 0.5 -o choice.html
 	cd $(DEMO) && $(BIN)/python $(abspath samples/ask_server.py) artifacts/sait_demo_digits-adaptive $(abspath sait_deploy/demo/images/7/0.png)
-	@echo "reports: $(DEMO)/report.html, adaptive.html, choice.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
+	@echo "reports: $(DEMO)/adaptive.html, choice.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal

@@ -169,7 +169,7 @@ def load(seconds: float, capacity_seconds: float, workspace: Path, model: str) -
     threads = ("--threads", THREADS)
     with (
         server(bench, *threads) as plain,
-        server(bench, *threads, "--batch-images", BATCH) as by_count,
+        server(bench, *threads, "--batch", BATCH) as by_count,
         server(bench, *threads, *ladder) as load_aware,
     ):
         of_kind = {Kind.BY_COUNT: by_count, Kind.LOAD_AWARE: load_aware}

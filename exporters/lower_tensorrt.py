@@ -54,7 +54,8 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
     low = _LOW.get(options.precision)
     if any(weight.dtype in _LOW.values() and weight.dtype != low for weight in lowered.graph.initializers.values()):
         raise ArtifactError(
-            f"the graph's weights are not float32, and {options.precision} was asked for", "export it without --dtype"
+            f"the graph's weights are not float32, and {options.precision} was asked for",
+            "export it without --precision",
         )
     lowered.functions.clear()
     lowered.opset_imports[""] = OPSET

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,8 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from sait_deploy.errors import BuilderUnavailable, MissingDependency, RuntimeUnavailable
+from sait_deploy import __version__
+from sait_deploy.errors import BuilderUnavailable, MissingDependency, RuntimeUnavailable, first_line
 from sait_deploy.runtime.registry import RUNTIMES
+from sait_deploy.system.nvidia import driver_line
 from sait_deploy.system.progress import Progress, logged
 
 
@@ -30,6 +33,11 @@ class Finding:
     state: State
     detail: str
     hint: str
+
+
+def _versions() -> str:
+    python = f"Python {platform.python_version()}"
+    return f"sait-deploy {__version__}, {python}, {platform.system()} {platform.release()} {platform.machine()}"
 
 
 def _export() -> str:
@@ -73,8 +81,19 @@ def _gpu() -> str:
     return f"{found.name}, {found.target}"
 
 
+EXPORT: Final = "export"
+"""The part that exporting needs."""
+
+_DRIVER: Final = "NVIDIA driver"
+
+_SYSTEM: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
+    ("versions", _versions, "reinstall sait-deploy"),
+    (_DRIVER, driver_line, "install NVIDIA's driver"),
+)
+"""What is asked before any package is tried, likewise."""
+
 _OTHERS: Final[tuple[tuple[str, Callable[[], str], str], ...]] = (
-    ("export", _export, "pip install 'sait-deploy[export,cpu]'"),
+    (EXPORT, _export, "pip install 'sait-deploy[export,cpu]'"),
     ("demonstration model", _demonstration, "reinstall sait-deploy"),
     ("demonstration's thousand images", _digits, "pip install 'sait-deploy[train]'"),
     ("reach a GPU", _gpu, "pip install 'sait-deploy[rtx]', on a machine with an NVIDIA GPU and its driver"),
@@ -92,7 +111,7 @@ def examine(progress: Progress = logged) -> list[Finding]:
     """
     runtimes = [(runtime.task, runtime.trial, runtime.installation) for runtime in RUNTIMES.values()]
     findings = []
-    for part, trial, hint in (*runtimes, *_OTHERS):
+    for part, trial, hint in (*_SYSTEM, *runtimes, *_OTHERS):
         progress(f"trying: {part}")
         findings.append(_tried(part, trial, hint))
     return findings
@@ -101,9 +120,11 @@ def examine(progress: Progress = logged) -> list[Finding]:
 def _tried(part: str, trial: Callable[[], str], hint: str) -> Finding:
     try:
         return Finding(part, State.WORKS, trial(), "")
+    except RuntimeUnavailable as error:  # the package is there, and the device is not
+        hint = error.hint if part == _DRIVER else f"see {_DRIVER} above: the package is there"
+        return Finding(part, State.MISSING, first_line(error), hint)
     # any other ImportError is of a package that is there and broken
-    except (ModuleNotFoundError, MissingDependency, BuilderUnavailable, RuntimeUnavailable) as error:
-        return Finding(part, State.MISSING, (str(error).splitlines() or [""])[0], hint)
+    except (ModuleNotFoundError, MissingDependency, BuilderUnavailable) as error:
+        return Finding(part, State.MISSING, first_line(error), hint)
     except Exception as error:  # whatever a broken installation raises is the finding
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        return Finding(part, State.BROKEN, first[:160], hint)
+        return Finding(part, State.BROKEN, first_line(error)[:160], hint)

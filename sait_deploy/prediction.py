@@ -224,8 +224,9 @@ def answers_to(
                 picture = shown(pixels[index])
                 _draw(manifest, picture, prediction, kept, scores, target)
                 if manifest.form is Form.ADAPTIVE and kept is not None:
-                    label = prediction.labels[0] if isinstance(prediction, Prediction) else path.stem
-                    tiles.append(tile(picture, kept, _grid(manifest), kept=prediction.kept, label=label))
+                    said = prediction.labels[0] if isinstance(prediction, Prediction) else ""
+                    grid = _grid(manifest)
+                    tiles.append(tile(picture, kept, grid, kept=prediction.kept, label=path.stem, further=said))
             yield Answer(path, prediction)
     if visualize is not None and tiles:
         sheet = contact_sheet(tiles, manifest.model.geometry.patch_tokens, title=manifest.name)

@@ -45,11 +45,11 @@ def load(name: str, weights: Path | None) -> LoadedModel:
 @click.option(
     "--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Of each of the two trainings."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-def main(photos: Path, name: str, weights: Path | None, output: Path, epochs: int, batch_size: int) -> None:
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
+def main(photos: Path, name: str, weights: Path | None, output: Path, epochs: int, batch: int) -> None:
     """Train a teacher, then the student, and export the student."""
     data = DataOptions(str(photos), augmentation=Augmentation.LIGHT)
-    recipe = Recipe(epochs=epochs, batch=batch_size, learning_rate=5e-5, layer_decay=0.75, warmup_epochs=min(1, epochs))
+    recipe = Recipe(epochs=epochs, batch=batch, learning_rate=5e-5, layer_decay=0.75, warmup_epochs=min(1, epochs))
     dense = TrainOptions(output / "teacher", data, recipe, head=Head.NEW, alternation=Alternation.NEVER)
     teacher = train(load(name, weights), None, dense, progress).weights
 

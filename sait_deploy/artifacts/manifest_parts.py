@@ -60,7 +60,11 @@ def onnx_metadata(manifest: Manifest) -> dict[str, str]:
         "weights": manifest.weights.source,
         "weights_sha256": manifest.weights.sha256,
         "precision": manifest.dtype,
+        "image_size": json.dumps(manifest.model.image_size),
+        "preprocessing": json.dumps(dataclasses.asdict(manifest.preprocessing)),
     }
+    if manifest.model.labels is not None:
+        known["labels"] = json.dumps(manifest.model.labels, ensure_ascii=False)
     if pruning is not None:
         known |= {"score": pruning.score, "prune_at": pruning.prune_at}
         known |= {"density": pruning.density} if pruning.density is not None else _metadata_of_points(pruning)

@@ -6,7 +6,14 @@ from typing import Final
 
 from sait_deploy.bench.machine_tables import machine_tables
 from sait_deploy.bench.results import Report, names_of
-from sait_deploy.bench.tables import ACCURACY_COLUMNS, BATCH, accuracy_text, group_tables, speedup_cell
+from sait_deploy.bench.tables import (
+    ACCURACY_COLUMNS,
+    BATCH,
+    accuracy_text,
+    group_tables,
+    speedup_cell,
+    unmeasured_table,
+)
 from sait_deploy.reports.table import Cell, Fold, Note, Row, Table, figures, words
 
 ACROSS_NOTE: Final = Note(
@@ -23,7 +30,7 @@ def report_tables(report: Report) -> list[Table]:
 
 def common_tables(report: Report) -> list[Table]:
     """Returns the tables of all groups together that have rows."""
-    found = (across_table(report), *machine_tables(report), skipped_table(report))
+    found = (across_table(report), *machine_tables(report), unmeasured_table(report), skipped_table(report))
     return [table for table in found if table.rows]
 
 
@@ -53,8 +60,9 @@ def across_table(report: Report) -> Table:
 
 def skipped_table(report: Report) -> Table:
     """Returns what was asked for and does not exist here."""
-    rows = [
-        (skip.group, skip.artifact or "all", skip.reason + (f"; {skip.hint}" if skip.hint else ""))
-        for skip in report.skipped
-    ]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for skip in report.skipped:
+        why = skip.reason + (f"; {skip.hint}" if skip.hint else "")
+        reasons.setdefault((skip.artifact or "all", why), []).append(skip.group)
+    rows = [(", ".join(groups), what, why) for (what, why), groups in reasons.items()]
     return Table.of("Skipped", [words("runtime and precision"), words("what"), words("why")], rows)

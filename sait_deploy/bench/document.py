@@ -7,12 +7,13 @@ from typing import Final
 import numpy as np
 
 from sait_deploy.bench.common_tables import common_tables
-from sait_deploy.bench.results import BenchRow, Report, Timing, Variant, names_of
+from sait_deploy.bench.results import AccuracyMeasure, BenchRow, Report, Timing, Variant, names_of
 from sait_deploy.bench.tables import (
     by_batch,
     by_group,
     groups_text,
     interval_text,
+    measured_parts,
     ordered_variants,
     part_tables,
     series_of,
@@ -25,7 +26,7 @@ from sait_deploy.reports.markdown import to_markdown as document_to_markdown
 from sait_deploy.reports.plots import Line, Point, ratio_plot
 from sait_deploy.reports.strips import Strip, StripGroup, strip_plot
 from sait_deploy.reports.table import Cell, Row, Table, words
-from sait_deploy.reports.wording import digits
+from sait_deploy.reports.wording import digits, signed
 
 _TIMING: Final = {
     Timing.END_TO_END: "from a float32 batch in host memory to logits in host memory",
@@ -44,17 +45,17 @@ _ROUNDS_CAPTION: Final = (
 
 def to_html(report: Report) -> str:
     """Returns the report as one self-contained HTML page; without matplotlib it says that plots are missing."""
-    plots = [_plots(part, index) for index, part in enumerate(by_group(report))] if has_matplotlib() else None
+    plots = [_plots(part, index) for index, part in enumerate(measured_parts(report))] if has_matplotlib() else None
     return document_to_html(_document(report, plots))
 
 
 def to_markdown(report: Report) -> str:
     """Returns the report as GitHub Markdown, which has no plots."""
-    return document_to_markdown(_document(report, [()] * len(report.groups)))
+    return document_to_markdown(_document(report, [()] * len(measured_parts(report))))
 
 
 def _document(report: Report, plots: list[tuple[Plot, ...]] | None) -> Document:
-    parts = by_group(report)
+    parts = measured_parts(report)
     sections = [
         Section(groups_text(part) if len(parts) > 1 else "", own, tuple(part_tables(part)))
         for part, own in zip(parts, plots or [()] * len(parts), strict=True)
@@ -70,11 +71,36 @@ def _document(report: Report, plots: list[tuple[Plot, ...]] | None) -> Document:
     listings.append(Listing("Options", report.options))
     return Document(
         title=report.model,
+        headline=headline(report),
         about=about,
         notes=(*report.notes, NO_PLOTS) if plots is None else report.notes,
         sections=(*sections, *common, Section(tables=(_artifacts(report),))),
         listings=tuple(listings),
     )
+
+
+def headline(report: Report) -> str:
+    """Returns the pruned point with the most images a second and what it costs in accuracy; nothing without one."""
+    variants, names = {variant.id: variant for variant in report.variants}, names_of(report.variants)
+    rows = [row for row in report.rows if row.speedup is not None]
+    if not rows:
+        return ""
+    best = max(rows, key=lambda row: row.images_per_second)
+    variant = variants[best.variant]
+    dense = next((one for one in report.variants if one.baseline and one.group == variant.group), None)
+    assert best.speedup is not None
+    speed = f"{names[variant.id]} at batch {best.batch}, {digits(best.images_per_second)} images/s"
+    return f"Fastest: {speed}, {interval_text(best.speedup)} times as fast as dense{_change(variant, dense)}."
+
+
+def _change(variant: Variant, dense: Variant | None) -> str:
+    if variant.accuracy is None:
+        return ""
+    if variant.accuracy.measure is AccuracyMeasure.AGREEMENT:
+        return f"; it agrees with dense on {variant.accuracy.percent:.1f} % of the images"
+    text = f"; top-1 {variant.accuracy.percent:.1f} %"
+    known = None if dense is None else dense.accuracy
+    return text if known is None else f"{text}, {signed(variant.accuracy.percent - known.percent, 1)} points to dense"
 
 
 def _artifacts(report: Report) -> Table:
@@ -93,7 +119,7 @@ def _artifacts(report: Report) -> Table:
 def _plots(part: Report, index: int) -> tuple[Plot, ...]:
     made = []
     lines = [line for variant in ordered_variants(part) if (line := _speedups(part, variant))]
-    if lines:
+    if any(len(line.points) > 1 for line in lines):  # one batch size is a dot, which the table says better
         in_words = [
             f"{variant.label}, batch {batch}: {interval_text(row.speedup)}, MAC ratio {row.mac_ratio:.2f}."
             for batch, rows in by_batch(part)

@@ -22,6 +22,7 @@ from sait_deploy.runtime.batches import portions
 from sait_deploy.runtime.embeddings import nearest, unit_length
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
+from sait_deploy.system.progress import Progress, no_progress
 
 IMAGES: Final = 48
 _LARGE: Final = 8
@@ -58,6 +59,7 @@ def count_flips(
     runners: dict[str, Runner],
     images: NDArray[np.float32],
     setting: Setting,
+    progress: Progress = no_progress,
 ) -> tuple[list[Flips], list[Note]]:
     """Compares kept sets and answers between batch sizes, thread counts and runtimes.
 
@@ -66,6 +68,7 @@ def count_flips(
         runners: artifact id to its runner.
         images: float32 [n, 3, H, W].
         setting: the benchmark's runtime, threads and largest batch.
+        progress: reports how many of the variants are compared.
 
     Returns:
         One entry for each pruned variant and comparison, and notes on comparisons that could not be made.
@@ -74,10 +77,11 @@ def count_flips(
     notes: list[Note] = []
     artifacts = {s.artifact.manifest.id: s.artifact for s in variants if s.artifact.manifest.pruning is not None}
     others = {name: list(_others(artifact, setting, notes)) for name, artifact in artifacts.items()}
-    for variant in variants:
+    step = f"how often kept sets and answers flip, on {len(images)} images"
+    pruned = [variant for variant in variants if variant.artifact.manifest.id in artifacts]
+    for number, variant in enumerate(pruned):
+        progress(step, number / len(pruned))
         name = variant.artifact.manifest.id
-        if name not in artifacts:
-            continue
         runner = runners[name]
         fewest, most = runner.batch_range
         batch = min(max(_LARGE, setting.batch, fewest), max(len(images), fewest), most)
@@ -97,6 +101,7 @@ def count_flips(
             kept = 100.0 * float((run.keep != base.keep).any(axis=1).mean())
             answers = 100.0 * float((run.answers != base.answers).mean())
             found.append(Flips(variant.id, words, len(images), kept, answers))
+    progress(step, 1.0)
     return found, list(dict.fromkeys(notes))
 
 

@@ -94,8 +94,10 @@ def _timed(
         running = session.running
         if running:
             turns = f"{len(running)} variants in turn" if len(running) > 1 else f"{running[0].label} alone"
-            progress(f"batch {batch}: {turns}, {options.duration:g} s")
+            progress(f"batch {batch}: {turns}, {options.duration:g} s", 0.0)
         found, failures = measure_batch(session, dataset, batch, options.measuring)
+        if running:
+            progress(f"batch {batch}: {turns}, {options.duration:g} s", 1.0)
         rows += found
         for key in failures.items():
             refused.setdefault(key, []).append(batch)
@@ -131,7 +133,6 @@ def _flips(
 ) -> tuple[list[Flips], list[Note]]:
     if all(variant.artifact.manifest.pruning is None for variant in session.running):
         return [], []
-    progress("how often kept sets and answers flip")
     images = preprocess(dataset.sample(FLIP_IMAGES).images, session.dense.artifact.manifest.preprocessing)
     setting = Setting(session.plan, options.threads, max(options.batches), before)
-    return count_flips(session.running, session.runners, images, setting)
+    return count_flips(session.running, session.runners, images, setting, progress)

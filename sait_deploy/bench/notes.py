@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sait_deploy.artifacts.manifest import Manifest, WeightsSource
+from sait_deploy.bench.doubts import row_notes
 from sait_deploy.bench.results import AccuracyMeasure, BenchRow, Variant, names_of
-from sait_deploy.bench.stats import break_even_batch, row_notes
+from sait_deploy.bench.stats import break_even_batch
 from sait_deploy.reports.table import Note, Severity
 from sait_deploy.reports.wording import near_chance
 
@@ -21,11 +22,10 @@ def report_notes(dense: Manifest, variants: Sequence[Variant], rows: Sequence[Be
         notes.append(Note(text))
     notes[:0] = _hardly_right(dense, variants)
     names = names_of(variants)
+    notes += row_notes((row, names[row.variant]) for row in rows)
     for group in dict.fromkeys(variant.group for variant in variants):
         together = [variant for variant in variants if variant.group == group]
         own = [row for row in rows if row.variant in {variant.id for variant in together}]
-        for row in own:
-            notes += row_notes(row, names[row.variant])
         notes += _missing_dense(group, together, own)
         for variant in together:
             if any(row.variant == variant.id and row.speedup is not None for row in own):

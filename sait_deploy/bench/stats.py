@@ -11,22 +11,6 @@ from numpy.typing import NDArray
 
 from sait_deploy.bench.results import BenchRow, Interval, Stages
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.reports.table import Note, Severity
-
-WIDE_SPREAD: Final = 0.25
-"""Relative spread of a row's samples above which the row earns a warning."""
-
-WIDE_INTERVAL: Final = 0.1
-"""Width of a speed-up's interval, relative to its median, above which the row earns a warning."""
-
-ABOVE_MAC_RATIO: Final = 1.05
-"""How far above its MAC ratio, as a factor, a speed-up's low end may lie before the row earns a warning."""
-
-ENQUEUE_BOUND: Final = 0.9
-"""Share of a row's compute time from which on its enqueue time earns a warning."""
-
-FEWEST_ROUNDS: Final = 6
-"""Below this many rounds even the whole range of the ratios covers their median less often than 95 %."""
 
 _CHUNK: Final = 1 << 20
 
@@ -183,44 +167,12 @@ def relative_spread(seconds: Sequence[float]) -> float:
     return float((p90 - p10) / p50)
 
 
-def _over_own_batch(row: BenchRow) -> list[float]:
+def over_own_batch(row: BenchRow) -> list[float]:
     """Returns a row's samples over the median of their batch: batches differ in what they keep, and so in time."""
     if len(row.seconds) < 2 * row.batches:
         return list(row.seconds)  # hardly two samples a batch: its median would say nothing of it
     medians = [float(np.median(row.seconds[start :: row.batches])) for start in range(row.batches)]
     return [sample / medians[i % row.batches] for i, sample in enumerate(row.seconds)]
-
-
-def row_notes(row: BenchRow, label: str) -> tuple[Note, ...]:
-    """Returns the warnings that a row has earned."""
-    where = f"batch {row.batch}, {label}"
-    return tuple(Note(f"{where}: {text}", Severity.WARNING) for text in _warnings(row))
-
-
-def _warnings(row: BenchRow) -> list[str]:
-    notes = []
-    spread = relative_spread(_over_own_batch(row))
-    if spread > WIDE_SPREAD:
-        notes.append(f"times spread widely, p90 - p10 is {spread:.0%} of the median; measure on a quieter machine")
-    stages = row.stages
-    if stages is not None and stages.enqueue_ms >= ENQUEUE_BOUND * stages.compute_ms:
-        notes.append(
-            f"enqueue-bound, the host takes {stages.enqueue_ms:.3g} ms to start what the device has "
-            f"done after {stages.compute_ms:.3g} ms; its time is the host's, use larger batches"
-        )
-    if row.speedup is None:
-        return notes
-    width = (row.speedup.high - row.speedup.low) / row.speedup.median
-    if width > WIDE_INTERVAL:
-        notes.append(f"the speed-up is known to within {width:.0%} only; run more rounds")
-    if len(row.seconds) < FEWEST_ROUNDS:
-        notes.append(f"{len(row.seconds)} rounds are too few for a 95 % interval; run {FEWEST_ROUNDS} or more")
-    if row.speedup.low > ABOVE_MAC_RATIO * row.mac_ratio:
-        notes.append(
-            f"the speed-up is {row.speedup.median / row.mac_ratio:.2f} times the MAC ratio; "
-            "see whether something slowed dense, or became cheaper without being multiply-accumulates"
-        )
-    return notes
 
 
 def break_even_batch(rows: Sequence[BenchRow], variant_id: str) -> int | None:

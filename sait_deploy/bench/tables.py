@@ -41,6 +41,12 @@ def by_group(report: Report) -> list[Report]:
     return parts
 
 
+def measured_parts(report: Report) -> list[Report]:
+    """Returns the reports of the groups that have figures; of all groups where none has."""
+    parts = by_group(report)
+    return [part for part in parts if part.rows] or parts
+
+
 def groups_text(report: Report) -> str:
     """Names the groups: "onnxruntime, openvino bf16"."""
     return ", ".join(group.name for group in report.groups)
@@ -67,7 +73,7 @@ def by_batch(report: Report) -> Iterator[tuple[int, list[tuple[Variant, BenchRow
 def group_tables(report: Report) -> list[Table]:
     """Returns the tables of each group, the first of each titled with what was measured."""
     made = []
-    for part in by_group(report):
+    for part in measured_parts(report):
         title = f"{part.model} · {groups_text(part)} · {part.timing}"
         own = part_tables(part)
         made += [dataclasses.replace(own[0], title=title), *own[1:]] if own else []
@@ -134,14 +140,27 @@ def stages_table(part: Report) -> Table:
 
 
 def refusals_table(part: Report) -> Table:
-    """Returns what could not run and why, in the order of ``ordered_variants``."""
-    rows = [
-        (", ".join(map(str, refusal.batches)), variant.label, _refusal_text(refusal))
-        for variant in ordered_variants(part)
-        for refusal in part.refusals
-        if refusal.variant == variant.id
-    ]
+    """Returns what could not run and why, a row for each reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for variant in ordered_variants(part):
+        for refusal in (one for one in part.refusals if one.variant == variant.id):
+            batches = ", ".join(map(str, refusal.batches))
+            reasons.setdefault((batches, _refusal_text(refusal)), []).append(variant.label)
+    rows = [(batches, ", ".join(labels), why) for (batches, why), labels in reasons.items()]
     return Table.of("Without figures", [figures("batch"), words("variant"), words("in place of figures")], rows)
+
+
+def unmeasured_table(report: Report) -> Table:
+    """Returns the groups without figures beside others that have some, a row for each reason."""
+    reasons: dict[str, list[str]] = {}
+    shown = {part.groups[0].name for part in measured_parts(report)}
+    for part in by_group(report):
+        name = part.groups[0].name
+        for refusal in part.refusals if name not in shown else ():
+            names = reasons.setdefault(_refusal_text(refusal), [])
+            names += [name] * (name not in names)
+    rows = [(", ".join(names), why) for why, names in reasons.items()]
+    return Table.of("Runtimes without figures", [words("runtime"), words("in place of figures")], rows)
 
 
 def interval_text(interval: Interval) -> str:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from sait_deploy import __version__
+from sait_deploy.cli._lines import say
 from sait_deploy.errors import MissingDependency, SaitError, StorageError
 from sait_deploy.reports.escape import plain
 from sait_deploy.system import command_line, interrupts
@@ -105,7 +107,11 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="sait-deploy")
 def main() -> None:
-    """Deploy vision transformers that prune tokens adaptively."""
+    """Deploy vision transformers that prune tokens adaptively.
+
+    Every option can also stand in a file (--config) or in the environment: SAIT_DEPLOY_EXPORT_OUTPUT is --output of
+    export.
+    """
 
 
 def run(arguments: list[str] | None = None) -> NoReturn:
@@ -126,7 +132,7 @@ def _run(arguments: list[str] | None) -> NoReturn:
         sys.exit(main.main(args=arguments, prog_name="sait-deploy", standalone_mode=False))
     except click.ClickException as error:
         for line in _misused(error):
-            click.echo(plain(line), err=True)
+            say(line)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         click.echo(interrupts.INTERRUPTED, err=True)
@@ -139,7 +145,7 @@ def _run(arguments: list[str] | None) -> NoReturn:
             click.echo("\n".join(map(plain, traceback.format_exc().split("\n"))), err=True)
         code, lines = _explained(error)
         for line in lines:
-            click.echo(plain(line), err=True)
+            say(line)
         sys.exit(code)
 
 
@@ -150,7 +156,18 @@ def _misused(error: click.ClickException) -> list[str]:
         return message.split("\n")
     context = error.ctx if isinstance(error, click.UsageError) else None
     words, command = " ".join(message.split()), "sait-deploy" if context is None else context.command_path
-    return [f"error: {words[:1].lower()}{words[1:].rstrip('.')}", f"hint: see {command} --help"]
+    return [f"error: {words[:1].lower()}{words[1:].rstrip('.')}{_origin(error)}", f"hint: see {command} --help"]
+
+
+def _origin(error: click.ClickException) -> str:
+    """Says where a wrong value comes from, if not from the command line."""
+    parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+    if parameter is None or context is None:
+        return ""
+    source = context.get_parameter_source(parameter.name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f" (from {parameter.envvar})"
+    return " (from --config)" if source is ParameterSource.DEFAULT_MAP else ""
 
 
 def _explained(error: Exception) -> tuple[int, list[str]]:

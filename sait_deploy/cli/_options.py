@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sait_deploy.artifacts.manifest import Head, Pooling, Task, WeightsSource
+from sait_deploy.cli import _completion
 from sait_deploy.engine.trust import (
     DOWNLOAD_FLAG,
     HOST_CODE_FLAG,
@@ -51,11 +52,6 @@ def image_size(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def debug_option(function: Decorated) -> Decorated:
-    """Adds ``--debug``, which ``sait_deploy.cli.run`` looks for."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
-
-
 def json_option(function: Decorated) -> Decorated:
     """Adds ``--json`` as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
@@ -80,6 +76,7 @@ def runtime_option(function: Decorated) -> Decorated:
         default=ONNXRUNTIME,
         show_default=True,
         metavar="NAME",
+        shell_complete=_completion.runtimes,
         help=f"One of {', '.join(RUNTIMES)}.",
     )
     return option(function)
@@ -146,12 +143,33 @@ def threads_option(function: Decorated) -> Decorated:
     return option(function)
 
 
+def artifacts_argument(function: Decorated) -> Decorated:
+    """Adds the artifacts that a command takes, as ``artifacts``."""
+    place = click.Path(path_type=Path)
+    argument = click.argument(
+        "artifacts", nargs=-1, type=place, metavar="[ARTIFACT]...", shell_complete=_completion.artifacts
+    )
+    return argument(function)
+
+
+def artifact_argument(*, required: bool) -> Callable[[Decorated], Decorated]:
+    """Returns what adds the one artifact that a command takes, as ``artifact``."""
+    return click.argument(
+        "artifact",
+        required=required,
+        type=click.Path(path_type=Path),
+        metavar="ARTIFACT" if required else "[ARTIFACT]",
+        shell_complete=_completion.artifacts,
+    )
+
+
 def artifact_option(function: Decorated) -> Decorated:
     """Adds ``--artifact``."""
     option = click.option(
         "--artifact",
         type=click.Path(path_type=Path),
         metavar="DIR",
+        shell_complete=_completion.artifacts,
         help="What to predict with.  [default: the last export]",
     )
     return option(function)
@@ -218,6 +236,7 @@ def model_options(function: Decorated) -> Decorated:
             "--model",
             default=None,
             metavar="NAME",
+            shell_complete=_completion.models,
             help="A timm name, a folder with config.json, or a hub name.  [default: the demonstration model]",
         ),
         click.option(

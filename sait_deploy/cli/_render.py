@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
+from rich.segment import Segment, Segments
 
+from sait_deploy.cli._lines import say, wrapped
 from sait_deploy.reports.escape import plain
 from sait_deploy.reports.table import Note, Severity, Table, warnings_first
 from sait_deploy.system.progress import Progress, no_progress
@@ -20,16 +25,21 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+DEFAULT_WORKSPACE: Final = Path("artifacts")
+"""Where artifacts are put and looked for unless a command is told otherwise."""
+
 _PIPED_WIDTH: Final = 200
-"""Columns when the output is no terminal: a table cut at 80 would lose figures."""
+"""Columns when the output is no terminal and COLUMNS says nothing: a file has room for whole tables."""
 
 _SECONDS_BETWEEN_LINES: Final = 10
 """How often the share of one step is printed when stderr is no terminal."""
 
 
 def _console() -> Console:
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Console(width=None if terminal else _PIPED_WIDTH, highlight=False)
+    if sys.stdout is not None and sys.stdout.isatty():
+        return Console(highlight=False)
+    said = os.environ.get("COLUMNS", "")
+    return Console(width=int(said) if said.isdecimal() and int(said) else _PIPED_WIDTH, highlight=False)
 
 
 def columns() -> int:
@@ -41,7 +51,21 @@ def show(*renderables: Any) -> None:
     """Prints results."""
     console = _console()
     for renderable in renderables:
-        console.print(plain(renderable) if isinstance(renderable, str) else renderable, markup=False)
+        if isinstance(renderable, str):
+            text = wrapped(plain(renderable), console.width)
+            console.print(text, markup=False, soft_wrap=True)
+        else:
+            console.print(Segments(_without_trailing_blanks(console, renderable)), end="", soft_wrap=True)
+
+
+def _without_trailing_blanks(console: Console, renderable: Any) -> Iterator[Segment]:
+    """Yields what a table is printed as; rich fills its last column with blanks."""
+    for line in Segment.split_lines(console.render(renderable)):
+        while line and not line[-1].text.rstrip():
+            line.pop()
+        if line:
+            line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+        yield from (*line, Segment.line())
 
 
 def show_tables(*tables: Table) -> None:
@@ -81,10 +105,10 @@ class _Lines:
     def __call__(self, step: str, share: float | None = None, /) -> None:
         now = time.monotonic()
         if share is None or step not in self._shown:
-            click.echo(f"- {plain(step)}", err=True)
+            say(f"- {step}")
             self._shown[step] = now
         elif now - self._shown[step] >= _SECONDS_BETWEEN_LINES:
-            click.echo(f"- {plain(step)}: {share:.0%}", err=True)
+            say(f"- {step}: {share:.0%}")
             self._shown[step] = now
 
 
@@ -93,7 +117,10 @@ progress: Final[Progress] = _Lines()
 
 
 class _Bars:
-    """Progress in a terminal: a bar for each step that goes on, and a line for each that has ended."""
+    """Progress in a terminal: a bar for each step that goes on.
+
+    A step whose share was reported vanishes when it ends. Others may be facts, and stay as lines.
+    """
 
     def __init__(self, bars: RichProgress, keep_lines: bool) -> None:
         self._bars, self._keep_lines = bars, keep_lines
@@ -103,26 +130,30 @@ class _Bars:
     def __call__(self, step: str, share: float | None = None, /) -> None:
         if step not in self._running:
             # Steps whose share is known may go on side by side; another one ends when the next step begins.
-            if self._unmeasured in self._running:
-                self._end(self._unmeasured)
+            self._end_unmeasured()
             self._unmeasured = step if share is None else None
             self._running[step] = self._bars.add_task(plain(step), total=None if share is None else 1.0)
         if share is not None:
             self._bars.update(self._running[step], completed=share)
             if share >= 1:
-                self._end(step)
+                self._bars.remove_task(self._running.pop(step))
         if not self._bars.live.auto_refresh:
             self._bars.refresh()
 
     def end_all(self) -> None:
-        """Turns the bars that are left into lines."""
-        for step in list(self._running):
-            self._end(step)
+        """Takes away the bars that are left."""
+        self._end_unmeasured()
+        for task in self._running.values():
+            self._bars.remove_task(task)
 
-    def _end(self, step: str) -> None:
+    def _end_unmeasured(self) -> None:
+        step = self._unmeasured
+        if step is None or step not in self._running:
+            return
         self._bars.remove_task(self._running.pop(step))
         if self._keep_lines:
-            self._bars.console.print(f"- {plain(step)}", markup=False)
+            console = self._bars.console
+            console.print(wrapped(f"- {plain(step)}", console.width), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -130,7 +161,8 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
     """Yields what shows the progress of a stage: bars in a terminal, lines elsewhere.
 
     Args:
-        keep_lines: whether a line of each step remains; without, a terminal alone shows them, while they go on.
+        keep_lines: whether lines of steps remain, in a terminal of those whose share is not known; without, a terminal
+            alone shows them, while they go on.
         animated: whether bars move between two reports, which takes a thread: it would disturb a benchmark, and may
             not be there where a process forks.
     """
@@ -158,6 +190,16 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
             report.end_all()
 
 
+def show_next(*words: object) -> None:
+    """Says on stderr what to type next, after ``sait-deploy``."""
+    click.echo(plain(f"next: {shlex.join(('sait-deploy', *map(str, words)))}"), err=True)  # whole, to be copied
+
+
+def workspace_words(workspace: Path) -> tuple[str, ...]:
+    """Returns the option that names a workspace, nothing for the default one."""
+    return () if workspace == DEFAULT_WORKSPACE else ("--workspace", str(workspace))
+
+
 def warn(line: str) -> None:
     """Says what a user should know before trusting a result."""
-    click.echo(f"warning: {plain(line)}", err=True)
+    say(f"warning: {line}")

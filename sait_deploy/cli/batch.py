@@ -12,10 +12,11 @@ from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.points import PointChoice, parse_mass
 from sait_deploy.batch.job import run_batch
 from sait_deploy.batch.options import SHARD_IMAGES, BatchOptions
+from sait_deploy.cli._command import Command
+from sait_deploy.cli._lines import say
 from sait_deploy.cli._options import (
     artifact_option,
     consent_options,
-    debug_option,
     device_option,
     json_option,
     point_options,
@@ -32,7 +33,7 @@ from sait_deploy.engine.trust import granted
 from sait_deploy.serving.model import STEM_IMAGES
 
 
-@click.command()
+@click.command(cls=Command, example="sait-deploy batch photos/ -o labels/ --batch 32")
 @click.argument("source", metavar="INPUT")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Folder to write Parquet files to, or its URL.")
 @artifact_option
@@ -65,7 +66,6 @@ from sait_deploy.serving.model import STEM_IMAGES
 @workspace_option
 @json_option
 @consent_options
-@debug_option
 def command(**given: Any) -> None:
     """Label or embed all images of INPUT: a folder, Parquet, or the URL of either that fsspec knows.
 
@@ -98,5 +98,6 @@ def command(**given: Any) -> None:
     else:
         place = f"{counted(found.images, 'image')} in {counted(found.shards, 'file')} in {given['output']}"
         show(f"{place}, {found.mean_kept:.1f} tokens kept on average")
+        say(f'next: python -c "import pyarrow.parquet as p; print(p.read_table({given["output"]!r}))"')
     if found.broken:
         warn(f"{found.broken} of {found.images} images have no answer: column error says why")

@@ -12,35 +12,51 @@ from sait_deploy.artifacts.files import check_writable
 from sait_deploy.artifacts.folder import Artifact, Workspace
 from sait_deploy.bench.common_tables import report_tables
 from sait_deploy.bench.group_results import Skip
+from sait_deploy.bench.jsonform import to_json
 from sait_deploy.bench.results import Refusal, Report, Timing, names_of
 from sait_deploy.bench.run import AccuracyOf, Also, BenchOptions, bench, with_baseline
 from sait_deploy.bench.variants import Sweep
+from sait_deploy.cli import _completion
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
+    artifacts_argument,
     class_map_option,
     consent_options,
-    debug_option,
     device_option,
     images_option,
+    json_option,
     listed,
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_notes, show_tables, warn
+from sait_deploy.cli._render import (
+    live_progress,
+    progress,
+    show,
+    show_json,
+    show_next,
+    show_notes,
+    show_tables,
+    warn,
+    workspace_words,
+)
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
 from sait_deploy.report_files import check_ending, write_report
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
+from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
 from sait_deploy.system.option_values import chosen
 
 
-@click.command()
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.command(cls=Command, example="sait-deploy bench --batch 1,8 --images photos/ -o report.html")
+@artifacts_argument
 @click.option(
     "--runtime",
     "runtimes",
     multiple=True,
     metavar="LIST",
+    shell_complete=_completion.runtimes,
     help=f"Some of {', '.join(RUNTIMES)}.  [default: onnxruntime, and those that there are engines of]",
 )
 @click.option(
@@ -99,13 +115,14 @@ from sait_deploy.system.option_values import chosen
     metavar="FILE",
     help="Write the report: .json, .csv, .html or .md.",
 )
+@json_option
 @consent_options
-@debug_option
 def command(
     artifacts: tuple[Path, ...],
     min_speedup: float | None,
     workspace: Path,
     output: Path | None,
+    as_json: bool,
     **measuring: Any,
 ) -> None:
     """Measure artifacts against their dense baseline, interleaved run by run.
@@ -129,15 +146,30 @@ def command(
         check_writable(output)
     with live_progress(animated=False) as steps:
         report = bench(opened, options, steps)
-    show_tables(*report_tables(report))
-    show("")
-    show_notes(report.notes)
+    if as_json:
+        show_json(to_json(report))
+        show_notes(note for note in report.notes if note.severity is Severity.WARNING)
+    else:
+        show_tables(*report_tables(report))
+        show("")
+        show_notes(report.notes)
     if output is not None:
         write_report(report, output)
         progress(f"wrote {output}")
+    if not as_json:
+        _show_next(opened, workspace, output)
     if min_speedup is not None:
         _require(report, min_speedup)
     _require_run(report, options.runtimes or (ONNXRUNTIME,))
+
+
+def _show_next(opened: Sequence[Artifact], workspace: Path, output: Path | None) -> None:
+    """A report that recommend reads leads to it, and an artifact that prunes to its accuracy."""
+    pruned = next((one for one in reversed(opened) if one.manifest.pruning is not None), None)
+    if output is not None and output.suffix.lower() == ".json":
+        show_next("recommend", "--bench", output, *workspace_words(workspace))
+    elif pruned is not None:
+        show_next("evaluate", pruned.path)
 
 
 def _options(given: dict[str, Any]) -> BenchOptions:

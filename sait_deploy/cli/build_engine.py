@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from sait_deploy.artifacts.folder import Workspace, open_artifact
-from sait_deploy.cli._options import debug_option, json_option
-from sait_deploy.cli._render import live_progress, progress, show_tables
+from sait_deploy.cli._command import Command
+from sait_deploy.cli._options import artifacts_argument, json_option, workspace_option
+from sait_deploy.cli._render import live_progress, progress, show_next, show_tables, workspace_words
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.inspect import built_as_dict
 from sait_deploy.engine.options import (
@@ -23,12 +24,15 @@ from sait_deploy.engine.options import (
 )
 from sait_deploy.engine.tables import built_table
 from sait_deploy.engine.trtexec import trtexec_commands
+from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import EnginePrecision
 from sait_deploy.reports.escape import plain
 
 
-@click.command()
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.command(
+    cls=Command, example="sait-deploy build-engine --target sm89 --batch 1:8:32", renamed={"--artifacts": "--workspace"}
+)
+@artifacts_argument
 @click.option(
     "--builder",
     type=click.Choice([choice.value for choice in BuilderChoice]),
@@ -49,7 +53,7 @@ from sait_deploy.reports.escape import plain
     help="GPU architectures for TensorRT for RTX, as in sm86,sm89.  [default: this GPU's, or sm86,sm89,sm120]",
 )
 @click.option("--batch", default="1:8:32", show_default=True, metavar="MIN:OPT:MAX", help="Images per request.")
-@click.option("--workspace", "workspace_gib", type=float, metavar="GIB", help="GPU memory a kernel may use.")
+@click.option("--builder-workspace", "workspace_gib", type=float, metavar="GIB", help="GPU memory a kernel may use.")
 @click.option("--opt-level", type=int, metavar="0-5", help="How hard the builder tries.  [default: the builder's]")
 @click.option("--timing-cache", type=click.Path(path_type=Path), metavar="FILE", help="Measured kernel times, kept.")
 @click.option("--version-compatible", is_flag=True, help="Run on later versions of TensorRT too.")
@@ -58,16 +62,8 @@ from sait_deploy.reports.escape import plain
 @click.option("--no-plugin", is_flag=True, help="Select tokens with standard layers, not with a plugin.")
 @click.option("--allow-unfused", is_flag=True, help="Build attention that has no fused kernel too.")
 @click.option("--print-trtexec", is_flag=True, help="Print the trtexec commands that load the engines.")
-@click.option(
-    "--artifacts",
-    "root",
-    type=click.Path(path_type=Path),
-    default=Path("artifacts"),
-    show_default=True,
-    help="Where the last export is looked for.",
-)
+@workspace_option
 @json_option
-@debug_option
 def command(
     artifacts: tuple[Path, ...],
     builder: str,
@@ -83,7 +79,7 @@ def command(
     no_plugin: bool,
     allow_unfused: bool,
     print_trtexec: bool,
-    root: Path,
+    workspace: Path,
     as_json: bool,
 ) -> None:
     """Turn artifacts into TensorRT engines, which are put into the artifacts' folders.
@@ -105,7 +101,7 @@ def command(
         plugin=PluginChoice.NEVER if no_plugin else PluginChoice.WHERE_POSSIBLE,
         fusion=FusionChoice.ALLOWED_UNFUSED if allow_unfused else FusionChoice.REQUIRED,
     )
-    opened = [open_artifact(path) for path in artifacts or Workspace(root).last_export()]
+    opened = [open_artifact(path) for path in artifacts or _folder(workspace).last_export()]
     engines = []
     for artifact in opened:
         with live_progress() as report:
@@ -118,3 +114,18 @@ def command(
     if print_trtexec:
         for line in (line for engine in engines for line in trtexec_commands(engine)):
             click.echo(plain(line))  # whole, as a table's width would break it
+    show_next("bench", *artifacts, *workspace_words(workspace))
+
+
+def _folder(workspace: Path) -> Workspace:
+    """Returns the folder of the last export; trtexec's ``--workspace`` is a size, and so might the user's be."""
+    try:
+        float(str(workspace))
+    except ValueError:
+        return Workspace(workspace)
+    if workspace.is_dir():
+        return Workspace(workspace)
+    raise InvalidArgument(
+        f"--workspace {workspace} is a number, and --workspace is the folder of the last export",
+        f"GiB for the builder are --builder-workspace {workspace}",
+    )

@@ -13,11 +13,13 @@ from sait_deploy.artifacts.files import check_writable
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
+from sait_deploy.cli import _completion
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
     PREPROCESSING_FLAGS,
+    artifact_argument,
     class_map_option,
     consent_options,
-    debug_option,
     device_option,
     images_option,
     json_option,
@@ -32,7 +34,7 @@ from sait_deploy.cli._options import (
     weights_source,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_json, show_notes, show_tables, warn
+from sait_deploy.cli._render import live_progress, progress, show, show_json, show_next, show_notes, show_tables, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
@@ -56,8 +58,12 @@ _NONE: Final = "none"
 _DEFAULTS: Final = EvaluateOptions()
 
 
-@click.command()
-@click.option("--artifact", type=click.Path(path_type=Path), metavar="DIR", help="Evaluate an exported artifact.")
+@click.command(
+    cls=Command,
+    example="sait-deploy evaluate --images photos/ --mass 0.9 -o accuracy.html",
+    renamed={"--artifact": "", "--batch-size": "--batch"},
+)
+@artifact_argument(required=False)
 @model_options
 @task_options
 @images_option("Images, where known in subfolders of their classes.  [default: what comes with the toolkit]")
@@ -107,17 +113,21 @@ _DEFAULTS: Final = EvaluateOptions()
 @click.option(
     "--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: as trained, else depth // 4]"
 )
-@click.option("--runtime", metavar="NAME", help=f"What runs an artifact: one of {', '.join(RUNTIMES)}.")
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    shell_complete=_completion.runtimes,
+    help=f"What runs an artifact: one of {', '.join(RUNTIMES)}.",
+)
 @precision_option
 @device_option
 @threads_option
-@click.option("--batch-size", type=int, default=_DEFAULTS.batch, show_default=True, metavar="N", help="Images at once.")
+@click.option("--batch", type=int, default=_DEFAULTS.batch, show_default=True, metavar="N", help="Images at once.")
 @click.option("--limit", type=int, metavar="N", help="Images at most, evenly spaced.  [default: all]")
 @workspace_option
 @reports_option("report")
 @json_option
 @consent_options
-@debug_option
 def command(
     artifact: Path | None,
     images: Path | None,
@@ -126,7 +136,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Measure accuracy over operating points, against controls and rivals.
+    """Measure accuracy over operating points of ARTIFACT, or of a model, against controls and rivals.
 
     A model is evaluated in torch, an artifact on its runtime. With neither it is the last export's adaptive artifact,
     or its pruned one; where nothing was exported, the demonstration model.
@@ -155,6 +165,21 @@ def command(
     for output in outputs:
         write_report(evaluation, output)
         progress(f"wrote {output}")
+    if not as_json:
+        _show_next(chosen, given)
+
+
+def _show_next(evaluated: Artifact | None, given: dict[str, Any]) -> None:
+    """An adaptive artifact can be tuned, another one be used, and a model be exported."""
+    if evaluated is not None and evaluated.manifest.form is Form.ADAPTIVE:
+        limit = "--max-drop" if evaluated.manifest.model.classes else "--max-disagreement"
+        show_next("tune", evaluated.path, limit, "0.5")
+    elif evaluated is not None:
+        show_next("predict", "IMAGES", "--artifact", evaluated.path)
+    else:
+        names = ("model", "weights")
+        named = [word for name in names if given[name] is not None for word in (f"--{name}", given[name])]
+        show_next("export", *named, *(["--pretrained"] if given["pretrained"] else []), "--mass", "0.9")
 
 
 def _options(given: dict[str, Any]) -> EvaluateOptions:
@@ -167,7 +192,7 @@ def _options(given: dict[str, Any]) -> EvaluateOptions:
         bench_report=given["bench"],
         bench_runtime=given["bench_runtime"],
         bench_batch=given["bench_batch"],
-        batch=given["batch_size"],
+        batch=given["batch"],
         limit=given["limit"],
         score=None if given["score"] is None else Score(given["score"]),
         prune_at=given["prune_at"],
@@ -240,7 +265,7 @@ def _artifact(named: Path | None, workspace: Path) -> Artifact | None:
 
 def _model(given: dict[str, Any], source: WeightsSource, report: Progress, choice: PreprocessingChoice) -> LoadedModel:
     if given["model"] is None:
-        progress(f"no --model or --artifact: evaluating the demonstration model, {demo.NAME}")
+        progress(f"no artifact or --model: evaluating the demonstration model, {demo.NAME}")
     import torch  # noqa: F401 - of all that models need, what to name first where none of it is installed
 
     return load_named(given, given["model"] or demo.NAME, source, report, choice)

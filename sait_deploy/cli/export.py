@@ -11,12 +11,12 @@ import click
 
 from sait_deploy import demo
 from sait_deploy.artifacts.files import check_place
-from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision
+from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Outputs, Precision
 from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
     class_map_option,
-    debug_option,
     images_option,
     json_option,
     load_named,
@@ -26,7 +26,7 @@ from sait_deploy.cli._options import (
     task_options,
     weights_source,
 )
-from sait_deploy.cli._render import live_progress, progress, show_notes, show_tables
+from sait_deploy.cli._render import live_progress, progress, show_next, show_notes, show_tables, workspace_words
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Score, parse_density
 
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 DEFAULT_DENSITY = "0.6"
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    example="sait-deploy export --model deit_small_patch16_224 --pretrained --mass 0.95",
+    renamed={"--dtype": "--precision"},
+)
 @model_options
 @task_options
 @click.option(
@@ -77,7 +81,7 @@ DEFAULT_DENSITY = "0.6"
     "--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: as trained, else depth // 4]"
 )
 @click.option(
-    "--dtype",
+    "--precision",
     type=click.Choice([choice.value for choice in EXPORTED_PRECISIONS]),
     default=Precision.FP32.value,
     show_default=True,
@@ -110,7 +114,6 @@ DEFAULT_DENSITY = "0.6"
     "--overwrite", is_flag=True, help="Replace artifacts that are already there, once the new ones are whole."
 )
 @json_option
-@debug_option
 def command(model: str | None, as_json: bool, **given: Any) -> None:
     """Export a vision transformer to ONNX at token densities, or adaptive, with its dense baseline.
 
@@ -138,7 +141,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         points=requests,
         score=None if given["score"] is None else Score(given["score"]),
         prune_at=given["prune_at"],
-        precision=Precision(given["dtype"]),
+        precision=Precision(given["precision"]),
         opset=given["opset"],
         operators=OperatorForm.INLINE if given["inline"] else OperatorForm.FUNCTION,
         outputs=Outputs.LOGITS_AND_FEATURES if given["features"] else Outputs.LOGITS,
@@ -157,6 +160,10 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         loaded = load_named(given, model or demo.NAME, source, report, choice)
         artifacts = export_model(loaded, options, report)
     _report(artifacts, loaded.training, as_json)
+    if not as_json:
+        needs_images = any(one.manifest.form is Form.ADAPTIVE for one in artifacts) and loaded.info.name != demo.NAME
+        images = ("--images", "IMAGES") if needs_images else ()
+        show_next("bench", *workspace_words(options.output), *images)
 
 
 def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json: bool) -> None:

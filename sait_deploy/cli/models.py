@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import click
 
 from sait_deploy import demo
-from sait_deploy.cli._options import debug_option
-from sait_deploy.cli._render import counted, live_progress, show_tables
+from sait_deploy.cli._command import Command
+from sait_deploy.cli._options import json_option
+from sait_deploy.cli._render import counted, live_progress, show_next, show_tables
 from sait_deploy.errors import ModelError
 from sait_deploy.reports.table import Table, figures, words
 
 
-@click.command()
+@click.command(cls=Command, example="sait-deploy models 'deit*'")
 @click.argument("pattern", default="", metavar="[FILTER]")
-@debug_option
-def command(pattern: str) -> None:
+@json_option
+def command(pattern: str, as_json: bool) -> None:
     """List the models that can be exported, by part of the name or a wildcard such as 'deit*', and their families."""
     rows = []
     with live_progress(keep_lines=False) as progress:
@@ -30,6 +32,10 @@ def command(pattern: str) -> None:
             rows.append((name, str(entry.image_size), "shipped" if name == demo.NAME else own, family_name(name)))
     if not rows:
         raise ModelError(f"no supported model's name has {pattern!r} in it", "list all: sait-deploy models")
+    if as_json:
+        names = ("model", "image size", "pretrained weights", "family")
+        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+        return
     columns = [words("model"), figures("image size"), figures("pretrained weights"), words("family")]
     counts = Counter(family for *_, family in rows)
     families = [
@@ -42,6 +48,8 @@ def command(pattern: str) -> None:
     if not pattern:
         tables.append(_hugging_face())
     show_tables(*tables)
+    first = rows[0][0] if len(rows) == 1 else next((row[0] for row in rows if row[0] != demo.NAME), rows[0][0])
+    show_next("export", "--model", first, *([] if first == demo.NAME else ["--pretrained"]))
 
 
 def _hugging_face() -> Table:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from PIL import Image
 
+from sait_deploy import demo
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.artifacts.manifest import Form, Manifest, WeightsSource
 from sait_deploy.artifacts.points import PointChoice, parse_mass
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
     artifact_option,
     consent_options,
-    debug_option,
     device_option,
     json_option,
     point_options,
@@ -27,7 +30,7 @@ from sait_deploy.cli._options import (
     top_option,
     workspace_option,
 )
-from sait_deploy.cli._render import counted, live_progress, progress, show_tables, warn
+from sait_deploy.cli._render import counted, live_progress, progress, show_next, show_tables, warn, workspace_words
 from sait_deploy.errors import ImageError
 from sait_deploy.images.formats import readable
 from sait_deploy.images.preprocess import counts_of
@@ -49,7 +52,7 @@ from sait_deploy.runtime.embeddings import nearest, unit_length
 from sait_deploy.system.progress import Progress
 
 
-@click.command()
+@click.command(cls=Command, example="sait-deploy predict photos/ --visualize pictures/")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @artifact_option
 @point_options
@@ -77,7 +80,6 @@ from sait_deploy.system.progress import Progress
 @workspace_option
 @json_option
 @consent_options
-@debug_option
 def command(
     images: tuple[Path, ...],
     artifact: Path | None,
@@ -112,6 +114,10 @@ def command(
     if visualize is not None and found:
         sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
         progress(f"pictures are in {visualize}{sheet}")
+    if found and not as_json:
+        where = () if artifact is None else ("--artifact", artifact)
+        again = ("predict", *images, *where, *workspace_words(workspace), "--visualize", "pictures")
+        show_next(*(again if visualize is None else ("serve", opened.path)))
     if broken:
         raise ImageError(f"{len(broken)} of {len(paths)} images could not be read", readable())
 
@@ -155,8 +161,21 @@ def _say(collected: Collected, broken: list[ImageError], manifest: Manifest) -> 
         progress(f"passed over, as no image here has such a suffix: {counts_of(collected.others)}")
     for error in broken:
         warn(error.message)
+    height, width = manifest.model.image_size
+    if manifest.model.name == demo.NAME and any(_is_foreign(path, (width, height)) for path in collected.paths):
+        classes = f"{demo.LABELS[0]} to {demo.LABELS[-1]}"
+        warn(f"the demonstration model knows the digits {classes} alone, and calls any other picture one of them")
     if manifest.weights.source is WeightsSource.RANDOM:
         warn("random weights: these answers mean nothing")
+
+
+def _is_foreign(path: Path, size: tuple[int, int]) -> bool:
+    """Returns whether an image is none of the demonstration's, which are all of one width and height."""
+    try:
+        with Image.open(path) as image:
+            return image.size != size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what cannot be read has its own line
+        return False
 
 
 def _show(answers: list[Answer], manifest: Manifest, top: int, as_json: bool) -> None:
@@ -168,8 +187,18 @@ def _show(answers: list[Answer], manifest: Manifest, top: int, as_json: bool) ->
         said = _classes(answers) if classifies else _alike(answers, top)
         heading = f"top {top}" if classifies else f"the {top} most alike, and their cosine"
         columns = [words("image"), figures(f"kept of {manifest.model.geometry.patch_tokens}"), words(heading)]
-        rows = [(str(a.path), str(a.prediction.kept), text) for a, text in zip(answers, said, strict=True)]
-        show_tables(Table.of("", columns, rows))
+        title, names = _places([answer.path for answer in answers])
+        rows = [(name, str(a.prediction.kept), text) for name, a, text in zip(names, answers, said, strict=True)]
+        show_tables(Table.of(title, columns, rows))
+
+
+def _places(paths: list[Path]) -> tuple[str, list[str]]:
+    """Returns the folder that images have in common, for the table's head, and their names below it."""
+    if len({path.is_absolute() for path in paths}) > 1:
+        return "", list(map(str, paths))
+    folder = os.path.commonpath([path.parent for path in paths])
+    names = [os.path.relpath(path, folder or ".") for path in paths]
+    return ("" if folder in ("", ".") else f"in {folder}"), names
 
 
 def _classes(answers: list[Answer]) -> list[str]:

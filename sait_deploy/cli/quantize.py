@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
+    artifacts_argument,
     class_map_option,
-    debug_option,
     images_option,
     json_option,
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, show_notes, show_tables
+from sait_deploy.cli._render import live_progress, show_next, show_notes, show_tables
 
 if TYPE_CHECKING:
     from sait_deploy.artifacts.folder import Artifact
 
 
-@click.command()
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.command(cls=Command, example="sait-deploy quantize --images photos/")
+@artifacts_argument
 @images_option("Images to calibrate and compare on; subfolders are classes.  [default: the demonstration model's]")
 @class_map_option
 @click.option(
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace int8 artifacts that are already there.")
 @workspace_option
 @json_option
-@debug_option
 def command(
     artifacts: tuple[Path, ...],
     images: Path | None,
@@ -82,6 +82,8 @@ def command(
     with live_progress() as report:
         made = quantize(artifacts or last, options, report)
     _report(made, as_json)
+    if not as_json:
+        show_next("bench", *(artifact.path for artifact in made))
 
 
 def _report(made: list[Artifact], as_json: bool) -> None:

@@ -13,10 +13,11 @@ from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.bench import jsonform as bench_json
 from sait_deploy.bench.run import BenchOptions
 from sait_deploy.bench.variants import Sweep
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
+    artifacts_argument,
     class_map_option,
     consent_options,
-    debug_option,
     device_option,
     images_option,
     json_option,
@@ -44,8 +45,8 @@ Read = TypeVar("Read")
 _FLAGS: Final = {"class_map": "--class-map", "masses": "--mass", "points": "--point"}
 
 
-@click.command()
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path), metavar="[ARTIFACT]...")
+@click.command(cls=Command, example="sait-deploy recommend --max-drop 0.5 --images photos/ -o choice.html")
+@artifacts_argument
 @click.option(
     "--max-drop",
     type=float,
@@ -91,7 +92,6 @@ _FLAGS: Final = {"class_map": "--class-map", "masses": "--mass", "points": "--po
 @reports_option("recommendation")
 @json_option
 @consent_options
-@debug_option
 def command(
     artifacts: tuple[Path, ...],
     max_drop: float | None,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sait_deploy.artifacts.folder import Workspace
+from sait_deploy.cli._command import Command
+from sait_deploy.cli._lines import say
 from sait_deploy.cli._options import (
+    artifacts_argument,
     consent_options,
-    debug_option,
     device_option,
+    json_option,
     listed,
     precision_option,
     replicas_option,
@@ -28,8 +32,8 @@ from sait_deploy.serving.local import ServeOptions, serve, wait_for_end
 from sait_deploy.serving.options import ModelsOptions
 
 
-@click.command()
-@click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
+@click.command(cls=Command, example="sait-deploy serve --port 8000", renamed={"--batch-images": "--batch"})
+@artifacts_argument
 @click.option("--point", metavar="NAME", help="Point of requests that name none.  [default: an artifact's first]")
 @click.option(
     "--points",
@@ -47,7 +51,7 @@ from sait_deploy.serving.options import ModelsOptions
 @threads_option
 @token_budget_option("those of eight whole images")
 @click.option(
-    "--batch-images",
+    "--batch",
     type=click.IntRange(min=1),
     metavar="N",
     help="Images of a batch at most.  [default: as many as the token budget allows]",
@@ -77,8 +81,8 @@ from sait_deploy.serving.options import ModelsOptions
     help="Write a configuration for serve deploy and KubeRay, and serve nothing.",
 )
 @workspace_option
+@json_option
 @consent_options
-@debug_option
 def command(**given: Any) -> None:
     """Answer requests until SIGTERM or Ctrl-C.
 
@@ -97,7 +101,7 @@ def command(**given: Any) -> None:
         target_p99_ms=given["target_p99"],
         degrade=given["degrade"],
         token_budget=given["token_budget"],
-        batch_images=given["batch_images"],
+        batch_images=given["batch"],
         queue=given["queue"],
         time_limit_s=given["time_limit"],
         max_body_mib=given["max_body"],
@@ -113,5 +117,10 @@ def command(**given: Any) -> None:
         progress(f"configuration is in {given['write_config']}: serve deploy {given['write_config']}")
         return
     with serve(options, progress):
-        click.echo(f"serving at {listening.url}, gRPC at port {listening.grpc_port}")
+        if given["as_json"]:
+            click.echo(json.dumps({"url": listening.url, "grpc_port": listening.grpc_port}))
+        else:
+            click.echo(f"serving at {listening.url}, gRPC at port {listening.grpc_port}")
+            if listening.token_file is None and listening.certificate is None:
+                say(f"next: curl --data-binary @photo.jpg '{listening.url}/v1/predict?top=3', or Ctrl-C to end")
         wait_for_end()

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import tomllib
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -18,21 +17,20 @@ from click.core import ParameterSource
 from sait_deploy import demo
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
     Decorated,
     class_map_option,
-    debug_option,
     json_option,
     load_named,
     model_options,
     preprocessing_choice,
     weights_source,
 )
-from sait_deploy.cli._render import live_progress, progress, show_tables
+from sait_deploy.cli._render import live_progress, progress, show_next, show_tables
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.reports.table import Table, figures
 from sait_deploy.system.progress import no_progress
-from sait_deploy.system.reading import read_text
 from sait_deploy.tokens import Score
 from sait_deploy.training.options import (
     DEMO_DATA,
@@ -69,30 +67,10 @@ def _choice(name: str, kind: type[StrEnum], default: StrEnum, text: str) -> Call
     return click.option(name, type=click.Choice(values), default=default.value, show_default=True, help=text)
 
 
-def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Makes a file's values the defaults of the options."""
-    if path is None:
-        return
-    try:
-        values = tomllib.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:  # TOML's errors are ValueErrors
-        raise InvalidArgument(f"config {path} cannot be read: {error}", "give a TOML file of options") from None
-    known = {name.removeprefix("--"): option.name for option in context.command.params for name in option.opts}
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InvalidArgument(f"config {path} has an option {unknown[0]!r}, which train has not", "see train --help")
-    context.default_map = {str(known[name]): value for name, value in values.items()}
-
-
-@click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    is_eager=True,
-    expose_value=False,
-    callback=_read_config,
-    metavar="FILE",
-    help="TOML file of options by their names here; what is given on the command line replaces them.",
+@click.command(
+    cls=Command,
+    example="sait-deploy train --model deit_small_patch16_224 --pretrained --data photos/",
+    renamed={"--batch-size": "--batch"},
 )
 @model_options
 @click.option("--new-head", is_flag=True, help="Replace the classifier by a fresh one for the data's classes.")
@@ -132,7 +110,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @_choice("--score", Score, Score.MEAN, "How importance is read off the attention.")
 @click.option("--prune-at", type=int, metavar="I", help="Block to prune in, from 0.  [default: depth // 4]")
 @_number("--epochs", _RECIPE.epochs, "Passes over the data.")
-@_number("--batch-size", _RECIPE.batch, "Images per step and process.")
+@_number("--batch", _RECIPE.batch, "Images per step and process.")
 @_number("--opt", _RECIPE.optimizer, "timm's name of the optimizer.")
 @_number("--lr", _RECIPE.learning_rate, "Peak learning rate.")
 @_number("--weight-decay", _RECIPE.weight_decay, "Weight decay.")
@@ -158,7 +136,6 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     help="Folder for weights, log and state; started again with the same options, training goes on from there.",
 )
 @json_option
-@debug_option
 @click.pass_context
 def command(context: click.Context, /, model: str | None, as_json: bool, **given: Any) -> None:
     """Train a model dense and sparse, so that one set of weights serves every density.
@@ -195,6 +172,9 @@ def command(context: click.Context, /, model: str | None, as_json: bool, **given
         result = train(loaded, teacher, options, report)
     if result.is_main:
         _report(result, as_json)
+        if not as_json:
+            named = () if model is None else ("--model", model)
+            show_next("export", *named, "--weights", result.weights, "--mass", "0.9")
 
 
 def _check_used(context: click.Context, given: dict[str, Any]) -> None:
@@ -225,7 +205,7 @@ def _options(given: dict[str, Any]) -> TrainOptions:
         ),
         recipe=Recipe(
             epochs=given["epochs"],
-            batch=given["batch_size"],
+            batch=given["batch"],
             optimizer=given["opt"],
             learning_rate=given["lr"],
             weight_decay=given["weight_decay"],
@@ -279,7 +259,7 @@ def _report(result: TrainResult, as_json: bool) -> None:
         for entry in result.log
     ]
     show_tables(Table.of("", [figures(name) for name in names], rows))
-    progress(f"weights are in {result.weights}; export them with --weights")
+    progress(f"weights are in {result.weights}")
 
 
 def _cells(top1: float | None, at: float | None) -> tuple[str, str]:

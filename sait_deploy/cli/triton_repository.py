@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sait_deploy.cli._options import consent_options, debug_option, token_budget_option
+from sait_deploy.cli._command import Command
+from sait_deploy.cli._options import artifact_argument, consent_options, json_option, token_budget_option
 from sait_deploy.cli._render import progress, show
 from sait_deploy.triton_repository.options import MAX_BATCH, Backend, RepositoryOptions
 from sait_deploy.triton_repository.stage import write_repository
@@ -15,8 +17,12 @@ from sait_deploy.triton_repository.stage import write_repository
 _BACKENDS = "onnxruntime: the file as it is; python: cut at its seam, in batches of tokens; tensorrt: its engine."
 
 
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@click.command(
+    cls=Command,
+    example="sait-deploy triton-repository artifacts/my_model-adaptive -o models/",
+    renamed={"--max-batch": "--batch"},
+)
+@artifact_argument(required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The repository.")
 @click.option(
     "--backend",
@@ -28,14 +34,14 @@ _BACKENDS = "onnxruntime: the file as it is; python: cut at its seam, in batches
 @click.option("--point", metavar="NAME", help="Point of requests that bring no mass.  [default: the artifact's first]")
 @click.option("--name", metavar="NAME", help="What clients call the model.  [default: the artifact's folder]")
 @click.option(
-    "--max-batch",
+    "--batch",
     type=click.IntRange(min=1),
     metavar="N",
     help=f"Images computed together at most.  [default: {MAX_BATCH}; the engine's]",
 )
 @token_budget_option("with --backend python those of eight whole images")
+@json_option
 @consent_options
-@debug_option
 def command(**given: Any) -> None:
     """Make ARTIFACT a model in a repository of Triton Inference Server, with warm-up, labels and metadata."""
     options = RepositoryOptions(
@@ -44,10 +50,13 @@ def command(**given: Any) -> None:
         Backend(given["backend"]),
         given["point"],
         given["name"],
-        given["max_batch"],
+        given["batch"],
         given["token_budget"],
     )
     *parts, model = write_repository(options)
+    if given["as_json"]:
+        click.echo(json.dumps({"model": model.name, "parts": [part.name for part in parts]}))
+        return
     for part in parts:
         progress(f"{part.name} is a part that clients do not ask")
     if options.backend is Backend.ONNXRUNTIME:

@@ -11,10 +11,11 @@ import click
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form
+from sait_deploy.cli._command import Command
 from sait_deploy.cli._options import (
+    artifact_argument,
     class_map_option,
     consent_options,
-    debug_option,
     device_option,
     images_option,
     json_option,
@@ -23,7 +24,7 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_tables, warn
+from sait_deploy.cli._render import DEFAULT_WORKSPACE, live_progress, progress, show, show_tables, warn
 from sait_deploy.errors import ArtifactError, InvalidArgument, TargetMissed
 from sait_deploy.evaluation.tune import tune
 from sait_deploy.evaluation.tune_report import tables
@@ -37,19 +38,12 @@ if TYPE_CHECKING:
 
     Choice = TypeVar("Choice", bound=StrEnum)
 
-DEFAULT_WORKSPACE: Final = Path("artifacts")
-
 _MAKE: Final = "sait-deploy export --mass 0.9"
 """What makes an artifact that can be tuned."""
 
 
-@click.command()
-@click.option(
-    "--artifact",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The adaptive artifact to tune.  [default: that of the last export]",
-)
+@click.command(cls=Command, example="sait-deploy tune --max-drop 0.5 --images photos/", renamed={"--artifact": ""})
+@artifact_argument(required=False)
 @images_option("Images such as will be met; subfolders are classes.  [default: those that come with the model]")
 @class_map_option
 @click.option(
@@ -103,7 +97,6 @@ _MAKE: Final = "sait-deploy export --mass 0.9"
 @workspace_option
 @json_option
 @consent_options
-@debug_option
 def command(
     artifact: Path | None,
     images: Path | None,
@@ -128,7 +121,9 @@ def command(
     workspace: Path,
     as_json: bool,
 ) -> None:
-    """Find the cheapest operating point that keeps to a limit with confidence.
+    """Find the cheapest operating point of an adaptive ARTIFACT that keeps to a limit with confidence.
+
+    With no ARTIFACT, the adaptive one of the last export is tuned.
 
     Points are tried from safe to cheap on one half of the images, until one cannot be shown to keep to the limit; the
     one before it is checked on the other half, and becomes a named point of the artifact. Where there is no such point,

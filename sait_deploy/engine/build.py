@@ -135,7 +135,7 @@ def _settings(artifact: Artifact, options: EngineOptions) -> _BuildSettings:
     if manifest.dtype is Precision.FP16 and options.precision is not EnginePrecision.FP16:
         raise InvalidArgument(
             f"{artifact.path.name} has {manifest.dtype} weights, and a {options.precision} engine was asked for",
-            f"build with --precision {manifest.dtype}, or export with --dtype fp32",
+            f"build with --precision {manifest.dtype}, or export with --precision fp32",
         )
     selection = SelectionForm.FUNCTION
     pluggable = builder.name is BuilderName.TENSORRT and manifest.form is not Form.DENSE

@@ -24,17 +24,17 @@ _ERRORS: Final = (
     Explanation(
         "OutOfMemory",
         "the builder got too little memory",
-        "give a larger --workspace if you gave one, else a smaller --batch, or free some of the GPU's memory",
+        "give a larger --builder-workspace if you gave one, else a smaller --batch, or free some of the GPU's memory",
     ),
     Explanation(
         "Could not find any implementation",
         "no kernel fits within the limits given",
-        "give a larger --workspace, or a smaller --batch",
+        "give a larger --builder-workspace, or a smaller --batch",
     ),
     Explanation(
         "within workspace limit",
         "no kernel fits within the limits given",
-        "give a larger --workspace, or a smaller --batch",
+        "give a larger --builder-workspace, or a smaller --batch",
     ),
     Explanation(
         "for Turing (SM75)",

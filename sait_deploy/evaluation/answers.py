@@ -91,8 +91,12 @@ class Collector:
         self._classes = classes
         self._reference: list[NDArray[np.float32]] = []
 
-    def collect(self, answerers: Sequence[Answerer]) -> dict[str, Answers]:
+    def collect(self, answerers: Sequence[Answerer], name: str = "") -> dict[str, Answers]:
         """Returns the answers by the answerer's id, after one pass over the images.
+
+        Args:
+            answerers: what answers, nothing for no pass.
+            name: of the pass, where there are several.
 
         Raises:
             ImageError: an image cannot be read; the message names it.
@@ -102,7 +106,7 @@ class Collector:
             return {}
         records = [_Record(answerer, self._classes) for answerer in answerers]
         is_first, total = not self._reference, len(self._images)
-        step = f"answering {total} images, {_ways(len(answerers))}"
+        step = f"{name}{': ' if name else ''}answering {total} images, {_ways(len(answerers))}"
         self._progress(step, 0.0)
         preprocessings = tuple(dict.fromkeys(record.preprocessing for record in records))
         with contextlib.closing(_prepared_batches(self._images, preprocessings, self._batch)) as batches:

@@ -77,12 +77,12 @@ def check_for_model(options: EvaluateOptions) -> None:
     if options.runtime is not None and not find_runtime(options.runtime).from_weights:
         raise InvalidArgument(
             f"--runtime {options.runtime} runs artifacts, and a model is evaluated in torch",
-            "leave it out, or export the model and give --artifact",
+            "leave it out, or export the model and name its artifact",
         )
     if options.precision is not None:
         raise InvalidArgument(
             f"--precision {options.precision} is for artifacts, and a model is evaluated in torch, in fp32",
-            "leave it out, or export the model and give --artifact",
+            "leave it out, or export the model and name its artifact",
         )
 
 

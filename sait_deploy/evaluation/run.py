@@ -84,9 +84,9 @@ class EvaluationRun:
         in_torch = self._in_torch()
         collector = Collector(self._request.dataset, self._options.batch, self._progress, self._classes)
         self._ask_known(in_torch)
-        self._collect(collector)
+        self._collect(collector, "pass 1")
         self._ask_matched(in_torch)
-        self._collect(collector)
+        self._collect(collector, "pass 2, rivals of masses")
         return self._written()
 
     def _in_torch(self) -> ModelSource | None:
@@ -193,8 +193,8 @@ class EvaluationRun:
         self._answerers[answerer.identity.id] = answerer
         self._waiting.append(answerer)
 
-    def _collect(self, collector: Collector) -> None:
-        self._answers |= collector.collect(self._waiting)
+    def _collect(self, collector: Collector, name: str) -> None:
+        self._answers |= collector.collect(self._waiting, name)
         self._waiting = []
 
     def _macs_at(self, kept: int) -> int:

@@ -20,9 +20,9 @@ from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavaila
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.images.dataset import Dataset, shipped_dataset
 from sait_deploy.images.preprocess import list_images, preprocess
-from sait_deploy.runtime import load
+from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.onnxruntime import optimised
-from sait_deploy.runtime.registry import ONNXRUNTIME
+from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME
 
 CHECK_IMAGES: Final = 24
 _FUSED_ATTENTION: Final = ("Attention", "MultiHeadAttention", "PackedMultiHeadAttention", "GroupQueryAttention")
@@ -157,7 +157,11 @@ def inspect(artifact: ArtifactLike, parity: ParityInfo | None = None) -> Inspect
 
 
 def compare_with_torch(
-    artifact: ArtifactLike, images: Path | None = None, weights: Path | None = None, runtime: str = ONNXRUNTIME
+    artifact: ArtifactLike,
+    images: Path | None = None,
+    weights: Path | None = None,
+    runtime: str = ONNXRUNTIME,
+    device: str = DEFAULT_DEVICE,
 ) -> ParityInfo:
     """Compares an artifact with the torch model of its weights again, as export did.
 
@@ -171,9 +175,10 @@ def compare_with_torch(
         images: an image or a folder; None for the shipped ones.
         weights: the weights file, where the one the manifest names is not there any more.
         runtime: what runs the artifact.
+        device: where that runs, see ``RunOptions``; the reference runs on the CPU.
 
     Raises:
-        InvalidArgument: no such runtime.
+        InvalidArgument: no such runtime, or it has no choice of devices.
         RuntimeUnavailable: it does not work here.
         ParityError: they do not agree.
         MissingDependency: torch or the runtime is not installed.
@@ -190,5 +195,5 @@ def compare_with_torch(
     chosen = dataset.sample(CHECK_IMAGES)
     pixels = preprocess(list(chosen.images), manifest.preprocessing)
     reference = rebuild(dataclasses.replace(manifest, dtype=Precision.FP32), weights, artifact.path)
-    runner = load(artifact, runtime)
+    runner = load(artifact, runtime, RunOptions(device=device))
     return check_parity(runner, reference, ParityImages(pixels, chosen.source)).info

@@ -274,7 +274,7 @@ def _compare(
         raise ParityError(
             f"the outputs of image {first + worst} differ from the reference's by {difference[worst]:.2e}, "
             f"over {tolerance:g}",
-            "export with --dtype fp32, or report it with the model's name",
+            "export with --precision fp32, or report it with the model's name",
         )
     return float(difference[worst])
 

@@ -167,14 +167,16 @@ def _export_one(
     manifest = draft_manifest(model, options, plan, baseline)
     place = workspace.place_for(plan.name, plan.id)
     with workspace.writing(place) as folder:
-        progress(f"{plan.name}: tracing")
+        progress(f"{plan.name}: tracing", 0.0)
         module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs, model.info.task)
         size = (model.preprocessing.channels, *model.info.image_size)
         graph = trace(module, size, manifest.output_names, options.opset, _point_inputs(plan, options), options.batch)
         finishing = FinishOptions(options.opset, options.operators, onnx_metadata(manifest))
         files = save(finish(graph, finishing), folder / MODEL_FILE)
         del graph, module
-        progress(f"{plan.name}: comparing with torch on {len(images)} images")
+        progress(f"{plan.name}: tracing", 1.0)
+        step = f"{plan.name}: comparing with torch on {len(images)} images"
+        progress(step, 0.0)
         draft = Artifact(folder, manifest)
         runner = OnnxRuntimeRunner(draft, RunOptions())
         reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs, task=model.info.task)
@@ -187,6 +189,7 @@ def _export_one(
             files={file: sha256_of(folder / file) for file in [*files, GOLDEN_FILE]},
         )
         write_manifest(folder, manifest)
+        progress(step, 1.0)
     return Artifact(place, manifest)
 
 

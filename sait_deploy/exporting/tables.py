@@ -24,15 +24,20 @@ def exported_tables(artifacts: Sequence[Artifact]) -> list[Table]:
         *(words("artifact"), figures("tokens kept"), figures("GMACs/image"), figures("MAC ratio", "×")),
         *(figures("largest difference"), figures("kept sets as torch"), figures("MiB")),
     ]
-    summary = Table.of("", columns, map(_exported_row, artifacts))
+    summary = Table.of(folders_title(artifacts), columns, map(_exported_row, artifacts))
     manifests = [artifact.manifest for artifact in artifacts]
     return [summary, *(points_table(manifest) for manifest in manifests if manifest.form is Form.ADAPTIVE)]
+
+
+def folders_title(artifacts: Iterable[Artifact]) -> str:
+    """Returns where artifacts are, for the head of a table that holds their names: a path fits no column."""
+    return f"in {', '.join(dict.fromkeys(str(artifact.path.parent) for artifact in artifacts))}"
 
 
 def _exported_row(artifact: Artifact) -> tuple[str, ...]:
     manifest, parity = artifact.manifest, artifact.manifest.parity
     return (
-        str(artifact.path),
+        artifact.path.name,
         _kept_text(manifest),
         f"{manifest.macs.per_image / 1e9:.3f}",
         f"{manifest.macs.ratio:.2f}",

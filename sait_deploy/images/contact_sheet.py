@@ -33,11 +33,18 @@ class Tile:
         picture: RGB thumbnail with dropped patches faded.
         kept: patch tokens that were kept, prefix tokens not counted.
         label: text below it; cut short where it does not fit.
+        further: text below that, likewise.
     """
 
     picture: Image.Image
     kept: int
     label: str
+    further: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The texts below it."""
+        return tuple(text for text in (self.label, self.further) if text.split())
 
 
 def tile(
@@ -47,6 +54,7 @@ def tile(
     *,
     kept: int,
     label: str,
+    further: str = "",
     side: int = _SIDE,
 ) -> Tile:
     """Makes a tile at once, so that of thousands of images only the thumbnails are held.
@@ -57,6 +65,7 @@ def tile(
         grid: rows and columns of patches, N = rows * columns.
         kept: the count to caption it with, of N.
         label: text below it.
+        further: text below that.
         side: pixels of the thumbnail's longer side. Larger images are reduced to it; smaller ones are enlarged, pixel
             by pixel, by the whole factor that comes nearest: to between two thirds and four thirds of it.
 
@@ -81,7 +90,7 @@ def tile(
     # The outline runs outside: within patches this small it would leave nothing of what was kept.
     if min(size // patches for size, patches in zip(small.shape[:2], grid, strict=True)) >= _OUTLINED:
         picture[_around(region)] = OUTLINE
-    return Tile(Image.fromarray(picture), int(kept), label)
+    return Tile(Image.fromarray(picture), int(kept), label, further)
 
 
 def _around(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -177,14 +186,14 @@ class _Cell:
         width: of the cell, pixels; narrower thumbnails stand in its middle.
         picture: height of the highest thumbnail, pixels; lower ones stand on the bar.
         scale: of text and spacing.
-        labelled: whether there is a line for labels.
+        lines: of labels, for which there is room.
         tokens: patch tokens per image.
     """
 
     width: int
     picture: int
     scale: float
-    labelled: bool
+    lines: int
     tokens: int
 
     def pixels(self, size: float) -> int:
@@ -196,7 +205,7 @@ class _Cell:
 
     @property
     def height(self) -> int:
-        return self.picture + self.pixels(46 if self.labelled else 29)
+        return self.picture + self.pixels(29 + 17 * self.lines)
 
     def draw(self, sheet: Image.Image, left: int, top: int, each: Tile) -> None:
         below = top + self.picture
@@ -208,15 +217,16 @@ class _Cell:
         sheet.paste(OUTLINE, (left, bar, left + filled, bar + self.pixels(5)))
         count = _line(f"{each.kept} / {self.tokens}", self.pixels(14), INK, self.width)
         count.draw(sheet, left, below + self.pixels(11))
-        if self.labelled:
-            _line(each.label, self.pixels(13), _MUTED, self.width).draw(sheet, left, below + self.pixels(29))
+        for number, line in enumerate(each.lines):
+            below_count = below + self.pixels(29 + 17 * number)
+            _line(line, self.pixels(13), _MUTED, self.width).draw(sheet, left, below_count)
 
 
 def _cell_for(shown: Sequence[Tile], tokens: int) -> _Cell:
     width = max(_MIN_CELL, *(each.picture.width for each in shown))
     height = max(each.picture.height for each in shown)
-    labelled = any(each.label.split() for each in shown)
-    return _Cell(width, height, max(1.0, max(width, height) / _SIDE), labelled, tokens)
+    lines = max(len(each.lines) for each in shown)
+    return _Cell(width, height, max(1.0, max(width, height) / _SIDE), lines, tokens)
 
 
 def _columns(count: int, cell: _Cell) -> int:

@@ -27,6 +27,9 @@ OUTLINE: Final = (255, 196, 0)
 _MIN_SIDE = 224
 # Darkest and lightest grey of the dropped patches, so that black in a kept patch stays darker than a dropped one.
 _FADED = (0.10, 0.40)
+# Of an image that is dark itself, whose kept patches would look like dropped ones: light greys in place of dark ones.
+_FADED_LIGHT = (0.50, 0.80)
+_DARK = 0.25
 # Low contrast under the heat map, whose lightness is to tell the importance.
 _BACKDROP = (0.20, 0.80)
 _HEAT_SHARE = 0.70
@@ -65,9 +68,10 @@ def draw_kept(
 ) -> Image.Image:
     """Draws an image beside what of it was kept.
 
-    Panels from left to right: the image; the image with dropped patches dark and grey, and an outline around each
-    connected region of kept ones; where importance is given, a heat map of it over the grey image, from the least
-    important patch (blue) to the most (yellow). Small images are enlarged by whole factors, pixel by pixel.
+    Panels from left to right: the image; the image with dropped patches dark and grey (light and grey in a dark
+    image), and an outline around each connected region of kept ones; where importance is given, a heat map of it over
+    the grey image, from the least important patch (blue) to the most (yellow), with a scale below it in percent of all
+    patches' importance. Small images are enlarged by whole factors, pixel by pixel.
 
     Args:
         image: what the model saw, uint8 [H, W, 3].
@@ -90,7 +94,10 @@ def draw_kept(
     panels = [image, _with_outline(faded(image, kept), kept, max(1, min(patch) // 14))]
     if importance is not None:
         panels.append(_heat_map(image, importance.reshape(grid), patch))
-    return _beside_each_other(panels, caption)
+    total = 0.0 if importance is None else float(importance.sum())
+    extremes = None if importance is None else (float(importance.min()), float(importance.max()))
+    ends = None if extremes is None or not total else tuple(f"{100 * one / total:.2g} %" for one in extremes)
+    return _beside_each_other(panels, caption, ends)
 
 
 def check_panel(
@@ -140,8 +147,9 @@ def _grey(image: NDArray[np.uint8], darkest: float, lightest: float) -> NDArray[
 
 
 def faded(image: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Returns an image uint8 [H, W, 3] that is dark and grey where kept, bool [H, W], is not set."""
-    grey = np.rint(_grey(image, *_FADED) * 255).astype(np.uint8)
+    """Returns an image uint8 [H, W, 3] that is grey where kept, bool [H, W], is not set."""
+    is_dark = float(np.median(_grey(image, 0, 1))) < _DARK
+    grey = np.rint(_grey(image, *(_FADED_LIGHT if is_dark else _FADED)) * 255).astype(np.uint8)
     return np.where(kept[:, :, None], image, grey)
 
 
@@ -182,20 +190,42 @@ def _heat_colours() -> NDArray[np.float32]:
     return np.asarray(srgb, dtype=np.float32)
 
 
-def _beside_each_other(panels: list[NDArray[np.uint8]], caption: str) -> Image.Image:
+def _beside_each_other(
+    panels: list[NDArray[np.uint8]], caption: str, ends: tuple[str, ...] | None = None
+) -> Image.Image:
+    """Lays out panels with a caption below them, and below the last one the ends of its scale where there are some."""
     height, width = panels[0].shape[:2]
     gap = max(8, min(height, width) // 28)
     font = ImageFont.load_default(size=max(14.0, min(height, width) / 15))
-    total = len(panels) * width + (len(panels) + 1) * gap
-    text = wrapped(caption, font, total - 2 * gap)
+    total, last = len(panels) * width + (len(panels) + 1) * gap, (len(panels) - 1) * (width + gap) + gap
+    beside = total - 2 * gap if ends is None else last - 2 * gap
+    text = wrapped(caption, font, beside)
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    bottom = probe.multiline_textbbox((0, 0), text, font=font)[3] + gap if text else 0
+    bottom = probe.multiline_textbbox((0, 0), text, font=font)[3] + gap if text else 0.0
+    if ends is not None:
+        bottom = max(bottom, gap + probe.textbbox((0, 0), "0 %", font=font)[3] + gap)
     picture = Image.new("RGB", (total, height + 2 * gap + round(bottom)), PAPER)
     for index, panel in enumerate(panels):
         picture.paste(Image.fromarray(panel), (gap + index * (width + gap), gap))
     if text:
         ImageDraw.Draw(picture).multiline_text((gap, height + 2 * gap), text, fill=INK, font=font)
+    if ends is not None:
+        _draw_scale(picture, (last, height + gap + gap // 2), width, gap, ends, font)
     return picture
+
+
+def _draw_scale(
+    picture: Image.Image, corner: tuple[int, int], width: int, height: int, ends: tuple[str, ...], font: Font
+) -> None:
+    """Draws the heat map's colours from left to right, and below them what the first and the last one stand for."""
+    left, top = corner
+    at = np.rint(np.linspace(0, 255, width)).astype(np.intp)
+    blended = _HEAT_SHARE * _heat_colours()[at] + (1 - _HEAT_SHARE) * sum(_BACKDROP) / 2
+    bar = enlarged(np.rint(blended * 255).astype(np.uint8)[None], height, 1)
+    picture.paste(Image.fromarray(bar), corner)
+    drawing, below = ImageDraw.Draw(picture), top + height + height // 4
+    drawing.text((left, below), ends[0], fill=INK, font=font)
+    drawing.text((left + width, below), ends[-1], fill=INK, font=font, anchor="ra")
 
 
 def wrapped(text: str, font: Font, width: int) -> str:

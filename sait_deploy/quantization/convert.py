@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import onnx
 
+from sait_deploy import __version__
 from sait_deploy.exporters.light import LARGEST_PROTOBUF
 from sait_deploy.quantization.layers import PRODUCTS, LinearLayer
 from sait_deploy.runtime.onnxruntime import require_onnxruntime
@@ -48,7 +49,7 @@ def with_int8(model: onnx.ModelProto, ranges: Any, layers: Sequence[LinearLayer]
         quantizer.quantize_model()
         quantizer.model.topological_sort()  # the quantiser appends what it adds
     quantised: onnx.ModelProto = quantizer.model.model
-    quantised.producer_name, quantised.producer_version = "sait-deploy", ""
+    quantised.producer_name, quantised.producer_version = "sait-deploy", __version__
     _state_types(quantised.graph)
     return quantised
 

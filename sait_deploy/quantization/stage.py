@@ -129,7 +129,7 @@ def _check_float(artifact: Artifact) -> None:
         )
     if precision is not Precision.FP32:
         raise InvalidArgument(
-            f"{artifact.path.name} has {precision} weights, and int8 is made from fp32", "export without --dtype"
+            f"{artifact.path.name} has {precision} weights, and int8 is made from fp32", "export without --precision"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Manifest
 from sait_deploy.artifacts.quantization_info import ComparedPoint, Gate, QuantizationInfo
+from sait_deploy.exporting.tables import folders_title
 from sait_deploy.quantization.exclusion import COSTLY
 from sait_deploy.quantization.options import CALIBRATION_IMAGES
 from sait_deploy.reports.table import Note, Severity, Table, figures, words
@@ -18,7 +19,7 @@ def quantized_table(artifacts: Sequence[Artifact]) -> Table:
         *(words("artifact"), words("point"), figures("same top-1"), figures("right (float)"), figures("kept (float)")),
         *(figures("other kept sets"), figures("layers int8"), figures("MiB")),
     ]
-    return Table.of("", columns, [row for artifact in artifacts for row in _rows(artifact)])
+    return Table.of(folders_title(artifacts), columns, [row for artifact in artifacts for row in _rows(artifact)])
 
 
 def _rows(artifact: Artifact) -> list[tuple[str, ...]]:
@@ -26,9 +27,9 @@ def _rows(artifact: Artifact) -> list[tuple[str, ...]]:
     size = f"{artifact.model_path.stat().st_size / 2**20:.1f}"
     layers = f"{len(info.quantized)} of {len(info.quantized) + len(info.kept_float)}"
     if not info.compared:
-        return [(str(artifact.path), "–", "–", "–", "–", "–", layers, size)]
+        return [(artifact.path.name, "–", "–", "–", "–", "–", layers, size)]
     return [
-        (str(artifact.path), point.name or "–", f"{point.agreement:.2f} %", *_cells(point), layers, size)
+        (artifact.path.name, point.name or "–", f"{point.agreement:.2f} %", *_cells(point), layers, size)
         for point in info.compared
     ]
 

@@ -58,6 +58,7 @@ class Document:
         notes: what a reader must know; warnings are shown first.
         sections: in the order they are shown.
         listings: behind them; those without facts are left out.
+        headline: what was found, in a sentence right below the title; empty for none.
     """
 
     title: str
@@ -65,3 +66,4 @@ class Document:
     notes: tuple[Note, ...] = ()
     sections: tuple[Section, ...] = ()
     listings: tuple[Listing, ...] = ()
+    headline: str = ""

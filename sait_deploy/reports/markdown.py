@@ -24,7 +24,7 @@ def note_lines(notes: Iterable[Note]) -> list[str]:
 def to_markdown(document: Document) -> str:
     """Returns a document; plots are left out."""
     lines = [f"## {escape_markdown(document.title)}"]
-    for paragraph in document.about:
+    for paragraph in ([document.headline] if document.headline else []) + list(document.about):
         lines += ["", escape_markdown(paragraph)]
     for section in document.sections:
         lines += _section(section)

@@ -1,4 +1,4 @@
-"""Tables as rich prints them in a terminal: fitted to its width, breaking words before phrases, and figures never."""
+"""Tables as rich prints them in a terminal: fitted to its width, breaking between words, and figures never."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ _PHRASES: Final = re.compile(r" / | (?=[\[(])")
 _SLASH: Final = "/\N{NO-BREAK SPACE}"
 _WIDE, _NARROW = 2, 1
 """Spaces between columns."""
-_SHORT_WORD: Final = 12
-"""Columns that words get at least, or the longest of them where it is shorter."""
 
 
 def render(table: Table, columns: int) -> list[RichTable]:
@@ -44,6 +42,7 @@ def render(table: Table, columns: int) -> list[RichTable]:
         columns: width of the terminal.
     """
     table = _printable(table)
+    table = dataclasses.replace(table, title=_filled(table.title, columns))
     lined = [table, _with_broken_headings(table), _with_broken_headings(_with_broken_phrases(table))]
     for candidate, gap in ((table, _WIDE), *((candidate, _NARROW) for candidate in lined)):
         made = _rich(candidate, gap)
@@ -52,7 +51,7 @@ def render(table: Table, columns: int) -> list[RichTable]:
     for candidate in lined:
         made = _rich(candidate)
         if _measured(made).minimum <= columns:
-            return [made]
+            return [_fitted(made, columns)]
     return _parts(lined[-1], columns)
 
 
@@ -78,9 +77,14 @@ def _with_broken_headings(table: Table) -> Table:
     for index, column in enumerate(table.columns):
         phrases = column.head.replace("/ ", _SLASH)  # a slash stays with what follows it
         width = max(_width(table, index), *(map(cell_len, phrases.split(" "))), 1)
-        head = textwrap.fill(phrases, width, break_long_words=False, break_on_hyphens=False)
+        head = _filled(phrases, width)
         columns.append(dataclasses.replace(column, heading=head.replace(_SLASH, "/ "), unit=""))
     return dataclasses.replace(table, columns=tuple(columns))
+
+
+def _filled(text: str, width: int) -> str:
+    """Breaks a text between words; a word that is too wide juts out."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _with_broken_phrases(table: Table) -> Table:
@@ -99,7 +103,7 @@ def _broken(cell: Cell) -> Cell:
 def _rich(table: Table, gap: int = _NARROW) -> RichTable:
     grouped = any(row.begins_group for row in table.rows)
     made = RichTable(
-        title=Text(table.title) if table.title else None,
+        title=Text(table.title, no_wrap=True, overflow="ignore") if table.title else None,
         title_justify="left",
         box=box.HORIZONTALS if grouped else None,
         show_edge=False,
@@ -113,7 +117,7 @@ def _rich(table: Table, gap: int = _NARROW) -> RichTable:
         folds = column.fold is Fold.WORDS
         texts = [column.head, *(row.cells[index].text for row in table.rows)]
         if folds:
-            least = min(_SHORT_WORD, max(cell_len(word) for text in texts for word in (text.split() or [""])))
+            least = max(cell_len(word) for text in texts for word in (text.split() or [""]))
         else:
             least = max(_width(table, index), *map(cell_len, column.head.split("\n")))
         made.add_column(
@@ -148,7 +152,26 @@ def _parts(table: Table, columns: int) -> list[RichTable]:
             chosen = list(names)
         chosen.append(index)
     made.append(_only(table, chosen))
-    return [_rich(part if n == 0 else dataclasses.replace(part, title="")) for n, part in enumerate(made)]
+    return [_whole(part if n == 0 else dataclasses.replace(part, title=""), columns) for n, part in enumerate(made)]
+
+
+def _whole(table: Table, columns: int) -> RichTable:
+    """Returns a part as rich prints it; where a word alone is too wide, it juts out rather than break."""
+    made = _rich(table)
+    return _fitted(made, max(columns, _measured(made).minimum))
+
+
+def _fitted(made: RichTable, columns: int) -> RichTable:
+    """Shares what room there is among columns in proportion to what they want; rich goes below their longest word."""
+    wanted = [max(cell_len(line) for cell in one.cells for line in str(cell).split("\n")) for one in made.columns]
+    wanted = [max(found, cell_len(str(one.header))) for found, one in zip(wanted, made.columns, strict=True)]
+    least = [min(one.min_width or 0, want) for one, want in zip(made.columns, wanted, strict=True)]
+    measured = _measured(made)
+    left, missing = columns - measured.minimum, sum(wanted) - sum(least)
+    if measured.maximum > columns and missing > 0:
+        for one, low, want in zip(made.columns, least, wanted, strict=True):
+            one.width = low + left * (want - low) // missing
+    return made
 
 
 def _only(table: Table, chosen: Sequence[int]) -> Table:

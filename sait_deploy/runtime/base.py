@@ -220,7 +220,7 @@ class Runner(ABC):
         message = f"image {image} of the batch: its {what} are not finite numbers"
         if self._artifact is None or self.precision != Precision.FP16:
             raise NotFinite(message, image)
-        again = "export with --dtype fp32"
+        again = "export with --precision fp32"
         if self.artifact.manifest.dtype is not Precision.FP16:
             again = "run it in another precision, for which TensorRT needs an engine: --precision bf16 or fp32"
         raise NotFinite(message, image, f"fp16 holds numbers up to 65,504 alone: {again}")

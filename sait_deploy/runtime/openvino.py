@@ -97,7 +97,8 @@ def trial() -> str:
     try_selection(run)
     able = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     precisions = ", ".join(precision for precision, needed in _CAPABILITIES.items() if needed <= able)
-    return f"openvino {openvino.__version__}, selection as the reference, {precisions}"
+    version = openvino.__version__.partition("-")[0]  # behind it stand a build and its branch
+    return f"openvino {version}, selection as the reference, {precisions}"
 
 
 class OpenVinoRunner(Runner):

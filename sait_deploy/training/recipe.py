@@ -82,7 +82,7 @@ def make_mixup(recipe: Recipe, classes: int, images: int) -> Any:
         return None
     batch = min(recipe.batch, images)
     if batch % 2:
-        raise InvalidArgument(f"Mixup pairs images, and a batch has {batch}", "give an even --batch-size no larger")
+        raise InvalidArgument(f"Mixup pairs images, and a batch has {batch}", "give an even --batch no larger")
     return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
 
 

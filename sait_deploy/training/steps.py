@@ -29,7 +29,7 @@ def check_batches(images: int, batch: int, processes: int) -> None:
     if processes > 1 and images < batch * processes:
         raise InvalidArgument(
             f"{images} images make no batch of {batch} on {processes} processes",
-            "give a smaller --batch-size, or fewer processes",
+            "give a smaller --batch, or fewer processes",
         )
 
 
@@ -49,7 +49,7 @@ def check_alternates(epochs: int, steps: int, alternation: Alternation, masses: 
     if alternation is Alternation.BATCH and epochs * steps < 2:
         raise InvalidArgument(
             "a training of one step has no sparse one",
-            "give more --epochs, a smaller --batch-size, or --alternation never",
+            "give more --epochs, a smaller --batch, or --alternation never",
         )
     if alternation is Alternation.EPOCH and epochs < 2:
         raise InvalidArgument(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import click
 
-from sait_deploy.cli._options import debug_option
+from sait_deploy.cli._command import Command
 
 
-@click.command()
+@click.command(cls=Command, example="sait-deploy greet-someone Ada")
 @click.argument("name")
-@debug_option
 def command(name: str) -> None:
     """Greet someone."""
     click.echo(f"Hello, {name}.")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sait_deploy.bench.document import to_html, to_markdown
+from sait_deploy.bench.document import headline, to_html, to_markdown
 from sait_deploy.bench.group_results import Group
 from sait_deploy.bench.results import Report
 from sait_deploy.bench.tables import by_group, part_tables
@@ -106,6 +106,25 @@ def test_what_ran_nowhere_has_no_plot_but_says_why() -> None:
     _, second = by_group(TWO)
     page = to_html(dataclasses.replace(second, rows=()))
     assert "<svg" not in page and "no GPU can be used; a driver is needed" in page
+
+
+def test_the_headline_is_the_fastest_point_with_what_it_costs() -> None:
+    said = headline(REPORT)
+    assert re.fullmatch(
+        r"Fastest: density 0\.5 at batch 8, [\d.,]+ images/s, 1\.\d\d \[.*\] times as fast as dense; "
+        r"top-1 79\.2 %, −0\.6 points to dense\.",
+        said,
+    ), said
+    assert Page(to_html(REPORT)).inside("p")[0] == said
+    assert to_markdown(REPORT).splitlines()[2].startswith("Fastest: ")
+    dense = tuple(row for row in REPORT.rows if row.variant == "dense")
+    assert headline(dataclasses.replace(REPORT, rows=dense)) == ""
+
+
+def test_one_batch_size_is_no_plot_over_batch_sizes() -> None:
+    one = dataclasses.replace(REPORT, rows=tuple(row for row in REPORT.rows if row.batch == 8))
+    assert "Speed-up" not in Page(to_html(one)).inside("h3")
+    assert "Time of each round" in Page(to_html(one)).inside("h3")
 
 
 def test_the_same_report_is_the_same_page() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from sait_deploy.bench.doubts import ENQUEUE_BOUND, row_notes
 from sait_deploy.bench.jsonform import from_json, to_json
 from sait_deploy.bench.notes import report_notes
 from sait_deploy.bench.results import BenchRow, Stages
-from sait_deploy.bench.stats import ENQUEUE_BOUND, row_notes
 from sait_deploy.bench.tables import by_group
 from sait_deploy.errors import ArtifactError
 from sait_deploy.reports.table import Note, Severity
@@ -91,13 +91,13 @@ def staged(enqueue: float, compute: float) -> BenchRow:
 
 @pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.89, False), (ENQUEUE_BOUND, True), (1.2, True)])
 def test_a_row_that_waits_for_the_host_is_warned_of(share: float, warned: bool) -> None:
-    notes = row_notes(staged(2.0 * share, 2.0), "density 0.6")
+    notes = row_notes([(staged(2.0 * share, 2.0), "density 0.6")])
     assert [note.text.startswith("batch 32, density 0.6: enqueue-bound") for note in notes] == [True] * warned
     assert not warned or f"{2.0 * share:.3g} ms to start" in notes[0].text
 
 
 def test_a_row_without_stages_is_not_enqueue_bound() -> None:
-    assert row_notes(FIRST.rows[0], "density 0.6") == ()
+    assert row_notes([(FIRST.rows[0], "density 0.6")]) == ()
 
 
 def test_notes_say_where_dense_is_missing_and_of_which_runtime() -> None:

@@ -11,16 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sait_deploy.bench.doubts import FEWEST_ROUNDS, row_notes
 from sait_deploy.bench.results import BenchRow, Interval
 from sait_deploy.bench.stats import (
-    FEWEST_ROUNDS,
     PairedTimes,
     break_even_batch,
     chained_ratio,
     make_row,
     paired_ratio,
     relative_spread,
-    row_notes,
     summarise,
 )
 from sait_deploy.errors import InvalidArgument
@@ -217,8 +216,8 @@ def test_a_row_of_impossible_figures_is_refused(changed: dict[str, object]) -> N
 
 
 def test_a_steady_row_earns_no_warning() -> None:
-    assert row_notes(made([0.2] * 20, [0.3] * 20), "half") == ()
-    assert row_notes(made([0.2] * 20, None), "dense") == ()
+    assert row_notes([(made([0.2] * 20, [0.3] * 20), "half")]) == ()
+    assert row_notes([(made([0.2] * 20, None), "dense")]) == ()
 
 
 @pytest.mark.parametrize(
@@ -231,10 +230,16 @@ def test_a_steady_row_earns_no_warning() -> None:
     ],
 )
 def test_each_doubt_earns_its_own_warning(seconds: list[float], dense: list[float], phrase: str) -> None:
-    (note,) = row_notes(made(seconds, dense), "half")
+    (note,) = row_notes([(made(seconds, dense), "half")])
     assert note.severity is Severity.WARNING
     assert note.text.startswith("batch 2, half: ")
     assert phrase in note.text
+
+
+def test_many_rows_with_one_doubt_earn_one_warning_which_names_the_worst() -> None:
+    noisy, worse = made([0.2, 0.3] * 10, [0.3, 0.45] * 10), made([0.2, 0.6] * 10, [0.3, 0.9] * 10)
+    (note,) = row_notes([(noisy, "half"), (worse, "third"), (noisy, "quarter")])
+    assert note.text.startswith("3 rows, most of all batch 2, third: times spread widely")
 
 
 @pytest.mark.parametrize("batches", [2, 3, 8])
@@ -242,8 +247,8 @@ def test_batches_that_differ_from_each_other_do_not_spread(batches: int) -> None
     """One that keeps more tokens takes longer: that is no noise. Taken for one batch, the same samples are."""
     seconds = [0.1 * (1 + turn % batches) for turn in range(40)]
     dense = [1.5 * sample for sample in seconds]
-    assert row_notes(made(seconds, dense, batches=batches), "v") == ()
-    (note,) = row_notes(made(seconds, dense), "v")
+    assert row_notes([(made(seconds, dense, batches=batches), "v")]) == ()
+    (note,) = row_notes([(made(seconds, dense), "v")])
     assert "spread widely" in note.text
 
 
@@ -253,14 +258,14 @@ def test_the_spread_told_is_that_of_samples_over_their_batch_s_median(batches: i
     seconds = [float((1 + turn % batches) * draw.lognormal(0, 0.5)) for turn in range(60)]
     medians = [np.median(seconds[start::batches]) for start in range(batches)]
     own = relative_spread([sample / medians[turn % batches] for turn, sample in enumerate(seconds)])
-    (note,) = row_notes(made(seconds, None, batches=batches), "v")
+    (note,) = row_notes([(made(seconds, None, batches=batches), "v")])
     assert f"p90 - p10 is {own:.0%} of the median" in note.text
 
 
 def test_with_few_rounds_noise_is_told_though_batches_differ() -> None:
     """Ten rounds of eight batches leave most with one sample, which would always be its own median."""
     seconds = np.random.default_rng(0).lognormal(0, 1, 10).tolist()
-    (note,) = row_notes(made(seconds, None, batches=8), "v")
+    (note,) = row_notes([(made(seconds, None, batches=8), "v")])
     assert "spread widely" in note.text
 
 

@@ -12,11 +12,20 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Exit code, standard output, standard error."""
+    """Exit code, standard output, standard error without the line that says what to type next, and that line."""
 
     code: int
     out: str
     err: str
+    following: str = ""
+
+    @classmethod
+    def of(cls, code: int, out: str, err: str) -> Outcome:
+        """Makes one of all that was printed."""
+        before, next_line, command = err.rpartition("next: ")
+        if next_line and command.count("\n") == 1 and command.endswith("\n"):
+            return cls(code, out, before, command.strip())
+        return cls(code, out, err)
 
 
 Sait = Callable[..., Outcome]

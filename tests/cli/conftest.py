@@ -26,7 +26,7 @@ def sait(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         captured = capsys.readouterr()
         code = leaving.value.code or 0
         assert isinstance(code, int)
-        return Outcome(code, captured.out, captured.err)
+        return Outcome.of(code, captured.out, captured.err)
 
     return call
 
@@ -44,7 +44,7 @@ def process(tmp_path: Path) -> Sait:
             text=True,
             check=False,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return Outcome.of(done.returncode, done.stdout, done.stderr)
 
     return call
 

@@ -110,7 +110,7 @@ def test_from_another_folder(sait: Sait, small: Path, tmp_path: Path, monkeypatc
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert sait("build-engine", *ONE).code == 5
-    done = sait("build-engine", "--artifacts", "..", *ONE)
+    done = sait("build-engine", "--workspace", "..", *ONE)
     assert done.code == 0, done.err
     assert len(built(small)) == 1
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -127,14 +127,14 @@ REFUSED = [
     (["--target", "sm90"], 2, "unknown target 'sm90'"),
     (["--batch", "8:1:32"], 2, "batch 8:1:32 is out of order"),
     (["--batch", "1:8:2147483647"], 2, "more tokens than int32 counts"),
-    (["--workspace", "0"], 2, "a workspace of 0 GiB"),
+    (["--builder-workspace", "0"], 2, "a workspace of 0 GiB"),
     (["--opt-level", "6"], 2, "optimisation level 6"),
     (["--version-compatible"], 2, "--version-compatible is TensorRT's"),
     (["--hardware-compatible"], 2, "--hardware-compatible is TensorRT's"),
     (["--timing-cache", "cache"], 2, "--timing-cache is TensorRT's"),
     (["--builder", "tensorrt", "--target", "sm86"], 2, "not for --target"),
     (["--target", "sm75", "--precision", "fp32"], 2, "TensorRT for RTX has no fp32 for sm75"),
-    (["--workspace", "0.000000001"], 11, "no kernel fits within the limits given"),
+    (["--builder-workspace", "0.000000001"], 11, "no kernel fits within the limits given"),
 ]
 
 
@@ -154,7 +154,7 @@ def test_bad_input_gets_one_line_and_a_hint_and_changes_nothing(
 USAGE = [
     (["--precision", "int8"], "'int8' is not one of"),
     (["--builder", "openvino"], "'openvino' is not one of"),
-    (["--workspace", "much"], "'much' is not a valid float"),
+    (["--builder-workspace", "much"], "'much' is not a valid float"),
     (["--opt-level", "2.5"], "'2.5' is not a valid integer"),
     (["--targets", "sm86"], "--target"),
 ]

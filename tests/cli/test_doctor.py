@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
 
+import sait_deploy
 from sait_deploy.runtime.registry import RUNTIMES
 from tests.cli.calls import Sait
 
 PARTS = [
+    *("versions", "NVIDIA driver"),
     *(runtime.task for runtime in RUNTIMES.values()),
     *("export", "demonstration model", "demonstration's thousand images", "reach a GPU"),
 ]
@@ -74,6 +77,20 @@ def test_broken_packages_are_found_broken(findings: dict[str, dict[str, str]]) -
 def test_a_package_whose_own_needs_are_missing_is_missing(findings: dict[str, dict[str, str]]) -> None:
     assert findings["build with TensorRT"]["state"] == "missing"
     assert findings["build with TensorRT"]["detail"] == "No module named 'nowhere_to_be_found'"
+
+
+def test_a_missing_driver_is_told_from_a_missing_package(findings: dict[str, dict[str, str]]) -> None:
+    """Where there is a driver, there is nothing to tell."""
+    driver = findings["NVIDIA driver"]
+    assert driver["state"] == "works" or "driver" in driver["detail"]
+    for finding in (one for part, one in findings.items() if part not in ("versions", "NVIDIA driver")):
+        assert ("pip install" in finding["hint"]) != ("see NVIDIA driver" in finding["hint"]) or not finding["hint"]
+
+
+def test_versions_come_first(sait: Sait) -> None:
+    first = json.loads(sait("doctor", "--json").out)[0]
+    assert first["detail"].startswith(f"sait-deploy {sait_deploy.__version__}, Python {platform.python_version()}, ")
+    assert platform.system() in first["detail"]
 
 
 def test_one_broken_part_hides_no_other(findings: dict[str, dict[str, str]]) -> None:

@@ -52,7 +52,7 @@ def test_where_nothing_was_exported_the_demonstration_model_runs_on_a_grid(brief
     evaluation = read(done)
     assert (evaluation.model, evaluation.runtime, evaluation.images) == (demo.NAME, "torch", 10)
     assert ids(evaluation) == ["dense", *(f"density{d}" for d in DENSITIES), *(f"mass{m:g}" for m in MASSES)]
-    assert f"- no --model or --artifact: evaluating the demonstration model, {demo.NAME}" in done.err.splitlines()
+    assert f"- no artifact or --model: evaluating the demonstration model, {demo.NAME}" in done.err.splitlines()
 
 
 def test_the_last_export_is_evaluated_on_its_runtime(brief: Sait, workspace: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_workspace_with_dense_alone_leaves_the_demonstration_model(
 
 def test_an_adaptive_artifact_runs_at_what_is_asked_for(brief: Sait, tiny_adaptive: Artifact) -> None:
     asked = ("--density", "0.5", "--mass", "0.9", "--point", "careful=0.8,4,20")
-    evaluation = read(brief("--artifact", tiny_adaptive.path, "--json", *asked))
+    evaluation = read(brief(tiny_adaptive.path, "--json", *asked))
     assert ids(evaluation) == ["dense", "density0.5", "mass0.9", "careful"]
     point = next(row.point for row in evaluation.rows if row.id == "careful")
     assert point is not None and (point.mass, point.min_keep, point.max_keep) == (0.8, 4, 20)
@@ -190,7 +190,7 @@ REFUSED = [
     (["--weights", "a.pth", "--pretrained"], 2, "--weights and --pretrained name different weights"),
     (["--model", "deit_tiny_patch16_224"], 2, "no weights were named"),
     (["--prune-at", "6"], 2, "prune_at 6 is no block"),
-    (["--artifact", "nowhere"], 5, "artifact nowhere does not exist"),
+    (["nowhere"], 5, "artifact nowhere does not exist"),
     (["--images", "nowhere"], 8, "nowhere"),
     (["--device", "nonsense"], 7, "torch cannot use device 'nonsense'"),
     (["--device", ""], 2, "a device without a name"),
@@ -223,7 +223,7 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 def test_what_an_artifact_has_of_its_own_cannot_be_chosen(
     brief: Sait, tiny_adaptive: Artifact, option: tuple[str, ...]
 ) -> None:
-    done = brief("--artifact", tiny_adaptive.path, *option)
+    done = brief(tiny_adaptive.path, *option)
     assert (done.code, done.out) == (2, "")
     error, hint = done.err.splitlines()
     assert error.startswith(f"error: {option[0]} cannot be chosen for an artifact") and "--model" in hint
@@ -255,14 +255,14 @@ def test_int8_is_the_artifact_that_was_made_from_it(brief: Sait, tiny: TinyExpor
     for artifact, quantised in zip((tiny.dense, tiny.half), with_int8(tmp_path, tiny.dense, tiny.half), strict=True):
         place = tmp_path / artifact.path.name
         for given, precision in ((place, "int8"), (quantised.path, "int8"), (quantised.path, "fp32")):
-            evaluation = read(brief("--artifact", given, "--precision", precision, "--json"))
+            evaluation = read(brief(given, "--precision", precision, "--json"))
             assert (evaluation.runtime, evaluation.precision) == ("onnxruntime", precision)
 
 
 def test_a_precision_is_for_artifacts_that_run_in_it(brief: Sait, tiny: TinyExport) -> None:
     for given, code, message in (
         (("--model", demo.NAME), 2, "--precision int8 is for artifacts"),
-        (("--artifact", tiny.half.path), 5, "no int8 artifact made from test_vit-96px-density0.5 is beside it"),
+        ((tiny.half.path,), 5, "no int8 artifact made from test_vit-96px-density0.5 is beside it"),
     ):
         done = brief(*given, "--precision", "int8")
         assert (done.code, done.out) == (code, "")
@@ -283,9 +283,9 @@ def test_a_device_is_that_of_the_runtime_that_answers(
     if runtime == "openvino":
         pytest.importorskip("openvino")
     chosen = [] if runtime is None else ["--runtime", runtime]
-    done = brief("--artifact", tiny_adaptive.path, *chosen, "--device", "nonsense")
+    done = brief(tiny_adaptive.path, *chosen, "--device", "nonsense")
     assert (done.code, done.out) == (code, "")
     (error,) = (line for line in done.err.splitlines() if line.startswith("error: "))
     assert error.startswith(f"error: {message}")
-    done = brief("--artifact", tiny_adaptive.path, *chosen, "--device", "CPU")
+    done = brief(tiny_adaptive.path, *chosen, "--device", "CPU")
     assert done.code == 0, done.err

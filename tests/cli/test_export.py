@@ -54,7 +54,7 @@ REFUSED = [
     (["--labels", "nowhere.txt"], 2, "labels file nowhere.txt cannot be read"),
     (["--images", "nowhere"], 8, "there is no image or folder nowhere"),
     (["--score", "max"], 2, "'max' is not one of"),
-    (["--dtype", "int8"], 2, "'int8' is not one of"),
+    (["--precision", "int8"], 2, "'int8' is not one of"),
 ]
 
 
@@ -132,7 +132,8 @@ def test_several_densities_share_the_baseline_that_is_there(sait: Sait, workspac
     options = ["--density", "0.25", "--density", "0.5", "--density", "0.50", "--score", "cls"]
     done = sait("export", *options, "--output", workspace)
     assert done.code == 0, done.err
-    heading, *rows = done.out.splitlines()
+    folder, heading, *rows = done.out.splitlines()
+    assert folder == f"in {workspace}"
     assert heading.split()[:3] == ["artifact", "tokens", "kept"]
     assert [Path(row.split()[0]).name for row in rows] == [DENSE, *made]
     assert [" ".join(row.split()[1:4]) for row in rows] == ["144 of 144", "36 of 144", "72 of 144"]
@@ -229,7 +230,7 @@ def test_images_that_are_wider_than_high(sait: Sait, tmp_path: Path) -> None:
 
 def test_json_of_an_adaptive_artifact_with_every_option(sait: Sait, tmp_path: Path) -> None:
     """Inlined, in half precision, with features; the model is one of random weights."""
-    form = ["--inline", "--dtype", "fp16", "--features", "--score", "cls", "--prune-at", "2"]
+    form = ["--inline", "--precision", "fp16", "--features", "--score", "cls", "--prune-at", "2"]
     points = ["--mass", "0.5", "--point", "default=0.7"]
     model = ["--model", "test_vit", "--random-weights", "--imgsz", "64"]
     done = sait("export", *model, *form, *points, "--json", "-o", "made")

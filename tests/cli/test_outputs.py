@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("ending", [".json", ".html", ".md"])
 def test_reports_of_images_with_such_names(sait: Sait, tiny_adaptive: Artifact, images: Path, ending: str) -> None:
     output = images.parent / f"{ODD}{ending}"
-    done = sait("evaluate", "--artifact", tiny_adaptive.path, "--images", images, "--control", "none", "-o", output)
+    done = sait("evaluate", tiny_adaptive.path, "--images", images, "--control", "none", "-o", output)
     assert done.code == 0, done.err
     text = output.read_text(encoding="utf-8")
     assert "caf" in text
@@ -75,12 +75,12 @@ def test_a_place_that_cannot_be_written_to_is_found_before_the_work(
         ("train", "--model", nothing, "-o", file / "training"),
         ("predict", nothing, "--visualize", file),
         ("predict", nothing, "--visualize", file / "pictures"),
-        ("evaluate", "--artifact", nothing, "-o", file / "report.json"),
+        ("evaluate", nothing, "-o", file / "report.json"),
         ("recommend", "--bench", nothing, "--max-drop", "1", "-o", file / "report.json"),
         ("bench", tiny_adaptive.path, "--images", nothing, "-o", file / "report.json"),
         ("batch", nothing, "--artifact", tiny_adaptive.path, "-o", file / "out"),
         ("triton-repository", nothing, "-o", file / "repository"),
-        ("tune", "--artifact", tmp_path / "copied", "--images", nothing, "--max-drop", "1"),
+        ("tune", tmp_path / "copied", "--images", nothing, "--max-drop", "1"),
     ):
         done = sait(*command)
         assert done.code == 9, (command, done.err)

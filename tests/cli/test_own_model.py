@@ -97,7 +97,7 @@ def test_what_lies_beside_the_weights_makes_all_answers_right(sait: Sait, tuned:
     answers = json.loads(sait("predict", tuned / "images", "--artifact", artifact, "--top", "1", "--json").out)
     right = [LABELS[FOLDERS.index(Path(one["path"]).parent.name)] for one in answers]
     assert [one["labels"][0] for one in answers] == right
-    found = json.loads(sait("evaluate", "--artifact", artifact, "--images", tuned / "images", "--json").out)
+    found = json.loads(sait("evaluate", artifact, "--images", tuned / "images", "--json").out)
     assert {row["top1_percent"] for row in found["rows"] if row["kind"] == "dense"} == {100.0}
 
 
@@ -188,7 +188,7 @@ def test_bench_and_tune_say_first_that_dense_is_near_chance(sait: Sait, tuned: P
 
 def test_training_hands_its_preprocessing_on(sait: Sait, tuned: Path, tmp_path: Path) -> None:
     begun = ("--model", NAME, "--weights", tuned / "weights.pth", "--data", tuned / "images", "--val", tuned / "images")
-    options = ("--epochs", 1, "--batch-size", 8, "--augmentation", "none", "--lr", "1e-5", "--alternation", "never")
+    options = ("--epochs", 1, "--batch", 8, "--augmentation", "none", "--lr", "1e-5", "--alternation", "never")
     done = sait("train", *begun, *options, "-o", tmp_path / "t")
     assert done.code == 0, done.err
     trained = load_model(NAME, WeightsRequest(WeightsSource.FILE, tmp_path / "t" / "model.safetensors"))

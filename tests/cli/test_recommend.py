@@ -144,7 +144,7 @@ def test_without_a_benchmark_it_measures_on_what_works_here(sait: Sait, place: P
 
 
 def test_an_evaluation_is_read(sait: Sait, measured: Path, images: Path) -> None:
-    evaluate = ("evaluate", "--artifact", next(Path("artifacts").glob("*adaptive*")), "--images", images)
+    evaluate = ("evaluate", next(Path("artifacts").glob("*adaptive*")), "--images", images)
     done = sait(*evaluate, "--point", "fast=0.3,2,8", "--lower-resolution", "none", "--threads", "1", "-o", "e.json")
     assert done.code == 0, done.err
     assert from_json(Path("e.json").read_text()).runtime == "onnxruntime"

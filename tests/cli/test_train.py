@@ -19,7 +19,7 @@ from tests.cli.calls import Sait
 from tests.tiny import save_weights
 from tests.training.small import COLOURS, squares
 
-SHORT = ("--epochs", "1", "--epoch-images", "16", "--val-images", "4", "--batch-size", "8")
+SHORT = ("--epochs", "1", "--epoch-images", "16", "--val-images", "4", "--batch", "8")
 REFUSED = [
     (["--weights", "w.pt", "--pretrained"], 2, "--weights and --pretrained name different weights"),
     (["--imgsz", "128"], 2, "the demonstration model has no image size 128"),
@@ -43,14 +43,14 @@ REFUSED = [
     (["--epochs", "2", "--sched-epochs", "1"], 2, "number of the schedule's epochs 1"),
     (["--opt", "adamx"], 2, "there is no optimizer 'adamx'"),
     (["--sched", "sine"], 2, "there is no schedule 'sine'"),
-    (["--batch-size", "16"], 2, "a training of one step has no sparse one"),
+    (["--batch", "16"], 2, "a training of one step has no sparse one"),
     (["--alternation", "epoch"], 2, "a training of one epoch has no sparse one where epochs alternate"),
     (["--density-range", "0.5"], 2, "density range '0.5' is not LOW:HIGH"),
     (["--alternation", "never", "--mass-range", "0.7:0.9"], 2, "--mass-range is for sparse steps"),
     (["--mass-range", "0.7:1.0"], 2, "mass range 0.7:1 does not rise within (0, 1)"),
     (["--epochs", "0"], 2, "number of epochs 0"),
     (["--epochs", "many"], 2, "'many' is not a valid integer"),
-    (["--batch-size", "0"], 2, "batch 0"),
+    (["--batch", "0"], 2, "batch 0"),
     (["--lr", "0"], 2, "learning rate 0.0"),
     (["--lr", "fast"], 2, "'fast' is not a valid float"),
     (["--min-lr", "-1"], 2, "least learning rate -1.0"),
@@ -60,7 +60,7 @@ REFUSED = [
     (["--smoothing", "1"], 2, "label smoothing 1.0"),
     (["--drop-path", "1"], 2, "drop path rate 1.0"),
     (["--ema-decay", "2"], 2, "decay of averaged weights 2.0"),
-    (["--mixup", "0.5", "--batch-size", "7"], 2, "Mixup pairs images, and a batch has 7"),
+    (["--mixup", "0.5", "--batch", "7"], 2, "Mixup pairs images, and a batch has 7"),
     (["--seed", "-1"], 2, "seed -1"),
     (["--workers", "-1"], 2, "number of workers -1"),
     (["--epoch-images", "0"], 2, "number of images per epoch 0"),
@@ -126,7 +126,7 @@ def checkpoint(path: Path, classes: int) -> Path:
     return save_weights(timm.create_model("test_vit", num_classes=classes, img_size=64), path)
 
 
-FOLDER = ("--model", "test_vit", "--imgsz", "64", "--epochs", "1", "--batch-size", "4", "--data", "pictures")
+FOLDER = ("--model", "test_vit", "--imgsz", "64", "--epochs", "1", "--batch", "4", "--data", "pictures")
 
 
 def test_a_teacher_of_other_classes(sait: Sait, tmp_path: Path, pictures: Path) -> None:

@@ -14,7 +14,7 @@ from sait_deploy.training.state import CURVE_FILE, WEIGHTS_FILE
 from tests.cli.calls import Sait
 from tests.training.small import squares
 
-FOLDER = ("--model", "test_vit", "--imgsz", "64", "--epochs", "1", "--batch-size", "3", "--data", "pictures")
+FOLDER = ("--model", "test_vit", "--imgsz", "64", "--epochs", "1", "--batch", "3", "--data", "pictures")
 MASSES = (*FOLDER, "--random-weights", "--new-head", "--density-range", "1:1", "--json")
 
 

@@ -56,7 +56,7 @@ def test_what_cannot_be_a_model_says_why(sait: Sait, tiny: TinyExport, tiny_adap
     refused(sait(*call, adaptive, "--name", "x" * 300), 9, "File name too long", "write elsewhere")
     refused(sait(*call, adaptive, "--token-budget", "9"), 2, "makes no batches of tokens", "--backend python")
     assert not (tmp_path / "repository").exists()
-    usage = sait("triton-repository", adaptive, "-o", "r", "--max-batch", "0")
+    usage = sait("triton-repository", adaptive, "-o", "r", "--batch", "0")
     assert usage.code == 2
 
 
@@ -79,7 +79,7 @@ def test_engines_that_triton_cannot_load_are_refused(sait: Sait, tiny_adaptive: 
     refused(call("rtx", builder=BuilderName.TENSORRT_RTX), 5, "but of TensorRT for RTX", "--builder tensorrt")
     refused(call("plugin", selection=SelectionForm.PLUGIN), 2, "selects tokens with a plugin", "--no-plugin")
     refused(call("stripped", stripped=True), 2, "has no weights in it", "build another")
-    refused(call("batch", "--max-batch", 64, batch=BatchRange(1, 8, 32)), 2, "takes 1 to 32 images, not 64", "--batch")
+    refused(call("batch", "--batch", 64, batch=BatchRange(1, 8, 32)), 2, "takes 1 to 32 images, not 64", "--batch")
     assert not (tmp_path / "repository").exists()
 
 

@@ -75,7 +75,7 @@ def test_the_commands_that_are_said_work(sait: Sait, place: Path, images: Path) 
 def test_another_artifact_is_named_in_what_to_do(sait: Sait, place: Path, images: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / place.name
     shutil.copytree(place, other)
-    done = sait("tune", "--artifact", other, "--images", images, "--max-disagreement", "20", "--grid", GRID)
+    done = sait("tune", other, "--images", images, "--max-disagreement", "20", "--grid", GRID)
     assert f"sait-deploy predict IMAGES --artifact {other} --point tuned" in done.out
     assert f"sait-deploy bench {other} --point tuned" in done.out
     assert not (place / "points").exists()
@@ -121,7 +121,7 @@ def test_without_an_adaptive_artifact_the_command_to_run_is_said(sait: Sait, tin
     assert done.err.splitlines()[-1] == "hint: run: sait-deploy export --mass 0.9"
     nowhere = sait("tune", "--max-drop", "0.5", "--workspace", "none")
     assert (nowhere.code, nowhere.err.splitlines()[-1]) == (5, "hint: run: sait-deploy export --mass 0.9")
-    fixed = sait("tune", "--max-drop", "0.5", "--artifact", tiny.half.path)
+    fixed = sait("tune", "--max-drop", "0.5", tiny.half.path)
     assert (fixed.code, fixed.err.splitlines()[-1]) == (2, "hint: tune an adaptive one: sait-deploy export --mass 0.9")
 
 

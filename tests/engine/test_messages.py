@@ -22,18 +22,18 @@ ERRORS = [
     (
         "[optimizer.cpp::computeCosts::4048] Error Code 2: OutOfMemory (no further information)",
         "the builder got too little memory",
-        "give a larger --workspace if you gave one",
+        "give a larger --builder-workspace if you gave one",
     ),
     (
         "Error Code 10: Internal Error (Could not find any implementation for node {ForeignNode[a...b]}.)",
         "no kernel fits within the limits given",
-        "a larger --workspace, or a smaller --batch",
+        "a larger --builder-workspace, or a smaller --batch",
     ),
     (
         "Myelin ([tactic.cpp:1676: enumerate_tactics] Tactic Selection: no tactics to implement the operation "
         "within workspace limit. Consider increase the allowed workspace size if applicable.",
         "no kernel fits within the limits given",
-        "a larger --workspace, or a smaller --batch",
+        "a larger --builder-workspace, or a smaller --batch",
     ),
     (
         "Cannot compile operation 'a' for Turing (SM75): FP32 GEMM is not supported.",

@@ -82,7 +82,7 @@ def test_progress_only_grows_and_reaches_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "what", "hint"),
     [
-        ("workspace", "no kernel fits within the limits given", "--workspace"),
+        ("workspace", "no kernel fits within the limits given", "--builder-workspace"),
         ("attention", "an attention has no fused kernel", "--allow-unfused"),
     ],
 )

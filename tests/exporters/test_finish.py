@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from sait_deploy import __version__
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters import finish as finish_module
@@ -207,7 +209,21 @@ def test_metadata_and_producer() -> None:
     for operators in OperatorForm:
         model = finished(operators=operators)
         assert {entry.key: entry.value for entry in model.metadata_props} == METADATA
-        assert model.producer_name == "sait-deploy"
+        assert (model.producer_name, model.producer_version) == ("sait-deploy", __version__)
+
+
+@pytest.mark.parametrize("operators", list(OperatorForm))
+def test_nodes_are_named_after_their_block(operators: OperatorForm) -> None:
+    model = finished("small/3", ADAPTIVE, operators=operators)
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    blocks = [int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)[./]", name))]
+    assert blocks == sorted(blocks), "a block's nodes follow those of the block before"
+    assert len(set(blocks)) == len(vit_named("small/3").blocks)
+    assert len(blocks) > 0.6 * len(names)
+    assert not [name for name in names if name.startswith("_")]
+    products = [name for name in names if name.endswith(tuple("0123456789")) and "/Gemm_" in name]
+    assert any(".mlp.fc1/" in name for name in products)
 
 
 @pytest.mark.parametrize("operators", list(OperatorForm))

@@ -127,7 +127,7 @@ def test_a_graph_whose_operators_were_inlined_is_refused(pruning: Pruning | None
 def test_a_graph_in_half_precision_is_refused_for_another(precision: EnginePrecision) -> None:
     with pytest.raises(ArtifactError, match=f"weights are not float32, and {precision} was asked for") as caught:
         lower_tensorrt(whole("plain", PRUNING, Precision.FP16), LowerOptions(precision, FUSED, FUNCTION))
-    assert "--dtype" in caught.value.hint
+    assert "--precision" in caught.value.hint
 
 
 def test_a_graph_in_half_precision_stays_what_it_is() -> None:

@@ -131,7 +131,7 @@ def test_an_artifact_that_is_there_is_replaced_only_when_asked_for(tmp_path: Pat
 def test_a_baseline_that_is_there_is_kept(tmp_path: Path) -> None:
     (dense,) = export(smallest(), to(tmp_path))
     before, told = stamp(dense), list[str]()
-    again, half = export(smallest(), to(tmp_path, densities=(HALF,)), progress=told.append)
+    again, half = export(smallest(), to(tmp_path, densities=(HALF,)), progress=lambda line, _=None: told.append(line))
     assert again == dense and stamp(again) == before
     assert half.manifest.baseline == dense.manifest.id
     assert told[0] == f"{dense.manifest.name}: already there, kept"

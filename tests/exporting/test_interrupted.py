@@ -94,7 +94,7 @@ def test_numbers_beyond_half_precision_ask_for_fp32(tmp_path: Path) -> None:
         vit.head.weight.mul_(1e6)
     with pytest.raises(ModelError, match="logits are not finite numbers") as refused:
         export(vit, to(tmp_path, precision="fp16"))
-    assert refused.value.hint == "fp16 holds numbers up to 65,504 alone: export with --dtype fp32"
+    assert refused.value.hint == "fp16 holds numbers up to 65,504 alone: export with --precision fp32"
     assert export(vit, to(tmp_path, precision="fp32"))
 
 

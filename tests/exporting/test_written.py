@@ -117,7 +117,7 @@ def test_the_name_is_timms_where_none_is_given(tmp_path: Path) -> None:
     vit, told = smallest(), list[str]()
     vit.pretrained_cfg = {"architecture": "test_vit"}
 
-    def stop(line: str) -> None:
+    def stop(line: str, _: float | None = None) -> None:
         told.append(line)
         raise KeyboardInterrupt
 

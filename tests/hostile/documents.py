@@ -33,7 +33,7 @@ CONFIGS: Final[dict[str, tuple[Any, ...]]] = {
 }
 _CLASSES: Final = Door(
     "class-embeddings",
-    ("evaluate", "--artifact", EMBEDS, "--images", "images", "--control", "none", "--class-embeddings", "classes.npz"),
+    ("evaluate", EMBEDS, "--images", "images", "--control", "none", "--class-embeddings", "classes.npz"),
     "classes.npz",
     True,
 )

@@ -27,7 +27,7 @@ DOORS: Final = (
     Door("images", ("predict", "images", *_OF), "images"),
     Door("labels", ("predict", "image.png", *_OF, "--labels", "labels.txt"), "labels.txt"),
     Door("bench", ("recommend", ADAPTIVE, "--bench", "bench.json", "--max-drop", "1"), "bench.json"),
-    Door("class-map", ("evaluate", *_OF, "--images", "images", "--class-map", "map.json"), "map.json"),
+    Door("class-map", ("evaluate", ADAPTIVE, "--images", "images", "--class-map", "map.json"), "map.json"),
     Door("weights", _EXPORT, "weights.safetensors", True),
     Door("config", _EXPORT, "config.json", True),
     Door("folder", ("export", "--model", "./folder", "--imgsz", "96"), "folder/config.json", True),

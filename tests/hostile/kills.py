@@ -37,7 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "export": ("export", "--model", "test_vit", "--weights", "weights.safetensors", "--imgsz", "96", "--overwrite"),
     "quantize": ("quantize", ADAPTIVE, DENSE, "--images", str(IMAGES), "--min-agreement", "0", "--overwrite"),
     "build-engine": ("build-engine", DENSE, "--builder", "tensorrt-rtx", "--target", "sm86"),
-    "tune": ("tune", "--artifact", ADAPTIVE, *_OF, "--max-disagreement", "99", "--grid", "0.9,0.5"),
+    "tune": ("tune", ADAPTIVE, *_OF, "--max-disagreement", "99", "--grid", "0.9,0.5"),
     "train": (*TRAIN[: TRAIN.index("-o")], "-o", "training"),
     "bench": ("bench", ADAPTIVE, *_OF, "--duration", "0.2", "--warmup", "0", "--batch", "1", *_BENCH),
     "batch": ("batch", "images", "-o", "job", "--artifact", ADAPTIVE),

@@ -10,7 +10,7 @@ from typing import Any, Final
 from tests.hostile.case import Case, Door
 from tests.hostile.world import ADAPTIVE
 
-_OF: Final = ("--artifact", ADAPTIVE, "--images", "images")
+_OF: Final = (ADAPTIVE, "--images", "images")
 _BENCH: Final = (
     "bench",
     ADAPTIVE,

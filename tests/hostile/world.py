@@ -27,7 +27,7 @@ EMBEDS: Final = "artifacts/embeds"
 TRAINED: Final = "trained"
 TRAIN: Final = (
     *("train", "--model", "test_vit", "--imgsz", "96", "--random-weights", "--new-head", "--data", "images"),
-    *("--val", "images", "--batch-size", "2", "--augmentation", "none", "--epochs", "2", "-o", TRAINED),
+    *("--val", "images", "--batch", "2", "--augmentation", "none", "--epochs", "2", "-o", TRAINED),
 )
 _CONFIG: Final = {
     "architectures": ["ViTForImageClassification"],

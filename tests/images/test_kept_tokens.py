@@ -65,6 +65,26 @@ def test_dropped_patches_are_dark_and_grey_and_kept_ones_untouched() -> None:
             assert np.unique(shown).size > 20, "what was dropped can still be made out"
 
 
+def test_dropped_patches_of_a_dark_image_are_light_and_grey() -> None:
+    dark = np.random.default_rng(2).integers(0, 40, (224, 224, 3), dtype=np.uint8)
+    _, panel = _panels(draw_kept(dark, _kept((1, 1)), _GRID, caption=""), 2, 224, 224)
+    middle = np.s_[12:-12, 12:-12]
+    np.testing.assert_array_equal(_patch(panel, 1, 1)[middle], _patch(dark, 1, 1)[middle])
+    assert _patch(panel, 3, 3).min() > 100 > _patch(panel, 1, 1)[middle].max()
+
+
+def test_a_heat_map_has_a_scale_below_it() -> None:
+    importance = np.full(16, 0.04, dtype=np.float32)
+    importance[3] = 0.4
+    picture = np.asarray(draw_kept(_IMAGE, _ALL, _GRID, caption="", importance=importance))
+    bare = np.asarray(draw_kept(_IMAGE, _ALL, _GRID, caption=""))
+    below = picture[bare.shape[0] - 4 :, -232:-8].astype(int)
+    assert picture.shape[0] > bare.shape[0]
+    assert below.sum(axis=2).min() < 300, "there is text"
+    scale = picture[224 + 8 + 6, -232:-8].astype(int)
+    assert scale[-1].sum() > scale[0].sum() and len(np.unique(scale, axis=0)) > 50
+
+
 def test_heat_map_is_uniform_where_importance_is_and_follows_the_patches() -> None:
     grey = np.full((224, 224, 3), 90, dtype=np.uint8)
     even = np.full(16, 1 / 16, dtype=np.float32)

@@ -79,7 +79,7 @@ def test_fine_tuning_trains_exports_and_says_what_next(tmp_path: Path) -> None:
     weights = save_weights(timm.create_model("test_vit"), tmp_path / "weights.safetensors")
     printed = run(
         *("samples/finetune_deit_s.py", tmp_path / "photos", "--weights", weights, "--output", tmp_path / "out"),
-        *("--model", "test_vit", "--epochs", "1", "--batch-size", "1"),
+        *("--model", "test_vit", "--epochs", "1", "--batch", "1"),
     )
     assert "test_vit-adaptive" in printed
     assert "sait-deploy tune --max-drop 0.5" in printed.splitlines()[-1]

@@ -19,7 +19,7 @@ from tests.cli.calls import child_environment
 from tests.training.small import assert_same_weights, untimed
 
 OPTIONS = (
-    *("--random-weights", "--epochs", "3", "--epoch-images", "64", "--val-images", "20", "--batch-size", "16"),
+    *("--random-weights", "--epochs", "3", "--epoch-images", "64", "--val-images", "20", "--batch", "16"),
     *("--lr", "1e-3", "--opt", "momentum", "--amp", "bf16", "--ema-decay", "0.9", "--drop-path", "0.2"),
     *("--mixup", "0.2", "--density-range", "0.2:0.8"),
 )

@@ -24,7 +24,7 @@ from tests.training.each_process import VALIDATION_IMAGES, of_processes
 from tests.training.small import VARIANTS, assert_same_weights, small_model
 
 OPTIONS = (
-    *("--random-weights", "--epochs", "2", "--epoch-images", "64", "--val-images", "10", "--batch-size", "8"),
+    *("--random-weights", "--epochs", "2", "--epoch-images", "64", "--val-images", "10", "--batch", "8"),
     *("--mass-range", "0.4:0.9"),
 )
 

@@ -146,7 +146,7 @@ def test_mixup_of_an_odd_batch(which: str, batch: int, images: int) -> None:
     recipe = Recipe(batch=batch, **dict[str, Any]({which: 0.5}))
     with pytest.raises(InvalidArgument, match="a batch has 7") as refused:
         make_mixup(recipe, 10, images)
-    assert "--batch-size" in refused.value.hint
+    assert "--batch" in refused.value.hint
 
 
 def test_stochastic_depth_rises_from_nothing() -> None:

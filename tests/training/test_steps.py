@@ -189,7 +189,7 @@ def test_the_masses_of_a_seed_stay_what_they_are(epoch: int, step: int, mass: fl
 
 @pytest.mark.parametrize(
     ("alternation", "epochs", "of_epoch", "advised"),
-    [(Alternation.BATCH, 1, 1, "--batch-size"), (Alternation.EPOCH, 1, 50, "--alternation batch")],
+    [(Alternation.BATCH, 1, 1, "--batch"), (Alternation.EPOCH, 1, 50, "--alternation batch")],
 )
 def test_a_training_without_a_sparse_step_is_refused(
     alternation: Alternation, epochs: int, of_epoch: int, advised: str
@@ -241,7 +241,7 @@ def test_images_that_make_no_batch_for_each_process(images: int, batch: int, pro
     with pytest.raises(InvalidArgument) as refused:
         check_batches(images, batch, processes)
     assert refused.value.message == f"{images} images make no batch of {batch} on {processes} processes"
-    assert "--batch-size" in refused.value.hint
+    assert "--batch" in refused.value.hint
 
 
 @pytest.mark.parametrize(("images", "batch", "processes"), [(16, 8, 2), (15, 16, 1), (3, 8, 1)])
