@@ -13,6 +13,7 @@ from sait_deploy.exporters.light import LARGEST_PROTOBUF
 from sait_deploy.quantization.layers import PRODUCTS, LinearLayer
 from sait_deploy.runtime.onnxruntime import require_onnxruntime
 from sait_deploy.system.loggers import errors_only
+from sait_deploy.system.scratch import temporary_files
 
 # What a layer returns stays float: residual additions, activations and attention lose accuracy in int8, and on a CPU it
 # is faster not to round again.
@@ -42,7 +43,7 @@ def with_int8(model: onnx.ModelProto, ranges: Any, layers: Sequence[LinearLayer]
     nodes = [layer.node for layer in layers]
     if not nodes:
         return model
-    with errors_only(""):
+    with errors_only(""), temporary_files():  # it writes the graph there, and a kill leaves it
         quantizer = QDQQuantizer(
             model, True, False, QuantType.QInt8, QuantType.QInt8, ranges, nodes, [], list(PRODUCTS), dict(_OPTIONS)
         )

@@ -26,12 +26,24 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    place = Path(tempfile.gettempdir())
+    with deferred():
+        place = Path(tempfile.gettempdir())  # the first call writes a file there to see whether it can
     _sweep(place)
     with contextlib.ExitStack() as stack:
         with deferred():
             folder = stack.enter_context(_made(place))
         yield folder
+
+
+@contextlib.contextmanager
+def temporary_files() -> Iterator[None]:
+    """Puts what other packages write among temporary files into such a folder, in all of this process, for a while."""
+    with scratch_folder() as folder:
+        before, tempfile.tempdir = tempfile.tempdir, str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextlib.contextmanager

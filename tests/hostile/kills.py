@@ -257,29 +257,42 @@ def prepare() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Kills, and writes a report."""
+    """Kills, and writes a report after each command; what it says of other commands stays."""
     world, report = Path(arguments[0]), Path(arguments[1])
     number = int(arguments[2]) if len(arguments) > 2 else 200
     names = arguments[3:] or list(COMMANDS)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare()
-    outcomes = []
+    wrong = 0
     with tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as scratch:
         for index, name in enumerate(names):
             share = number // len(names) + (index < number % len(names))
+            outcomes = []
             for kill in kills(name, share, world, Path(scratch)):
                 outcomes.append(killed(kill, world, Path(scratch)))
                 for problem in outcomes[-1].problems:
                     print(f"{name} {kill.number.name} at {outcomes[-1].at}: {problem}", flush=True)
             print(f"{name}: {share} kills", flush=True)
-    counts = collections.Counter((one.command, one.signal, one.exit_code) for one in outcomes)
-    rows = [{"command": c, "signal": s, "exit_code": e, "kills": n} for (c, s, e), n in sorted(counts.items())]
-    wrong = [dataclasses.asdict(one) for one in outcomes if one.problems]
-    said = " ".join(["python -m tests.hostile.kills WORLD FILE", *arguments[2:]])
-    document: dict[str, Any] = {"command": said}
-    document |= {"kills": len(outcomes), "wrong": wrong, "counts": rows}
-    report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            _report(report, name, outcomes)
+            wrong += sum(bool(one.problems) for one in outcomes)
     return 1 if wrong else 0
+
+
+def _report(report: Path, command: str, outcomes: list[Outcome]) -> None:
+    """Puts what came of a command's kills into the report."""
+    before = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {"counts": [], "wrong": []}
+    counts = collections.Counter((one.signal, one.exit_code) for one in outcomes)
+    rows = [{"command": command, "signal": s, "exit_code": e, "kills": n} for (s, e), n in sorted(counts.items())]
+    rows += [row for row in before["counts"] if row["command"] != command]
+    wrong = [dataclasses.asdict(one) for one in outcomes if one.problems]
+    wrong += [one for one in before["wrong"] if one["command"] != command]
+    document = {
+        "command": "python -m tests.hostile.kills WORLD FILE [NUMBER] [COMMAND...]",
+        "kills": sum(row["kills"] for row in rows),
+        "wrong": wrong,
+        "counts": sorted(rows, key=lambda row: (row["command"], row["signal"], row["exit_code"])),
+    }
+    report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.system.scratch import scratch_folder
+from sait_deploy.system.scratch import scratch_folder, temporary_files
 from tests.cli.calls import child_environment
 
 HOLDS = """
@@ -63,3 +63,11 @@ def test_what_a_kill_left_is_swept_and_what_another_process_uses_is_not(place: P
         "sait-0123456789abcdef0",
         "sait-other",
     ]
+
+
+def test_files_of_other_packages_lie_in_such_a_folder_for_a_while() -> None:
+    before = tempfile.gettempdir()
+    with temporary_files(), tempfile.TemporaryDirectory(prefix="other.") as other:
+        held_in = Path(other).parent
+        assert held_in.parent == Path(before) and held_in.name.startswith("sait-")
+    assert tempfile.gettempdir() == before and not held_in.exists()
