@@ -204,7 +204,8 @@ def test_a_table_and_where_the_weights_are(sait: Sait) -> None:
     headings, row = [line.split() for line in done.out.splitlines() if line.strip()]
     assert headings[:2] == ["epoch", "loss"]
     assert row[0] == "1" and row[3:5] == ["–", "–"]
-    assert done.err.splitlines()[-1] == f"- weights are in {Path('out') / WEIGHTS_FILE}; export them with --weights"
+    assert done.err.splitlines()[-1] == f"- weights are in {Path('out') / WEIGHTS_FILE}"
+    assert done.following == f"sait-deploy export --weights {Path('out') / WEIGHTS_FILE} --mass 0.9"
 
 
 @pytest.mark.parametrize(("rank", "times"), [(None, 1), ("0", 1), ("1", 0), ("13", 0)])
