@@ -261,6 +261,7 @@ def main(arguments: list[str]) -> int:
     world, report = Path(arguments[0]), Path(arguments[1])
     number = int(arguments[2]) if len(arguments) > 2 else 200
     names = arguments[3:] or list(COMMANDS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare()
     wrong = 0
