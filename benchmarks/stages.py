@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -70,13 +71,23 @@ class Twice(nn.Module):
                 continue
             tokens, weights = model.scored(block, tokens, layout)
             importance = token_importance(weights, geometry.prefix_tokens, self.score)
-            mass = torch.ones(batch, dtype=torch.float32, device=images.device)
-            limits = torch.full((batch, 2), self.kept[block], dtype=torch.int32, device=images.device)
-            rows, _ = pack_rows(*mass_token_select(importance, mass, limits, geometry.prefix_tokens))
             each = geometry.prefix_tokens + self.kept[block]
+            keep = self._selected(block, importance, geometry.prefix_tokens)
+            rows, _ = pack_rows(keep, keep.sum(1, dtype=torch.int32))
             layout = Uniform.of(batch, each, images.device)
             tokens = model.fed_forward(block, tokens.rows(rows[: batch * each]), layout)
         return (model.readout(model.normed(tokens.x), layout).float(),)
+
+    def _selected(self, block: int, importance: Tensor, prefix: int) -> Tensor:
+        """Returns which tokens are kept, int32 [B, P+N]; equal importance at the edge of a later block is not expected."""
+        kept, batch = self.kept[block], importance.shape[0]
+        if block != min(self.kept):  # a graph that exports has one operator of the selection
+            edge = importance.topk(kept, dim=1).values[:, -1:]
+            return F.pad((importance >= edge).to(torch.int32), (prefix, 0), value=1)
+        mass = torch.ones(batch, dtype=torch.float32, device=importance.device)
+        limits = torch.full((batch, 2), kept, dtype=torch.int32, device=importance.device)
+        keep: Tensor = mass_token_select(importance, mass, limits, prefix)[0]
+        return keep
 
 
 def staged_macs(geometry: Geometry, first: int, second: int, kept: int, kept_later: int) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.graphs import graph_in_place, own_forms
 from benchmarks.learned_count import Charge, ChargedStudent, soft_keep
 from benchmarks.selection_parts import (
     Reading,
@@ -23,10 +25,14 @@ from benchmarks.selection_parts import (
     reading,
 )
 from benchmarks.stages import EVEN, Between, Twice, mean_staged_macs, staged_macs
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT, geometry_of
+from sait_deploy.models.registry import describe
+from sait_deploy.runtime import load
+from sait_deploy.system.progress import no_progress
 from sait_deploy.tokens import OperatingPoint, Score, density_point, parse_density, pruned_macs
 from sait_deploy.training.student import Student
-from tests.tiny import images_for, small_vit
+from tests.tiny import HALF, images_for, small_vit
 
 
 def test_two_stages_in_parts_answer_as_the_whole() -> None:
@@ -97,3 +103,14 @@ def test_gates_follow_the_answer() -> None:
         loss = F.cross_entropy(student(images, point).logits, labels)
         gradients.append(torch.autograd.grad(loss, [vit.blocks[0].mlp.fc1.weight])[0])
     assert not torch.allclose(*gradients)
+
+
+@pytest.mark.slow
+def test_the_graph_of_two_stages_answers_as_the_module(tmp_path: Path) -> None:
+    model = describe(small_vit(img_size=64, depth=4), "small", WeightsSource.FILE, "w.pth")
+    dense = own_forms(model, HALF, tmp_path, no_progress)[0]
+    module, images = Twice(model.vit, Score.MEAN, {1: 9, 2: 4}), images_for(model.vit, 3)
+    graph = graph_in_place(module, dense.manifest, tmp_path / "twice", no_progress)
+    with torch.no_grad():
+        wanted = module(images)[0].numpy()
+    np.testing.assert_allclose(load(graph).run(images.numpy()).logits, wanted, atol=1e-4)
