@@ -79,7 +79,7 @@ class Twice(nn.Module):
         return (model.readout(model.normed(tokens.x), layout).float(),)
 
     def _selected(self, block: int, importance: Tensor, prefix: int) -> Tensor:
-        """Returns which tokens are kept, int32 [B, P+N]; equal importance at the edge of a later block is not expected."""
+        """Returns which tokens are kept, int32 [B, P+N]; in a later block no two are equal at the edge."""
         kept, batch = self.kept[block], importance.shape[0]
         if block != min(self.kept):  # a graph that exports has one operator of the selection
             edge = importance.topk(kept, dim=1).values[:, -1:]
