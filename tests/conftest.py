@@ -32,6 +32,9 @@ NEED_GPU = "SAIT_DEPLOY_TESTS_NEED_GPU"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the processor to the other workers
 
+# pytest-xdist tells its workers a width, at which tables fold.
+os.environ.pop("COLUMNS", None)
+
 # How long an example takes depends on what else runs on the machine. The same tree has the same examples each time;
 # ``make fuzz`` looks for new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -162,15 +162,18 @@ def _whole(table: Table, columns: int) -> RichTable:
 
 
 def _fitted(made: RichTable, columns: int) -> RichTable:
-    """Shares what room there is among columns in proportion to what they want; rich goes below their longest word."""
+    """Shares what room there is among columns, those that lack least first; rich goes below their longest word."""
     wanted = [max(cell_len(line) for cell in one.cells for line in str(cell).split("\n")) for one in made.columns]
     wanted = [max(found, cell_len(str(one.header))) for found, one in zip(wanted, made.columns, strict=True)]
     least = [min(one.min_width or 0, want) for one, want in zip(made.columns, wanted, strict=True)]
     measured = _measured(made)
-    left, missing = columns - measured.minimum, sum(wanted) - sum(least)
-    if measured.maximum > columns and missing > 0:
-        for one, low, want in zip(made.columns, least, wanted, strict=True):
-            one.width = low + left * (want - low) // missing
+    if measured.maximum > columns:
+        left = columns - measured.minimum
+        lacking = sorted(range(len(wanted)), key=lambda index: wanted[index] - least[index])
+        for place, index in enumerate(lacking):
+            more = min(wanted[index] - least[index], left // (len(lacking) - place))
+            made.columns[index].width = least[index] + more
+            left -= more
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -19,5 +20,9 @@ def command_line() -> str | None:
     """Returns the command as it can be typed again, the home folder written as ``~``; None where Python called."""
     if not _typed:
         return None
-    home = str(Path.home()).rstrip(os.sep) + os.sep
-    return "sait-deploy " + " ".join(shlex.quote(text).replace(home, "~/") for text in _typed)
+    typed = [shlex.quote(text) for text in _typed]
+    with contextlib.suppress(RuntimeError):  # of a user without a home
+        home = str(Path.home()).rstrip(os.sep)
+        if home:  # a container's may be the root of all
+            typed = [text.replace(home + os.sep, "~/") for text in typed]
+    return " ".join(["sait-deploy", *typed])

@@ -49,7 +49,7 @@ def test_a_classifier_is_exported_to_embed_and_its_head_said_to_be_left_out(
 def test_predict_says_which_images_are_alike(sait: Sait, place: Path, folders: Path) -> None:
     done = sait("predict", folders, "--threads", "1", "--top", "2")
     assert done.code == 0, done.err
-    heading, *rows = done.out.splitlines()
+    _, heading, *rows = done.out.splitlines()
     assert "the 2 most alike, and their cosine" in heading
     assert len(rows) >= FEW
     found = json.loads(sait("predict", folders, "--json", "--threads", "1").out)

@@ -113,7 +113,7 @@ def _guard_sockets(record: Path) -> None:
 
 def _judged(case: Case, folder: Path, status: int, used: Any, seconds: float) -> Outcome:
     printed = "".join((folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
-    lines = [line for line in printed.splitlines() if line]
+    lines = [line for line in printed.splitlines() if line and not line.startswith("next: ")]
     code = os.waitstatus_to_exitcode(status)
     verdict, said = _verdict(folder, printed, code, seconds, used.ru_maxrss << 10), lines[-1] if lines else ""
     return Outcome(case.name, case.kind, verdict, code, round(seconds, 2), used.ru_maxrss >> 10, said)

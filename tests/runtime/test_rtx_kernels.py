@@ -19,7 +19,7 @@ RTX = BuilderName.TENSORRT_RTX.value
 
 
 def files(artifact: Artifact) -> list[Path]:
-    return sorted((artifact.path / COMPILED_FOLDER).glob("*.blob"))
+    return sorted((artifact.path / COMPILED_FOLDER).glob(f"{RTX}-*.blob"))
 
 
 def kernels(package: HostTensorRT, part: int) -> set[int]:
