@@ -55,6 +55,20 @@ def cluster() -> Iterator[tuple[str, str]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def joined(artifact: Path, address: str) -> Iterator[Started]:
+    """Serves on the cluster; asks again where Ray on a busy machine gave up the process that it starts for a client."""
+    with contextlib.ExitStack() as stack:
+        for last in (False, False, True):
+            try:
+                server = stack.enter_context(started(artifact, "--address", address))
+                break
+            except AssertionError as error:
+                if last or "Initialization failure from server" not in str(error):
+                    raise
+        yield server
+
+
 @pytest.mark.slow
 def test_a_server_runs_on_a_cluster_for_as_long_as_the_command_does(
     tiny_adaptive: Artifact, monkeypatch: pytest.MonkeyPatch
@@ -64,7 +78,7 @@ def test_a_server_runs_on_a_cluster_for_as_long_as_the_command_does(
         monkeypatch.setenv(name, value)
     with cluster() as addresses:
         for address in addresses:
-            with started(tiny_adaptive.path, "--address", address) as server:
+            with joined(tiny_adaptive.path, address) as server:
                 found = server.ask("/v1/predict?point=fast", DIGIT.read_bytes())
                 assert (found["point"], found["of"]) == ("fast", 36)
                 _check_grpc(server)
