@@ -15,23 +15,25 @@ from sait_deploy.artifacts.manifest import Form, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
 from sait_deploy.cli import _completion
 from sait_deploy.cli._command import Command
-from sait_deploy.cli._options import (
+from sait_deploy.cli._model_options import (
     PREPROCESSING_FLAGS,
+    load_named,
+    model_options,
+    preprocessing_choice,
+    task_of,
+    task_options,
+    weights_source,
+)
+from sait_deploy.cli._options import (
     artifact_argument,
     class_map_option,
     consent_options,
     device_option,
     images_option,
     json_option,
-    load_named,
-    model_options,
     precision_option,
-    preprocessing_choice,
     reports_option,
-    task_of,
-    task_options,
     threads_option,
-    weights_source,
     workspace_option,
 )
 from sait_deploy.cli._render import live_progress, progress, show, show_json, show_next, show_notes, show_tables, warn

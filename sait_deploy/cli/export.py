@@ -15,10 +15,7 @@ from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Outputs, P
 from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
 from sait_deploy.cli._command import Command
-from sait_deploy.cli._options import (
-    class_map_option,
-    images_option,
-    json_option,
+from sait_deploy.cli._model_options import (
     load_named,
     model_options,
     preprocessing_choice,
@@ -26,6 +23,7 @@ from sait_deploy.cli._options import (
     task_options,
     weights_source,
 )
+from sait_deploy.cli._options import class_map_option, images_option, json_option
 from sait_deploy.cli._render import live_progress, progress, show_next, show_notes, show_tables, workspace_words
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.tokens import Score, parse_density

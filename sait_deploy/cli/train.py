@@ -18,15 +18,8 @@ from sait_deploy import demo
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
 from sait_deploy.cli._command import Command
-from sait_deploy.cli._options import (
-    Decorated,
-    class_map_option,
-    json_option,
-    load_named,
-    model_options,
-    preprocessing_choice,
-    weights_source,
-)
+from sait_deploy.cli._model_options import load_named, model_options, preprocessing_choice, weights_source
+from sait_deploy.cli._options import Decorated, class_map_option, json_option
 from sait_deploy.cli._render import live_progress, progress, show_next, show_tables
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.reports.table import Table, figures
