@@ -76,9 +76,10 @@ def command(
         show_tables(*(table for inspection in found for table in _tables(inspection)))
         again = (*artifacts, *workspace_words(workspace))
         show_next(*(("bench", *again) if compare else ("inspect", "--check", *again)))
-    for damage in (engine.damage for inspection in found for engine in inspection.engines):
-        if damage is not None:
-            raise damage
+    for inspection in found:
+        for error in (inspection.refusal, *(engine.damage for engine in inspection.engines)):
+            if error is not None:
+                raise error
 
 
 def _tables(found: Inspection) -> Iterator[Table]:

@@ -16,12 +16,12 @@ from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact
 from sait_deploy.artifacts.manifest import ParityInfo, Precision
 from sait_deploy.artifacts.manifest_document import as_dict
 from sait_deploy.engine.inspect import EngineInspection, inspect_engines
-from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable
+from sait_deploy.errors import ArtifactError, MissingDependency, RuntimeUnavailable, SaitError
 from sait_deploy.exporting.parity import ParityImages, check_parity
 from sait_deploy.images.dataset import Dataset, shipped_dataset
 from sait_deploy.images.preprocess import list_images, preprocess
 from sait_deploy.runtime import RunOptions, load
-from sait_deploy.runtime.onnxruntime import optimised
+from sait_deploy.runtime.onnxruntime import AnotherVersionMay, optimised
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, ONNXRUNTIME
 
 CHECK_IMAGES: Final = 24
@@ -110,6 +110,8 @@ class Inspection:
         artifact: which.
         graph: its graph.
         attention: what ONNX Runtime makes of attention, or why that is not known.
+        refusal: why ONNX Runtime cannot load the graph; None where it can, is not installed, or is of a version that
+            lacks what the graph asks for.
         parity: how the artifact compared with torch just now; None where it was not compared.
         engines: its engines.
     """
@@ -117,6 +119,7 @@ class Inspection:
     artifact: Artifact
     graph: GraphInfo
     attention: AttentionInfo | str
+    refusal: SaitError | None
     parity: ParityInfo | None
     engines: tuple[EngineInspection, ...]
 
@@ -149,11 +152,14 @@ def inspect(artifact: ArtifactLike, parity: ParityInfo | None = None) -> Inspect
     """
     artifact = open_artifact(artifact)
     graph = inspect_graph(artifact)
+    refusal: SaitError | None = None
     try:
         attention: AttentionInfo | str = inspect_attention(artifact)
-    except (MissingDependency, RuntimeUnavailable) as error:
+    except (MissingDependency, AnotherVersionMay) as error:
         attention = f"unknown: {error.message}"
-    return Inspection(artifact, graph, attention, parity, inspect_engines(artifact))
+    except RuntimeUnavailable as error:
+        attention, refusal = f"unknown: {error.message}", error
+    return Inspection(artifact, graph, attention, refusal, parity, inspect_engines(artifact))
 
 
 def compare_with_torch(

@@ -50,6 +50,10 @@ _OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 """Settings of providers."""
 
 
+class AnotherVersionMay(RuntimeUnavailable):
+    """This onnxruntime lacks what the model asks for, and another version may have it."""
+
+
 def require_onnxruntime(runtime: str = ONNXRUNTIME) -> Any:
     """Returns the onnxruntime package.
 
@@ -115,14 +119,13 @@ def _cannot_load(error: Exception) -> RuntimeUnavailable:
     for what, pattern in _TOO_OLD.items():
         if found := pattern.search(text):
             version = require_onnxruntime().__version__
-            return RuntimeUnavailable(
+            return AnotherVersionMay(
                 f"onnxruntime {version} is too old for the model: it knows {what} up to {found['most']}, "
                 f"the model has {found['has']}",
                 "install a newer onnxruntime, or export with a smaller --opset",
             )
-    return RuntimeUnavailable(
-        f"onnxruntime cannot load the model: {text.splitlines()[0][:200]}", "see: sait-deploy doctor"
-    )
+    kind = AnotherVersionMay if type(error).__name__ == "NotImplemented" else RuntimeUnavailable
+    return kind(f"onnxruntime cannot load the model: {text.splitlines()[0][:200]}", "see: sait-deploy doctor")
 
 
 def optimised(artifact: Artifact) -> onnx.ModelProto:
@@ -130,7 +133,7 @@ def optimised(artifact: Artifact) -> onnx.ModelProto:
 
     Raises:
         MissingDependency: onnxruntime is not installed.
-        RuntimeUnavailable: it cannot load the model.
+        RuntimeUnavailable: it cannot load the model; AnotherVersionMay where another version may.
     """
     ort = require_onnxruntime()
     with scratch_folder() as folder:

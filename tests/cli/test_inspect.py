@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sait_deploy import demo
 from sait_deploy.artifacts.digests import sha256_of
@@ -237,6 +237,38 @@ def test_a_file_that_is_no_onnx_model(sait: Sait, workspace: Path) -> None:
     done = sait("inspect", workspace / DENSE)
     assert (done.code, done.out) == (5, "")
     assert "is no ONNX model" in done.err
+
+
+def test_a_graph_that_onnxruntime_cannot_load_ends_with_an_error(
+    sait: Sait, tiny_adaptive: Artifact, tmp_path: Path
+) -> None:
+    """Below the listing, which says all that is known."""
+    changed = copied(tiny_adaptive, tmp_path)
+    model = graph_of(changed)
+    del next(node for node in model.graph.node if node.op_type == "Add").input[1:]
+    done = sait("inspect", with_graph(changed, model).path)
+    assert done.code == 7
+    assert "onnxruntime cannot load the model" in done.err
+    assert rows(done.out.partition("\n")[2])["attention"].startswith("unknown: onnxruntime cannot load the model")
+    done = sait("inspect", changed.path, tiny_adaptive.path, "--json")
+    assert done.code == 7
+    assert len(json.loads(done.out)) == 2, "an artifact that cannot be loaded hides no other"
+
+
+@pytest.mark.parametrize("lacking", ["opset", "kernel"])
+def test_a_graph_for_another_version_of_onnxruntime_is_no_error(
+    sait: Sait, tiny_adaptive: Artifact, tmp_path: Path, lacking: str
+) -> None:
+    changed = copied(tiny_adaptive, tmp_path)
+    model = graph_of(changed)
+    if lacking == "opset":
+        next(entry for entry in model.opset_import if entry.domain == "").version = 99
+    else:
+        cast = helper.make_node("Cast", ["images"], ["rounded"], to=TensorProto.BFLOAT16)
+        model.graph.node.extend([cast, helper.make_node("Add", ["rounded", "rounded"], ["unused"])])
+    done = sait("inspect", with_graph(changed, model).path)
+    assert (done.code, done.err) == (0, "")
+    assert rows(done.out.partition("\n")[2])["attention"].startswith("unknown: onnxruntime")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "", "[1]"])
