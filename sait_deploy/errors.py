@@ -6,10 +6,23 @@ reading the message.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+_CALLS: Final = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*", re.MULTILINE)
+
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error of others says, or its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Returns the first line of what an error of others says, or its kind where it says nothing.
+
+    A line that ends in a colon takes the next one with it, and the calls of a traceback are left out.
+    """
+    said: list[str] = []
+    for line in filter(None, map(str.strip, _CALLS.sub("", str(error)).splitlines())):
+        said.append(line)
+        if not line.endswith(":"):
+            break
+    return " ".join(said) or type(error).__name__
 
 
 class SaitError(Exception):

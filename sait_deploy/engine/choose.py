@@ -18,7 +18,7 @@ from sait_deploy.engine.options import (
     check_precision,
 )
 from sait_deploy.engine.packages import PACKAGES, BuilderName
-from sait_deploy.errors import BuilderUnavailable
+from sait_deploy.errors import BuilderUnavailable, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def load_package(name: BuilderName) -> Any:
             f"{package.name} is not installed", f"pip install 'sait-deploy[{package.extra}]'"
         ) from None
     except (ImportError, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BuilderUnavailable(
-            f"{package.name} is installed but cannot be loaded ({first})", "reinstall it, and see sait-deploy doctor"
+            f"{package.name} is installed but cannot be loaded ({first_line(error)})",
+            "reinstall it, and see sait-deploy doctor",
         ) from None

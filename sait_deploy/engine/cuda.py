@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sait_deploy.errors import MissingDependency, RuntimeUnavailable
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable, first_line
 
 _NO_DRIVER: Final = "an NVIDIA GPU and its driver are needed; sait-deploy doctor says what is there"
 
@@ -73,7 +73,7 @@ def device() -> Device:
     except RuntimeUnavailable as error:
         raise RuntimeUnavailable(f"no GPU can be used: {error.message}", _NO_DRIVER) from None
     except RuntimeError as error:  # the bindings raise their own kind where there is no driver library
-        raise RuntimeUnavailable(f"no GPU can be used: {_first_line(error)}", _NO_DRIVER) from None
+        raise RuntimeUnavailable(f"no GPU can be used: {first_line(error)}", _NO_DRIVER) from None
     name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
     return Device(name.rstrip("\0"), f"sm{properties.major}{properties.minor}")
 
@@ -83,10 +83,6 @@ def find_device() -> Device | None:
     with contextlib.suppress(RuntimeUnavailable, MissingDependency):
         return device()
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class Stream:

@@ -17,7 +17,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of, graph_source, weights_folder
 from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
-from sait_deploy.errors import MissingDependency, RuntimeUnavailable
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable, first_line
 from sait_deploy.runtime.answers import RawOutput, Selection
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
@@ -125,7 +125,7 @@ def _cannot_load(error: Exception) -> RuntimeUnavailable:
                 "install a newer onnxruntime, or export with a smaller --opset",
             )
     kind = AnotherVersionMay if type(error).__name__ == "NotImplemented" else RuntimeUnavailable
-    return kind(f"onnxruntime cannot load the model: {text.splitlines()[0][:200]}", "see: sait-deploy doctor")
+    return kind(f"onnxruntime cannot load the model: {first_line(error)[:200]}", "see: sait-deploy doctor")
 
 
 def optimised(artifact: Artifact) -> onnx.ModelProto:
@@ -269,9 +269,8 @@ def _run(session: Any, outputs: list[str], given: dict[str, NDArray[Any]]) -> li
     try:
         found: list[NDArray[Any]] = session.run(outputs, given)
     except Exception as error:
-        first = str(error).splitlines()[0][:200]
         raise RuntimeUnavailable(
-            f"onnxruntime could not run a batch of {batch_of(given)}: {first}",
+            f"onnxruntime could not run a batch of {batch_of(given)}: {first_line(error)[:200]}",
             "try a smaller batch, or see: sait-deploy inspect --check",
         ) from error
     return found

@@ -62,7 +62,8 @@ def open_compiled(target: Target, folder: Path, key: str, make: Callable[[], Any
         keep_file(folder, key, compiled.export_model().getvalue())
         return Compiled(compiled, f"made and kept in {COMPILED_FOLDER}")
     except (RuntimeError, StorageError) as error:
-        return Compiled(compiled, f"made and not kept: {str(error).splitlines()[0]}")
+        why = error.message if isinstance(error, StorageError) else reason(error)
+        return Compiled(compiled, f"made and not kept: {why}")
 
 
 def compile_graph(target: Target, graph: onnx.ModelProto, weights: Path) -> Any:

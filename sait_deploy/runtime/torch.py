@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
-from sait_deploy.errors import MissingDependency, RuntimeUnavailable
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable, first_line
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime.answers import Output, RawOutput, Selection
 from sait_deploy.runtime.base import Runner
@@ -174,9 +174,8 @@ class TorchRunner(Runner):
             # It is what others are compared with: convolutions in TF32 differ by 1e-3.
             torch.backends.cudnn.allow_tf32 = False
         except (RuntimeError, AssertionError) as error:
-            first = str(error).splitlines()[0]
             raise RuntimeUnavailable(
-                f"torch cannot use device {options.device!r}: {first}", "see: sait-deploy doctor"
+                f"torch cannot use device {options.device!r}: {first_line(error)}", "see: sait-deploy doctor"
             ) from None
 
     @property

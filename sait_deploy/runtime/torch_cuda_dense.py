@@ -8,7 +8,7 @@ from typing import Final
 
 from torch import Tensor
 
-from sait_deploy.errors import RuntimeUnavailable
+from sait_deploy.errors import RuntimeUnavailable, first_line
 from sait_deploy.models.flash_vit import FlashViT
 from sait_deploy.runtime.cuda_graphs import Execution, Recorded, medians
 
@@ -75,7 +75,7 @@ def fastest(forms: Mapping[str, Form], execution: Execution, images: Tensor) -> 
         try:
             recorded[name] = execution.record(lambda form=form: form(images))  # type: ignore[misc]
         except Exception as error:  # compilers raise whatever they meet; the other forms still make a baseline
-            failed[name] = (str(error).splitlines() or [type(error).__name__])[0]
+            failed[name] = first_line(error)
     if not recorded:
         name, why = next(iter(failed.items()))
         raise RuntimeUnavailable(f"no form of the dense model runs: {name}: {why}", "see: sait-deploy doctor")
