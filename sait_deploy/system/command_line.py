@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,13 @@ def command_line() -> str | None:
     """Returns the command as it can be typed again, the home folder written as ``~``; None where Python called."""
     if not _typed:
         return None
-    typed = [shlex.quote(text) for text in _typed]
+    home = ""
     with contextlib.suppress(RuntimeError):  # of a user without a home
-        home = str(Path.home()).rstrip(os.sep)
-        if home:  # a container's may be the root of all
-            typed = [text.replace(home + os.sep, "~/") for text in typed]
-    return " ".join(["sait-deploy", *typed])
+        home = str(Path.home()).rstrip(os.sep)  # empty where it is the root of all, as a container's may be
+    return " ".join(["sait-deploy", *(_shown(text, home) for text in _typed)])
+
+
+def _shown(text: str, home: str) -> str:
+    """Returns an argument as it is typed; a shell knows no ``~`` in quotes."""
+    found = re.fullmatch(rf"(--[\w-]+=)?{re.escape(home + os.sep)}(.+)", text, re.DOTALL) if home else None
+    return shlex.quote(text) if found is None else f"{found[1] or ''}~/{shlex.quote(found[2])}"

@@ -28,6 +28,8 @@ def test_python_has_no_command_line() -> None:
 
 def test_arguments_stand_as_they_were_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("/somewhere/me"))
-    remember(["bench", "--images", "my photos", "/somewhere/me/artifacts/a", "--output=/somewhere/me/r.html", "/other"])
-    wanted = "sait-deploy bench --images 'my photos' ~/artifacts/a --output=~/r.html /other"
+    folders = ["/somewhere/me/artifacts/a", "/somewhere/me/my artifacts", "/disk/somewhere/me/b"]
+    remember(["bench", "--images", "my photos", *folders, "--output=/somewhere/me/r.html", "/other"])
+    shown = "~/artifacts/a ~/'my artifacts' /disk/somewhere/me/b"
+    wanted = f"sait-deploy bench --images 'my photos' {shown} --output=~/r.html /other"
     assert command_line() == environment(1)["command"] == wanted
