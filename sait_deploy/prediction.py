@@ -226,7 +226,7 @@ def answers_to(
                 if manifest.form is Form.ADAPTIVE and kept is not None:
                     said = prediction.labels[0] if isinstance(prediction, Prediction) else ""
                     grid = _grid(manifest)
-                    tiles.append(tile(picture, kept, grid, kept=prediction.kept, label=path.stem, further=said))
+                    tiles.append(tile(picture, kept, grid, kept=prediction.kept, label=path.name, further=said))
             yield Answer(path, prediction)
     if visualize is not None and tiles:
         sheet = contact_sheet(tiles, manifest.model.geometry.patch_tokens, title=manifest.name)
