@@ -30,6 +30,9 @@ def serving() -> list[str]:
         *_overhead(parts["overhead"]),
         *_endurance(parts["steady"], parts["killed"]),
         *_simulated(parts["simulate"]),
+        *_missed(
+            {**{name: parts[name] for name in ("load", "steady", "killed")}, "simulate": parts["simulate"]["check"]}
+        ),
     ]
 
 
@@ -53,7 +56,12 @@ def _overhead(part: dict[str, Any]) -> list[str]:
         f"{row['throughput_over_runner']:.2f} ({row['artifact']}, {row['images_per_request']} in a request)"
         for row in part["rows"]
     )
-    return ["Throughput through HTTP over the runner's own at batch 8:", f"{found}.", ""]
+    reached = sum(row["reached"] for row in part["rows"])
+    return [
+        f"Throughput through HTTP over the runner's own at batch {part['batch']}:",
+        f"{found}. The target is {1 - part['most_overhead']:.2f}; {reached} of {len(part['rows'])} reach it.",
+        "",
+    ]
 
 
 def _endurance(steady: dict[str, Any], killed: dict[str, Any]) -> list[str]:
@@ -90,3 +98,13 @@ def _simulated(part: dict[str, Any]) -> list[str]:
         shares = [row["goodput_over_capacity"] for row in rows if row["kind"] == kind]
         lines.append(f"| {_WORDS[Kind(kind)]} | " + " | ".join(f"{share:.2f}" for share in shares) + " |")
     return [*lines, ""]
+
+
+def _missed(parts: dict[str, Any]) -> list[str]:
+    missed = [
+        f"{target} ({name})"
+        for name, part in parts.items()
+        for target, reached in part["targets"].items()
+        if not reached
+    ]
+    return [f"Targets missed beside that: {', '.join(missed)}.", ""] if missed else []
