@@ -11,7 +11,7 @@ from sait_deploy.bench.groups import runtimes_for, with_baseline
 from sait_deploy.bench.options import Also, BenchOptions
 from sait_deploy.bench.results import Report
 from sait_deploy.bench.run import bench
-from sait_deploy.errors import InvalidArgument
+from sait_deploy.errors import InvalidArgument, first_line
 from sait_deploy.recommending.results import RecommendOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import DEFAULT_DEVICE, RUNTIMES, is_default_device
@@ -94,7 +94,7 @@ def working_runtimes(
         try:
             runtime.trial()
         except Exception as error:  # whatever a runtime raises that is not installed or broken
-            progress(f"without {name}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+            progress(f"without {name}: {first_line(error)}")
         else:
             found.append(name)
     return tuple(found)

@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError
+from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError, first_line
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
 from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import OperatingPoint
@@ -123,8 +123,7 @@ class TrainingLoop:
             if self._accelerator.scaler is not None and state.scaler is not None:
                 self._accelerator.scaler.load_state_dict(state.scaler)
         except Exception as error:  # torch raises nearly anything where parts do not fit
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrainingError(f"the state is damaged: {first}", ANEW) from None
+            raise TrainingError(f"the state is damaged: {first_line(error)[:200]}", ANEW) from None
 
     def train_epoch(self, epoch: int, progress: Progress) -> Sums:
         """Trains for an epoch.
@@ -277,7 +276,7 @@ def _accelerator(amp: Amp) -> Accelerator:
     try:
         accelerator = Accelerator(mixed_precision=amp.value)
     except (ValueError, ImportError) as error:  # ImportError: a package of accelerate's configuration is missing
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         if isinstance(error, ImportError) or amp is Amp.NONE:
             raise InvalidArgument(
                 f"accelerate cannot run its configuration: {first}", "change it by accelerate config"
