@@ -56,6 +56,13 @@ def _by_batch(entries: list[dict[str, Any]], name: str) -> str:
     return ", ".join(f"{entry[name]['median']:.2f} × at batch {entry['batch']}" for entry in entries)
 
 
+def _targets(rows: list[dict[str, Any]]) -> str:
+    """Returns the targets of rows, one a batch size or one for all, and the batch sizes that miss theirs."""
+    targets = [f"{row['target']:.2f}" for row in rows]
+    missed = ", ".join(str(row["batch"]) for row in rows if not row["reached"])
+    return f"{', '.join(targets if len(set(targets)) > 1 else targets[:1])} (missed at {missed or 'none'})"
+
+
 def _adaptive() -> list[str]:
     found = read_result("adaptive_cpu")
     lines = [
@@ -82,6 +89,9 @@ def _adaptive() -> list[str]:
         "artifact's time;",
         f"at mass 1, where nothing is pruned, {_by_batch(found['mass_1'], 'time_over_dense')} of dense.",
         f"Peak memory over dense, with forced counts or at mass 1: {memory}.",
+        f"Targets, and batch sizes that miss them: share of {_targets(found['spread_counts'])};",
+        f"time over density {_targets(found['equal_counts'])}; over dense at mass 1 {_targets(found['mass_1'])};",
+        f"memory {_targets([{'target': found['peak_memory']['target'], **row} for row in peaks])}.",
         "The dense baseline itself gathers heads; written with transposes,",
         f"the same graph takes {_by_batch(found['against_transposes'], 'transposes_over_dense')} of its time.",
         "",
