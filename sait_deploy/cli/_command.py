@@ -90,6 +90,8 @@ class Command(click.Command):
             if new is None:
                 found.append(argument)
                 continue
+            if not (new or value or arguments[number + 1 :]):
+                raise InvalidArgument(f"{name} has no value", "write an argument without the name")
             warn(f"{name} is an old name: " + (f"write {new}" if new else "write what follows it without the name"))
             found += [part for part in (f"{new}{equals}{value}" if new else value,) if part]
         return found
@@ -126,16 +128,31 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         values = tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:  # TOML's errors are ValueErrors
         raise InvalidArgument(f"config {path} cannot be read: {error}", "give a TOML file of options") from None
-    command = context.command
-    known = {_name(option)[2:]: option.name for option in command.params if isinstance(option, click.Option)}
-    if isinstance(command, Command):
-        known |= {old[2:]: known[new[2:]] for old, new in command.renamed.items() if new}
-    for name in values:
+    options = {_name(option)[2:]: option for option in context.command.params if isinstance(option, click.Option)}
+    if isinstance(context.command, Command):
+        options |= {old[2:]: options[new[2:]] for old, new in context.command.renamed.items() if new}
+    found = {}
+    for name, value in values.items():
         if f"--{name}" in CONSENT_FLAGS:
             raise InvalidArgument(f"config {path} has {name!r}", "trust is said on the command line alone")
-        if name not in known:
+        if name in ("config", "debug"):
+            raise InvalidArgument(f"config {path} has {name!r}", f"say --{name} on the command line alone")
+        if name not in options:
             raise InvalidArgument(
                 f"config {path} has an option {name!r}, which {context.info_name} has not",
                 f"see sait-deploy {context.info_name} --help",
             )
-    context.default_map = {str(known[name]): value for name, value in values.items()}
+        found[str(options[name].name)] = _as_typed(path, name, value, options[name])
+    context.default_map = found
+
+
+def _as_typed(path: Path, name: str, value: object, option: click.Option) -> str | list[str]:
+    """Returns an option's value in a file as the texts that a command line would have."""
+    parts = value if isinstance(value, list) and option.multiple else [value]
+    for part in parts:
+        if not isinstance(part, (str, int, float)):
+            raise InvalidArgument(
+                f"config {path} has {value!r} for {name!r}",
+                "give a text, a number, true or false" + (", or a list of them" if option.multiple else ""),
+            )
+    return [str(part) for part in parts] if option.multiple else str(value)

@@ -96,6 +96,20 @@ def test_options_come_from_a_file_and_the_command_line_replaces_them(sait: Sait,
     assert "nowhere" in sait("inspect", "--config", "options.toml", "--workspace", "nowhere").err
 
 
+@pytest.mark.parametrize("text", ["0.5", '"0.5"', "[0.5]", '["0.5"]'])
+def test_one_value_of_an_option_that_may_be_repeated_needs_no_list(tmp_path: Path, text: str) -> None:
+    (tmp_path / "options.toml").write_text(f"density = {text}\noutput = 4\noverwrite = true\n", encoding="utf-8")
+    params = command_of("export").make_context("export", ["--config", str(tmp_path / "options.toml")]).params
+    assert (params["densities"], params["output"], params["overwrite"]) == (("0.5",), Path("4"), True)
+
+
+@pytest.mark.parametrize("typed", ["--artifact", "--artifact="])
+def test_an_old_name_without_a_value_is_refused(sait: Sait, typed: str) -> None:
+    done = sait("evaluate", typed)
+    assert done.code == 2
+    assert done.err.splitlines()[0] == "error: --artifact has no value"
+
+
 def test_old_names_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("batch-size = 8\nlr = 1e-4\n", encoding="utf-8")
     context = command_of("train").make_context("train", ["--config", str(tmp_path / "recipe.toml")])
@@ -108,6 +122,12 @@ def test_old_names_in_a_file(tmp_path: Path) -> None:
         ("nonsense = 1", "has an option 'nonsense', which predict has not", "sait-deploy predict --help"),
         ("trust-engine = true", "has 'trust-engine'", "on the command line alone"),
         ("not toml", "cannot be read", "TOML"),
+        ("config = 'more.toml'", "has 'config'", "on the command line alone"),
+        ("debug = true", "has 'debug'", "on the command line alone"),
+        ("[threads]\nmany = 1", "has {'many': 1} for 'threads'", "a number"),
+        ("threads = [1, 2]", "has [1, 2] for 'threads'", "a number"),
+        ("threads = true", "is not a valid integer range (from --config)", "predict --help"),
+        ("workspace = 2001-01-01", "for 'workspace'", "a text"),
         ('threads = "many"', "is not a valid integer range (from --config)", "predict --help"),
     ],
 )
