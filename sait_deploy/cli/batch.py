@@ -13,7 +13,6 @@ from sait_deploy.artifacts.points import PointChoice, parse_mass
 from sait_deploy.batch.job import run_batch
 from sait_deploy.batch.options import SHARD_IMAGES, BatchOptions
 from sait_deploy.cli._command import Command
-from sait_deploy.cli._lines import say
 from sait_deploy.cli._options import (
     artifact_option,
     consent_options,
@@ -30,6 +29,7 @@ from sait_deploy.cli._options import (
 )
 from sait_deploy.cli._render import counted, live_progress, show, warn
 from sait_deploy.engine.trust import granted
+from sait_deploy.reports.escape import plain
 from sait_deploy.serving.model import STEM_IMAGES
 
 
@@ -98,6 +98,7 @@ def command(**given: Any) -> None:
     else:
         place = f"{counted(found.images, 'image')} in {counted(found.shards, 'file')} in {given['output']}"
         show(f"{place}, {found.mean_kept:.1f} tokens kept on average")
-        say(f'next: python -c "import pyarrow.parquet as p; print(p.read_table({given["output"]!r}))"')
+        reading = f"import pyarrow.parquet as p; print(p.read_table({given['output']!r}))"
+        click.echo(plain(f'next: python -c "{reading}"'), err=True)  # whole, to be copied
     if found.broken:
         warn(f"{found.broken} of {found.images} images have no answer: column error says why")
