@@ -29,20 +29,17 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
+from sait_deploy.cli._outputs import check_formats, write_outputs
 from sait_deploy.cli._render import (
     live_progress,
-    progress,
     show,
     show_json,
     show_next,
     show_notes,
     show_tables,
-    warn,
     workspace_words,
 )
 from sait_deploy.errors import InvalidArgument, SaitError, TargetMissed
-from sait_deploy.report_files import check_ending, write_report
-from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import ONNXRUNTIME, RUNTIMES
@@ -135,8 +132,8 @@ def command(
     fastest dense of all. A runtime and precision that do not go together here are skipped, and so is a runtime that
     does not run on --device here.
     """
-    if output is not None:
-        _check_output(output)
+    outputs = () if output is None else (output,)
+    check_formats(Report, outputs)
     _check_factor(min_speedup)
     options = _options(measuring)
     opened = with_baseline(artifacts or Workspace(workspace).last_export())
@@ -153,9 +150,7 @@ def command(
         show_tables(*report_tables(report))
         show("")
         show_notes(report.notes)
-    if output is not None:
-        write_report(report, output)
-        progress(f"wrote {output}")
+    write_outputs(report, outputs)
     if not as_json:
         _show_next(opened, workspace, output)
     if min_speedup is not None:
@@ -189,12 +184,6 @@ def _options(given: dict[str, Any]) -> BenchOptions:
         sweep=Sweep.parse(given["masses"], given["points"], given["kept"]),
         also=frozenset([Also.MEMORY] * given["memory"] + [Also.ROOFLINE] * given["roofline"]),
     )
-
-
-def _check_output(output: Path) -> None:
-    check_ending(Report, output)
-    if output.suffix.lower() == ".html" and not has_matplotlib():
-        warn(NO_PLOTS.text)
 
 
 def _check_factor(least: float | None) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sait_deploy import demo
-from sait_deploy.artifacts.files import check_writable
 from sait_deploy.artifacts.folder import Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, WeightsSource
 from sait_deploy.artifacts.points import mass_point, parse_mass, parse_point
@@ -36,15 +35,14 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_json, show_next, show_notes, show_tables, warn
+from sait_deploy.cli._outputs import check_outputs, write_outputs
+from sait_deploy.cli._render import live_progress, progress, show, show_json, show_next, show_notes, show_tables
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
 from sait_deploy.evaluation.options import ORACLE, EvaluateOptions
 from sait_deploy.evaluation.oracle_report import EXPLAINED, oracle_tables
 from sait_deploy.evaluation.results import Evaluation, to_json
-from sait_deploy.report_files import check_ending, write_report
-from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import RUNTIMES
 from sait_deploy.tokens import Score, parse_density
@@ -151,7 +149,7 @@ def command(
     """
     options, choice = _options(given), preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
-    _check_outputs(outputs)
+    check_outputs(Evaluation, outputs)
     model_named = given["model"] is not None or source is not WeightsSource.DEMO or given["imgsz"] is not None
     chosen = None if artifact is None and model_named else _artifact(artifact, workspace)
     if chosen is not None:
@@ -164,9 +162,7 @@ def command(
         what = chosen or _model(given, source, report_progress, choice)
         evaluation = evaluate(what, images, options, report_progress)
     _show(evaluation, as_json)
-    for output in outputs:
-        write_report(evaluation, output)
-        progress(f"wrote {output}")
+    write_outputs(evaluation, outputs)
     if not as_json:
         _show_next(chosen, given)
 
@@ -228,15 +224,6 @@ def _sizes(texts: tuple[str, ...]) -> tuple[int, ...] | None:
         raise InvalidArgument(
             f"--lower-resolution {' '.join(texts)} is no height in pixels", f"give one such as 160, or {_NONE}"
         ) from None
-
-
-def _check_outputs(outputs: tuple[Path, ...]) -> None:
-    for output in outputs:
-        check_ending(Evaluation, output)
-        if output.suffix.lower() == ".html" and not has_matplotlib():
-            warn(NO_PLOTS.text)
-    for output in outputs:
-        check_writable(output)
 
 
 def _check_no_model(given: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from sait_deploy.artifacts.files import check_writable, read_document
+from sait_deploy.artifacts.files import read_document
 from sait_deploy.artifacts.folder import Workspace
 from sait_deploy.bench import jsonform as bench_json
 from sait_deploy.bench.run import BenchOptions
@@ -25,15 +25,14 @@ from sait_deploy.cli._options import (
     threads_option,
     workspace_option,
 )
-from sait_deploy.cli._render import live_progress, progress, show, show_json, show_notes, show_tables, warn
+from sait_deploy.cli._outputs import check_outputs, write_outputs
+from sait_deploy.cli._render import live_progress, show, show_json, show_notes, show_tables
 from sait_deploy.errors import InvalidArgument, TargetMissed
 from sait_deploy.evaluation import results as evaluation_json
 from sait_deploy.recommending.measure import measure_candidates
 from sait_deploy.recommending.report import candidates_table
 from sait_deploy.recommending.results import DEFAULT_DROP, Recommendation, RecommendOptions, to_json
 from sait_deploy.recommending.stage import recommend
-from sait_deploy.report_files import check_ending, write_report
-from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.registry import is_default_device
 
@@ -111,7 +110,7 @@ def command(
     limits, the exit code is 10.
     """
     options = RecommendOptions(max_drop, max_latency, batch)
-    _check_outputs(outputs)
+    check_outputs(Recommendation, outputs)
     evaluation = None if evaluation_file is None else _read(evaluation_file, evaluation_json.from_json, "evaluate")
     if bench_file is not None:
         _check_unmeasured(artifacts, measuring)
@@ -120,9 +119,7 @@ def command(
         report = _measured(artifacts or Workspace(workspace).last_export(), options, measuring)
     found = recommend(report, options, artifacts[0].parent if artifacts else workspace, evaluation)
     _show(found, as_json)
-    for output in outputs:
-        write_report(found, output)
-        progress(f"wrote {output}")
+    write_outputs(found, outputs)
     if found.chosen is None:
         raise TargetMissed(found.message, "raise the limit, or measure other points: sait-deploy bench --mass M")
 
@@ -151,14 +148,6 @@ def _check_unmeasured(artifacts: tuple[Path, ...], measuring: dict[str, Any]) ->
     given += ["--device"] * (not is_default_device(measuring["device"]))
     if given:
         raise InvalidArgument(f"with --bench nothing is measured, and {given[0]} says how", "leave one of them out")
-
-
-def _check_outputs(outputs: tuple[Path, ...]) -> None:
-    for output in outputs:
-        check_ending(Recommendation, output)
-        if output.suffix.lower() == ".html" and not has_matplotlib():
-            warn(NO_PLOTS.text)
-        check_writable(output)
 
 
 def _show(found: Recommendation, as_json: bool) -> None:
