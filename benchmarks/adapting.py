@@ -1,12 +1,14 @@
 """Whether choosing tokens image by image pays: the bound of ``evaluate --oracle`` and masses, on three tasks.
 
     python -m benchmarks.adapting train --task many --folder build/many
+    python -m benchmarks.adapting time --task many --folder build/many
     python -m benchmarks.adapting evaluate --task many --folder build/many
     python -m benchmarks.adapting evaluate --task digits
 
 The first trains a teacher and a student for each seed, and goes on where it ended; goods need ``--fashion DIR``, the
-folder of Fashion-MNIST. The second answers held-out images with the students that are trained and writes
-results/adapting_many.json. For digits it is the model that ships that answers.
+folder of Fashion-MNIST. The second measures the students' points on ONNX Runtime. The third answers held-out images
+with the students that are trained and writes results/adapting_many.json; where all of them were measured, it compares
+at equal time, too. For digits it is the model that ships that answers.
 
 Students learn from their teacher's class token: see the patent notice in the README. The licence of this project grants
 nothing there.
@@ -25,7 +27,8 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.adapting_targets import targets
+from benchmarks.adapting_targets import targets, targets_at_equal_time
+from benchmarks.adapting_times import at_equal_time, bench_file, time_points
 from benchmarks.common import environment, once, read_json, write
 from benchmarks.demo_runs import EVALUATION_SEED, IMAGES, SEEDS, composed, load
 from benchmarks.demo_training import DENSITIES, MASSES
@@ -80,6 +83,19 @@ def train_command(name: str, fashion: Path | None, seeds: tuple[int, ...], folde
         raise click.ClickException(f"{error.message}: {error.hint}") from None
 
 
+@main.command(name="time")
+@_task_option
+@_fashion_option
+@_seed_option
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="Of the trainings.")
+def time_command(name: str, fashion: Path | None, seeds: tuple[int, ...], folder: Path) -> None:
+    """Measure the students' densities and masses on held-out images; best on an idle machine."""
+    for student in _students(seeds):
+        progress(f"times of {student}")
+        weights = folder / student / WEIGHTS_FILE
+        time_points(TASKS[name], fashion, weights, bench_file(folder, student))
+
+
 @main.command(name="evaluate")
 @_task_option
 @_fashion_option
@@ -94,7 +110,7 @@ def evaluate_command(name: str, fashion: Path | None, seeds: tuple[int, ...], fo
         raise click.ClickException("only digits have weights that ship: give --folder")
     students = {"shipped": demo.WEIGHTS}
     if folder is not None:
-        students = {f"student-{seed}": folder / f"student-{seed}" / WEIGHTS_FILE for seed in seeds or SEEDS}
+        students = {student: folder / student / WEIGHTS_FILE for student in _students(seeds)}
     place = Path("build") if folder is None else folder
     place.mkdir(parents=True, exist_ok=True)
     for student, weights in students.items():
@@ -106,11 +122,13 @@ def evaluate_command(name: str, fashion: Path | None, seeds: tuple[int, ...], fo
         for student in students
     }
     logs = {} if folder is None else {student: _logs(folder, student) for student in students}
+    times = {} if folder is None else _at_equal_time(folder, task, fashion, students, images)
     document = {
         "task": task.name,
         "options": dataclasses.asdict(task.options),
         "images": images,
-        "targets": targets(task, list(found.values())),
+        "targets": [*targets(task, list(found.values())), *targets_at_equal_time(task, times)],
+        "equal_time": times,
         "evaluations": {student: json.loads(to_json(one)) for student, one in found.items()},
         "logs": logs,
     }
@@ -119,6 +137,23 @@ def evaluate_command(name: str, fashion: Path | None, seeds: tuple[int, ...], fo
     command += "" if folder is None else f" --folder build/{task.name}"
     command += f" --seed {' --seed '.join(map(str, seeds))}" if seeds else ""
     click.echo(write(f"adapting_{task.name}", command, document, machine))
+
+
+def _students(seeds: tuple[int, ...]) -> list[str]:
+    return [f"student-{seed}" for seed in seeds or SEEDS]
+
+
+def _at_equal_time(
+    folder: Path, task: Task, fashion: Path | None, students: dict[str, Path], images: int
+) -> dict[str, Any]:
+    """Returns what each student's masses gain over densities of equal time; nothing unless all were measured."""
+    if not all(bench_file(folder, student).is_file() for student in students):
+        return {}
+    dataset, _ = _held_out(task, fashion, images)
+    return {
+        student: at_equal_time(weights, dataset, bench_file(folder, student), folder / student / "equal-time.json")
+        for student, weights in students.items()
+    }
 
 
 def _evaluated(task: Task, fashion: Path | None, weights: Path, images: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sait_deploy.demo.tasks import MANY, Task
@@ -49,6 +49,26 @@ def targets(task: Task, found: Sequence[Evaluation]) -> list[dict[str, Any]]:
         )
     )
     return made
+
+
+def targets_at_equal_time(task: Task, times: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Returns the target at equal time with what was found; none where no time was measured.
+
+    Args:
+        task: of the students.
+        times: by student, what ``adapting_times.at_equal_time`` found at each batch size.
+    """
+    if task is not MANY or not times:
+        return []
+    found, reached = [], []
+    for student, batches in times.items():
+        for one in batches:
+            there = min(one["comparisons"], key=lambda row: abs(one["changes"][row["density"]]["value"] + LOST))
+            gain = Estimate(**there["gain"])
+            found.append(f"{student} at batch {one['batch']}, {there['mass']}: {_in_words(gain)}")
+            reached.append(gain.value >= GAINED and gain.low > 0)
+    what = f"mass at least {GAINED:g} points over densities of equal time where these lose {LOST:g}, at batch 8 and 32"
+    return [_target(what, "; ".join(found), all(reached))]
 
 
 def where_densities_lose(evaluation: Evaluation) -> MassInBound:

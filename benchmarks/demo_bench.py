@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -31,26 +32,31 @@ LOWEST: Final = (Decimal("0.03"), Decimal("0.015"))
 """Below what the least mass takes, so that a density of equal time lies between two that were measured."""
 
 
+def bench_points(weights: Path, report: Path, batches: Sequence[int], images: Path | None = None) -> None:
+    """Exports the points that are evaluated, and measures them beside each other in a process of its own.
+
+    Args:
+        weights: of the demonstration model.
+        report: JSON file of the benchmark.
+        batches: images per request.
+        images: folder whose images are timed, as masses take as long as what they keep of them; None for what ships.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = ExportOptions(densities=(*DENSITIES, *LOWEST), points=MASSES, output=Path(folder))
+        export_model(load(weights), options, progress)
+        given = {"--workspace": folder, "--batch": ",".join(map(str, batches)), "--threads": THREADS}
+        given |= {"--duration": SECONDS} | ({} if images is None else {"--images": images})
+        words = [str(word) for pair in given.items() for word in pair]
+        words += [] if images is None else ["--no-accuracy"]
+        command = [sys.executable, "-m", "sait_deploy", "bench", *words, "-o", str(report)]
+        subprocess.run(command, check=True)
+
+
 @click.command()
 @click.option("--weights", type=click.Path(path_type=Path), default=demo.WEIGHTS, help="[default: what ships]")
 def main(weights: Path) -> None:
     """Measure and write results/demo_bench.json."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = ExportOptions(densities=(*DENSITIES, *LOWEST), points=MASSES, output=Path(folder))
-        export_model(load(weights), options, progress)
-        arguments = (
-            "bench",
-            "--workspace",
-            folder,
-            "--batch",
-            str(BATCH),
-            "--threads",
-            str(THREADS),
-            "--duration",
-            str(SECONDS),
-        )
-        command = [sys.executable, "-m", "sait_deploy", *arguments, "-o", str(RESULTS / "demo_bench.json")]
-        subprocess.run(command, check=True)
+    bench_points(weights, RESULTS / "demo_bench.json", (BATCH,))
 
 
 if __name__ == "__main__":

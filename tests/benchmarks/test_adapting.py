@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import adapting
-from benchmarks.adapting_targets import targets, where_densities_lose
+from benchmarks.adapting_targets import targets, targets_at_equal_time, where_densities_lose
 from sait_deploy.demo.tasks import DIGITS, GOODS, MANY
 from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.oracle_results import Best, MassInBound, Oracle
@@ -59,6 +59,26 @@ def test_targets_on_many(gain: float, best: float, reached: list[bool]) -> None:
 def test_elsewhere_no_mass_may_be_clearly_worse(task: object) -> None:
     assert [one["reached"] for one in targets(task, [found(-0.4, 2.0)])] == [True]  # type: ignore[arg-type]
     assert [one["reached"] for one in targets(task, [found(-0.6, 2.0)])] == [False]  # type: ignore[arg-type]
+
+
+def times(batch: int, gain: float) -> dict[str, object]:
+    """A batch size at which mass 0.8 gains this over a density that loses 1.9 points; mass 0.9 is beside one of 0.1."""
+    rows = [("mass0.9", "kept 90", 5.0), ("mass0.8", "kept 40", gain)]
+    compared = [
+        {"mass": mass, "density": density, "gain": dataclasses.asdict(Estimate(by - 0.5, by, by + 0.5))}
+        for mass, density, by in rows
+    ]
+    changes = {"kept 90": {"value": -0.1}, "kept 40": {"value": -1.9}}
+    return {"batch": batch, "comparisons": compared, "changes": changes}
+
+
+def test_at_equal_time_each_seed_and_batch_size_counts() -> None:
+    ahead = {"student-0": [times(8, 1.1), times(32, 1.4)], "student-1": [times(8, 1.1), times(32, 1.2)]}
+    (target,) = targets_at_equal_time(MANY, ahead)
+    assert target["reached"]
+    (target,) = targets_at_equal_time(MANY, ahead | {"student-1": [times(8, 1.1), times(32, 0.9)]})
+    assert not target["reached"] and "student-1 at batch 32, mass0.8: +0.90" in target["found"]
+    assert not targets_at_equal_time(MANY, {}) and not targets_at_equal_time(GOODS, ahead)
 
 
 def said(*arguments: object) -> str:
