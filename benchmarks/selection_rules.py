@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from benchmarks.common import environment, write
 from benchmarks.demo_runs import load
-from benchmarks.real_clip import COMPOSITES, PRUNE_AT, Prepared, prepared_or_skipped, with_inputs
 from benchmarks.real_folds import Fold
 from benchmarks.real_judge import Judge
+from benchmarks.real_prepared import COMPOSITES, PRUNE_AT, Prepared, prepared_or_skipped, with_inputs
 from benchmarks.selection_parts import (
     MASS,
     THRESHOLD,
