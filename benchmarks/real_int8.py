@@ -44,7 +44,7 @@ def int8_features(prepared: Prepared, fold: Fold, asked: NDArray[np.intp], densi
 
 
 def _quantised(prepared: Prepared, number: int, folder: Path, density: Decimal) -> list[Artifact]:
-    """Returns int8 artifacts of the tower, dense first, calibrated on composites on other photographs than a fold has."""
+    """Returns int8 artifacts of the tower, dense first, calibrated on composites on photographs of another fold."""
     other = prepared.folds[(number + 1) % len(prepared.folds)]
     chosen = np.linspace(0, len(other.pixels) - 1, CALIBRATED_ON).astype(int)
     images = folder / "images"
