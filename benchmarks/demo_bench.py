@@ -32,7 +32,9 @@ LOWEST: Final = (Decimal("0.03"), Decimal("0.015"))
 """Below what the least mass takes, so that a density of equal time lies between two that were measured."""
 
 
-def bench_points(weights: Path, report: Path, batches: Sequence[int], images: Path | None = None) -> None:
+def bench_points(
+    weights: Path, report: Path, batches: Sequence[int], images: Path | None = None, seconds: int = SECONDS
+) -> None:
     """Exports the points that are evaluated, and measures them beside each other in a process of its own.
 
     Args:
@@ -40,12 +42,13 @@ def bench_points(weights: Path, report: Path, batches: Sequence[int], images: Pa
         report: JSON file of the benchmark.
         batches: images per request.
         images: folder whose images are timed, as masses take as long as what they keep of them; None for what ships.
+        seconds: to measure, for each batch size.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = ExportOptions(densities=(*DENSITIES, *LOWEST), points=MASSES, output=Path(folder))
         export_model(load(weights), options, progress)
         given = {"--workspace": folder, "--batch": ",".join(map(str, batches)), "--threads": THREADS}
-        given |= {"--duration": SECONDS} | ({} if images is None else {"--images": images})
+        given |= {"--duration": seconds} | ({} if images is None else {"--images": images})
         words = [str(word) for pair in given.items() for word in pair]
         words += [] if images is None else ["--no-accuracy"]
         command = [sys.executable, "-m", "sait_deploy", "bench", *words, "-o", str(report)]
