@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import inspect
 import itertools
 import textwrap
@@ -72,12 +73,25 @@ def test_no_module_hides_a_public_name() -> None:
             assert not (Path(place) / name).exists(), name
 
 
-def test_a_type_checker_sees_the_names_where_they_are_loaded_from() -> None:
+def test_the_public_names_are_those_that_a_type_checker_sees_and_stand_in_their_modules() -> None:
     tree = ast.parse(Path(sait_deploy.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == sait_deploy._HOMES
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert all(alias.asname == alias.name for alias in node.names), "a strict type checker takes it for internal"
+        seen |= {alias.name: str(node.module) for alias in node.names}
     assert sait_deploy.__all__ == sorted(["__version__", *seen])
+    for name, module in seen.items():
+        assert getattr(sait_deploy, name) is getattr(importlib.import_module(module), name)
+
+
+def test_all_names_can_be_imported_at_once_and_others_cannot() -> None:
+    found: dict[str, object] = {}
+    exec("from sait_deploy import *", found)
+    assert set(sait_deploy.__all__) <= set(found)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = sait_deploy.nonsense
 
 
 @pytest.mark.parametrize("name", sorted({*FUNCTIONS.values(), "load", "load_model", "compare_with_torch"}))
