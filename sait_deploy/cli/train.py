@@ -121,6 +121,11 @@ def _choice(name: str, kind: type[StrEnum], default: StrEnum, text: str) -> Call
 @_choice("--amp", Amp, _RECIPE.amp, "Mixed precision.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all that is drawn at random.")
 @click.option(
+    "--device",
+    metavar="NAME",
+    help="Where torch trains, by its own names: cpu, cuda:1.  [default: a GPU where there is one]",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -229,6 +234,7 @@ def _options(given: dict[str, Any]) -> TrainOptions:
             teacher_score=Score(given["teacher_score"]),
         ),
         seed=given["seed"],
+        device=given["device"],
     )
 
 

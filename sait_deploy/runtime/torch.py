@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
-from sait_deploy.errors import MissingDependency, RuntimeUnavailable, first_line
+from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime.answers import Output, RawOutput, Selection
 from sait_deploy.runtime.base import Runner
@@ -161,22 +161,17 @@ class TorchRunner(Runner):
     def __init__(
         self, source: Artifact | ModelInMemory, options: RunOptions, shared: SharedBlocks | None = None
     ) -> None:
+        from sait_deploy.models.devices import using_device
+
         super().__init__(source)
         self._shared = shared
         self._answered: tuple[NDArray[np.float32], torch.Tensor] | None = None
         torch.set_num_threads(processors() if options.threads is None else options.threads)
         _claim_threads()
-        try:
-            self._device = torch.device(options.device.lower())
-            if self._device.type == "meta":
-                raise RuntimeError("it holds shapes and no numbers")
+        with using_device(options.device) as self._device:
             self._model = _model_of(source, options).to(self._device)
-            # It is what others are compared with: convolutions in TF32 differ by 1e-3.
-            torch.backends.cudnn.allow_tf32 = False
-        except (RuntimeError, AssertionError) as error:
-            raise RuntimeUnavailable(
-                f"torch cannot use device {options.device!r}: {first_line(error)}", "see: sait-deploy doctor"
-            ) from None
+        # It is what others are compared with: convolutions in TF32 differ by 1e-3.
+        torch.backends.cudnn.allow_tf32 = False
 
     @property
     def environment(self) -> dict[str, str]:

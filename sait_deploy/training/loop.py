@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError, first_line
+from sait_deploy.models.devices import using_device
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
 from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import OperatingPoint
@@ -31,7 +32,7 @@ from sait_deploy.training.teacher import Teacher
 try:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
+    from accelerate.utils import DistributedType, patch_environment
 except ImportError:
     raise MissingDependency("accelerate", "training", extra="train") from None
 
@@ -61,7 +62,7 @@ class TrainingLoop:
     ) -> None:
         recipe = options.recipe
         self._options, self._data, self._teacher = options, data, teacher
-        self._accelerator = _accelerator(recipe.amp)
+        self._accelerator = _accelerator(recipe.amp, options.device)
         check_batches(data.images, recipe.batch, self.processes)
         device = self._accelerator.device
         set_drop_path(vit, recipe.drop_path)
@@ -271,10 +272,16 @@ def check_parallelism(kind: DistributedType, accumulated: int) -> None:
         )
 
 
-def _accelerator(amp: Amp) -> Accelerator:
-    AcceleratorState._reset_state()  # else the first training's precision would hold for the whole process
+def _accelerator(amp: Amp, device: str | None) -> Accelerator:
+    # Else the first training's precision and device would hold for the whole process.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    chosen = {}
+    if device is not None:
+        with using_device(device) as usable:
+            chosen["ACCELERATE_TORCH_DEVICE"] = str(usable)
     try:
-        accelerator = Accelerator(mixed_precision=amp.value)
+        with patch_environment(**chosen):
+            accelerator = Accelerator(mixed_precision=amp.value)
     except (ValueError, ImportError) as error:  # ImportError: a package of accelerate's configuration is missing
         first = first_line(error)
         if isinstance(error, ImportError) or amp is Amp.NONE:
@@ -283,6 +290,11 @@ def _accelerator(amp: Amp) -> Accelerator:
             ) from None
         raise InvalidArgument(f"mixed precision {amp.value} cannot be had here: {first}", "use --amp no") from None
     check_parallelism(accelerator.distributed_type, accelerator.gradient_accumulation_steps)
+    if device is not None and accelerator.num_processes > 1:
+        raise InvalidArgument(
+            f"device {device} cannot be chosen for {accelerator.num_processes} processes",
+            "leave it out: accelerate gives each its own",
+        )
     if amp is Amp.FP16 and accelerator.device.type == "cpu":
         raise InvalidArgument("mixed precision fp16 cannot be had on a CPU", "use --amp bf16 or --amp no")
     return accelerator

@@ -285,6 +285,7 @@ class TrainOptions:
         prune_at: block to prune in; None for depth // 4.
         distillation: what the student learns from a teacher; not used without one.
         seed: seed of a new head, of the data's order and variation, and of the densities and masses drawn.
+        device: where to train, by torch's names; None for a GPU where there is one, as accelerate chooses.
     """
 
     output: Path
@@ -298,6 +299,7 @@ class TrainOptions:
     prune_at: int | None = None
     distillation: Distillation = field(default_factory=Distillation)
     seed: int = 0
+    device: str | None = None
 
     def __post_init__(self) -> None:
         _check("seed", self.seed, 0, 2**31 - 1)

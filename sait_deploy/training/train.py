@@ -32,7 +32,7 @@ from sait_deploy.training.options import Alternation, Head, TrainOptions
 from sait_deploy.training.state import STATE_FILE, WEIGHTS_FILE, deliver, read_state, save_state
 from sait_deploy.training.teacher import Renormalisation, Teacher, check_pair
 
-_FREE: Final = ("output", "data.workers", "data.fashion")
+_FREE: Final = ("output", "device", "data.workers", "data.fashion")
 """Options that may change from one start to the next."""
 
 _PATENT: Final = (
@@ -79,6 +79,7 @@ def train(
 
     Raises:
         InvalidArgument: options that do not fit the model or each other, or a folder that holds another training.
+        RuntimeUnavailable: torch cannot use the device.
         TrainingError: another process trains into the folder.
         ModelError: a model or teacher that cannot be used.
         ImageError: data that cannot be used.

@@ -70,6 +70,8 @@ REFUSED = [
     (["--alternation", "sometimes"], 2, "'sometimes' is not one of"),
     (["--amp", "fp8"], 2, "'fp8' is not one of"),
     (["--augmentation", "wild"], 2, "'wild' is not one of"),
+    (["--device", "nonsense"], 7, "torch cannot use device 'nonsense'"),
+    (["--device", "cuda:99"], 7, "torch cannot use device 'cuda:99'"),
 ]
 
 
@@ -94,7 +96,7 @@ def test_data_that_are_nowhere(sait: Sait) -> None:
     "arguments",
     [
         *(["--opt", "adamx"], ["--sched", "x"], ["--teacher-model", "x"], ["--data", "x"], ["--mass-range", "x"]),
-        *(["--mass-range", "0.7:1"], ["--mass-range", "0.7:0.9", "--alternation", "never"]),
+        *(["--mass-range", "0.7:1"], ["--mass-range", "0.7:0.9", "--alternation", "never"], ["--device", "nonsense"]),
     ],
 )
 def test_refusals_say_what_to_do(sait: Sait, arguments: list[str]) -> None:
@@ -190,7 +192,7 @@ def test_json_and_a_second_start(sait: Sait, tmp_path: Path) -> None:
     assert said["log"] == json.loads((tmp_path / "out" / LOG_JSON).read_text())
     assert "no --model: training the demonstration model" in done.err
     assert "epoch 1 of 1: loss" in done.err
-    again = sait(*arguments)
+    again = sait(*arguments, "--device", "CPU")
     assert (again.code, again.out) == (0, done.out)
     assert "resumed after epoch 1 of 1" in again.err
     other = sait(*arguments, "--seed", "1")

@@ -1,7 +1,7 @@
 """Trainings of a small model in each of several processes, which leave the weights that each of them ends with.
 
 Started by a launcher, as ``each_process FOLDER OUTPUT NAME...``: of squares, to a folder for each name of a variant;
-each is started once more when it is finished. Last comes one with too few images, which leaves what it says.
+each is started once more when it is finished. Last come those that are refused, which leave what they say.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ def main(folder: Path, output: Path, names: list[str]) -> None:
         )
         said = {"log": log, "again": again, "lines": lines, "is_main": result.is_main}
         left.with_name(f"{left.name}.json").write_text(json.dumps(said))
-    try:
-        train(small_model(), None, options(folder, output / "too few", recipe={"batch": 25}), quiet)
-    except InvalidArgument as error:
-        (output / f"too few.{os.environ['RANK']}").write_text(error.message)
+    refused = {"too few": {"recipe": {"batch": 25}}, "device": {"device": "cpu"}}
+    for name, changes in refused.items():
+        try:
+            train(small_model(), None, options(folder, output / name, **changes), quiet)
+        except InvalidArgument as error:
+            (output / f"{name}.{os.environ['RANK']}").write_text(error.message)
 
 
 if __name__ == "__main__":

@@ -95,10 +95,17 @@ def test_processes_end_with_the_same_weights_and_the_same_accuracies(ends: Path,
 
 
 @pytest.mark.slow
-def test_too_few_images_for_a_batch_for_each_process(ends: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("too few", "48 images make no batch of 25 on 2 processes"),
+        ("device", "device cpu cannot be chosen for 2 processes"),
+    ],
+)
+def test_what_several_processes_cannot_do(ends: Path, name: str, message: str) -> None:
     for rank in (0, 1):
-        assert (ends / f"too few.{rank}").read_text() == "48 images make no batch of 25 on 2 processes"
-    assert list((ends / "too few").iterdir()) == []
+        assert (ends / f"{name}.{rank}").read_text() == message
+    assert list((ends / name).iterdir()) == []
 
 
 @pytest.mark.slow
