@@ -17,14 +17,15 @@ from sait_deploy import demo
 from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.folder import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Artifact, write_manifest
 from sait_deploy.artifacts.golden import Golden, write_golden
-from sait_deploy.artifacts.manifest import FEATURES, Form, Head, Manifest, Outputs, Task, WeightsSource
+from sait_deploy.artifacts.manifest import Head, Manifest, Precision, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points
 from sait_deploy.artifacts.points import PointRequest, mass_point
 from sait_deploy.exporting.manifest import draft_manifest
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, describe, load_model
+from sait_deploy.runtime.torch import pruning_of
 from tests.tiny import HALF, randomised, save_weights, small_vit
 
 IMAGE_SIZE: Final = 96
@@ -114,14 +115,8 @@ def change_weight(model: onnx.ModelProto, part: str, change: float) -> None:
 def reference(model: LoadedModel, artifact: Artifact) -> PrunableViT:
     """The model in torch, in fp32, pruned as an artifact of it is."""
     manifest = artifact.manifest
-    outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
-    if manifest.pruning is None:
-        return PrunableViT(model.vit, None, outputs=outputs, task=manifest.model.task)
-    score, prune_at = manifest.pruning.score, manifest.pruning.prune_at
-    if manifest.form is Form.ADAPTIVE:
-        return PrunableViT(model.vit, AdaptivePruning(score, prune_at), outputs=outputs, task=manifest.model.task)
-    kept = manifest.pruning.points[0].point.max_keep
-    return PrunableViT(model.vit, FixedPruning(score, prune_at, kept), outputs=outputs, task=manifest.model.task)
+    asked = Precision.FP32, manifest.asked_outputs, manifest.model.task, manifest.feature_blocks
+    return PrunableViT(model.vit, pruning_of(manifest), *asked)
 
 
 def draft() -> Manifest:

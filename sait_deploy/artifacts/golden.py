@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sait_deploy.artifacts.manifest import is_further_output
 from sait_deploy.errors import ArtifactError
 
 
@@ -24,6 +26,7 @@ class Golden:
         mass: float32 [1], of an adaptive artifact, what it is fed beside the image.
         keep_limits: int32 [1, 2], likewise.
         token_features: float32 [1, P+N, D], of an artifact that returns them.
+        further: the other outputs by their names, such as ``block3_features``; arrays of the file beside the others.
     """
 
     pixels: NDArray[np.uint8]
@@ -33,6 +36,10 @@ class Golden:
     mass: NDArray[np.float32] | None = None
     keep_limits: NDArray[np.int32] | None = None
     token_features: NDArray[np.float32] | None = None
+    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+_NAMES: Final = tuple(one.name for one in fields(Golden) if one.name != "further")
 
 
 def read_golden(path: Path) -> Golden:
@@ -43,12 +50,14 @@ def read_golden(path: Path) -> Golden:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Golden(**{name: arrays[name] for name in arrays.files})
+            further = {name: arrays[name] for name in arrays.files if is_further_output(name)}
+            known = {name: arrays[name] for name in arrays.files if name not in further}
+            return Golden(**known, further=further)
     except Exception as error:  # damaged archives raise nearly anything
         raise ArtifactError(f"{path} cannot be read ({error})", "export again") from None
 
 
 def write_golden(path: Path, golden: Golden) -> None:
     """Writes a golden file; arrays that an artifact has not are left out."""
-    fields = {field.name: getattr(golden, field.name) for field in dataclasses.fields(golden)}
-    np.savez(path, **{name: array for name, array in fields.items() if array is not None})
+    arrays = {name: getattr(golden, name) for name in _NAMES} | dict(golden.further)
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})

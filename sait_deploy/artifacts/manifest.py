@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from sait_deploy.artifacts.pruning_info import MacsInfo, PointInfo, PruningInfo
 from sait_deploy.artifacts.quantization_info import QuantizationInfo
+from sait_deploy.exporters.names import KEEP
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.tokens import Geometry, OperatingPoint
 
@@ -15,11 +17,26 @@ SCHEMA_VERSION: Final = 2
 FEATURES: Final = "token_features"
 """Name of the output that holds the last block's tokens at full resolution."""
 
+_BLOCK_FEATURES: Final = re.compile(r"block(0|[1-9]\d*)_features", re.ASCII)
+
 EMBEDDINGS: Final = "embeddings"
 """Name of the output of a model that embeds: float32 [batch, D], each row of unit length (L2)."""
 
 COUNTS: Final = "counts"
 """Name of the output that holds the tokens kept per image, prefix included."""
+
+
+def block_features(block: int) -> str:
+    """Returns the name of the output that holds a block's tokens at full resolution, float32 [batch, P+N, D].
+
+    A pruned graph with such outputs returns ``keep``, int32 [batch, P+N], too: 1 where a token was kept.
+    """
+    return f"block{block}_features"
+
+
+def is_further_output(name: str) -> bool:
+    """Returns whether a graph's output is the tokens of a block by its number, or which tokens were kept."""
+    return name == KEEP or _BLOCK_FEATURES.fullmatch(name) is not None
 
 
 class Form(StrEnum):
@@ -267,6 +284,22 @@ class Manifest:
     def output_names(self) -> tuple[str, ...]:
         """Names of the graph's outputs."""
         return tuple(output.name for output in self.outputs)
+
+    @property
+    def asked_outputs(self) -> Outputs:
+        """Whether the last block's tokens were asked for."""
+        return Outputs.LOGITS_AND_FEATURES if FEATURES in self.output_names else Outputs.LOGITS
+
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """The blocks whose tokens are outputs, see ``block_features``."""
+        found = (_BLOCK_FEATURES.fullmatch(name) for name in self.output_names)
+        return tuple(int(match[1]) for match in found if match is not None)
+
+    @property
+    def returns_tokens(self) -> bool:
+        """Whether tokens of any block are an output."""
+        return FEATURES in self.output_names or bool(self.feature_blocks)
 
     @property
     def prune_at(self) -> int | None:

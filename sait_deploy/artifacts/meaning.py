@@ -17,6 +17,7 @@ from sait_deploy.artifacts.manifest import (
     ModelInfo,
     Precision,
     TensorInfo,
+    block_features,
 )
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.pruning_info import PruningInfo
@@ -145,6 +146,10 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
     wanted[answer] = (model.answer_width,)
     tokens = {FEATURES: (geometry.tokens, geometry.width)}
     features: dict[str, tuple[int, ...]] = dict(tokens) if FEATURES in manifest.output_names else {}
+    blocks = [block for block in manifest.feature_blocks if block < geometry.depth]
+    features |= {block_features(block): (geometry.tokens, geometry.width) for block in sorted(blocks)}
+    if blocks and manifest.pruning is not None:
+        features[manifest.pruning.keep] = (geometry.tokens,)
     counts: dict[str, tuple[int, ...]] = {COUNTS: ()} if manifest.pruning is not None else {}
     wanted |= features | counts
     given = (*manifest.inputs, *manifest.outputs)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sait_deploy.models.weights import SparseTraining
 
 DEFAULT_DENSITY = "0.6"
+LAST_BLOCK = "last"
+"""What --features means without blocks."""
 
 
 @click.command(
@@ -68,7 +70,14 @@ DEFAULT_DENSITY = "0.6"
 @click.option(
     "--max-keep", type=int, metavar="N", help="Patch tokens each image keeps at most: the worst case.  [default: all]"
 )
-@click.option("--features", is_flag=True, help="Also return the last block's tokens at full resolution.")
+@click.option(
+    "--features",
+    is_flag=False,
+    flag_value=LAST_BLOCK,
+    metavar="[I,J,…]",
+    help="Also return the last block's tokens at full resolution, or those of these blocks, counted from 0, such as "
+    "3,5,8,11, and which were kept.",
+)
 @click.option("--dense", "dense_only", is_flag=True, help="Only the dense baseline, which is always included.")
 @click.option(
     "--score",
@@ -123,6 +132,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     Each artifact is a folder with model.onnx, manifest.json and golden.npz, checked against torch before it is written.
     """
     densities, requests = _asked(given)
+    outputs, feature_blocks = _features(given["features"])
     task, head = task_of(given)
     choice = preprocessing_choice(given)
     source = weights_source(given["weights"], given["pretrained"], given["random_weights"])
@@ -142,7 +152,8 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         precision=Precision(given["precision"]),
         opset=given["opset"],
         operators=OperatorForm.INLINE if given["inline"] else OperatorForm.FUNCTION,
-        outputs=Outputs.LOGITS_AND_FEATURES if given["features"] else Outputs.LOGITS,
+        outputs=outputs,
+        feature_blocks=feature_blocks,
         images=given["images"],
         labels=given["labels"],
         class_map=given["class_map"],
@@ -200,3 +211,18 @@ def _points(
     least = 1 if min_keep is None else min_keep
     by_mass = [mass_point(parse_mass(text), least, max_keep) for text in masses]
     return (*by_mass, *(parse_point(text, least, max_keep) for text in points))
+
+
+def _features(text: str | None) -> tuple[Outputs, tuple[int, ...]]:
+    """Returns whether the last block's tokens are asked for, and the blocks that are asked for by number."""
+    if text is None or text.lower() in ("", "false"):  # a file of options says so of what it leaves out
+        return Outputs.LOGITS, ()
+    if text.lower() in (LAST_BLOCK, "true"):
+        return Outputs.LOGITS_AND_FEATURES, ()
+    try:
+        return Outputs.LOGITS, tuple(map(int, text.split(",")))
+    except ValueError:
+        raise InvalidArgument(
+            f"--features {text!r} is no list of blocks",
+            "give numbers from 0, such as --features 3,5,8,11, or none for the last block",
+        ) from None

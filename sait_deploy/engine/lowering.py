@@ -77,11 +77,13 @@ def _expose_selection(artifact: Artifact, model: onnx.ModelProto) -> None:
     batch = artifact.manifest.batch or "batch"
     if pruning is None:
         return
+    there = {output.name for output in model.graph.output}
     for name, element, size in (
         (pruning.importance, onnx.TensorProto.FLOAT, geometry.patch_tokens),
         (pruning.keep, onnx.TensorProto.INT32, geometry.tokens),
     ):
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, [batch, size]))
+        if name not in there:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(name, element, [batch, size]))
 
 
 def _lowered(graph: onnx.ModelProto, name: PartName, lowering: LowerOptions, folder: Path) -> LoweredPart:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.artifacts.folder import Artifact, Workspace, open_artifact
-from sait_deploy.artifacts.manifest import FEATURES, Outputs
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.tuned_points import points_path
 from sait_deploy.errors import ArtifactError
@@ -122,6 +121,7 @@ def _options(given: Artifact, score: Score, prune_at: int) -> ExportOptions:
         precision=manifest.dtype,
         opset=manifest.opset,
         operators=OperatorForm.INLINE if manifest.inlined else OperatorForm.FUNCTION,
-        outputs=Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS,
+        outputs=manifest.asked_outputs,
+        feature_blocks=manifest.feature_blocks,
         output=given.path.parent,
     )

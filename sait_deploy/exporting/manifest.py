@@ -19,6 +19,7 @@ from sait_deploy.artifacts.manifest import (
     ParityInfo,
     Precision,
     TensorInfo,
+    block_features,
 )
 from sait_deploy.artifacts.manifest_parts import installed_tools
 from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo, PruningInfo
@@ -76,6 +77,10 @@ def _tensors(
         inputs += [TensorInfo(MASS, "float32", (batch,)), TensorInfo(KEEP_LIMITS, "int32", (batch, 2))]
     if options.outputs is Outputs.LOGITS_AND_FEATURES:
         outputs.append(TensorInfo(FEATURES, "float32", (batch, geometry.tokens, geometry.width)))
+    tokens = (batch, geometry.tokens, geometry.width)
+    outputs += [TensorInfo(block_features(block), "float32", tokens) for block in options.feature_blocks]
+    if options.feature_blocks and plan.pruning is not None:
+        outputs.append(TensorInfo(KEEP, "int32", (batch, geometry.tokens)))
     if plan.pruning is not None:
         outputs.append(TensorInfo(COUNTS, "int32", (batch,)))
     return tuple(inputs), tuple(outputs)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import Form, Manifest, ParityInfo, Precision, Task
+from sait_deploy.artifacts.manifest import Form, Manifest, ParityInfo, Precision, Task, block_features
 from sait_deploy.artifacts.points import BatchPoint, PointChoice
 from sait_deploy.errors import ParityError
+from sait_deploy.exporters.names import KEEP
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime.answers import Output, Selection
 from sait_deploy.runtime.base import Runner
@@ -202,6 +203,9 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
             assert forced.features is not None
             features = forced.features.numpy().reshape(len(batch), -1)
             worst = max(worst, _compare(output.features.reshape(len(batch), -1), features, tolerance, first))
+        for block, tokens in zip(reference.blocks, forced.blocks, strict=True):
+            found_tokens = output.further[block_features(block)].reshape(len(batch), -1)
+            worst = max(worst, _compare(found_tokens, tokens.numpy().reshape(len(batch), -1), tolerance, first))
         logits.append(output.logits)
         wanted.append(forced.logits.numpy())
         if selection is not None and asked is not None and forced.importance is not None:
@@ -249,6 +253,9 @@ def _check_public_outputs(output: Output, selection: Selection, manifest: Manife
     """The file as it is shipped must answer as its copy with more outputs does."""
     if not np.array_equal(output.kept + manifest.model.geometry.prefix_tokens, selection.keep.sum(axis=1)):
         raise ParityError(f"counts from image {first} on differ from the kept tokens", "report it")
+    keep = output.further.get(KEEP)
+    if keep is not None and not np.array_equal(keep, selection.keep):
+        raise ParityError(f"keep from image {first} on differs from the kept tokens", "report it")
     _compare(output.logits, selection.logits, TOLERANCE[manifest.dtype], first, manifest.model.task)
 
 

@@ -18,7 +18,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.images.dataset import check_class_map
 from sait_deploy.images.preprocessing_choice import NO_CHOICE, PreprocessingChoice, is_assumed
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_pruning
+from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_blocks, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import chosen_pruning
 from sait_deploy.system.option_values import check_options
@@ -50,6 +50,7 @@ class ExportOptions:
         opset: version of the standard ONNX operators.
         operators: whether ``ai.sait`` operators stay nodes with functions or are inlined.
         outputs: whether the last block's tokens are an output too.
+        feature_blocks: blocks whose tokens are outputs, one each, counted from 0; sorted, each once.
         images: images for the parity check; None for the shipped ones.
         labels: file of class names, one a line.
         output: folder for the artifacts.
@@ -81,6 +82,7 @@ class ExportOptions:
     task: Task | None = None
     head: Head | None = None
     batch: int | None = None
+    feature_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -92,6 +94,7 @@ class ExportOptions:
             )
         if self.batch is not None and self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} images cannot be", "give 1 or more")
+        object.__setattr__(self, "feature_blocks", tuple(sorted(set(self.feature_blocks))))
         points = tuple(dict.fromkeys(self.points))
         names = [point.name for point in points]
         repeated = next((name for name in names if names.count(name) > 1), None)
@@ -119,9 +122,10 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
     """Returns what to make, the dense baseline first.
 
     Raises:
-        InvalidArgument: the pruning or the batch does not fit the model.
+        InvalidArgument: the pruning, the blocks or the batch do not fit the model.
     """
     geometry = model.info.geometry
+    check_blocks(geometry, options.feature_blocks)
     if options.batch is not None and options.batch > most_images(geometry):
         most = most_images(geometry)
         raise InvalidArgument(f"a batch of {options.batch} images has more tokens than int32 counts", f"at most {most}")
@@ -157,6 +161,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         further = (*further, info.embedding)
     if options.batch is not None:
         further = (*further, options.batch)
+    if options.feature_blocks:
+        further = (*further, "blocks", options.feature_blocks)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 
 
@@ -180,6 +186,8 @@ def _name(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> str:
         parts.append(options.operators)
     if options.outputs is Outputs.LOGITS_AND_FEATURES:
         parts.append("features")
+    if options.feature_blocks:
+        parts.append("_".join(("blocks", *map(str, options.feature_blocks))))
     if info.embedding is not None:
         parts.append(Task.EMBED)
     if options.batch is not None:

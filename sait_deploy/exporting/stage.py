@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.folder import GOLDEN_FILE, MODEL_FILE, Artifact, Workspace, open_artifact, write_manifest
 from sait_deploy.artifacts.golden import write_golden
-from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, Task, WeightsSource
+from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Form, Precision, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import measured_points, onnx_metadata
 from sait_deploy.errors import InvalidArgument, StorageError
 from sait_deploy.exporters.finish import FinishOptions, finish, save
@@ -168,7 +168,8 @@ def _export_one(
     place = workspace.place_for(plan.name, plan.id)
     with workspace.writing(place) as folder:
         progress(f"{plan.name}: tracing", 0.0)
-        module = PrunableViT(model.vit, plan.pruning, options.precision, options.outputs, model.info.task)
+        asked = options.outputs, model.info.task, options.feature_blocks
+        module = PrunableViT(model.vit, plan.pruning, options.precision, *asked)
         size = (model.preprocessing.channels, *model.info.image_size)
         graph = trace(module, size, manifest.output_names, options.opset, _point_inputs(plan, options), options.batch)
         finishing = FinishOptions(options.opset, options.operators, onnx_metadata(manifest))
@@ -179,7 +180,7 @@ def _export_one(
         progress(step, 0.0)
         draft = Artifact(folder, manifest)
         runner = OnnxRuntimeRunner(draft, RunOptions())
-        reference = PrunableViT(model.vit, plan.pruning, outputs=options.outputs, task=model.info.task)
+        reference = PrunableViT(model.vit, plan.pruning, Precision.FP32, *asked)
         parity = check_parity(runner, reference, ParityImages(images, data.dataset.source))
         write_golden(folder / GOLDEN_FILE, golden_of(runner, data.pixels[0], images[:1].repeat(options.batch or 1, 0)))
         manifest = dataclasses.replace(

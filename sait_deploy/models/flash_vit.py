@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sait_deploy.artifacts.manifest import Outputs, Task
 from sait_deploy.models.flash_layouts import FlashPacked, FlashUniform
 from sait_deploy.models.layers import in_half_precision
-from sait_deploy.models.prunable_vit import AdaptivePruning, Begun, PrunableViT, Pruning, Scored, Traced
+from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Pruning
+from sait_deploy.models.traced import Begun, Scored, Traced
 from sait_deploy.models.transformer import Tokens
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
 
@@ -118,5 +119,5 @@ class FlashViT:
         assert fixed is not None
         seam = self.stem(images, None, None)
         layout, rows = FlashUniform.of(batch, fixed, images.device), seam.rows[: batch * fixed]
-        logits, _ = self.model.finish_kept(Scored(seam.tokens, seam.importance), rows, layout)
+        logits, _, _ = self.model.finish_kept(Scored(seam.tokens, seam.importance), rows, layout)
         return Traced(logits, None, seam.counts, seam.keep, seam.importance)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precisi
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
-from sait_deploy.models.layouts import DEPLOYED, Uniform
+from sait_deploy.models.layouts import DEPLOYED
+from sait_deploy.models.traced import Begun, Scored, Traced
 from sait_deploy.models.transformer import Layout, Tokens
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.system.option_values import check_options, chosen
@@ -73,38 +74,6 @@ def geometry_of(model: nn.Module) -> Geometry:
     return transformer_of(model).shape().geometry
 
 
-class Traced(NamedTuple):
-    """What one forward pass computed; the selection's fields are None in a dense pass.
-
-    Attributes:
-        logits: float32 [B, classes]; embeddings [B, D] of unit length, or features [B, D] as they are, of others.
-        features: float32 [B, P+N, D], normalised tokens of the last block; dropped ones as they were when dropped.
-        counts: int32 [B], tokens kept per image, prefix included.
-        keep: int32 [B, P+N], 1 where a token was kept.
-        importance: float32 [B, N].
-    """
-
-    logits: Tensor
-    features: Tensor | None
-    counts: Tensor | None
-    keep: Tensor | None
-    importance: Tensor | None
-
-
-class Begun(NamedTuple):
-    """All tokens before a block: ``tokens``, and ``whole``, how they divide into images."""
-
-    tokens: Tokens
-    whole: Uniform
-
-
-class Scored(NamedTuple):
-    """All tokens behind the attention of the block pruned in, and the ``importance`` read off it, float32 [B, N]."""
-
-    tokens: Tokens
-    importance: Tensor
-
-
 class PrunableViT(nn.Module):
     """A model in inference mode: dense, at a fixed number of tokens, or adaptive.
 
@@ -114,10 +83,11 @@ class PrunableViT(nn.Module):
         precision: element type of weights and activations; inputs and outputs are float32 in either case.
         outputs: whether the last block's tokens are returned too.
         task: whether what the head gives, or a model without one, is brought to unit length.
+        blocks: those whose tokens are returned too, ascending.
 
     Raises:
         ModelError: the model is not supported.
-        InvalidArgument: the pruning does not fit the model.
+        InvalidArgument: the pruning does not fit the model, or it has no such block.
     """
 
     def __init__(
@@ -127,6 +97,7 @@ class PrunableViT(nn.Module):
         precision: Precision = Precision.FP32,
         outputs: Outputs = Outputs.LOGITS,
         task: Task = Task.CLASSIFY,
+        blocks: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         precision, outputs = chosen(Precision, precision, "precision"), chosen(Outputs, outputs, "outputs")
@@ -135,10 +106,11 @@ class PrunableViT(nn.Module):
         shape = transformer_of(vit).shape()
         if pruning is not None:
             check_pruning(vit, pruning)
+        check_blocks(shape.geometry, blocks)
         self.vit = (vit if precision is Precision.FP32 else in_half_precision(vit)).eval()
         self.transformer = transformer_of(self.vit)
         self.pruning = pruning
-        self.outputs, self.task = outputs, chosen(Task, task, "task")
+        self.outputs, self.task, self.blocks = outputs, chosen(Task, task, "task"), blocks
         self.dtype = torch.float32 if precision is Precision.FP32 else torch.float16
         self.prefix, self.patches = shape.prefix, shape.patches
 
@@ -153,10 +125,12 @@ class PrunableViT(nn.Module):
             keep_limits: int32 [B, 2], of the adaptive form alone: least and most patch tokens.
 
         Returns:
-            logits; then features, where they were asked for; then counts, where tokens are pruned.
+            logits; then features, those of blocks, and with them keep, where they were asked for; then counts. Only
+            where tokens are pruned are there keep and counts.
         """
         traced = self.trace(images, mass, keep_limits)
-        return tuple(x for x in (traced.logits, traced.features, traced.counts) if x is not None)
+        keep = traced.keep if self.blocks else None
+        return tuple(x for x in (traced.logits, traced.features, *traced.blocks, keep, traced.counts) if x is not None)
 
     def trace(
         self,
@@ -188,13 +162,24 @@ class PrunableViT(nn.Module):
         """Runs the blocks before ``block``: the part of :meth:`trace` that all points and dense have in common."""
         tokens = self.transformer.embed(images.to(self.dtype))
         whole = DEPLOYED.uniform.of(images.shape[0], self.prefix + self.patches, images.device)
-        return Begun(self.transformer.run(tokens, whole, 0, block), whole)
+        tokens, taken = self._run(tokens, whole, 0, block)
+        return Begun(tokens, whole, taken)
 
     def score(self, begun: Begun) -> Scored:
         """Runs the attention of the block pruned in: what all points have in common beyond :meth:`begin`."""
         assert self.pruning is not None
-        tokens, weights = self.transformer.scored(self.pruning.prune_at, *begun)
-        return Scored(tokens, token_importance(weights, self.prefix, self.pruning.score))
+        tokens, weights = self.transformer.scored(self.pruning.prune_at, begun.tokens, begun.whole)
+        return Scored(tokens, token_importance(weights, self.prefix, self.pruning.score), begun.taken)
+
+    def _run(self, tokens: Tokens, layout: Layout, first: int, end: int) -> tuple[Tokens, tuple[Tensor, ...]]:
+        """Runs the blocks from ``first`` to before ``end``, and returns what those asked for left, [T, D] each, too."""
+        taken = []
+        for block in self.blocks:
+            if first <= block < end:
+                tokens = self.transformer.run(tokens, layout, first, block + 1)
+                taken.append(tokens.x)
+                first = block + 1
+        return self.transformer.run(tokens, layout, first, end), tuple(taken)
 
     def finish(
         self,
@@ -208,10 +193,12 @@ class PrunableViT(nn.Module):
         self._check_arguments(mass, keep_limits, keep)
         keep, counts = self.select(scored.importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
         kept, layout = DEPLOYED.of_kept(keep, counts, self.fixed_tokens)
-        logits, features = self.finish_kept(scored, kept, layout)
-        return Traced(logits, features, counts, keep, scored.importance)
+        logits, features, blocks = self.finish_kept(scored, kept, layout)
+        return Traced(logits, features, counts, keep, scored.importance, blocks)
 
-    def finish_kept(self, scored: Scored, kept: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
+    def finish_kept(
+        self, scored: Scored, kept: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
         """Runs what is left of the model on the kept tokens.
 
         Args:
@@ -220,14 +207,23 @@ class PrunableViT(nn.Module):
             layout: how those divide into images.
 
         Returns:
-            logits and features, as :class:`Traced` has them.
+            logits, features and those of blocks, as :class:`Traced` has them.
         """
-        model, (tokens, importance) = self.transformer, scored
+        model, (tokens, importance, taken) = self.transformer, scored
         assert self.pruning is not None
-        x = model.run_rest(self.pruning.prune_at, tokens.rows(kept), layout).x
-        features = self._features(model.normed(tokens.x.index_put((kept.long(),), x))) if self._wants_features else None
+        block = self.pruning.prune_at
+        pruned = model.fed_forward(block, tokens.rows(kept), layout)
+        last, later = self._run(pruned, layout, block + 1, model.depth)
+        if block in self.blocks:
+            later = pruned.x, *later
+
+        def at_full_resolution(x: Tensor) -> Tensor:
+            return self._features(model.normed(tokens.x.index_put((kept.long(),), x)))
+
+        features = at_full_resolution(last.x) if self._wants_features else None
+        blocks = (*(self._features(model.normed(x)) for x in taken), *map(at_full_resolution, later))
         # Importance that is not a number leaves a selection without meaning: the logits become no numbers too.
-        return self.answer(model.readout(model.normed(x), layout)) + importance[:, :1] * 0, features
+        return self.answer(model.readout(model.normed(last.x), layout)) + importance[:, :1] * 0, features, blocks
 
     @property
     def fixed_tokens(self) -> int | None:
@@ -237,8 +233,11 @@ class PrunableViT(nn.Module):
     def finish_dense(self, begun: Begun, block: int) -> Traced:
         """Runs the dense form from a block on, on what :meth:`begin` returned for that block."""
         model = self.transformer
-        normed = model.normed(model.run(*begun, block, model.depth).x)
-        return Traced(self.answer(model.readout(normed, begun.whole)), self._features(normed), None, None, None)
+        last, later = self._run(begun.tokens, begun.whole, block, model.depth)
+        normed = model.normed(last.x)
+        features = self._features(normed) if self._wants_features else None
+        blocks = tuple(self._features(model.normed(x)) for x in (*begun.taken, *later))
+        return Traced(self.answer(model.readout(normed, begun.whole)), features, None, None, None, blocks)
 
     def dense(self) -> PrunableViT:
         """Returns the dense form of the same modules, at the same precision."""
@@ -290,9 +289,8 @@ class PrunableViT(nn.Module):
     def _wants_features(self) -> bool:
         return self.outputs is Outputs.LOGITS_AND_FEATURES
 
-    def _features(self, normed: Tensor) -> Tensor | None:
-        whole = (-1, self.prefix + self.patches, normed.shape[-1])
-        return normed.reshape(whole).float() if self._wants_features else None
+    def _features(self, normed: Tensor) -> Tensor:
+        return normed.reshape(-1, self.prefix + self.patches, normed.shape[-1]).float()
 
 
 def _sums(keep: Tensor) -> Tensor:
@@ -316,3 +314,16 @@ def check_pruning(model: nn.Module, pruning: Pruning) -> None:
         raise InvalidArgument("score 'cls' needs a class token, which this model has not", "use --score mean")
     if isinstance(pruning, FixedPruning) and not 1 <= pruning.kept <= shape.patches:
         raise InvalidArgument(f"{pruning.kept} of {shape.patches} patch tokens cannot be kept")
+
+
+def check_blocks(geometry: Geometry, blocks: tuple[int, ...]) -> None:
+    """Checks that a model has blocks whose tokens are asked for.
+
+    Raises:
+        InvalidArgument: it has not.
+    """
+    for block in blocks:
+        if not 0 <= block < geometry.depth:
+            raise InvalidArgument(
+                f"features of block {block}: the model has {geometry.depth} blocks", f"give 0 to {geometry.depth - 1}"
+            )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import Described
 from sait_deploy.errors import ArtifactError, InvalidArgument
+from sait_deploy.exporters.names import KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +26,31 @@ class Output:
         kept: int32 [B], patch tokens that each image kept.
         features: float32 [B, P+N, D], the last block's tokens, where the artifact was exported with them. Kept tokens
             went through all blocks; a dropped token is what it was when it was dropped.
+        further: the graph's other outputs by their names: ``block3_features``, the same of block 3, and beside it of a
+            pruned graph ``keep``, int32 [B, P+N], 1 where a token was kept.
     """
 
     logits: NDArray[np.float32]
     kept: NDArray[np.int32]
     features: NDArray[np.float32] | None = None
+    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
-    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them."""
+    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them, others."""
 
     logits: NDArray[np.float32]
     counts: NDArray[np.int32] | None
     features: NDArray[np.float32] | None
+    further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Mapping[str, NDArray[Any]]) -> Self:
+        """Returns a graph's outputs, given by their names in the graph's order: its answer is the first."""
+        answer, *names = found
+        further = {name: found[name] for name in names if name not in (COUNTS, FEATURES)}
+        return cls(found[answer], found.get(COUNTS), found.get(FEATURES), further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +107,14 @@ def check_arrived(description: Described, images: int, raw: RawOutput) -> None:
     Raises:
         ArtifactError: it is not, or the tokens counted are fewer or more than there can be.
     """
-    model = description.model
+    model, further = description.model, raw.further.items()
     tokens = (images, model.geometry.tokens, model.geometry.width)
     wanted = (
         ("logits", raw.logits, np.float32, (images, model.answer_width)),
         ("counts", raw.counts, np.int32, (images,)),
         ("features", raw.features, np.float32, tokens),
+        *((name, found, np.float32, tokens) for name, found in further if name != KEEP),
+        (KEEP, raw.further.get(KEEP), np.int32, tokens[:2]),
     )
     for name, found, dtype, shape in wanted:
         if found is None:

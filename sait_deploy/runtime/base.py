@@ -190,7 +190,7 @@ class Runner(ABC):
             kept = np.full(len(raw.logits), geometry.patch_tokens, dtype=np.int32)
         else:
             kept = raw.counts - np.int32(geometry.prefix_tokens)
-        return Output(raw.logits, kept, raw.features)
+        return Output(raw.logits, kept, raw.features, raw.further)
 
     def _checked(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the images as runtimes take them: rows in order, and writable as torch wants them."""

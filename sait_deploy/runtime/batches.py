@@ -42,10 +42,12 @@ def run_all(runner: Runner, images: NDArray[np.float32], choice: PointChoice = D
     parts = portions(len(images), len(images), runner.batch_range)
     outputs = [runner.run_at(images[part], choice) for part in parts]
     features = [output.features for output in outputs if output.features is not None]
+    further = {name: [output.further[name] for output in outputs] for name in outputs[0].further}
     return Output(
         np.concatenate([output.logits for output in outputs])[: len(images)],
         np.concatenate([output.kept for output in outputs])[: len(images)],
         np.concatenate(features)[: len(images)] if features else None,
+        {name: np.concatenate(arrays)[: len(images)] for name, arrays in further.items()},
     )
 
 

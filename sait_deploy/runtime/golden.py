@@ -22,5 +22,6 @@ def golden_of(runner: Runner, pixels: NDArray[np.uint8], images: NDArray[np.floa
     answer, point = runner.run(images), resolve(manifest, len(images), PointChoice())
     counts = answer.kept + np.int32(manifest.model.geometry.prefix_tokens)
     if point is None:
-        return Golden(pixels, images, answer.logits, counts, token_features=answer.features)
-    return Golden(pixels, images, answer.logits, counts, point.mass, point.keep_limits, answer.features)
+        return Golden(pixels, images, answer.logits, counts, None, None, answer.features, answer.further)
+    fed = point.mass, point.keep_limits
+    return Golden(pixels, images, answer.logits, counts, *fed, answer.features, answer.further)

@@ -15,9 +15,11 @@ from sait_deploy.exporters.names import CU_SEQLENS, IMAGES
 
 
 def with_selection(graph: onnx.ModelProto, pruning: PruningInfo) -> onnx.ModelProto:
-    """Gives a graph importance and keep as further outputs, in place, and returns it."""
+    """Gives a graph importance and keep as further outputs, where it lacks them, in place, and returns it."""
+    there = {output.name for output in graph.graph.output}
     for name, element in ((pruning.importance, onnx.TensorProto.FLOAT), (pruning.keep, onnx.TensorProto.INT32)):
-        graph.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
+        if name not in there:
+            graph.graph.output.append(onnx.helper.make_tensor_value_info(name, element, ["B", None]))
     return graph
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.graph import graph_of, graph_source, weights_folder
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable, first_line
 from sait_deploy.runtime.answers import RawOutput, Selection
@@ -224,8 +223,8 @@ class OnnxRuntimeRunner(Runner):
         return self._open(with_selection(self._graph(), pruning).SerializeToString())
 
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
-        found = dict(zip(self._outputs, _run(self._session, self._outputs, feeds(images, point)), strict=True))
-        return RawOutput(found[self._outputs[0]], found.get(COUNTS), found.get(FEATURES))
+        found = _run(self._session, self._outputs, feeds(images, point))
+        return RawOutput.of(dict(zip(self._outputs, found, strict=True)))
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning

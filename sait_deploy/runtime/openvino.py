@@ -15,7 +15,6 @@ from onnx.inliner import inline_local_functions
 
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.graph import graph_of, lowering_errors, weights_folder
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.exporters.lower_openvino import LOWERING, lower_openvino, rounded_extents
@@ -217,7 +216,7 @@ class OpenVinoRunner(Runner):
         manifest, width = self.artifact.manifest, self.description.model.geometry.attention_width
         score = None if manifest.pruning is None else manifest.pruning.score
         with lowering_errors(self.artifact):
-            return lower_openvino(graph, width, FEATURES in manifest.output_names, score)
+            return lower_openvino(graph, width, manifest.returns_tokens, score)
 
     def _run(self, given: Mapping[str, NDArray[Any]]) -> Callable[[str], NDArray[Any]]:
         """Runs on this thread's own buffers and returns what copies an output by its name."""
@@ -235,9 +234,7 @@ class OpenVinoRunner(Runner):
 
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         output = self._run(feeds(images, point))
-        logits, *further = self._outputs
-        found = {name: output(name) for name in further}
-        return RawOutput(output(logits), found.get(COUNTS), found.get(FEATURES))
+        return RawOutput.of({name: output(name) for name in self._outputs})
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning
@@ -275,6 +272,6 @@ class OpenVinoPart(OpenVinoRunner):
 
     def extents(self, images: int, rows: int, longest: int) -> tuple[int, int]:
         """Returns the numbers of packed rows and lanes to run a batch with: few different ones, as in the whole."""
-        if FEATURES in self.artifact.manifest.output_names:
+        if self.artifact.manifest.returns_tokens:
             return rows, longest
         return rounded_extents(images, rows, longest)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES, Precision
+from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.engine.choose import load_package
 from sait_deploy.engine.cuda import CudaEvent, DeviceBuffer, Graph, Stream, device, pinned
@@ -190,8 +190,7 @@ class TensorRTRunner(Runner):
             self._request(count)
         else:
             graph.launch(self._stream)
-        found = self._answer(self._answers, count)
-        return RawOutput(found[self._answers[0]], found.get(COUNTS), found.get(FEATURES))
+        return RawOutput.of(self._answer(self._answers, count))
 
     def _request(self, count: int) -> None:
         self._upload(count)

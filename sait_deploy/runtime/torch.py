@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import FEATURES, Form, Manifest, ModelInfo, Outputs
+from sait_deploy.artifacts.manifest import Form, Manifest, ModelInfo, block_features
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
+from sait_deploy.exporters.names import KEEP
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.runtime.answers import Output, RawOutput, Selection
 from sait_deploy.runtime.base import Runner
@@ -30,8 +31,9 @@ except ImportError:
 
 if TYPE_CHECKING:
     from sait_deploy.engine.trust import Consent
-    from sait_deploy.models.prunable_vit import PrunableViT, Pruning, Traced
+    from sait_deploy.models.prunable_vit import PrunableViT, Pruning
     from sait_deploy.models.registry import LoadedModel
+    from sait_deploy.models.traced import Traced
     from sait_deploy.runtime.torch_shared import SharedBlocks
 
 
@@ -125,8 +127,8 @@ def rebuild(
     from sait_deploy.models.prunable_vit import PrunableViT
 
     vit = original_model(manifest, weights, folder, consent).vit
-    outputs = Outputs.LOGITS_AND_FEATURES if FEATURES in manifest.output_names else Outputs.LOGITS
-    return PrunableViT(vit, pruning_of(manifest), manifest.dtype, outputs, manifest.model.task)
+    asked = manifest.asked_outputs, manifest.model.task, manifest.feature_blocks
+    return PrunableViT(vit, pruning_of(manifest), manifest.dtype, *asked)
 
 
 def pruning_of(manifest: Manifest) -> Pruning | None:
@@ -227,7 +229,11 @@ class TorchRunner(Runner):
         traced = self._trace(images, inputs, keep)
         if traced.importance is not None:
             self._answered = images, traced.importance
-        return RawOutput(_array(traced.logits), _optional(traced.counts), _optional(traced.features))
+        names = map(block_features, self._model.blocks)
+        further = {name: _array(tensor) for name, tensor in zip(names, traced.blocks, strict=True)}
+        if further and traced.keep is not None:
+            further[KEEP] = _array(traced.keep)
+        return RawOutput(_array(traced.logits), _optional(traced.counts), _optional(traced.features), further)
 
     def _trace(
         self, images: NDArray[np.float32], inputs: tuple[torch.Tensor, ...], keep: torch.Tensor | None = None

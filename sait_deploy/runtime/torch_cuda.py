@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
-from sait_deploy.artifacts.manifest import FEATURES
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.errors import InvalidArgument, MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.answers import RawOutput, Selection
@@ -25,7 +24,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from sait_deploy.models.flash_vit import FlashViT
-    from sait_deploy.models.prunable_vit import Traced
+    from sait_deploy.models.traced import Traced
     from sait_deploy.runtime.cuda_graphs import Execution
     from sait_deploy.runtime.torch_cuda_batch import BatchWork
 
@@ -98,7 +97,7 @@ class TorchCudaRunner(Runner):
         from sait_deploy.runtime.torch_cuda_batch import CompiledParts
 
         self._execution = execution()
-        if FEATURES in artifact.manifest.output_names:
+        if artifact.manifest.returns_tokens:
             raise InvalidArgument(f"{TORCH_CUDA} returns no features, and {artifact.path.name} does", "use torch")
         self._runs_in = options.precision or find_runtime(TORCH_CUDA).precisions[artifact.manifest.dtype][0]
         vit = _model_of(artifact, options, _DTYPES[self._runs_in], self._execution.device)

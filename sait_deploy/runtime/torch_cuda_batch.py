@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sait_deploy.models.flash_vit import FlashViT, Seam
-from sait_deploy.models.prunable_vit import Traced
+from sait_deploy.models.traced import Traced
 from sait_deploy.runtime.cuda_graphs import Execution, Recorded
 from sait_deploy.runtime.token_buckets import bucket_of
 from sait_deploy.runtime.torch_cuda_dense import Fastest, dense_forms, fastest

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sait_deploy.models.prunable_vit import Begun, PrunableViT, Scored, Traced
+    from sait_deploy.models.prunable_vit import PrunableViT
+    from sait_deploy.models.traced import Begun, Scored, Traced
 
 
 class SharedBlocks:

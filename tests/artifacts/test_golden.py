@@ -24,15 +24,23 @@ FURTHER: dict[str, Any] = {
     "token_features": np.ones((1, 17, 4), np.float32),
 }
 
+BLOCKS: dict[str, Any] = {
+    "block0_features": np.ones((1, 17, 4), np.float32),
+    "block11_features": np.zeros((1, 17, 4), np.float32),
+    "keep": np.ones((1, 17), np.int32),
+}
+
 
 def arrays_of(golden: Golden) -> dict[str, Any]:
     fields = {field.name: getattr(golden, field.name) for field in dataclasses.fields(golden)}
-    return {name: array for name, array in fields.items() if array is not None}
+    further = fields.pop("further")
+    return {name: array for name, array in fields.items() if array is not None} | further
 
 
-@pytest.mark.parametrize("names", [(), ("mass", "keep_limits"), ("token_features",), tuple(FURTHER)])
+@pytest.mark.parametrize("names", [(), ("mass", "keep_limits"), ("token_features",), tuple(FURTHER), tuple(BLOCKS)])
 def test_there_and_back(tmp_path: Path, names: tuple[str, ...]) -> None:
-    golden = dataclasses.replace(GOLDEN, **{name: FURTHER[name] for name in names})
+    golden = dataclasses.replace(GOLDEN, **{name: FURTHER[name] for name in names if name in FURTHER})
+    golden = dataclasses.replace(golden, further={name: BLOCKS[name] for name in names if name in BLOCKS})
     write_golden(tmp_path / "golden.npz", golden)
     with np.load(tmp_path / "golden.npz", allow_pickle=False) as file:
         assert set(file.files) == {"pixels", "images", "logits", "counts", *names}

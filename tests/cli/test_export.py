@@ -250,6 +250,29 @@ def test_json_of_an_adaptive_artifact_with_every_option(sait: Sait, tmp_path: Pa
     assert adaptive["parity"]["points"] == ["default", "mass0.5", "mass 1", "mixed points"]
 
 
+def test_tokens_of_blocks_beside_what_was_kept(sait: Sait, tmp_path: Path) -> None:
+    """Non-square, in a size that is not the model's own; a file of options says the same."""
+    model = ["--model", "test_vit", "--random-weights", "--imgsz", "64x96"]
+    done = sait("export", *model, "--features", "2,0", "--density", "0.5", "-o", "made")
+    assert done.code == 0, done.err
+    name = "test_vit-64x96px-blocks_0_2-density0.5"
+    manifest = json.loads((Path("made") / name / MANIFEST_FILE).read_text())
+    names = ["logits", "block0_features", "block2_features", "keep", "counts"]
+    assert [output["name"] for output in manifest["outputs"]] == names
+    assert manifest["outputs"][1]["shape"] == ["batch", 25, 64]
+    Path("options.toml").write_text('model = "test_vit"\nrandom-weights = true\nimgsz = "64"\nfeatures = "9"\n')
+    done = sait("export", "--config", "options.toml")
+    assert (done.code, done.out) == (2, "")
+    assert "features of block 9: the model has 6 blocks" in done.err and "give 0 to 5" in done.err
+
+
+@pytest.mark.parametrize("blocks", ["three", "1,,2", "1.5", ","])
+def test_features_that_are_no_list_of_blocks(sait: Sait, blocks: str) -> None:
+    done = sait("export", "--features", blocks)
+    assert (done.code, done.out) == (2, "")
+    assert f"--features {blocks!r} is no list of blocks" in done.err and "--features 3,5,8,11" in done.err
+
+
 def test_json_is_all_of_stdout_and_dense_is_all_that_is_made(sait: Sait, tmp_path: Path) -> None:
     """With random weights, whose warning is on stderr and in the JSON."""
     done = sait("export", "--dense", "--random-weights", "--json", "--images", demo.IMAGES / "3", "-o", "made")

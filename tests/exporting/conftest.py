@@ -44,6 +44,13 @@ def featured(random_model: LoadedModel) -> list[Artifact]:
 
 
 @pytest.fixture(scope="session")
+def blocked(random_model: LoadedModel) -> list[Artifact]:
+    """That model with the tokens of blocks 0, 1 and 3 as outputs: dense, at density 0.5, adaptive."""
+    options = ExportOptions(densities=(HALF,), points=POINTS, feature_blocks=(0, 1, 3))
+    return made_once("blocked", lambda folder: export_model(random_model, dataclasses.replace(options, output=folder)))
+
+
+@pytest.fixture(scope="session")
 def inlined() -> list[Artifact]:
     """Two blocks, dense and adaptive, without model-local functions."""
     options = {"points": POINTS, "operators": OperatorForm.INLINE}
