@@ -151,6 +151,8 @@ def test_macs_are_those_torch_does(name: str) -> None:
         limits = torch.tensor([[kept, kept]], dtype=torch.int32)
         # Packed rows are projected for pooling before the prefix tokens among them are passed over.
         passed = 0 if vit.attn_pool is None or pools_prefix else vit.attn_pool.kv.weight.numel()
+        over_patches = getattr(vit, "aux_head", None)
+        passed += 0 if over_patches is None else over_patches.weight.numel()
         expected += geometry.prefix_tokens * passed
         assert counted_macs(adaptive, images, torch.ones(1), limits) == pytest.approx(expected, abs=inexact)
 

@@ -17,6 +17,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from sait_deploy.models.class_and_mean import ClassAndMeanViT
+from sait_deploy.models.lvvit import LVViT
 from sait_deploy.plugins.mass_token_select.spec import RESOLUTION
 from sait_deploy.tokens import Score
 from tests import plain
@@ -63,6 +64,16 @@ def _shrunk(name: str, **options: Any) -> Make:
     )
 
 
+def small_lvvit(**options: Any) -> LVViT:
+    """An LV-ViT of 16 patch tokens whose batch norms have seen images; options replace its arguments."""
+    model = small_vit(LVViT, **{"skip_lam": 2, "stem_width": 6, **options})
+    generator = torch.Generator().manual_seed(1)
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + ("var" in name))
+    return model
+
+
 _MAKERS: Final[dict[str, Make]] = {
     "vit": _shrunk("vit_tiny_patch16_224"),
     "deit": _shrunk("deit_tiny_patch16_224"),
@@ -95,6 +106,8 @@ _MAKERS: Final[dict[str, Make]] = {
     "odd-image-size": lambda: small_vit(img_size=40),
     "class-and-mean": lambda: small_vit(ClassAndMeanViT),
     "class-and-mean-registers": lambda: small_vit(ClassAndMeanViT, reg_tokens=3, no_embed_class=True),
+    "lvvit": small_lvvit,
+    "lvvit-class-token-alone": lambda: small_lvvit(skip_lam=3, reads_patches=False),
     "eva": _shrunk("eva_giant_patch14_224", img_size=56),
     "eva02-rotary-swiglu": _shrunk("eva02_base_patch14_224", img_size=56, num_classes=9),
     "eva02-inner-norms": _shrunk("eva02_base_patch16_clip_224"),

@@ -57,6 +57,12 @@ FAMILIES: Final[dict[str, Family]] = {
         module="sait_deploy.models.class_and_mean",
         transformer="ClassAndMean",
     ),
+    "lvvit": Family(
+        models="LV-ViT by the authors' checkpoints, whose head reads the class token and the patches",
+        classes=("sait_deploy.models.lvvit.LVViT",),
+        module="sait_deploy.models.lvvit",
+        transformer="LVViTTransformer",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,14 @@ from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 
 from sait_deploy.tokens import Score
+
+
+@runtime_checkable
+class FoldsNorms(Protocol):
+    """A module whose batch norms can be made part of its convolutions."""
+
+    def fold_norms(self) -> None:
+        """Does so, for inference alone."""
 
 
 class _Float32Norm(nn.Module):
@@ -25,8 +34,12 @@ class _Float32Norm(nn.Module):
 
 
 def in_half_precision(model: nn.Module, dtype: torch.dtype = torch.float16) -> nn.Module:
-    """Returns a copy in float16 or bfloat16 whose norms and rotary positions still compute in float32."""
-    half = copy.deepcopy(model).to(dtype)
+    """Returns a copy for inference in float16 or bfloat16 whose norms and rotary positions still compute in float32."""
+    half = copy.deepcopy(model).eval()
+    for module in list(half.modules()):
+        if isinstance(module, FoldsNorms):
+            module.fold_norms()
+    half = half.to(dtype)
     for name, module in model.named_modules():
         if "Rotary" in type(module).__name__:  # positions are computed from periods, whose rounding would move them
             half.set_submodule(name, copy.deepcopy(module))

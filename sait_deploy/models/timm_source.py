@@ -43,6 +43,12 @@ class TimmTransformer(Transformer):
     OTHERS: ClassVar[tuple[str, ...]] = ()
     """Parts of names of models in those modules that compute something else."""
 
+    STEM: ClassVar[type] = PatchEmbed
+    """Class of the patch embedding."""
+
+    PIXELS: ClassVar[str] = PATCHES
+    """Name of the convolution that reads the images."""
+
     model: Any
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,14 +64,15 @@ class TimmTransformer(Transformer):
             )
         if not self.model.global_pool:
             raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
-        self.check_part(self.model.patch_embed, PatchEmbed)
+        self.check_part(self.model.patch_embed, self.STEM)
         if self.model.attn_pool is not None:
             self.check_part(self.model.attn_pool, AttentionPoolLatent)
         self.blocks = list(self.model.blocks)
 
     @property
     def _channels(self) -> int:
-        return int(getattr(getattr(self.model.patch_embed, "proj", None), "in_channels", 3))
+        pixels = dict(self.model.named_modules()).get(self.PIXELS)
+        return int(getattr(pixels, "in_channels", 3))
 
     def check_part(self, part: nn.Module, *served: type) -> None:
         """Refuses a part of the model that is of none of the classes that the family computes.
@@ -147,8 +154,8 @@ class TimmTransformer(Transformer):
         timm would resample a patch embedding of another size too: that is another model, and is left for the check of
         shapes to name.
         """
-        tensors, notes = adapted(translated(tensors, origin), self._channels, origin)
-        own, patches = self.model.patch_embed.proj.weight, tensors.get(PATCHES)
+        tensors, notes = adapted(translated(tensors, origin), self._channels, origin, self.PIXELS)
+        own, patches = self.model.patch_embed.proj.weight, tensors.get(f"{PATCHES}.weight")
         if patches is not None and patches.ndim == 4 and patches.shape != own.shape:
             return StateDict(tensors, notes)
         stored, positions = tensors.get("pos_embed"), self.model.pos_embed
@@ -163,7 +170,7 @@ class TimmTransformer(Transformer):
 
     def stored_channels(self, tensors: dict[str, Tensor], origin: str) -> int | None:
         """Returns how many channels a checkpoint's patch embedding reads."""
-        return channels_of(translated(tensors, origin))
+        return channels_of(translated(tensors, origin), self.PIXELS)
 
     @abstractmethod
     def filtered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -175,7 +182,7 @@ class TimmTransformer(Transformer):
 
     def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""
-        own, layout, channels = self.model.state_dict(), unread_layout(tensors), channels_of(tensors)
+        own, layout, channels = self.model.state_dict(), unread_layout(tensors), channels_of(tensors, self.PIXELS)
         if channels is not None and channels != self._channels:
             return f"these weights are for images with {channels_words(channels)}: leave --in-chans out"
         if "fc_norm.weight" in tensors and "fc_norm.weight" not in own and "norm.weight" in own:
@@ -258,12 +265,16 @@ class TimmTransformer(Transformer):
             attention_width=attention.num_heads * attention.head_dim,
             patch_tokens=model.patch_embed.num_patches,
             prefix_tokens=model.num_prefix_tokens,
-            embed_macs=model.patch_embed.num_patches * model.patch_embed.proj.weight.numel(),
+            embed_macs=self._embed_macs(),
             attention_macs_per_token=projections,
             mlp_macs_per_token=linear_macs(self.blocks[0].mlp),
             readout_macs=readout,
             readout_macs_per_token=readout_per_token,
         )
+
+    def _embed_macs(self) -> int:
+        """Returns the multiply-accumulates of the patch embedding for one image."""
+        return int(self.model.patch_embed.num_patches * self.model.patch_embed.proj.weight.numel())
 
     # Readout
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
+
+from tests.own_folder import NotMade, folder_of
 
 VERSION: Final = "1.31.1"
 """Of onnxruntime-gpu: counts of launches are those of one version."""
@@ -24,22 +24,14 @@ _OWN_SOURCES: Final = {"libcudart": "runtime.c", "libcublas.": "blas.c", "libcud
 _HEADERS: Final = ("cuda_runtime_api.h", "crt/host_defines.h")
 
 
-class NotMade(Exception):
-    """Why the environment cannot be made here."""
-
-
 def folder() -> Path:
     """Returns the folder to put before ``PYTHONPATH``, made when it is first asked for and kept between runs.
 
     Raises:
         NotMade: there is no network, no compiler, or no header of CUDA's.
     """
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sait-deploy-tests"
-    made = place / f"onnxruntime-gpu-{VERSION}-py{sys.version_info.major}{sys.version_info.minor}"
-    place.mkdir(parents=True, exist_ok=True)
+    made = folder_of("onnxruntime-gpu", VERSION)
     with FileLock(f"{made}.lock"):
-        if not made.is_dir():
-            _install(made)
         stamp, built = _digest(), made / "standins.sha256"
         if not built.is_file() or built.read_text() != stamp:
             _build(made)
@@ -50,17 +42,6 @@ def folder() -> Path:
 def _digest() -> str:
     sources = (Path(__file__), *sorted(_SOURCES.iterdir()))
     return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
-
-
-def _install(made: Path) -> None:
-    unfinished = made.with_name(f"{made.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    wanted = f"onnxruntime-gpu=={VERSION}"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(unfinished), wanted]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotMade(f"{wanted} cannot be installed: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
-    unfinished.rename(made)
 
 
 def _build(made: Path) -> None:

@@ -21,7 +21,8 @@ from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, lower_attention
 from sait_deploy.models.prunable_vit import AdaptivePruning
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import ADAPTIVE, finished
-from tests.paper.environment import NotMade, driver_folder, folder
+from tests.own_folder import NotMade
+from tests.paper.environment import driver_folder, folder
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 4
