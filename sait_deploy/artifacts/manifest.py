@@ -161,6 +161,12 @@ class ModelInfo:
     embedding: EmbeddingInfo | None = None
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Patches in height and in width."""
+        (height, width), (rows, columns) = self.image_size, self.patch_size
+        return height // rows, width // columns
+
+    @property
     def task(self) -> Task:
         """What the model answers."""
         if self.embedding is not None:

@@ -29,6 +29,9 @@ CANVAS = 96
 
 CLASSES = 10
 
+_STROKE: Final = 0.25
+"""Share of full intensity from which on a digit's pixel is part of its stroke."""
+
 # Bundled with scikit-image, so that nothing is downloaded; each split has people or animals, textures and stars.
 _TRAIN_PHOTOGRAPHS: Final = (
     "astronaut",
@@ -128,12 +131,14 @@ def enlarged(patch: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     return np.asarray(image, dtype=np.float32)
 
 
-def _paste(canvas: NDArray[np.float32], patch: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _paste(canvas: NDArray[np.float32], patch: NDArray[np.float32], rng: np.random.Generator) -> tuple[slice, slice]:
+    """Draws a patch somewhere on a canvas, and returns its rows and columns there."""
     height, width = patch.shape
     top = int(rng.integers(0, canvas.shape[0] - height + 1))
     left = int(rng.integers(0, canvas.shape[1] - width + 1))
-    region = canvas[top : top + height, left : left + width]
-    np.maximum(region, patch, out=region)
+    place = slice(top, top + height), slice(left, left + width)
+    np.maximum(canvas[place], patch, out=canvas[place])
+    return place
 
 
 class Scene(NamedTuple):
@@ -145,6 +150,7 @@ class Scene(NamedTuple):
         digit_scale: size of the (last) digit, in multiples of 8 pixels.
         fragments: clutter pasted.
         photograph: whether the background is one.
+        mask: bool [CANVAS, CANVAS], which pixels whole digits cover: their strokes, and no clutter.
     """
 
     pixels: NDArray[np.uint8]
@@ -152,6 +158,7 @@ class Scene(NamedTuple):
     digit_scale: float
     fragments: int
     photograph: bool
+    mask: NDArray[np.bool_]
 
 
 def compose(
@@ -171,13 +178,14 @@ def compose_scene(sources: Sources, rng: np.random.Generator, options: CanvasOpt
     ground = backdrop(sources, rng, options)
     canvas = ground.canvas
     index = int(rng.integers(len(sources.pixels)))
-    label, scale = int(sources.labels[index]), 0.0
+    label, scale, mask = int(sources.labels[index]), 0.0, np.zeros(canvas.shape, np.bool_)
     for _ in range(between(options.copies, rng)):
         scale = float(rng.uniform(*options.digit_scale))
         digit = enlarged(sources.pixels[index], scale)
-        _paste(canvas, digit * np.float32(rng.uniform(*options.digit_intensity)), rng)
+        place = _paste(canvas, digit * np.float32(rng.uniform(*options.digit_intensity)), rng)
+        mask[place] |= digit > _STROKE
         index = int(rng.choice(np.flatnonzero(sources.labels == label)))
-    return Scene(finished(canvas, rng, options), label, scale, ground.fragments, ground.photograph)
+    return Scene(finished(canvas, rng, options), label, scale, ground.fragments, ground.photograph, mask)
 
 
 class Backdrop(NamedTuple):
@@ -267,3 +275,8 @@ def stacked(scenes: Sequence[Composed]) -> tuple[NDArray[np.uint8], NDArray[np.i
     images = np.stack([scene.pixels for scene in scenes])
     labels = np.array([scene.label for scene in scenes], dtype=np.int64)
     return np.repeat(images[..., None], 3, axis=-1), labels
+
+
+def stacked_masks(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
+    """Returns what pixels of scenes show, uint8 [count, CANVAS, CANVAS]: 0 background, 1 + the digit its strokes."""
+    return np.stack([np.where(scene.mask, scene.label + 1, 0).astype(np.uint8) for scene in scenes])

@@ -14,7 +14,7 @@ from torch import nn
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument, ModelError
-from sait_deploy.models.families import FAMILIES, transformer_of
+from sait_deploy.models.families import FAMILIES, WINDOWED, transformer_of, windowed_error
 from sait_deploy.models.timm_source import TimmTransformer
 from sait_deploy.models.transformer import ModelEntry, Transformer
 
@@ -71,8 +71,10 @@ def check_known(name: str) -> None:
     """Refuses a name that no model has.
 
     Raises:
-        ModelError: that is so; the message names others that are near.
+        ModelError: that is so; the message names others that are near. Or it is a model's that attends inside windows.
     """
+    if timm.models.is_model_in_modules(name.split(".", maxsplit=1)[0], WINDOWED):
+        raise windowed_error(name)
     if is_known(name):
         return
     close = difflib.get_close_matches(name, {*_names(), *timm.list_models()}, n=3)

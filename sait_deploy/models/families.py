@@ -66,6 +66,22 @@ FAMILIES: Final[dict[str, Family]] = {
 }
 
 
+WINDOWED: Final = (
+    *("davit", "efficientvit_msra", "gcvit", "hiera", "hieradet_sam2", "nest", "swin_transformer"),
+    *("swin_transformer_v2", "swin_transformer_v2_cr", "tiny_vit", "twins", "vision_transformer_sam"),
+)
+"""timm's modules of models that attend inside windows."""
+
+
+def windowed_error(model: str) -> ModelError:
+    """Returns why a model that attends inside windows cannot be pruned."""
+    return ModelError(
+        f"{model} cannot be pruned: its blocks attend inside windows, and dropped tokens would leave windows of unequal"
+        " numbers of tokens",
+        "use a model whose blocks attend to the whole image, such as DeiT, DINOv2 or DINOv3: sait-deploy models",
+    )
+
+
 def check_served(model: object) -> Family:
     """Returns the family that serves a model's class.
 
@@ -74,6 +90,8 @@ def check_served(model: object) -> Family:
     """
     wanted = f"{type(model).__module__}.{type(model).__qualname__}"
     family = next((one for one in FAMILIES.values() if wanted in one.classes), None)
+    if family is None and wanted.startswith("timm.models.") and wanted.split(".")[2] in WINDOWED:
+        raise windowed_error(f"a model of class {type(model).__name__}")
     if family is None:
         supported = ", ".join(one.models for one in FAMILIES.values())
         # torch.compile and data parallelism wrap the model that is meant.

@@ -218,7 +218,11 @@ CLASSES: Final[Mapping[str, ModelClass]] = {
 
 REASONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ": it gives each image a size of its own (NaFlex)"),
-    **dict.fromkeys(("swin", "swinv2", "hiera", "pvt", "pvt_v2", "mvit"), ": its blocks have several resolutions"),
+    **dict.fromkeys(("pvt", "pvt_v2", "mvit"), ": its blocks have several resolutions"),
+    **dict.fromkeys(
+        ("swin", "swinv2", "donut-swin", "maskformer-swin", "hiera", "vitdet", "sam_vision_model", "sam2_vision_model"),
+        ": its blocks attend inside windows, and dropped tokens would leave windows of unequal numbers of tokens",
+    ),
     "vit_mae": ": it is for pre-training, and drops patches at random",
     "beit": ": its attention has biases of relative positions",
 }

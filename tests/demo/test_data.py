@@ -24,6 +24,7 @@ from sait_deploy.demo.data import (
     compose_scenes,
     load_sources,
     stacked,
+    stacked_masks,
 )
 from sait_deploy.images.dataset import evaluation_dataset, shipped_dataset
 
@@ -172,3 +173,18 @@ def test_the_shipped_model_is_as_right_as_its_report_says() -> None:
     for row in found.rows:
         assert row.top1_percent == pytest.approx(said["top1_percent"][row.id], abs=0.5)
         assert row.top1_percent is not None and row.top1_percent > 80
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_masks_are_the_strokes_of_whole_digits_and_no_clutter(copies: int) -> None:
+    plain = {**PLAIN, "copies": (copies, copies), "digit_intensity": (1.0, 1.0), "digit_scale": (2.0, 4.0)}
+    scenes = compose_scenes(Split.HELD_OUT, 8, 3, CanvasOptions(**plain))
+    masks = stacked_masks(scenes)
+    assert masks.shape == (8, CANVAS, CANVAS) and masks.dtype == np.uint8
+    for scene, mask in zip(scenes, masks, strict=True):
+        assert set(np.unique(mask)) == {0, scene.label + 1}
+        assert np.array_equal(scene.mask, mask > 0)
+        assert scene.pixels[scene.mask].min() >= 63  # a quarter of full intensity, on a background that is never bright
+        assert scene.pixels[~scene.mask].max() < 110
+    cluttered = compose_scenes(Split.HELD_OUT, 8, 3, CanvasOptions(**{**plain, "fragments": (6, 6)}))
+    assert all((scene.pixels[~scene.mask] > 80).any() for scene in cluttered)

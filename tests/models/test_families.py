@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.models import families
+from sait_deploy.models.creation import check_known
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning, check_pruning
 from sait_deploy.tokens import OperatingPoint, Score
@@ -113,7 +114,6 @@ def test_no_parameter_or_buffer_is_added(name: str) -> None:
 
 def test_another_class_is_refused_by_name() -> None:
     for name, shown in (
-        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
         ("resnet18", "ResNet"),
         ("beit_base_patch16_224", "Beit"),
     ):
@@ -122,6 +122,24 @@ def test_another_class_is_refused_by_name() -> None:
         with pytest.raises(ModelError, match=shown) as caught:
             transformer_of(model)
         assert "VisionTransformer" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
+        ("samvit_base_patch16", "VisionTransformerSAM"),
+        ("hiera_tiny_224", "Hiera"),
+        ("davit_tiny", "DaVit"),
+    ],
+)
+def test_windows_are_why_a_model_that_has_them_is_refused(name: str, shown: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    for said, refuse in ((f"class {shown}", lambda: transformer_of(model)), (name, lambda: check_known(name))):
+        with pytest.raises(ModelError, match=f"{said} cannot be pruned: its blocks attend inside windows") as caught:
+            refuse()
+        assert "attend to the whole image" in caught.value.hint
 
 
 @pytest.mark.parametrize("form", [PrunableViT, Student, Teacher])

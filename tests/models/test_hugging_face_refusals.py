@@ -30,7 +30,9 @@ from tests.tiny import randomised, save_weights
     ("values", "said"),
     [
         ({"architectures": ["ViTMAEForPreTraining"], "model_type": "vit_mae"}, "ViTMAEForPreTraining.*not served"),
-        ({"architectures": ["SwinForImageClassification"], "model_type": "swin"}, "Swin.*several resolutions"),
+        ({"architectures": ["SwinForImageClassification"], "model_type": "swin"}, "Swin.*inside windows"),
+        ({"architectures": ["VitDetModel"], "model_type": "vitdet"}, "VitDetModel.*inside windows"),
+        ({"architectures": ["PvtModel"], "model_type": "pvt"}, "PvtModel.*several resolutions"),
         ({"architectures": ["BertModel"], "model_type": "bert"}, "BertModel"),
         ({"architectures": ["Siglip2VisionModel"], "model_type": "siglip2_vision_model"}, "NaFlex"),
         ({"architectures": ["ViTForMaskedImageModeling"]}, "ViTForMaskedImageModeling"),

@@ -113,7 +113,6 @@ def test_an_unknown_name_is_unknown_whatever_the_weights(weights: WeightsRequest
     ("name", "shown"),
     [
         ("naflexvit_base_patch16_gap", "NaFlexVit"),
-        ("swin_tiny_patch4_window7_224", "SwinTransformer"),
         ("resnet18", "ResNet"),
     ],
 )

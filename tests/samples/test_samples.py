@@ -60,6 +60,16 @@ def test_composed_digits_are_a_folder_of_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_segmenting_digits_says_what_each_artifact_reaches_and_draws_it(tmp_path: Path) -> None:
+    few = ("--density", "0.3", "--trained", "30", "--judged", "10")
+    dense, pruned, wrote = run("samples/segment_digits.py", *few, "-o", tmp_path / "s.png").splitlines()
+    assert dense.startswith("dense: mean IoU ") and dense.endswith(", 100% of the patches kept")
+    assert pruned.startswith("density0.3: mean IoU ") and pruned.endswith(", 31% of the patches kept")
+    assert "s.png" in wrote
+    assert Image.open(tmp_path / "s.png").size == (4 * (2 * 96 + 4), 16 + 6 * (2 * 96 + 4))
+
+
+@pytest.mark.slow
 def test_the_shipped_digits_are_those_that_the_sample_composes(tmp_path: Path) -> None:
     run("samples/compose_digits.py", tmp_path, "--per-class", "4", "--seed", "5")
     for shipped in list_images(demo.IMAGES).paths:
