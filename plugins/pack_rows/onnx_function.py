@@ -1,6 +1,7 @@
 """``PackRows`` as standard ONNX operators: two running sums and one scatter, all of static shape.
 
-What lies before a token is kept or dropped, so the dropped ones before it are its index less the kept ones.
+What lies before a token is kept or dropped, so the dropped ones before it are its index less the kept ones. Kept ones
+are summed image by image: one thread of ONNX Runtime's CUDA kernel sums a whole row.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ BODY: Final = """
 
     everything = Constant <value_ints: ints = [-1]> ()
     flat = Reshape (keep, everything)
-    kept_before = CumSum <exclusive: int = 1> (flat, axis)
+    columns = Constant <value_int: int = 1> ()
+    columns_vector = Constant <value_ints: ints = [1]> ()
+    before_in_image = CumSum <exclusive: int = 1> (keep, columns)
+    begins = Sub (ends, counts)
+    begin_column = Unsqueeze (begins, columns_vector)
+    kept_before_rows = Add (before_in_image, begin_column)
+    kept_before = Reshape (kept_before_rows, everything)
     size = Size (flat)
     size_i = Cast <to: int = 6> (size)
     index = Range (zero, size_i, one)

@@ -38,7 +38,8 @@ METADATA: Final = {"sait.id": "one", "sait.form": "density"}
 def vit_named(name: str) -> VisionTransformer:
     """A family's model, or a plain one; ``/2`` behind a name takes the first two blocks.
 
-    Plain are ``plain``, two blocks of one head; ``small``, five of two heads; ``deep``, twelve of two heads.
+    Plain are ``plain``, two blocks of one head; ``small``, five of two heads; ``deep``, twelve of two heads;
+    ``narrow``, three of eight heads, which have four channels each.
     """
     base, _, depth = name.partition("/")
     if depth:
@@ -47,6 +48,8 @@ def vit_named(name: str) -> VisionTransformer:
         return vit
     if base == "plain":
         return small_vit(depth=DEPTH, num_heads=1)
+    if base == "narrow":
+        return small_vit(num_heads=8)
     depths = {"small": 5, "deep": 12}
     return small_vit(depth=depths[base]) if base in depths else family(base)
 
