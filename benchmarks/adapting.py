@@ -19,12 +19,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import numpy as np
 import torch
 
 from benchmarks.adapting_targets import targets, targets_at_equal_time
@@ -32,11 +30,10 @@ from benchmarks.adapting_times import at_equal_time, bench_file, time_points
 from benchmarks.common import environment, once, read_json, write
 from benchmarks.demo_runs import EVALUATION_SEED, IMAGES, SEEDS, composed, load
 from benchmarks.demo_training import DENSITIES, MASSES
+from benchmarks.selection_sets import grouping
 from sait_deploy import demo
 from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CanvasOptions, Split, stacked
-from sait_deploy.demo.goods import GoodsScene
-from sait_deploy.demo.many import ManyScene
 from sait_deploy.demo.tasks import DIGITS, TASKS, Task, composed_scenes
 from sait_deploy.errors import SaitError
 from sait_deploy.evaluation.evaluate import evaluate
@@ -172,17 +169,7 @@ def _held_out(task: Task, fashion: Path | None, count: int) -> tuple[Dataset, tu
     scenes = composed_scenes(task, Split.HELD_OUT, count, EVALUATION_SEED, fashion)
     images, labels = stacked(scenes)
     dataset = Dataset(list(images), labels, f"{count} held-out {task.words}, seed {EVALUATION_SEED}")
-    return dataset, (_grouping(scenes),)
-
-
-def _grouping(scenes: Sequence[object]) -> Grouping:
-    """Divides images by how many digits they have, or by how much of the frame a product takes."""
-    many = [scene.digits - 1 for scene in scenes if isinstance(scene, ManyScene)]
-    if many:
-        return Grouping("digits", tuple(map(str, range(1, 7))), np.array(many))
-    shares = [scene.share for scene in scenes if isinstance(scene, GoodsScene)]
-    names = ("20 to 35 %", "35 to 50 %", "50 to 65 %", "65 to 80 %")
-    return Grouping("share of the frame", names, np.digitize(shares, (0.35, 0.5, 0.65)))
+    return dataset, (grouping(scenes),)
 
 
 def _logs(folder: Path, student: str) -> dict[str, Any]:

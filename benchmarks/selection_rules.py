@@ -115,13 +115,19 @@ class Task:
         count = kept_at_density(level, self.geometry.patch_tokens)
         return self.right(images, importance, np.full(len(importance), count, np.int32))
 
+    def counts(self, importance: Floats, rule: CountRule, level: Decimal) -> tuple[float, NDArray[np.int32]]:
+        """Returns a rule's level at which images cost what a density costs, and their patch tokens kept."""
+        cost = functools.partial(mean_macs, self.geometry, self.prune_at)
+        return counts_at(rule, importance, cost, self._macs(level))
+
+    def _macs(self, level: Decimal) -> int:
+        return pruned_macs(self.geometry, self.prune_at, kept_at_density(level, self.geometry.patch_tokens))
+
     def rule(self, images: Images, how: Reading, rule: CountRule, level: Decimal) -> dict[str, Any]:
         """Returns what a rule for the count answers and costs at a density's multiply-accumulates."""
         importance = reading(images.importance, how)
-        macs = pruned_macs(self.geometry, self.prune_at, kept_at_density(level, self.geometry.patch_tokens))
-        cost = functools.partial(mean_macs, self.geometry, self.prune_at)
-        found, counts = counts_at(rule, importance, cost, macs)
-        own = cost(counts)
+        found, counts = self.counts(importance, rule, level)
+        own, macs = mean_macs(self.geometry, self.prune_at, counts), self._macs(level)
         spread = {"mean": round(float(counts.mean()), 2), "sd": round(float(counts.std()), 2)}
         return {
             "right": self.right(images, importance, counts),
