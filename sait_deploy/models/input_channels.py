@@ -15,6 +15,9 @@ from sait_deploy.models.checkpoint_names import StateDict
 PATCHES = "patch_embed.proj"
 """timm's name of the convolution that makes patches, whose weight is [D, C, height, width]."""
 
+STEM = "patch_embed.conv1"
+"""LV-ViT's name of the convolution that reads the images, before the one that makes patches."""
+
 SERVED = "grey (1), RGB (3) or RGBA (4)"
 
 

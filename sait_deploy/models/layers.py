@@ -1,4 +1,4 @@
-"""Parts that families share: importance from attention weights, pooling over tokens, and half precision."""
+"""Parts that families share: importance from attention weights, pooling over tokens, heads, and half precision."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 
+from sait_deploy.errors import ModelError
 from sait_deploy.tokens import Score
 
 
@@ -65,6 +66,20 @@ def importance_shares(seen: Tensor, prefix: int) -> Tensor:
 def linear_macs(module: nn.Module) -> int:
     """Returns the multiply-accumulates of a module's linear layers for one token."""
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def head_outputs(head: nn.Module, width: int) -> int:
+    """Returns the width of a head's output; 0 of a head that gives the features as they are."""
+    if isinstance(head, nn.Identity):
+        return 0
+    if isinstance(head, nn.Linear):
+        return head.out_features
+    like = next(head.parameters(), torch.empty(0))
+    with torch.no_grad():
+        logits = copy.deepcopy(head).eval()(torch.zeros(1, width, dtype=like.dtype, device=like.device))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ModelError("the head returns no logits [B, classes]", "give the model a head that does")
+    return int(logits.shape[1])
 
 
 def masked_pool(x: Tensor, real: Tensor, kind: str) -> Tensor:

@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.models.input_channels import STEM
 from sait_deploy.models.layers import gathered, linear_macs
 from sait_deploy.models.timm_vit import TimmViT
 from sait_deploy.models.transformer import Layout, ModelEntry
@@ -141,8 +142,8 @@ class LVViT(VisionTransformer):  # type: ignore[misc]  # timm has no types
 class LVViTTransformer(TimmViT):
     """An LVViT, whose patches' largest logits are those among the patches that are kept."""
 
-    STEM: ClassVar = ConvolutionalStem
-    PIXELS: ClassVar = "patch_embed.conv1"
+    EMBEDDING: ClassVar = ConvolutionalStem
+    PIXELS: ClassVar = STEM
 
     @classmethod
     def names(cls) -> list[str]:

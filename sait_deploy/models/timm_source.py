@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import timm
-import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
 from timm.layers import AttentionPoolLatent, DropPath, PatchEmbed
 from timm.models import is_model_in_modules
@@ -21,8 +20,8 @@ from sait_deploy.images.preprocess import MODES, CropMode, Interpolation, Prepro
 from sait_deploy.images.preprocessing_choice import channels_words, for_channels
 from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.foreign_names import translated, unread_layout
-from sait_deploy.models.input_channels import PATCHES, SERVED, adapted, channels_of
-from sait_deploy.models.layers import attention_pool, gathered, linear_macs, masked_pool
+from sait_deploy.models.input_channels import PATCHES, SERVED, STEM, adapted, channels_of
+from sait_deploy.models.layers import attention_pool, gathered, head_outputs, linear_macs, masked_pool
 from sait_deploy.models.position_grid import ImageSizes, check_grid, size_words
 from sait_deploy.models.transformer import Layout, ModelEntry, Shape, Transformer
 from sait_deploy.system.loggers import errors_only
@@ -43,7 +42,7 @@ class TimmTransformer(Transformer):
     OTHERS: ClassVar[tuple[str, ...]] = ()
     """Parts of names of models in those modules that compute something else."""
 
-    STEM: ClassVar[type] = PatchEmbed
+    EMBEDDING: ClassVar[type] = PatchEmbed
     """Class of the patch embedding."""
 
     PIXELS: ClassVar[str] = PATCHES
@@ -64,7 +63,7 @@ class TimmTransformer(Transformer):
             )
         if not self.model.global_pool:
             raise ModelError("a model that returns all of its tokens has no readout", "create it with a global_pool")
-        self.check_part(self.model.patch_embed, self.STEM)
+        self.check_part(self.model.patch_embed, self.EMBEDDING)
         if self.model.attn_pool is not None:
             self.check_part(self.model.attn_pool, AttentionPoolLatent)
         self.blocks = list(self.model.blocks)
@@ -169,8 +168,12 @@ class TimmTransformer(Transformer):
             return StateDict(tensors, notes)
 
     def stored_channels(self, tensors: dict[str, Tensor], origin: str) -> int | None:
-        """Returns how many channels a checkpoint's patch embedding reads."""
-        return channels_of(translated(tensors, origin), self.PIXELS)
+        """Returns how many channels a checkpoint's patch embedding reads; None of LV-ViT's, where that is another's."""
+        return None if self._is_other(tensors) else channels_of(translated(tensors, origin), self.PIXELS)
+
+    def _is_other(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Returns whether weights are an LV-ViT's, and the model is none: its patch embedding reads no images."""
+        return self.PIXELS != STEM and f"{STEM}.weight" in tensors
 
     @abstractmethod
     def filtered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,6 +185,8 @@ class TimmTransformer(Transformer):
 
     def advice(self, tensors: Mapping[str, Tensor]) -> str | None:
         """Returns how to read weights that are pooled otherwise, and names layouts that are not read."""
+        if self._is_other(tensors):
+            return "these weights are an LV-ViT's: give --model lvvit_small, or the size that they are of"
         own, layout, channels = self.model.state_dict(), unread_layout(tensors), channels_of(tensors, self.PIXELS)
         if channels is not None and channels != self._channels:
             return f"these weights are for images with {channels_words(channels)}: leave --in-chans out"
@@ -335,17 +340,3 @@ class TimmTransformer(Transformer):
 
 
 _NOTHING: Final = nn.Identity()
-
-
-def head_outputs(head: nn.Module, width: int) -> int:
-    """Returns the width of a head's output; 0 of a head that gives the features as they are."""
-    if isinstance(head, nn.Identity):
-        return 0
-    if isinstance(head, nn.Linear):
-        return head.out_features
-    like = next(head.parameters(), torch.empty(0))
-    with torch.no_grad():
-        logits = copy.deepcopy(head).eval()(torch.zeros(1, width, dtype=like.dtype, device=like.device))
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError("the head returns no logits [B, classes]", "give the model a head that does")
-    return int(logits.shape[1])

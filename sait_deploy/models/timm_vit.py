@@ -12,7 +12,8 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from sait_deploy.errors import ModelError
-from sait_deploy.models.timm_source import TimmTransformer, head_outputs
+from sait_deploy.models.layers import head_outputs
+from sait_deploy.models.timm_source import TimmTransformer
 from sait_deploy.models.transformer import Heads, Layout, Tokens
 
 

@@ -199,6 +199,13 @@ def test_a_checkpoint_of_another_size_is_refused_by_name(tmp_path: Path) -> None
     assert caught.value.hint == "these weights are lvvit_tiny's: give --model lvvit_tiny"
 
 
+def test_a_model_of_another_family_names_whose_weights_they_are(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="do not fit VisionTransformer") as caught:
+        loaded_from(path, "vit_tiny_patch16_224", 64)
+    assert "LV-ViT's: give --model lvvit_small" in caught.value.hint
+
+
 def test_another_image_size_is_taken_when_asked_for(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="pos_embed") as caught:
