@@ -1,4 +1,4 @@
-"""The lowering for TensorRT and TensorRT for RTX: opset 23, one ``Attention`` a block, precision in the graph itself.
+"""The lowering for TensorRT and TensorRT for RTX: one ``Attention`` a block, precision in the graph itself.
 
 The attention of the scoring block becomes its function's body, as its weights are read. The selection is plugin nodes
 where plugins are wanted, else its functions' bodies.
@@ -20,6 +20,7 @@ from sait_deploy.exporters.names import TOKENS, AttentionForm, EnginePrecision, 
 from sait_deploy.exporters.older_opset import TRACED
 from sait_deploy.exporters.precision import lower_precision
 from sait_deploy.plugins import OPERATORS
+from sait_deploy.plugins.pack_plan.spec import SPEC as PACK_PLAN
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.plugins.tensorrt_form import node_attributes
@@ -27,6 +28,12 @@ from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
 OPSET: Final = 23
 """The first with ``Attention``."""
+
+OPSET_OF_LENGTHS: Final = 24
+"""The first whose ``Attention`` is told lengths."""
+
+_BEFORE_LENGTHS: Final = 3
+"""Inputs of ``Attention`` that stay empty between values and lengths: mask, past keys, past values."""
 
 _IR_VERSION: Final = 11
 """The ONNX IR version that came with the opset."""
@@ -58,10 +65,11 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
             "export it without --precision",
         )
     lowered.functions.clear()
-    lowered.opset_imports[""] = OPSET
+    opset = OPSET_OF_LENGTHS if options.attention is AttentionForm.FUSED_LENGTHS else OPSET
+    lowered.opset_imports[""] = opset
     lowered.ir_version = _IR_VERSION
-    if options.attention is AttentionForm.FUSED:
-        _fuse_attention(lowered.graph)
+    if options.attention is not AttentionForm.DECOMPOSED:
+        _fuse_attention(lowered.graph, options.attention)
     if low is not None:
         lower_precision(lowered.graph, low, seam=(TOKENS,))
     plugins = _plugins() if options.selection is SelectionForm.PLUGIN else frozenset()
@@ -69,10 +77,10 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
         if node.domain == DOMAIN and node.op_type in plugins:
             for name, value in node_attributes().items():
                 node.attributes.add(ir.convenience.convert_attribute(name, value))
-    attach_functions(lowered, OPSET, plugins)
+    attach_functions(lowered, opset, plugins)
     # A function used twice would give two nodes of one name.
     InlinePass()(lowered)
-    lowered.opset_imports[""] = OPSET
+    lowered.opset_imports[""] = opset
     if not any(node.domain == DOMAIN for node in lowered.graph):
         lowered.opset_imports.pop(DOMAIN, None)
     return lowered
@@ -87,13 +95,13 @@ def fused_attention(model: ir.Model) -> int:
     return sum(node.op_type == "Attention" and not node.domain for node in model.graph)
 
 
-def _fuse_attention(graph: ir.Graph) -> None:
+def _fuse_attention(graph: ir.Graph, form: AttentionForm) -> None:
     shapes: dict[tuple[ir.Value, int], ir.Value] = {}
     for node in list(graph):
         if node.domain != DOMAIN:
             continue
         if node.op_type == PACKED_ATTENTION.name:
-            _Fusion(graph, node, shapes).packed()
+            _Fusion(graph, node, shapes).packed(form)
         elif node.op_type == UNIFORM_ATTENTION.name and not node.outputs[1].uses():
             _Fusion(graph, node, shapes).uniform()
 
@@ -110,20 +118,39 @@ class _Fusion:
         self.qkv, self.slots, self.dtype = qkv, slots, qkv.dtype
 
     def uniform(self) -> None:
-        self._replace(self._joined(self._attention(self.qkv, None)))
+        self._replace(self._joined(self._attention(self.qkv, [])))
 
-    def packed(self) -> None:
-        """Padding lanes repeat their image's first row, and the mask takes them out."""
+    def packed(self, form: AttentionForm) -> None:
+        """Padding lanes repeat their image's first row, and the mask or the lengths take them out."""
         unslots, mask = self.node.inputs[2], self.node.inputs[3]
         lanes = self._add("Gather", [self.qkv, self.slots], {"axis": 0})
-        joined = self._joined(self._attention(lanes, mask))
+        masked = form is AttentionForm.FUSED
+        further = [mask] if masked else [*[None] * _BEFORE_LENGTHS, self._lengths(mask)]
+        joined = self._joined(self._attention(lanes, further))
         self._replace(self._add("Gather", [joined, unslots], {"axis": 0}))
 
-    def _attention(self, rows: ir.Value, mask: ir.Value | None) -> ir.Value:
+    def _lengths(self, mask: ir.Value | None) -> ir.Value:
+        """Returns how many tokens each image has, int64 [B], computed once for all blocks of one plan."""
+        plan = None if mask is None else mask.producer()
+        assert plan is not None and plan.op_type == PACK_PLAN.name and plan.inputs[1] is not None
+        cu_seqlens = plan.inputs[1]
+        key = cu_seqlens, 0
+        if key not in self.shapes:
+            first, second, last, end = (
+                self._constant(f"sait_at_{name}", np.array([at], np.int64))
+                for name, at in (("first", 0), ("second", 1), ("last", -1), ("end", np.iinfo(np.int64).max))
+            )
+            begins = self._add("Slice", [cu_seqlens, first, last], dtype=ir.DataType.INT32)
+            ends = self._add("Slice", [cu_seqlens, second, end], dtype=ir.DataType.INT32)
+            counts = self._add("Sub", [ends, begins], dtype=ir.DataType.INT32)
+            self.shapes[key] = self._add("Cast", [counts], {"to": int(ir.DataType.INT64)}, dtype=ir.DataType.INT64)
+        return self.shapes[key]
+
+    def _attention(self, rows: ir.Value, further: Sequence[ir.Value | None]) -> ir.Value:
         apart = self._add("Reshape", [rows, self._shape()])
         by_part = self._add("Transpose", [apart], {"perm": [2, 0, 3, 1, 4]})
         parts = [self._add("Gather", [by_part, self._constant(f"sait_part_{i}", i)], {"axis": 0}) for i in range(3)]
-        return self._add("Attention", [*parts, mask] if mask is not None else parts, {"scale": self.scale})
+        return self._add("Attention", [*parts, *further], {"scale": self.scale})
 
     def _joined(self, attended: ir.Value) -> ir.Value:
         """Turns [B, H, S, Dh] into rows [B*S, H*Dh]."""

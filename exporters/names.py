@@ -39,7 +39,10 @@ class AttentionForm(StrEnum):
     """How attention stands in a lowered graph."""
 
     FUSED = "fused"
-    """One ``Attention`` node, which the builder must have a kernel for."""
+    """One ``Attention`` node, which the builder must have a kernel for; padding is masked."""
+
+    FUSED_LENGTHS = "fused-lengths"
+    """The same node, which is told how many tokens each image has, and takes no mask."""
 
     DECOMPOSED = "decomposed"
     """Matrix products and softmax."""

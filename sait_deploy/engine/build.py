@@ -14,13 +14,12 @@ from sait_deploy.artifacts.digests import sha256_of
 from sait_deploy.artifacts.files import check_writable
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact, ArtifactLike, Workspace, open_artifact
 from sait_deploy.artifacts.manifest import Form, Precision
-from sait_deploy.engine.choose import Builder, choose_builder
+from sait_deploy.engine.choose import Builder, attention_form, choose_builder
 from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.manifest import SCHEMA_VERSION, AttentionSummary, EngineManifest, PartInfo
 from sait_deploy.engine.options import (
     MAX_TOPK,
     EngineOptions,
-    FusionChoice,
     PluginChoice,
     batch_of,
 )
@@ -31,7 +30,7 @@ from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.engine.trtexec import write_inputs
 from sait_deploy.engine.trust import TRUST_FLAG, record_built
 from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, MissingDependency
-from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.exporters.names import EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
 from sait_deploy.system.progress import Progress, logged, named
 
@@ -148,11 +147,9 @@ def _settings(artifact: Artifact, options: EngineOptions) -> _BuildSettings:
             f"{artifact.path.name} selects among {tokens} patch tokens; as a {selection}, {builder.name} sorts {most}",
             "export at a smaller --imgsz",
         )
-    whole = options.precision is EnginePrecision.FP32 or options.fusion is FusionChoice.ALLOWED_UNFUSED
-    attention = AttentionForm.DECOMPOSED if whole else AttentionForm.FUSED
     return _BuildSettings(
         builder,
-        LowerOptions(options.precision, attention, selection),
+        LowerOptions(options.precision, attention_form(builder, options), selection),
         profiles(manifest, options.batch, builder.name),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sait_deploy.engine.builder import import_builder
 from sait_deploy.engine.cuda import Device, find_device
@@ -14,11 +14,16 @@ from sait_deploy.engine.options import (
     TARGETS,
     BuilderChoice,
     EngineOptions,
+    FusionChoice,
     check_for_builder,
     check_precision,
 )
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import BuilderUnavailable, first_line
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision
+
+_TAKES_LENGTHS: Final = 11
+"""The first version of TensorRT whose attention is told lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,18 @@ class Builder:
     name: BuilderName
     version: str
     targets: tuple[str, ...]
+
+
+def attention_form(builder: Builder, options: EngineOptions) -> AttentionForm:
+    """Returns how attention stands in the graphs that a builder is given.
+
+    TensorRT takes lengths from 11 on. Its header names no mask that is one row for all queries, which TensorRT for RTX
+    fuses.
+    """
+    if options.precision is EnginePrecision.FP32 or options.fusion is FusionChoice.ALLOWED_UNFUSED:
+        return AttentionForm.DECOMPOSED
+    told = builder.name is BuilderName.TENSORRT and int(builder.version.partition(".")[0]) >= _TAKES_LENGTHS
+    return AttentionForm.FUSED_LENGTHS if told else AttentionForm.FUSED
 
 
 def installed(name: BuilderName) -> bool:

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.engine import choose
-from sait_deploy.engine.choose import Builder, choose_builder, installed, load_package
+from sait_deploy.engine.choose import Builder, attention_form, choose_builder, installed, load_package
 from sait_deploy.engine.cuda import Device, find_device
-from sait_deploy.engine.options import DEFAULT_TARGETS, BatchRange, BuilderChoice, EngineOptions, Portability
+from sait_deploy.engine.options import (
+    DEFAULT_TARGETS,
+    BatchRange,
+    BuilderChoice,
+    EngineOptions,
+    FusionChoice,
+    Portability,
+)
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import BuilderUnavailable, InvalidArgument
-from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision
 from tests.cli.calls import child_environment
 from tests.engine.cases import RTX, TRT, builder_version
 
@@ -148,3 +155,27 @@ def test_what_a_builder_cannot_do_is_said_before_it_is_looked_for(options: Engin
 def test_choosing_does_not_depend_on_the_batch() -> None:
     options = EngineOptions(targets=("sm86",), batch=BatchRange(1, 1, 1))
     assert choose_builder(options) == choose_builder(EngineOptions(targets=("sm86",)))
+
+
+@pytest.mark.parametrize(
+    ("builder", "options", "form"),
+    [
+        (Builder(BuilderName.TENSORRT, "11.4.0.106", ()), EngineOptions(), AttentionForm.FUSED_LENGTHS),
+        (Builder(BuilderName.TENSORRT, "10.16.1", ()), EngineOptions(), AttentionForm.FUSED),
+        (Builder(BuilderName.TENSORRT_RTX, "1.7.1", ("sm86",)), EngineOptions(), AttentionForm.FUSED),
+        (
+            Builder(BuilderName.TENSORRT, "11.4.0", ()),
+            EngineOptions(precision=EnginePrecision.FP32),
+            AttentionForm.DECOMPOSED,
+        ),
+        (
+            Builder(BuilderName.TENSORRT, "11.4.0", ()),
+            EngineOptions(fusion=FusionChoice.ALLOWED_UNFUSED),
+            AttentionForm.DECOMPOSED,
+        ),
+    ],
+)
+def test_attention_is_told_lengths_where_the_builder_takes_them(
+    builder: Builder, options: EngineOptions, form: AttentionForm
+) -> None:
+    assert attention_form(builder, options) is form

@@ -15,12 +15,14 @@ from tests.exporters.graphs import vit_named
 from tests.exporters.lowerings import CASES, made, original
 
 FP16, BF16, FP32 = EnginePrecision.FP16, EnginePrecision.BF16, EnginePrecision.FP32
-FUSED, DECOMPOSED = AttentionForm.FUSED, AttentionForm.DECOMPOSED
+FUSED, LENGTHS, DECOMPOSED = AttentionForm.FUSED, AttentionForm.FUSED_LENGTHS, AttentionForm.DECOMPOSED
 Form = tuple[str, EnginePrecision, AttentionForm]
 BUILT: Final[list[Form]] = [
     *((case, FP16, FUSED) for case in CASES),
     ("dense", BF16, FUSED),
     ("trunk", BF16, FUSED),
+    ("trunk", BF16, LENGTHS),
+    *((case, FP16, LENGTHS) for case in ("stem", "trunk", "trunk-of-attention-pool")),
     ("dense", FP32, DECOMPOSED),
     ("stem", FP32, DECOMPOSED),
     ("trunk", FP32, DECOMPOSED),
@@ -67,7 +69,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[Form, dict[str, An
 def test_tensorrt_for_rtx_builds_it_with_its_attentions_fused(form: Form, engines: dict[Form, dict[str, Any]]) -> None:
     engine, (case, _, attention) = engines[form], form
     assert engine["errors"] == [] and engine["bytes"] > 0
-    assert engine["attention"] == (CASES[case][3] if attention is FUSED else 0)
+    assert engine["attention"] == (0 if attention is DECOMPOSED else CASES[case][3])
     for taken, given in engine["casts"]:
         low, whole_numbers = ({taken, given} & names for names in ({"HALF", "BF16"}, {"INT32", "INT64"}))
         assert not (low and whole_numbers), "no index passes through a float"
