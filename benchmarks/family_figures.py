@@ -56,14 +56,15 @@ def _judged_batches(part: dict[str, Any]) -> str:
 
 
 def _memory(part: dict[str, Any]) -> list[str]:
-    """Returns the line on peak memory over dense's, where it was measured."""
+    """Returns the line on peak memory over dense's, where it was measured: at the largest batch size."""
     found = part.get("memory")
     if not found:
         return []
     shown = "; ".join(f"{GROUPS[one['group']]}, {one['variant']} {one['over_dense']:.2f}" for one in found)
     missed = [one for one in found if one["over_dense"] > 1]
     verdict = "reached" if not missed else f"missed by {len(missed)} of {len(found)}"
-    return ["", f"Peak memory over dense's: {shown}. Target: no more than dense; {verdict}."]
+    batch = max(row["batch"] for row in part["rows"])
+    return ["", f"Peak memory over dense's at batch {batch}: {shown}. Target: no more than dense; {verdict}."]
 
 
 def _rows(rows: dict[tuple[str, str, int], dict[str, Any]], batches: list[int]) -> list[str]:

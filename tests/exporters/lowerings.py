@@ -28,6 +28,8 @@ CASES: Final[dict[str, Case]] = {
     "trunk": ("small/3", ADAPTIVE, "trunk", 1),
     "stem-that-scores-at-once": ("siglip/2", before_last("siglip/2"), "stem", 0),
     "trunk-of-attention-pool": ("siglip/2", before_last("siglip/2"), "trunk", 1),
+    "stem-of-convolutions": ("lvvit/2", before_last("lvvit/2"), "stem", 0),
+    "trunk-of-a-head-over-tokens": ("lvvit/2", before_last("lvvit/2"), "trunk", 1),
 }
 
 

@@ -97,7 +97,7 @@ def test_no_shape_of_heads_is_left_to_compute(tiny: TinyExport, tiny_adaptive: A
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small/3", "siglip/2", "average-and-largest/2"])
+@pytest.mark.parametrize("name", ["small/3", "siglip/2", "average-and-largest/2", "lvvit/2"])
 def test_families_answer_alike_on_openvino(name: str) -> None:
     pytest.importorskip("openvino")
     vit, pruning = vit_named(name), before_last(name)

@@ -42,6 +42,7 @@ GRAPHS: Final[dict[str, tuple[str, Pruning | None]]] = {
     "density": ("plain", PRUNING),
     "adaptive": ("small/3", ADAPTIVE),
     "attention-pool": ("siglip/2", before_last("siglip/2")),
+    "head-over-tokens": ("lvvit/2", before_last("lvvit/2")),
     "rms-norm": ("aimv2-rmsnorm-swiglu/2", before_last("aimv2-rmsnorm-swiglu/2")),
     "average-and-largest": ("average-and-largest/2", before_last("average-and-largest/2")),
 }
