@@ -18,6 +18,7 @@ from sait_deploy.artifacts.files import check_place, cut_name, write_whole
 from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact, with_labels
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, resolve
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.errors import ImageError, InvalidArgument
 from sait_deploy.images.contact_sheet import Tile, contact_sheet, tile
 from sait_deploy.images.kept_tokens import draw_kept
@@ -168,6 +169,7 @@ def prepared(artifact: ArtifactLike, options: PredictOptions) -> Artifact:
         InvalidArgument: the point cannot be, or the labels are of another number of classes.
     """
     opened = artifact_for(open_artifact(artifact), options.runtime, options.precision)
+    refuse_tower(opened.manifest, "predict")
     if options.labels is not None:
         opened = with_labels(opened, read_labels(options.labels, opened.manifest.model.classes))
     resolve(opened.manifest, 1, options.choice)

@@ -9,6 +9,7 @@ from typing import Final
 
 from sait_deploy.artifacts.pruning_info import MacsInfo, PointInfo, PruningInfo
 from sait_deploy.artifacts.quantization_info import QuantizationInfo
+from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS, TowerChoice
 from sait_deploy.exporters.names import KEEP
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.tokens import Geometry, OperatingPoint
@@ -35,8 +36,8 @@ def block_features(block: int) -> str:
 
 
 def is_further_output(name: str) -> bool:
-    """Returns whether a graph's output is the tokens of a block by its number, or which tokens were kept."""
-    return name == KEEP or _BLOCK_FEATURES.fullmatch(name) is not None
+    """Returns whether a graph's output is the tokens of a block by its number, or says which tokens it returns."""
+    return name in (KEEP, CU_SEQLENS, POSITIONS) or _BLOCK_FEATURES.fullmatch(name) is not None
 
 
 class Form(StrEnum):
@@ -86,6 +87,9 @@ class Task(StrEnum):
 
     FEATURES = "features"
     """Of a model without a head: what a head would read, as it is."""
+
+    TOKENS = "tokens"
+    """Of an image tower: the kept tokens of a layer, for a language model."""
 
 
 class Head(StrEnum):
@@ -144,7 +148,8 @@ class ModelInfo:
     pooling that the user chose, None for the one of the model's name. ``labels_source`` says in words where labels came
     from that nobody gave, or why those that were found are not used. ``made_from`` is the folder or hub name whose
     config.json says how the model is made; None where its name says it. ``embedding`` is what a model that embeds
-    gives, which has no classes; None where it gives logits or features.
+    gives, which has no classes; None where it gives logits or features. ``tower`` is what is taken of an image tower,
+    which has the blocks that this takes alone; None of other models.
     """
 
     name: str
@@ -159,6 +164,7 @@ class ModelInfo:
     labels_source: str | None = None
     made_from: str | None = None
     embedding: EmbeddingInfo | None = None
+    tower: TowerChoice | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -169,13 +175,15 @@ class ModelInfo:
     @property
     def task(self) -> Task:
         """What the model answers."""
+        if self.tower is not None:
+            return Task.TOKENS
         if self.embedding is not None:
             return Task.EMBED
         return Task.CLASSIFY if self.classes else Task.FEATURES
 
     @property
     def answer_width(self) -> int:
-        """Numbers that the model answers for each image: logits, the embedding, or features of the model's width."""
+        """Numbers of an answer: logits, the embedding, features of the model's width, or a token of an image tower."""
         if self.embedding is not None:
             return self.embedding.width
         return self.classes or self.geometry.width

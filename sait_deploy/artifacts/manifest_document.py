@@ -27,7 +27,7 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["batch"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
-    for name in ("global_pool", "labels_source", "made_from", "embedding"):
+    for name in ("global_pool", "labels_source", "made_from", "embedding", "tower"):
         if fields["model"][name] is None:
             del fields["model"][name]
     return fields

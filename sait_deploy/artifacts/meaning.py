@@ -21,6 +21,7 @@ from sait_deploy.artifacts.manifest import (
 )
 from sait_deploy.artifacts.points import PointRequest
 from sait_deploy.artifacts.pruning_info import PruningInfo
+from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS, TOKENS
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.images.labels import is_class_name
 from sait_deploy.tokens import parse_density
@@ -100,6 +101,8 @@ def _model(model: ModelInfo) -> Iterator[str]:
         yield f"{rows} x {columns} patches are not {geometry.patch_tokens} patch tokens"
     if model.embedding is not None and model.classes:
         yield f"{model.classes} classes of a model that embeds"
+    if model.tower is not None and (model.classes or model.embedding is not None):
+        yield f"an image tower with {model.classes} classes or an embedding"
     if model.labels is not None:
         if len(model.labels) != model.classes:
             yield f"{len(model.labels)} labels for {model.classes} classes"
@@ -143,19 +146,21 @@ def _tensors(manifest: Manifest) -> Iterator[str]:
     points = [("mass", ()), ("keep_limits", (2,))] if manifest.form is Form.ADAPTIVE else []
     answer = EMBEDDINGS if model.embedding is not None else "logits" if model.classes else "features"
     wanted: dict[str, tuple[int | None, ...]] = {"images": (None, *model.image_size), **dict(points)}
-    wanted[answer] = (model.answer_width,)
+    answers: dict[str, tuple[int, ...]] = {answer: (model.answer_width,)}
+    if model.tower is not None:
+        answers = {TOKENS: (model.answer_width,), CU_SEQLENS: (), POSITIONS: ()}
     tokens = {FEATURES: (geometry.tokens, geometry.width)}
     features: dict[str, tuple[int, ...]] = dict(tokens) if FEATURES in manifest.output_names else {}
     blocks = [block for block in manifest.feature_blocks if block < geometry.depth]
     features |= {block_features(block): (geometry.tokens, geometry.width) for block in sorted(blocks)}
     if blocks and manifest.pruning is not None:
         features[manifest.pruning.keep] = (geometry.tokens,)
-    counts: dict[str, tuple[int, ...]] = {COUNTS: ()} if manifest.pruning is not None else {}
-    wanted |= features | counts
+    counts: dict[str, tuple[int, ...]] = {COUNTS: ()} if manifest.pruning is not None and not model.tower else {}
+    wanted |= answers | features | counts
     given = (*manifest.inputs, *manifest.outputs)
     for what, found, names in (
         ("inputs", manifest.inputs, ["images", *(name for name, _ in points)]),
-        ("outputs", manifest.outputs, [answer, *features, *counts]),
+        ("outputs", manifest.outputs, [*answers, *features, *counts]),
     ):
         if [tensor.name for tensor in found] != names:
             yield f"its {what} are {shown([tensor.name for tensor in found])} and not {names}"

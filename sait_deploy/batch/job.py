@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import Artifact, open_artifact
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.place import Place, open_place
 from sait_deploy.batch.record import DONE, Job, begun_record, opened_job, wanted_record
@@ -68,6 +69,7 @@ def run_batch(options: BatchOptions, progress: Progress = logged) -> BatchSummar
     """
     check_installed("a batch job", "ray[data]", "ray", "pyarrow", "fsspec")
     artifact = artifact_for(open_artifact(options.artifact), options.runtime, options.precision)
+    refuse_tower(artifact.manifest, "batch")
     source, output = open_place(options.source), open_place(options.output)
     _check_apart(source, output)
     if output.is_local:

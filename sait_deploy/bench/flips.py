@@ -19,7 +19,7 @@ from sait_deploy.errors import SaitError
 from sait_deploy.reports.table import Note
 from sait_deploy.runtime import Runner, RunOptions, load
 from sait_deploy.runtime.batches import portions
-from sait_deploy.runtime.embeddings import nearest, unit_length
+from sait_deploy.runtime.embeddings import means_of_images, nearest, unit_length
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
 from sait_deploy.system.processors import processors
 from sait_deploy.system.progress import Progress, no_progress
@@ -31,7 +31,7 @@ _LARGE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What one way of running said of each image: keep int32 [n, P+N], and top-1, or the image nearest to it, [n]."""
+    """What one way of running said of each image: keep int32 [n, P+N], and its answer, [n], as ``answers_of`` says."""
 
     keep: NDArray[np.int32]
     answers: NDArray[np.int_]
@@ -147,7 +147,9 @@ def _run(runner: Runner, variant: RunnableVariant, images: NDArray[np.float32], 
     for numbers in portions(len(images), batch, runner.batch_range):
         selection = runner.select_at(images[numbers], choices.of(numbers))
         keep.append(selection.keep)
-        logits.append(selection.logits)
+        tower, prefix = runner.description.model.tower, runner.description.model.geometry.prefix_tokens
+        counts = None if tower is None else selection.keep.sum(axis=1) - tower.left_out(prefix)
+        logits.append(selection.logits if counts is None else means_of_images(selection.logits, counts))
     answers = answers_of(np.concatenate(logits)[: len(images)], variant.artifact.manifest.model.classes)
     return _Run(np.concatenate(keep)[: len(images)], answers)
 
@@ -156,7 +158,7 @@ def answers_of(logits: NDArray[np.float32], classes: int) -> NDArray[np.int_]:
     """Returns the likeliest class of each image, [n]; of a model without classes, the image that is nearest to it.
 
     Args:
-        logits: float32 [n, classes], or embeddings [n, D].
+        logits: float32 [n, classes], or embeddings [n, D]; of an image tower the means of each image's tokens.
         classes: of the model; 0 without any.
     """
     likeliest: NDArray[np.int_] = logits.argmax(axis=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sait_deploy.artifacts.manifest import Head, Pooling, Task, WeightsSource
+from sait_deploy.artifacts.tower_info import SelectStrategy, TowerChoice
 from sait_deploy.cli import _completion
 from sait_deploy.cli._options import Decorated
 from sait_deploy.errors import InvalidArgument
@@ -92,7 +93,8 @@ def task_options(function: Decorated) -> Decorated:
         click.option(
             "--task",
             type=click.Choice([choice.value for choice in Task]),
-            help="What to answer: embed gives embeddings of unit length.  [default: classify; embed without a head]",
+            help="What to answer: embed gives embeddings of unit length, tokens the kept tokens of an image tower.  "
+            "[default: classify; embed without a head]",
         ),
         click.option(
             "--head",
@@ -104,6 +106,35 @@ def task_options(function: Decorated) -> Decorated:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def tower_options(function: Decorated) -> Decorated:
+    """Adds what is taken of an image tower, by LLaVA's names; see ``tower_choice``."""
+    options = (
+        click.option(
+            "--vision-feature-layer",
+            type=int,
+            metavar="I",
+            help="With --task tokens: the block whose output is taken, -2 for the last but one as in LLaVA.  "
+            "[default: the last, after the last norm]",
+        ),
+        click.option(
+            "--vision-feature-select-strategy",
+            type=click.Choice([choice.value for choice in SelectStrategy]),
+            help="With --task tokens: default takes the patches alone, full the class token too.  [default: default]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def tower_choice(given: dict[str, Any]) -> TowerChoice | None:
+    """Returns what the options of ``tower_options`` say; None where none is given."""
+    layer, strategy = given["vision_feature_layer"], given["vision_feature_select_strategy"]
+    if layer is None and strategy is None:
+        return None
+    return TowerChoice(layer, SelectStrategy.DEFAULT if strategy is None else SelectStrategy(strategy))
 
 
 def task_of(given: dict[str, Any]) -> tuple[Task | None, Head | None]:

@@ -21,6 +21,8 @@ from sait_deploy.cli._model_options import (
     preprocessing_choice,
     task_of,
     task_options,
+    tower_choice,
+    tower_options,
     weights_source,
 )
 from sait_deploy.cli._options import class_map_option, images_option, json_option
@@ -44,6 +46,7 @@ LAST_BLOCK = "last"
 )
 @model_options
 @task_options
+@tower_options
 @click.option(
     "--density",
     "densities",
@@ -124,7 +127,8 @@ LAST_BLOCK = "last"
 def command(model: str | None, as_json: bool, **given: Any) -> None:
     """Export a vision transformer to ONNX at token densities, or adaptive, with its dense baseline.
 
-    With --task embed, and where a model has no head, the graph's output is an embedding of unit length.
+    With --task embed, and where a model has no head, the graph's output is an embedding of unit length; with --task
+    tokens the kept tokens of an image tower, for a language model.
 
     A density keeps the same share of every image's tokens. The adaptive form (--mass, --point) keeps as many as each
     image needs, and one file serves every operating point.
@@ -161,6 +165,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
         overwrite=given["overwrite"],
         task=task,
         head=head,
+        tower=tower_choice(given),
         batch=given["batch"],
     )
     check_place(options.output)

@@ -82,6 +82,11 @@ def build_engine(
         StorageError: the engine cannot be written.
     """
     artifact = open_artifact(artifact)
+    if artifact.manifest.model.tower is not None:
+        raise InvalidArgument(
+            f"no engines are built of an image tower, and {artifact.manifest.name} is one",
+            "run it on onnxruntime, onnxruntime-cuda or openvino",
+        )
     options = dataclasses.replace(options, batch=batch_of(artifact.manifest.batch, options.batch))
     settings = _settings(artifact, options)
     if options.timing_cache is not None:

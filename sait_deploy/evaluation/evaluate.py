@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact
 from sait_deploy.artifacts.manifest import ModelInfo
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.evaluation.class_embeddings import ClassEmbeddings, read_class_embeddings
 from sait_deploy.evaluation.options import EvaluateOptions
@@ -111,14 +112,17 @@ def check_for_artifact(options: EvaluateOptions) -> None:
 def _source(what: LoadedModel | Artifact, options: EvaluateOptions, progress: Progress) -> Source:
     if isinstance(what, Artifact):
         check_for_artifact(options)
+        refuse_tower(what.manifest, "evaluate")
         return ArtifactSource(what, options.runtime or ONNXRUNTIME, options.running)
     from sait_deploy.models.embedder import for_task
     from sait_deploy.models.weights import chosen_pruning
+    from sait_deploy.runtime.torch import ModelInMemory
 
     check_for_model(options)
     known, what = what.weights.notes, for_task(what, options.task, options.head)
     for note in what.weights.notes[len(known) :]:
         progress(note)
+    refuse_tower(ModelInMemory(what, None), "evaluate")
     pruning = chosen_pruning(what.training, what.info.geometry.depth, options.score, options.prune_at)
     return ModelSource(what, pruning, options.running)
 

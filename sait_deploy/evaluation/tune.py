@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import Artifact, ArtifactLike, open_artifact
 from sait_deploy.artifacts.pruning_info import PointInfo
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.artifacts.tuned_points import (
     SCHEMA_VERSION,
     Evidence,
@@ -72,6 +73,7 @@ def tune(artifact: ArtifactLike, options: TuneOptions, progress: Progress = logg
     """
     artifact = artifact_for(open_artifact(artifact), options.runtime, options.precision)
     manifest = artifact.manifest
+    refuse_tower(manifest, "tune")
     check_name(artifact.path, manifest, options.name)
     check_place(points_path(artifact.path, options.name).parent)
     for family in options.families:  # limits that the model cannot keep to are refused before images are read

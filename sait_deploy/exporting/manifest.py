@@ -23,6 +23,7 @@ from sait_deploy.artifacts.manifest import (
 )
 from sait_deploy.artifacts.manifest_parts import installed_tools
 from sait_deploy.artifacts.pruning_info import KeptInfo, MacsInfo, PointInfo, PruningInfo
+from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS, TOKENS
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.names import IMPORTANCE, KEEP, KEEP_LIMITS, MASS
 from sait_deploy.exporting.plan import ExportOptions, ExportPlan
@@ -72,7 +73,7 @@ def _tensors(
     info, geometry = model.info, model.info.geometry
     batch = "batch" if options.batch is None else options.batch
     inputs = [TensorInfo("images", "float32", (batch, model.preprocessing.channels, *info.image_size))]
-    outputs = [_answer(info, batch)]
+    outputs = [*_answers(info, batch)]
     if plan.form is Form.ADAPTIVE:
         inputs += [TensorInfo(MASS, "float32", (batch,)), TensorInfo(KEEP_LIMITS, "int32", (batch, 2))]
     if options.outputs is Outputs.LOGITS_AND_FEATURES:
@@ -81,15 +82,22 @@ def _tensors(
     outputs += [TensorInfo(block_features(block), "float32", tokens) for block in options.feature_blocks]
     if options.feature_blocks and plan.pruning is not None:
         outputs.append(TensorInfo(KEEP, "int32", (batch, geometry.tokens)))
-    if plan.pruning is not None:
+    if plan.pruning is not None and info.tower is None:
         outputs.append(TensorInfo(COUNTS, "int32", (batch,)))
     return tuple(inputs), tuple(outputs)
 
 
-def _answer(info: ModelInfo, batch: int | str) -> TensorInfo:
-    """Returns the graph's first output."""
+def _answers(info: ModelInfo, batch: int | str) -> tuple[TensorInfo, ...]:
+    """Returns the graph's first outputs."""
+    if info.tower is not None:
+        ends = "batch+1" if isinstance(batch, str) else batch + 1
+        return (
+            TensorInfo(TOKENS, "float32", ("tokens", info.answer_width)),
+            TensorInfo(CU_SEQLENS, "int32", (ends,)),
+            TensorInfo(POSITIONS, "int32", ("tokens",)),
+        )
     name = EMBEDDINGS if info.embedding is not None else "logits" if info.classes else "features"
-    return TensorInfo(name, "float32", (batch, info.answer_width))
+    return (TensorInfo(name, "float32", (batch, info.answer_width)),)
 
 
 def _pruning(model: LoadedModel, plan: ExportPlan) -> PruningInfo | None:

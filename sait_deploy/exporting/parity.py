@@ -19,7 +19,7 @@ from sait_deploy.runtime.batches import Numbers, portions
 from sait_deploy.tokens import OperatingPoint
 
 if TYPE_CHECKING:
-    from sait_deploy.models.prunable_vit import PrunableViT
+    from sait_deploy.models.prunable_vit import PrunableViT, Traced
 
 TOLERANCE: Final = {Precision.FP32: 1e-4, Precision.FP16: 2e-2, Precision.INT8: 0.5}
 """Largest difference of a logit, relative to the largest reference logit of the image or to 1, whichever is larger.
@@ -197,7 +197,8 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
             keep = torch.from_numpy(selection.keep)
         with torch.inference_mode():
             forced = reference.trace(torch.from_numpy(batch), keep=None if reference.pruning is None else keep)
-        found_worst = _compare(output.logits, forced.logits.numpy(), tolerance, first, manifest.model.task)
+        images_of = None if manifest.model.tower is None else _check_places(output, forced, first)
+        found_worst = _compare(output.logits, forced.logits.numpy(), tolerance, first, manifest.model.task, images_of)
         worst = max(worst, found_worst)
         if output.features is not None:
             assert forced.features is not None
@@ -212,7 +213,9 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
             # Importance is read before anything is dropped, so what is forced afterwards does not move it.
             own = _reference_keep(forced.importance.numpy(), asked, prefix)
             same.append((own == selection.keep).all(axis=1))
-    found, expected = (np.concatenate(parts)[: len(images)] for parts in (logits, wanted))
+    # Of an image tower each token is a row.
+    rows = len(images) if manifest.model.tower is None else None
+    found, expected = (np.concatenate(parts)[:rows] for parts in (logits, wanted))
     return _PointResult(
         name=point.name,
         difference=worst,
@@ -222,6 +225,15 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         logits=found,
         kept=np.concatenate(kept)[: len(images)],
     )
+
+
+def _check_places(output: Output, forced: Traced, first: int) -> NDArray[np.intp]:
+    """Compares which tokens an image tower returned with those of the torch model; returns the image of each."""
+    assert forced.cu_seqlens is not None and forced.positions is not None
+    starts, positions = forced.cu_seqlens.numpy(), forced.positions.numpy()
+    if not (np.array_equal(output.cu_seqlens, starts) and np.array_equal(output.positions, positions)):
+        raise ParityError(f"from image {first} on, tokens are of other patches than the kept ones", "report it")
+    return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
 
 
 def _reference_keep(importance: NDArray[np.float32], asked: BatchPoint, prefix: int) -> NDArray[np.int32]:
@@ -271,15 +283,18 @@ def _compare(
     tolerance: float,
     first: int,
     task: Task = Task.FEATURES,
+    images_of: NDArray[np.intp] | None = None,
 ) -> float:
+    """Returns the largest difference of rows [n, C], one of each image or of those that ``images_of`` says."""
     if found.shape != wanted.shape:
         raise ParityError(f"outputs are {list(found.shape)}, the reference's {list(wanted.shape)}", "report it")
     scale = scale_of(wanted, task)
     difference = np.abs(found - wanted).max(axis=1) / scale
     worst = int(difference.argmax())
     if not difference[worst] <= tolerance:  # NaN is not within the tolerance either
+        image = worst if images_of is None else int(images_of[worst])
         raise ParityError(
-            f"the outputs of image {first + worst} differ from the reference's by {difference[worst]:.2e}, "
+            f"the outputs of image {first + image} differ from the reference's by {difference[worst]:.2e}, "
             f"over {tolerance:g}",
             "export with --precision fp32, or report it with the model's name",
         )

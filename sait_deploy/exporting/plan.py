@@ -14,6 +14,7 @@ from torch import nn
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Head, Outputs, Precision, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import fingerprint
 from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
+from sait_deploy.artifacts.tower_info import SelectStrategy, TowerChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.images.dataset import check_class_map
@@ -59,6 +60,7 @@ class ExportOptions:
         preprocessing: what to do with images, where it is not what is known of the model.
         task: what the graph answers; None to classify with a head, and to embed without one.
         head: what the head is, of a model that embeds; see ``models.embedder.for_task``.
+        tower: which tokens of an image tower are returned; see ``models.embedder.for_task``.
         batch: images of every request, for runtimes that want graphs of fixed batch size; None for any number.
 
     Raises:
@@ -81,6 +83,7 @@ class ExportOptions:
     preprocessing: PreprocessingChoice = NO_CHOICE
     task: Task | None = None
     head: Head | None = None
+    tower: TowerChoice | None = None
     batch: int | None = None
     feature_blocks: tuple[int, ...] = ()
 
@@ -92,6 +95,8 @@ class ExportOptions:
             raise InvalidArgument(
                 f"no model is exported in {self.precision}", "export in fp32, then run: sait-deploy quantize"
             )
+        if self.task is Task.TOKENS and self.outputs is not Outputs.LOGITS:
+            raise InvalidArgument("--features and --task tokens both return tokens", "leave one of them out")
         if self.batch is not None and self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} images cannot be", "give 1 or more")
         object.__setattr__(self, "feature_blocks", tuple(sorted(set(self.feature_blocks))))
@@ -159,6 +164,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         further = (*further, info.global_pool)
     if info.embedding is not None:
         further = (*further, info.embedding)
+    if info.tower is not None:
+        further = (*further, info.tower)
     if options.batch is not None:
         further = (*further, options.batch)
     if options.feature_blocks:
@@ -190,10 +197,18 @@ def _name(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> str:
         parts.append("_".join(("blocks", *map(str, options.feature_blocks))))
     if info.embedding is not None:
         parts.append(Task.EMBED)
+    if info.tower is not None:
+        parts += _tower_parts(info.tower)
     if options.batch is not None:
         parts.append(f"batch{options.batch}")
     parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
     return "-".join(parts)
+
+
+def _tower_parts(tower: TowerChoice) -> list[str]:
+    layer, strategy = tower.vision_feature_layer, tower.vision_feature_select_strategy
+    layers = [] if layer is None else [f"layer{layer}"]
+    return [Task.TOKENS, *layers, *([] if strategy is SelectStrategy.DEFAULT else [strategy])]
 
 
 def _structure(vit: nn.Module) -> str:

@@ -93,7 +93,7 @@ def export_model(model: LoadedModel, options: ExportOptions, progress: Progress 
 
 
 def _for_task(model: LoadedModel, options: ExportOptions, progress: Progress) -> LoadedModel:
-    made = for_task(model, options.task, options.head)
+    made = for_task(model, options.task, options.head, options.tower)
     if made.info.task is Task.CLASSIFY and options.task is None and projects(made):
         progress(f"the head of {made.info.name} is a projection, exported as if it were a classifier: see --task embed")
     for note in made.weights.notes[len(model.weights.notes) :]:
@@ -168,7 +168,7 @@ def _export_one(
     place = workspace.place_for(plan.name, plan.id)
     with workspace.writing(place) as folder:
         progress(f"{plan.name}: tracing", 0.0)
-        asked = options.outputs, model.info.task, options.feature_blocks
+        asked = options.outputs, model.info.task, options.feature_blocks, model.info.tower
         module = PrunableViT(model.vit, plan.pruning, options.precision, *asked)
         size = (model.preprocessing.channels, *model.info.image_size)
         graph = trace(module, size, manifest.output_names, options.opset, _point_inputs(plan, options), options.batch)

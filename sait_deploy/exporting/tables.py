@@ -9,6 +9,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Head, Manifest, ParityInfo, WeightsSource
 from sait_deploy.artifacts.pruning_info import PointInfo, PruningInfo
 from sait_deploy.artifacts.quantization_info import ComparedPoint, Gate, QuantizationInfo
+from sait_deploy.artifacts.tower_info import tower_words
 from sait_deploy.exporting.inspect import AttentionInfo, Inspection
 from sait_deploy.images.preprocessing_choice import preprocessing_words
 from sait_deploy.reports.table import Note, Severity, Table, figures, words
@@ -157,6 +158,10 @@ def inspection_table(found: Inspection) -> Table:
     if model.embedding is not None:
         what = f"an embedding of {model.embedding.width} numbers, of unit length"
         rows.append(("answer", f"{what}; {_HEADS[model.embedding.head]}"))
+    if model.tower is not None:
+        rows.append(("answer", tower_words(model.tower, geometry.width, geometry.prefix_tokens)))
+        shapes = [f"{one.name} {one.dtype} [{', '.join(map(str, one.shape))}]" for one in manifest.outputs]
+        rows.append(("outputs", ", ".join(shapes)))
     if pruning is not None:
         what = "adaptive" if pruning.density is None else f"density {pruning.density}"
         where = f"in block {pruning.prune_at} by {pruning.score} score"

@@ -1,4 +1,4 @@
-"""A model as an embedder: what of it is the embedding, and whether its head is part of that."""
+"""A model for a task: what of an embedder is the embedding, and what of an image tower is taken."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Final
 import timm
 
 from sait_deploy.artifacts.manifest import EmbeddingInfo, Head, Task
+from sait_deploy.artifacts.tower_info import TowerChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.registry import LoadedModel
+from sait_deploy.models.tower import as_tower
 
 _TOWERS: Final = ("clip", "pe_core")
 """Parts of timm's names of image towers whose head projects into the space that they share with texts."""
@@ -19,17 +21,20 @@ _TUNED: Final = "_ft_in"
 """Part of the tags of such a tower's weights that were tuned to classify."""
 
 
-def for_task(loaded: LoadedModel, task: Task | None = None, head: Head | None = None) -> LoadedModel:
-    """Returns a model that answers a task: to classify, to embed, or of a model without a head its features.
+def for_task(
+    loaded: LoadedModel, task: Task | None = None, head: Head | None = None, tower: TowerChoice | None = None
+) -> LoadedModel:
+    """Returns a model that answers a task: classes, an embedding, tokens of an image tower, or features as they are.
 
     Args:
         loaded: the model; one that embeds stays as it is.
         task: what to answer; None to classify with a head, and to embed without one.
         head: what the head is, of a model that embeds; None for what the weights' files or the model's name say.
+        tower: what is taken of an image tower; None for what the weights' files say, else the last block's patches.
 
     Returns:
         The model; of one that embeds, ``info`` has the embedding and no classes, and the last of ``weights.notes`` is
-        what was assumed of its head.
+        what was assumed of its head. Of an image tower ``info`` has what is taken of it and no classes.
 
     Raises:
         InvalidArgument: the model cannot answer that, or the head is not what is said.
@@ -39,6 +44,23 @@ def for_task(loaded: LoadedModel, task: Task | None = None, head: Head | None = 
         if task in (None, Task.EMBED) and head in (None, info.embedding.head):
             return loaded
         raise InvalidArgument(f"{info.name} is made to embed already", "load it again for another task")
+    if info.tower is not None:
+        if task in (None, Task.TOKENS) and head is None and tower in (None, info.tower):
+            return loaded
+        raise InvalidArgument(f"{info.name} is made an image tower already", "load it again for another task")
+    if loaded.tower is not None:
+        task, tower = task or Task.TOKENS, tower or loaded.tower
+        if task is not Task.TOKENS:
+            raise InvalidArgument(f"{info.name} gives tokens alone: it has no pooling", "give --task tokens")
+    if tower is not None and task is not Task.TOKENS:
+        raise InvalidArgument(
+            "--vision-feature-layer and --vision-feature-select-strategy are of an image tower",
+            "give --task tokens as well",
+        )
+    if task is Task.TOKENS:
+        if head is not None:
+            raise InvalidArgument(f"--head {head} says what is part of an embedding", "leave it out, or --task tokens")
+        return as_tower(loaded, tower or TowerChoice())
     chosen = task or (Task.CLASSIFY if has_head else Task.EMBED)
     if chosen is not Task.EMBED:
         _check(loaded, chosen, head)

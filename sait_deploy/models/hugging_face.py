@@ -67,6 +67,9 @@ class Readout(Enum):
     PROJECTION = auto()
     """An embedding, by a linear layer without bias."""
 
+    TOKENS = auto()
+    """All tokens, without pooling: an image tower."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelType:
@@ -191,7 +194,7 @@ def _siglip(readout: Readout, arguments: Mapping[str, Any], says: str | None = N
     return ModelClass("siglip_vision_model", readout, VisionTransformer, arguments, says, "siglip")
 
 
-_FEATURES, _CLASSES, _PROJECTION = Readout
+_FEATURES, _CLASSES, _PROJECTION, _TOKENS = Readout
 
 CLASSES: Final[Mapping[str, ModelClass]] = {
     "ViTForImageClassification": ModelClass("vit", _CLASSES),
@@ -216,7 +219,24 @@ CLASSES: Final[Mapping[str, ModelClass]] = {
 }
 """By their names in ``architectures`` of config.json."""
 
+LLAVA: Final = "LlavaForConditionalGeneration"
+
+TOWERS: Final[Mapping[str, ModelClass]] = {
+    "clip_vision_model": ModelClass("clip_vision_model", _TOKENS, VisionTransformer, _OF_CLIP, _TOWER, "llava"),
+    "siglip_vision_model": ModelClass("siglip_vision_model", _TOKENS, VisionTransformer, _SIGLIP_MEAN, _TOWER, "llava"),
+}
+"""Towers that LLaVA may have, by their ``model_type``; SigLIP's is also that of a SiglipVisionModel without pooling."""
+
+_RESAMPLED: Final = ": its resampler gives its language model as many tokens whatever is pruned"
+_MERGED: Final = ": it merges neighbouring patches before its language model, and pruned patches have no neighbours"
+_INSIDE: Final = ": its language model reads several layers of the tower by cross-attention"
+
 REASONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("idefics", "idefics2", "flamingo", "blip-2", "blip_2_vision_model", "instructblip"), _RESAMPLED),
+    **dict.fromkeys(("instructblipvideo", "kosmos-2", "aria", "minicpmv", "minicpmo"), _RESAMPLED),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "internvl", "gemma3"), _MERGED),
+    **dict.fromkeys(("llama4", "mistral3", "glm4v", "ovis2"), _MERGED),
+    "mllama": _INSIDE,
     **dict.fromkeys(("siglip2", "siglip2_vision_model"), ": it gives each image a size of its own (NaFlex)"),
     **dict.fromkeys(("pvt", "pvt_v2", "mvit"), ": its blocks have several resolutions"),
     **dict.fromkeys(

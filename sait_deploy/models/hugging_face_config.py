@@ -12,14 +12,17 @@ from timm.layers import LayerNorm, SwiGLUPacked
 from timm.models.eva import Eva
 from torch import nn
 
+from sait_deploy.artifacts.tower_info import SelectStrategy, TowerChoice
 from sait_deploy.errors import ModelError
 from sait_deploy.images.config_files import ConfigFile
 from sait_deploy.models.hugging_face import (
     ACTIVATIONS,
     CLASSES,
     COMPUTED,
+    LLAVA,
     NOT_COMPUTED,
     REASONS,
+    TOWERS,
     TYPES,
     ModelClass,
     ModelType,
@@ -86,6 +89,32 @@ class HuggingFaceConfig:
         if self.file.data.get("auto_map"):
             found.append(f"{self.file.path.name} names code of its own (auto_map), which is not run")
         return tuple(found)
+
+    @property
+    def tower(self) -> TowerChoice | None:
+        """What the language model takes of the image tower; None of a model that answers otherwise.
+
+        Raises:
+            ModelError: it takes tokens of several layers, or a patch for a class token.
+        """
+        if self.model.readout is not Readout.TOKENS:
+            return None
+        data, path = self.file.data, self.file.path
+        if self.architecture != LLAVA:
+            return TowerChoice()
+        layer, strategy = data.get("vision_feature_layer", -2), data.get("vision_feature_select_strategy", "default")
+        if type(layer) is not int or strategy not in list(SelectStrategy):
+            raise ModelError(
+                f"{path} has vision_feature_layer {layer!r} and vision_feature_select_strategy {strategy!r}",
+                "one layer is exported, by default or full: give the folder of the tower alone, and --task tokens",
+            )
+        if strategy == SelectStrategy.DEFAULT and self.model.kind == "siglip_vision_model":
+            raise ModelError(
+                f"{path} has vision_feature_select_strategy 'default', which takes the first patch for a class token, "
+                "and SigLIP has none",
+                'correct it to "full", or give the folder of the tower alone, and --task tokens',
+            )
+        return TowerChoice(layer, SelectStrategy(strategy))
 
     def make(self, image_size: tuple[int, int], outputs: int) -> nn.Module:
         """Makes the model with random weights.
@@ -172,12 +201,12 @@ def read_config(file: ConfigFile) -> HuggingFaceConfig:
             f'give it one of {", ".join(CLASSES)}, such as "architectures": ["ViTModel"]',
         )
     architecture, kind = named[0], data["model_type"]
-    model = CLASSES.get(architecture)
+    model = _class(architecture, data)
     if model is None or kind not in (model.kind, model.whole):
         reason = REASONS.get(kind, "")
         raise ModelError(
             f"{path} is of {architecture} (model_type {kind!r}), which is not served{reason}",
-            f"served are {', '.join(CLASSES)}",
+            f"served are {', '.join((*CLASSES, LLAVA))}",
         )
     if data.get("quantization_config"):
         raise ModelError(
@@ -188,6 +217,17 @@ def read_config(file: ConfigFile) -> HuggingFaceConfig:
     config = HuggingFaceConfig(file, architecture, model, served, values)
     _check(config)
     return config
+
+
+def _class(architecture: str, data: Mapping[str, Any]) -> ModelClass | None:
+    """Returns what is known of a class; of LLaVA and of models that return all tokens that of their image tower."""
+    if architecture == LLAVA:
+        vision = data.get("vision_config")
+        return TOWERS.get(vision.get("model_type", "clip_vision_model")) if isinstance(vision, dict) else None
+    model = CLASSES.get(architecture)
+    if model is None or model.readout is not Readout.FEATURES or data.get("vision_use_head", True):
+        return model
+    return dataclasses.replace(TOWERS["siglip_vision_model"], says=None, whole=None)
 
 
 def _tower(file: ConfigFile, model: ModelClass) -> dict[str, Any]:
@@ -232,6 +272,8 @@ def _check(config: HuggingFaceConfig) -> None:
         )
     if not values.get("vision_use_head", True) and config.model.readout is Readout.FEATURES:
         raise ModelError(f"{path} has vision_use_head false: its model returns all tokens and no features", _MEND)
+    if config.model.readout is Readout.TOKENS:
+        _ = config.tower
 
 
 def _is_like(value: object, default: object) -> bool:

@@ -15,7 +15,7 @@ from sait_deploy.models.checkpoint_files import weights_file
 from sait_deploy.models.checkpoint_names import StateDict, left_out
 from sait_deploy.models.creation import check_multiple
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.hugging_face import Readout
+from sait_deploy.models.hugging_face import LLAVA, Readout
 from sait_deploy.models.hugging_face_config import HuggingFaceConfig
 from sait_deploy.models.hugging_face_names import HEADS, layouts_of, translated
 from sait_deploy.models.input_channels import adapted
@@ -114,6 +114,8 @@ def _converted(config: HuggingFaceConfig, tensors: dict[str, Tensor], file: Path
             f"weights {file.name} have names of {layout.models}, and {config.file.path} is of {config.architecture}",
             _MISFIT,
         )
+    if config.architecture == LLAVA:  # what stands beside its tower is of its language model
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     unread = [name for name in tensors if name.startswith(_unread(config, prefix))]
     named, left = translated({n: t for n, t in tensors.items() if n not in unread}, layout, prefix)
     if named.pop("mask_token", None) is not None:
@@ -136,6 +138,8 @@ def _unread(config: HuggingFaceConfig, prefix: str) -> tuple[str, ...]:
     model = config.model
     if model.readout is Readout.FEATURES:
         return tuple(f"{head}." for head in HEADS)
+    if model.readout is Readout.TOKENS:
+        return (*(f"{head}." for head in HEADS), f"{prefix}head.")
     if model.arguments.get("global_pool") != "avg":
         return ()
     return (f"{prefix}head.", *((f"{prefix}post_layernorm.",) if not model.arguments.get("final_norm", True) else ()))
@@ -147,7 +151,7 @@ def _outputs(config: HuggingFaceConfig, tensors: Mapping[str, Tensor], file: Pat
     Raises:
         ModelError: there is none, or config.json names another number of classes.
     """
-    if config.model.readout is Readout.FEATURES:
+    if config.model.readout in (Readout.FEATURES, Readout.TOKENS):
         return 0
     head = tensors.get("head.weight")
     if head is None or head.ndim != 2:

@@ -67,7 +67,9 @@ def _original(manifest: Manifest, weights: Path | None, folder: Path | None, dow
             refusals.append(_not_here(manifest, name) if local and is_missing(error) else error)
             continue
         if loaded.weights.sha256 == info.sha256:
-            embedding = manifest.model.embedding
+            embedding, tower = manifest.model.embedding, manifest.model.tower
+            if tower is not None:
+                return for_task(loaded, Task.TOKENS, tower=tower)
             return loaded if embedding is None else for_task(loaded, Task.EMBED, embedding.head)
         found = f"weights {loaded.weights.sha256[:12]}… (SHA-256) are not those of {manifest.name}"
         hint = "name the weights file that it was exported from"

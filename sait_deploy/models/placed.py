@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sait_deploy.artifacts.manifest import Head, Pooling, WeightsSource
+from sait_deploy.artifacts.tower_info import TowerChoice
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.config_files import ConfigFile, read_config_files
 from sait_deploy.images.preprocessing_files import (
@@ -35,6 +36,7 @@ _HEADS: Final = {
     Readout.FEATURES: Head.NONE,
     Readout.CLASSES: Head.CLASSIFIER,
     Readout.PROJECTION: Head.PROJECTION,
+    Readout.TOKENS: Head.NONE,
 }
 
 
@@ -49,6 +51,7 @@ class PlacedModel:
         files: configurations that may name its classes.
         found: what files say of preprocessing.
         head: what its class says that the head is.
+        tower: what a language model takes of it; None of a model that answers otherwise.
     """
 
     vit: nn.Module
@@ -57,6 +60,7 @@ class PlacedModel:
     files: tuple[ConfigFile, ...]
     found: FoundPreprocessing
     head: Head
+    tower: TowerChoice | None
 
 
 def check_source(name: str, source: WeightsSource, global_pool: Pooling | None) -> None:
@@ -157,4 +161,4 @@ def hugging_face_model(
     size = image_size or usual
     vit, notes = model_of_config(config, file, size, folder_says=own)
     vit.pretrained_cfg = {**config.kind.preprocessing, "input_size": (config.channels, *usual)}  # type: ignore[assignment]
-    return PlacedModel(vit, file, notes, files, found, _HEADS[config.model.readout])
+    return PlacedModel(vit, file, notes, files, found, _HEADS[config.model.readout], config.tower)

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Outputs, Precision, Task
+from sait_deploy.artifacts.tower_info import TowerChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
 from sait_deploy.models.layouts import DEPLOYED
+from sait_deploy.models.tower_tokens import Prefix, tower_tokens
 from sait_deploy.models.traced import Begun, Scored, Traced
 from sait_deploy.models.transformer import Layout, Tokens
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
@@ -84,6 +86,7 @@ class PrunableViT(nn.Module):
         outputs: whether the last block's tokens are returned too.
         task: whether what the head gives, or a model without one, is brought to unit length.
         blocks: those whose tokens are returned too, ascending.
+        tower: what is returned of an image tower, which has no readout; None of other models.
 
     Raises:
         ModelError: the model is not supported.
@@ -98,6 +101,7 @@ class PrunableViT(nn.Module):
         outputs: Outputs = Outputs.LOGITS,
         task: Task = Task.CLASSIFY,
         blocks: tuple[int, ...] = (),
+        tower: TowerChoice | None = None,
     ) -> None:
         super().__init__()
         precision, outputs = chosen(Precision, precision, "precision"), chosen(Outputs, outputs, "outputs")
@@ -112,7 +116,7 @@ class PrunableViT(nn.Module):
         self.pruning = pruning
         self.outputs, self.task, self.blocks = outputs, chosen(Task, task, "task"), blocks
         self.dtype = torch.float32 if precision is Precision.FP32 else torch.float16
-        self.prefix, self.patches = shape.prefix, shape.patches
+        self.prefix, self.patches, self.tower = shape.prefix, shape.patches, tower
 
     def forward(
         self, images: Tensor, mass: Tensor | None = None, keep_limits: Tensor | None = None
@@ -126,9 +130,11 @@ class PrunableViT(nn.Module):
 
         Returns:
             logits; then features, those of blocks, and with them keep, where they were asked for; then counts. Only
-            where tokens are pruned are there keep and counts.
+            where tokens are pruned are there keep and counts. Of an image tower tokens, cu_seqlens and positions.
         """
         traced = self.trace(images, mass, keep_limits)
+        if traced.cu_seqlens is not None and traced.positions is not None:
+            return traced.logits, traced.cu_seqlens, traced.positions
         keep = traced.keep if self.blocks else None
         return tuple(x for x in (traced.logits, traced.features, *traced.blocks, keep, traced.counts) if x is not None)
 
@@ -193,6 +199,13 @@ class PrunableViT(nn.Module):
         self._check_arguments(mass, keep_limits, keep)
         keep, counts = self.select(scored.importance, mass, keep_limits) if keep is None else (keep, _sums(keep))
         kept, layout = DEPLOYED.of_kept(keep, counts, self.fixed_tokens)
+        if self.tower is not None:
+            assert self.pruning is not None
+            x = self.transformer.run_rest(self.pruning.prune_at, scored.tokens.rows(kept), layout).x
+            # Importance that is not a number leaves a selection without meaning: its image's tokens become none too.
+            doubt = (scored.importance[:, :1] * 0).index_select(0, kept // (self.prefix + self.patches))
+            found = self._tower(self.transformer.normed(x) + doubt, kept, layout, counts)
+            return found._replace(counts=counts, keep=keep, importance=scored.importance)
         logits, features, blocks = self.finish_kept(scored, kept, layout)
         return Traced(logits, features, counts, keep, scored.importance, blocks)
 
@@ -235,9 +248,18 @@ class PrunableViT(nn.Module):
         model = self.transformer
         last, later = self._run(begun.tokens, begun.whole, block, model.depth)
         normed = model.normed(last.x)
+        if self.tower is not None:
+            return self._tower(normed, begun.whole.unslots, begun.whole, None)
         features = self._features(normed) if self._wants_features else None
         blocks = tuple(self._features(model.normed(x)) for x in (*begun.taken, *later))
         return Traced(self.answer(model.readout(normed, begun.whole)), features, None, None, None, blocks)
+
+    def _tower(self, x: Tensor, kept: Tensor, layout: Layout, counts: Tensor | None) -> Traced:
+        """Returns what an image tower answers; takes what ``tower_tokens`` takes."""
+        assert self.tower is not None
+        prefix = Prefix(self.prefix, self.tower.left_out(self.prefix))
+        found = tower_tokens(x, kept, layout, self.prefix + self.patches, prefix, counts)
+        return Traced(found.tokens, None, None, None, None, (), found.cu_seqlens, found.positions)
 
     def dense(self) -> PrunableViT:
         """Returns the dense form of the same modules, at the same precision."""

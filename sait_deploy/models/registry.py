@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import Head, ModelInfo, Pooling, WeightsInfo, WeightsSource
+from sait_deploy.artifacts.tower_info import TowerChoice
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.images.config_files import ConfigFile, read_config_files
 from sait_deploy.images.labels import configured_labels
@@ -85,7 +86,8 @@ class LoadedModel:
 
     ``default_image_size`` is the one the model has where none is named; ``training`` is how the weights were trained
     sparse, where they were. ``preprocessing_sources`` says in words where each field of the preprocessing came from; it
-    is empty where that is the weights' own. ``head`` is what files beside the weights say that the head is.
+    is empty where that is the weights' own. ``head`` is what files beside the weights say that the head is,
+    and ``tower`` what they say that a language model takes of the model, which then has no readout.
     """
 
     vit: nn.Module
@@ -96,6 +98,7 @@ class LoadedModel:
     training: SparseTraining | None = None
     preprocessing_sources: dict[str, str] = field(default_factory=dict)
     head: Head | None = None
+    tower: TowerChoice | None = None
 
 
 def load_model(name: str, weights: WeightsRequest, image_size: int | tuple[int, int] | None = None) -> LoadedModel:
@@ -148,7 +151,7 @@ def _placed(place: Place, weights: WeightsRequest, image_size: tuple[int, int] |
     info = replace(loaded.info, made_from=place.origin)
     source = place.source if weights.path is None else WeightsSource.FILE
     read = replace(loaded.weights, source=source, notes=placed.notes)
-    loaded = _labelled(replace(loaded, info=info, weights=read, head=placed.head), placed.files)
+    loaded = _labelled(replace(loaded, info=info, weights=read, head=placed.head, tower=placed.tower), placed.files)
     request = replace(weights, source=WeightsSource.FILE, path=path)
     return _prepared(loaded, request, placed.found, FROM_TYPE, size_given=image_size is not None)
 

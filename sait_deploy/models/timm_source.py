@@ -245,6 +245,24 @@ class TimmTransformer(Transformer):
         without: nn.Module = bare.eval()
         return without
 
+    def tower(self, blocks: int, *, normed: bool) -> nn.Module:
+        """Cuts the blocks off, and puts identities in place of the heads and of norms that are not asked for.
+
+        Raises:
+            InvalidArgument: a norm is asked for, and the model has it behind its pooling.
+        """
+        if normed and isinstance(self.model.norm, nn.Identity):
+            raise InvalidArgument(
+                "the model has no norm between its last block and pooling", "give --vision-feature-layer -1"
+            )
+        bare: Any = self.without_head()
+        bare.blocks, bare.fc_norm = bare.blocks[:blocks], nn.Identity()
+        bare.attn_pool, bare.global_pool = None, "avg"
+        if not normed:
+            bare.norm = nn.Identity()
+        tower: nn.Module = bare.eval()
+        return tower
+
     @abstractmethod
     def has_class_token(self) -> bool:
         """Returns whether the first prefix token is a class token."""

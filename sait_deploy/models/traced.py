@@ -14,12 +14,15 @@ class Traced(NamedTuple):
     """What one forward pass computed; the selection's fields are None in a dense pass.
 
     Attributes:
-        logits: float32 [B, classes]; embeddings [B, D] of unit length, or features [B, D] as they are, of others.
+        logits: float32 [B, classes]; embeddings [B, D] of unit length, or features [B, D] as they are, of others;
+            tokens [T, D] of an image tower.
         features: float32 [B, P+N, D], normalised tokens of the last block; dropped ones as they were when dropped.
         counts: int32 [B], tokens kept per image, prefix included.
         keep: int32 [B, P+N], 1 where a token was kept.
         importance: float32 [B, N].
         blocks: as ``features``, of each block asked for.
+        cu_seqlens: int32 [B+1], where each image's tokens begin, of an image tower alone.
+        positions: int32 [T], which patch each of them is of; likewise.
     """
 
     logits: Tensor
@@ -28,6 +31,8 @@ class Traced(NamedTuple):
     keep: Tensor | None
     importance: Tensor | None
     blocks: tuple[Tensor, ...] = ()
+    cu_seqlens: Tensor | None = None
+    positions: Tensor | None = None
 
 
 class Begun(NamedTuple):

@@ -262,6 +262,18 @@ class Transformer(ABC):
         """
         raise InvalidArgument(f"the head of a {type(self.model).__name__} cannot be left out", "give --head projection")
 
+    def tower(self, blocks: int, *, normed: bool) -> nn.Module:
+        """Returns the model of the first blocks alone, without a readout, sharing all weights with it.
+
+        Args:
+            blocks: how many.
+            normed: whether the norm after the last block stays.
+
+        Raises:
+            InvalidArgument: the model is no image tower, or has no norm there.
+        """
+        raise InvalidArgument(f"a {type(self.model).__name__} is no image tower", "leave --task tokens out")
+
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:
         """Returns the tokens of images [B, C, H, W]: B times P prefix and N patch tokens."""

@@ -29,6 +29,7 @@ from sait_deploy.artifacts.manifest import AccuracyInfo, AccuracyStatus, Manifes
 from sait_deploy.artifacts.manifest_document import from_json
 from sait_deploy.artifacts.manifest_parts import fingerprint, installed_tools, measured_points, onnx_metadata
 from sait_deploy.artifacts.quantization_info import CalibrationInfo, Gate, QuantizationInfo
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.bench.groups import with_baseline
 from sait_deploy.errors import InvalidArgument, StorageError, TargetMissed
 from sait_deploy.exporting.parity import TOLERANCE
@@ -93,6 +94,7 @@ def quantize(
     require_onnxruntime()
     given = open_artifacts(artifacts)
     for artifact in given:
+        refuse_tower(artifact.manifest, "quantize")
         _check_float(artifact)
     floats = with_baseline(given)
     workspace = Workspace(floats[0].path.parent)

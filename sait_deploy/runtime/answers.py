@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import COUNTS, FEATURES
+from sait_deploy.artifacts.manifest import COUNTS, FEATURES, Task
 from sait_deploy.artifacts.points import Described
+from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.exporters.names import KEEP
 
@@ -22,12 +23,12 @@ class Output:
 
     Attributes:
         logits: float32 [B, classes]; embeddings [B, D] of unit length of a model that embeds; features [B, D] as they
-            are of others without a head.
+            are of others without a head; tokens [T, D] of an image tower, end to end.
         kept: int32 [B], patch tokens that each image kept.
         features: float32 [B, P+N, D], the last block's tokens, where the artifact was exported with them. Kept tokens
             went through all blocks; a dropped token is what it was when it was dropped.
         further: the graph's other outputs by their names: ``block3_features``, the same of block 3, and beside it of a
-            pruned graph ``keep``, int32 [B, P+N], 1 where a token was kept.
+            pruned graph ``keep``, int32 [B, P+N], 1 where a token was kept; of an image tower what its properties say.
     """
 
     logits: NDArray[np.float32]
@@ -35,10 +36,34 @@ class Output:
     features: NDArray[np.float32] | None = None
     further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @property
+    def tokens(self) -> NDArray[np.float32]:
+        """The tokens of an image tower, float32 [T, D], end to end."""
+        _ = self.cu_seqlens
+        return self.logits
+
+    @property
+    def cu_seqlens(self) -> NDArray[np.int32]:
+        """Where each image's tokens begin, int32 [B+1]: image b has those from cu_seqlens[b] to before the next."""
+        return self._of_tower(CU_SEQLENS)
+
+    @property
+    def positions(self) -> NDArray[np.int32]:
+        """The number of each token's patch, row by row, int32 [T]; of prefix tokens -P to -1."""
+        return self._of_tower(POSITIONS)
+
+    def _of_tower(self, name: str) -> NDArray[np.int32]:
+        if name not in self.further:
+            raise InvalidArgument("only an image tower answers tokens", "read logits, or export with --task tokens")
+        return self.further[name]
+
 
 @dataclass(frozen=True, slots=True)
 class RawOutput:
-    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them, others."""
+    """What a graph returns: logits, kept tokens with the prefix where it prunes, features where it has them, others.
+
+    Of an image tower the logits are tokens, end to end.
+    """
 
     logits: NDArray[np.float32]
     counts: NDArray[np.int32] | None
@@ -46,11 +71,18 @@ class RawOutput:
     further: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: Mapping[str, NDArray[Any]]) -> Self:
+    def of(cls, found: Mapping[str, NDArray[Any]], description: Described) -> Self:
         """Returns a graph's outputs, given by their names in the graph's order: its answer is the first."""
         answer, *names = found
-        further = {name: found[name] for name in names if name not in (COUNTS, FEATURES)}
-        return cls(found[answer], found.get(COUNTS), found.get(FEATURES), further)
+        if (tower := description.model.tower) is None:
+            further = {name: found[name] for name in names if name not in (COUNTS, FEATURES)}
+            return cls(found[answer], found.get(COUNTS), found.get(FEATURES), further)
+        # Behind the last image's tokens there may be rows that the runtime added.
+        cu_seqlens = found[CU_SEQLENS]
+        total, left_out = int(cu_seqlens[-1]), tower.left_out(description.model.geometry.prefix_tokens)
+        counts = (np.diff(cu_seqlens) + left_out).astype(np.int32)
+        further = {CU_SEQLENS: cu_seqlens, POSITIONS: found[POSITIONS][:total]}
+        return cls(found[answer][:total], counts, None, further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +141,14 @@ def check_arrived(description: Described, images: int, raw: RawOutput) -> None:
     """
     model, further = description.model, raw.further.items()
     tokens = (images, model.geometry.tokens, model.geometry.width)
+    rows = images if model.tower is None else int(raw.further[CU_SEQLENS][-1])
+    integers = {KEEP: tokens[:2], CU_SEQLENS: (images + 1,), POSITIONS: (rows,)}
     wanted = (
-        ("logits", raw.logits, np.float32, (images, model.answer_width)),
+        ("logits", raw.logits, np.float32, (rows, model.answer_width)),
         ("counts", raw.counts, np.int32, (images,)),
         ("features", raw.features, np.float32, tokens),
-        *((name, found, np.float32, tokens) for name, found in further if name != KEEP),
-        (KEEP, raw.further.get(KEEP), np.int32, tokens[:2]),
+        *((name, found, np.float32, tokens) for name, found in further if name not in integers),
+        *((name, raw.further.get(name), np.int32, shape) for name, shape in integers.items()),
     )
     for name, found, dtype, shape in wanted:
         if found is None:
@@ -144,7 +178,8 @@ def predictions(description: Described, output: Output, top: int) -> list[Predic
         raise InvalidArgument(f"top {top!r} is no number of classes", "give 1 or more")
     model = description.model
     if model.classes == 0:
-        what = "features" if model.embedding is None else "embeddings"
+        answers = {Task.EMBED: "embeddings", Task.TOKENS: "tokens"}
+        what = answers.get(model.task, "features")
         raise InvalidArgument(f"{description.name} is headless: it returns {what}", "use run()")
     shifted = output.logits - output.logits.max(axis=1, keepdims=True)
     odds = np.exp(shifted)

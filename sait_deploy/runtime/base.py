@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Precision
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, BatchPoint, Described, PerImage, PointChoice, resolve
+from sait_deploy.artifacts.tower_info import CU_SEQLENS
 from sait_deploy.errors import InvalidArgument, NotFinite
 from sait_deploy.images.preprocess import ImageLike, preprocess
 from sait_deploy.runtime.answers import Output, Prediction, RawOutput, Selection, StageTimes, check_arrived, predictions
@@ -148,7 +149,9 @@ class Runner(ABC):
         batch_point = self._resolved(images, choice)
         selection = self._execute_selection(images, batch_point)
         self._check_finite("importance scores", selection.importance)
-        self._check_finite("logits", selection.logits)
+        tower, prefix = self.description.model.tower, self.description.model.geometry.prefix_tokens
+        ends = None if tower is None else np.cumsum(selection.keep.sum(axis=1) - tower.left_out(prefix))
+        self._check_finite("logits" if tower is None else "tokens", selection.logits, ends)
         return selection
 
     def stages(self, images: NDArray[np.float32], choice: PointChoice = DEFAULT_CHOICE) -> StageTimes | None:
@@ -184,7 +187,8 @@ class Runner(ABC):
 
     def _output(self, raw: RawOutput) -> Output:
         """Returns what a batch's caller gets of what the graph returned."""
-        self._check_finite("logits", raw.logits)
+        ends = None if self.description.model.tower is None else raw.further[CU_SEQLENS][1:]
+        self._check_finite("logits" if ends is None else "tokens", raw.logits, ends)
         geometry = self.description.model.geometry
         if raw.counts is None:
             kept = np.full(len(raw.logits), geometry.patch_tokens, dtype=np.int32)
@@ -212,11 +216,14 @@ class Runner(ABC):
             )
         return np.require(images, requirements=["C", "W"])
 
-    def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
+    def _check_finite(
+        self, what: str, values: NDArray[np.float32], ends: NDArray[np.signedinteger] | None = None
+    ) -> None:
+        """Refuses rows that are not numbers: one of each image, or of an image those before its number in ``ends``."""
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if not len(wrong):
             return
-        image = int(wrong[0])
+        image = int(wrong[0]) if ends is None else int(np.searchsorted(ends, wrong[0], side="right"))
         message = f"image {image} of the batch: its {what} are not finite numbers"
         if self._artifact is None or self.precision != Precision.FP16:
             raise NotFinite(message, image)

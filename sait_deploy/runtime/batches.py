@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.runtime.answers import Output, Selection
 from sait_deploy.runtime.base import Runner
 
@@ -39,6 +40,7 @@ def run_all(runner: Runner, images: NDArray[np.float32], choice: PointChoice = D
     Raises:
         InvalidArgument, NotFinite: as :meth:`Runner.run`.
     """
+    refuse_tower(runner.description, "a set of batches")
     parts = portions(len(images), len(images), runner.batch_range)
     outputs = [runner.run_at(images[part], choice) for part in parts]
     features = [output.features for output in outputs if output.features is not None]

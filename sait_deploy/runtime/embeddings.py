@@ -23,6 +23,18 @@ def unit_length(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+def means_of_images(tokens: NDArray[np.float32], counts: NDArray[np.signedinteger]) -> NDArray[np.float32]:
+    """Returns the mean of each image's tokens, float32 [B, D].
+
+    Args:
+        tokens: float32 [T, D], end to end.
+        counts: how many each image has, [B], 1 or more.
+    """
+    sums = np.add.reduceat(tokens.astype(np.float64), np.cumsum(counts) - counts)
+    means: NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
+    return means
+
+
 def nearest(embeddings: NDArray[np.float32], most: int = NEAREST) -> NDArray[np.int32]:
     """Returns for each image the others that are nearest, nearest first; of equally near ones the earlier.
 

@@ -224,7 +224,7 @@ class OnnxRuntimeRunner(Runner):
 
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         found = _run(self._session, self._outputs, feeds(images, point))
-        return RawOutput.of(dict(zip(self._outputs, found, strict=True)))
+        return RawOutput.of(dict(zip(self._outputs, found, strict=True)), self.description)
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import threading
@@ -234,13 +235,18 @@ class OpenVinoRunner(Runner):
 
     def _execute(self, images: NDArray[np.float32], point: BatchPoint | None) -> RawOutput:
         output = self._run(feeds(images, point))
-        return RawOutput.of({name: output(name) for name in self._outputs})
+        return RawOutput.of({name: output(name) for name in self._outputs}, self.description)
 
     def _execute_selection(self, images: NDArray[np.float32], point: BatchPoint | None) -> Selection:
         pruning = self.artifact.manifest.pruning
         assert pruning is not None
         output = self._run(feeds(images, point))
-        return Selection(*map(output, (self._outputs[0], pruning.importance, pruning.keep)))
+        selection = Selection(*map(output, (self._outputs[0], pruning.importance, pruning.keep)))
+        if self.description.model.tower is None:
+            return selection
+        # Packed rows are rounded up: those behind the last image's are no tokens.
+        whole = RawOutput.of({name: output(name) for name in self._outputs}, self.description)
+        return dataclasses.replace(selection, logits=whole.logits)
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
         request, given = self._compiled.create_infer_request(), feeds(images, point)

@@ -190,7 +190,7 @@ class TensorRTRunner(Runner):
             self._request(count)
         else:
             graph.launch(self._stream)
-        return RawOutput.of(self._answer(self._answers, count))
+        return RawOutput.of(self._answer(self._answers, count), self.description)
 
     def _request(self, count: int) -> None:
         self._upload(count)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Manifest, ModelInfo, block_features
 from sait_deploy.artifacts.points import DEFAULT_CHOICE, DEFAULT_POINT, BatchPoint
+from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS, TOKENS
 from sait_deploy.errors import MissingDependency, RuntimeUnavailable
 from sait_deploy.exporters.names import KEEP
 from sait_deploy.images.preprocess import Preprocessing
@@ -127,7 +128,7 @@ def rebuild(
     from sait_deploy.models.prunable_vit import PrunableViT
 
     vit = original_model(manifest, weights, folder, consent).vit
-    asked = manifest.asked_outputs, manifest.model.task, manifest.feature_blocks
+    asked = manifest.asked_outputs, manifest.model.task, manifest.feature_blocks, manifest.model.tower
     return PrunableViT(vit, pruning_of(manifest), manifest.dtype, *asked)
 
 
@@ -229,6 +230,9 @@ class TorchRunner(Runner):
         traced = self._trace(images, inputs, keep)
         if traced.importance is not None:
             self._answered = images, traced.importance
+        if traced.cu_seqlens is not None and traced.positions is not None:
+            found = {TOKENS: traced.logits, CU_SEQLENS: traced.cu_seqlens, POSITIONS: traced.positions}
+            return RawOutput.of({name: _array(tensor) for name, tensor in found.items()}, self.description)
         names = map(block_features, self._model.blocks)
         further = {name: _array(tensor) for name, tensor in zip(names, traced.blocks, strict=True)}
         if further and traced.keep is not None:
@@ -277,7 +281,7 @@ def _model_of(source: Artifact | ModelInMemory, options: RunOptions) -> Prunable
 
     if isinstance(source, Artifact):
         return rebuild(source.manifest, options.weights, source.path, options.consent)
-    return PrunableViT(source.loaded.vit, source.pruning, task=source.model.task)
+    return PrunableViT(source.loaded.vit, source.pruning, task=source.model.task, tower=source.model.tower)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import BatchPoint
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.errors import InvalidArgument, MissingDependency, RuntimeUnavailable
 from sait_deploy.runtime.answers import RawOutput, Selection
 from sait_deploy.runtime.base import Runner
@@ -97,6 +98,7 @@ class TorchCudaRunner(Runner):
         from sait_deploy.runtime.torch_cuda_batch import CompiledParts
 
         self._execution = execution()
+        refuse_tower(artifact.manifest, TORCH_CUDA)
         if artifact.manifest.returns_tokens:
             raise InvalidArgument(f"{TORCH_CUDA} returns no features, and {artifact.path.name} does", "use torch")
         self._runs_in = options.precision or find_runtime(TORCH_CUDA).precisions[artifact.manifest.dtype][0]

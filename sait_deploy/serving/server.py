@@ -12,6 +12,7 @@ from sait_deploy.artifacts.folder import Artifact, open_artifact
 from sait_deploy.artifacts.manifest import Form, Manifest
 from sait_deploy.artifacts.points import named_point
 from sait_deploy.artifacts.pruning_info import PointInfo
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.artifacts.tuned_points import read_points
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime.choose import artifact_for
@@ -61,6 +62,7 @@ def open_server(options: ModelsOptions, observer: Observer, token: str | None = 
     """
     artifacts = [artifact_for(open_artifact(path), options.runtime, options.precision) for path in options.artifacts]
     for artifact in artifacts:
+        refuse_tower(artifact.manifest, "serve")
         _check_points(artifact, options)
     executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
     models = [

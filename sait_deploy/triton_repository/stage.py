@@ -11,6 +11,7 @@ from typing import Final
 
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.folder import PARTIAL, Workspace, open_artifact, storage_errors
+from sait_deploy.artifacts.tower_refusal import refuse_tower
 from sait_deploy.errors import StorageError
 from sait_deploy.system.interrupts import deferred
 from sait_deploy.system.locks import held
@@ -45,6 +46,7 @@ def write_repository(options: RepositoryOptions) -> tuple[Path, ...]:
     """
     check_place(options.output)
     artifact = open_artifact(options.artifact)
+    refuse_tower(artifact.manifest, "triton-repository")
     source = source_of(artifact, options.name or artifact.path.resolve().name, options.point)
     models = _FORMS[options.backend](source, options)
     new = not options.output.exists()
