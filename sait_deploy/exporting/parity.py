@@ -19,7 +19,8 @@ from sait_deploy.runtime.batches import Numbers, portions
 from sait_deploy.tokens import OperatingPoint
 
 if TYPE_CHECKING:
-    from sait_deploy.models.prunable_vit import PrunableViT, Traced
+    from sait_deploy.models.prunable_vit import PrunableViT
+    from sait_deploy.models.traced import Traced
 
 TOLERANCE: Final = {Precision.FP32: 1e-4, Precision.FP16: 2e-2, Precision.INT8: 0.5}
 """Largest difference of a logit, relative to the largest reference logit of the image or to 1, whichever is larger.

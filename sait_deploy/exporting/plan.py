@@ -95,8 +95,6 @@ class ExportOptions:
             raise InvalidArgument(
                 f"no model is exported in {self.precision}", "export in fp32, then run: sait-deploy quantize"
             )
-        if self.task is Task.TOKENS and self.outputs is not Outputs.LOGITS:
-            raise InvalidArgument("--features and --task tokens both return tokens", "leave one of them out")
         if self.batch is not None and self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} images cannot be", "give 1 or more")
         object.__setattr__(self, "feature_blocks", tuple(sorted(set(self.feature_blocks))))
@@ -130,6 +128,8 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
         InvalidArgument: the pruning, the blocks or the batch do not fit the model.
     """
     geometry = model.info.geometry
+    if model.info.tower is not None and (options.outputs is not Outputs.LOGITS or options.feature_blocks):
+        raise InvalidArgument("an image tower returns the tokens of one layer", "leave --features out")
     check_blocks(geometry, options.feature_blocks)
     if options.batch is not None and options.batch > most_images(geometry):
         most = most_images(geometry)

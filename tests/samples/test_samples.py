@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -123,3 +124,13 @@ def test_onnxruntime_alone_reproduces_an_artifact(tiny: TinyExport, tiny_adaptiv
     assert float(difference.rpartition(" ")[2]) < 1e-4
     assert kept.endswith(f"[{tiny_adaptive.golden().counts[0]}]")
     assert two.endswith(", 37]")
+
+
+def test_a_language_model_reads_the_kept_tokens_of_its_tower() -> None:
+    """The sample itself compares with pruning in torch, and ends where the logits differ."""
+    lines = [line for line in run("samples/llava_tower.py", "--mass", "0.6").splitlines() if line.startswith("image ")]
+    assert len(lines) == 2
+    for line in lines:
+        kept, difference, of_all = re.findall(r"(\d+) of 64|by ([\d.e+-]+)", line)
+        assert 0 < int(kept[0]) < 64
+        assert float(difference[1]) < 1e-4 < 1e-2 < float(of_all[1])
