@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PointRequest as PointRequest,
         mass_point as mass_point,
     )
+    from sait_deploy.artifacts.tower_info import SelectStrategy as SelectStrategy, TowerChoice as TowerChoice
     from sait_deploy.batch.job import run_batch as run_batch
     from sait_deploy.batch.options import BatchOptions as BatchOptions
     from sait_deploy.bench.kept import KeptDistribution as KeptDistribution

@@ -20,8 +20,6 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import sait_deploy
-from sait_deploy.artifacts.points import mass_point
-from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 
 PROMPT = (1, 7, 11, 5)
@@ -109,7 +107,7 @@ def main(mass: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder) / "llava")
         loaded = sait_deploy.load_model(str(Path(folder) / "llava"), sait_deploy.WeightsRequest("file"))
-        options = ExportOptions(points=(mass_point(mass),), output=Path(folder) / "artifacts")
+        options = sait_deploy.ExportOptions(points=(sait_deploy.mass_point(mass),), output=Path(folder) / "artifacts")
         _, artifact = sait_deploy.export(loaded, options)
         runner = sait_deploy.load(artifact)
         images = np.random.default_rng(0).standard_normal((2, 3, *loaded.info.image_size)).astype(np.float32)
