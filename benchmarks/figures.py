@@ -13,6 +13,7 @@ import click
 from benchmarks.accuracy_figures import accuracy
 from benchmarks.common import read_result
 from benchmarks.cost_curve_figures import cost_curve
+from benchmarks.dense_task_figures import segmentation
 from benchmarks.family_figures import families, int8_accuracy
 from benchmarks.runtime_figures import peers, precisions
 from benchmarks.serving_figures import serving
@@ -193,6 +194,7 @@ def results() -> str:
         *int8_accuracy(),
         *peers(),
         *accuracy(),
+        *segmentation(),
         *serving(),
         *_training(),
         *_cost(),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from benchmarks.dense_task_figures import segmentation_table
 from benchmarks.segmentation import HEADS, Images, read, summarised
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
@@ -39,3 +42,8 @@ def test_random_tokens_are_as_many_as_chosen_ones_and_others() -> None:
     assert not np.array_equal(*flags[:2])
     assert read(chosen, (1, 3, 5)).shape == (4, 12, 12, 3 * 128 + 1)
     assert images.masks.shape == (4, 96, 96)
+
+
+def test_the_page_has_the_table_of_the_result() -> None:
+    page = Path(__file__).parents[2] / "docs" / "dense-tasks.md"
+    assert "\n".join(segmentation_table()) in page.read_text(encoding="utf-8")
