@@ -48,8 +48,9 @@ def command(pattern: str, as_json: bool) -> None:
     if not pattern:
         tables.append(_hugging_face())
     show_tables(*tables)
-    first = rows[0][0] if len(rows) == 1 else next((row[0] for row in rows if row[0] != demo.NAME), rows[0][0])
-    show_next("export", "--model", first, *([] if first == demo.NAME else ["--pretrained"]))
+    first, _, weights, _ = rows[0] if len(rows) == 1 else next((row for row in rows if row[0] != demo.NAME), rows[0])
+    sources = {"shipped": [], "none": ["--weights", "FILE"]}
+    show_next("export", "--model", first, *sources.get(weights, ["--pretrained"]))
 
 
 def _hugging_face() -> Table:

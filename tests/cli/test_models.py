@@ -60,6 +60,14 @@ def test_image_size_and_number_of_pretrained_weights(sait: Sait) -> None:
     assert rows["deit3_small_patch16_224"] == ["224", "2", "sets", "timm-vit"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "source"),
+    [(demo.NAME, ""), ("deit_small_patch16_224", " --pretrained"), ("lvvit_tiny", " --weights FILE")],
+)
+def test_what_comes_next_names_weights_that_there_are(sait: Sait, pattern: str, source: str) -> None:
+    assert sait("models", pattern).following == f"sait-deploy export --model {pattern}{source}"
+
+
 @pytest.mark.parametrize("pattern", ["resnet", "zzz*", "["])
 def test_none_found(sait: Sait, pattern: str) -> None:
     done = sait("models", pattern)
