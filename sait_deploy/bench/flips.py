@@ -144,13 +144,16 @@ def _uncompared(words: str, why: str) -> Note:
 
 def _run(runner: Runner, variant: RunnableVariant, images: NDArray[np.float32], batch: int) -> _Run:
     choices, keep, logits = variant.choices(len(images)), [], []
+    model = variant.artifact.manifest.model
     for numbers in portions(len(images), batch, runner.batch_range):
         selection = runner.select_at(images[numbers], choices.of(numbers))
         keep.append(selection.keep)
-        tower, prefix = runner.description.model.tower, runner.description.model.geometry.prefix_tokens
-        counts = None if tower is None else selection.keep.sum(axis=1) - tower.left_out(prefix)
-        logits.append(selection.logits if counts is None else means_of_images(selection.logits, counts))
-    answers = answers_of(np.concatenate(logits)[: len(images)], variant.artifact.manifest.model.classes)
+        found = selection.logits
+        if model.tower is not None:
+            left_out = model.tower.left_out(model.geometry.prefix_tokens)
+            found = means_of_images(found, selection.keep.sum(axis=1) - left_out)
+        logits.append(found)
+    answers = answers_of(np.concatenate(logits)[: len(images)], model.classes)
     return _Run(np.concatenate(keep)[: len(images)], answers)
 
 
