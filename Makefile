@@ -3,12 +3,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= build/demo
-# Options of the demonstration's measurements: those that take a number of images or of seconds.
-BENCH ?= --duration 2
+# Images of the demonstration's measurements, composed once; without them each step composes hundreds to thousands.
+COMPOSE ?= --per-class 60
+# Options of the measurements: images, seconds, and limits that so few images can show to be kept.
+BENCH ?= --duration 2 --images digits
 # Options of the first measurement: none, as it is one of the three commands.
 BARE ?=
-TUNE ?= --max-drop 0.5
-EVALUATE ?= --limit 200
+TUNE ?= --max-drop 2 --images digits
+EVALUATE ?= --limit 100 --images digits
+QUANTIZE ?= --images digits
+RECOMMEND ?= --max-drop 2
 GPU_DAY ?= --minutes 12
 BIN := $(abspath $(VENV))/bin
 
@@ -23,15 +27,16 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && $(BIN)/sait-deploy build-engine
 	cd $(DEMO) && $(BIN)/sait-deploy bench $(BARE)
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images/7) --visualize pictures
+	cd $(DEMO) && $(BIN)/python $(abspath samples/compose_digits.py) digits $(COMPOSE)
 	cd $(DEMO) && $(BIN)/sait-deploy export --mass 0.95 --mass 0.8
 	cd $(DEMO) && $(BIN)/sait-deploy build-engine --target sm86,sm89,sm120
 	cd $(DEMO) && $(BIN)/sait-deploy bench -o adaptive.html $(BENCH)
 	cd $(DEMO) && $(BIN)/sait-deploy predict $(abspath sait_deploy/demo/images) --point mass0.8 --visualize sheet
 	cd $(DEMO) && $(BIN)/sait-deploy tune $(TUNE)
 	cd $(DEMO) && $(BIN)/sait-deploy evaluate $(EVALUATE) -o evaluation.svg
-	cd $(DEMO) && $(BIN)/sait-deploy quantize
+	cd $(DEMO) && $(BIN)/sait-deploy quantize $(QUANTIZE)
 	cd $(DEMO) && $(BIN)/sait-deploy bench --runtime onnxruntime,openvino --precision fp32,bf16,int8 -o precisions.json $(BENCH)
-	cd $(DEMO) && $(BIN)/sait-deploy recommend --bench precisions.json --max-drop 0.5 -o choice.html
+	cd $(DEMO) && $(BIN)/sait-deploy recommend --bench precisions.json $(RECOMMEND) -o choice.html
 	cd $(DEMO) && $(BIN)/python $(abspath samples/ask_server.py) artifacts/sait_demo_digits-adaptive $(abspath sait_deploy/demo/images/7/0.png)
 	@echo "reports: $(DEMO)/adaptive.html, choice.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"
 

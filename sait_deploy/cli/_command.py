@@ -78,7 +78,11 @@ class Command(click.Command):
             name = _name(option)
             if name.startswith("--") and name not in (*CONSENT_FLAGS, "--debug"):
                 option.envvar = f"{ENVIRONMENT}_{ctx.info_name}_{name[2:]}".replace("-", "_").upper()
-        return super().parse_args(ctx, self._with_new_names(args))
+        try:
+            return super().parse_args(ctx, self._with_new_names(args))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # click leaves it out of an option without a value
+            raise
 
     def _with_new_names(self, arguments: list[str]) -> list[str]:
         found: list[str] = []
