@@ -76,11 +76,10 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
 
     reader = threading.Thread(target=read)
     reader.start()
-    with monkeypatch.context() as changed:
-        with os.fdopen(theirs, "w") as terminal, pytest.raises(SystemExit) as leaving:
-            for name in ("stdout", "stderr"):
-                changed.setattr(f"sys.{name}", terminal)
-            run([str(argument) for argument in arguments])
+    with monkeypatch.context() as changed, os.fdopen(theirs, "w") as terminal, pytest.raises(SystemExit) as leaving:
+        for name in ("stdout", "stderr"):
+            changed.setattr(f"sys.{name}", terminal)
+        run([str(argument) for argument in arguments])
     reader.join()
     os.close(ours)
     text = b"".join(written).decode()
