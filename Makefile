@@ -4,15 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= build/demo
 # Images of the demonstration's measurements, composed once; without them each step composes hundreds to thousands.
-COMPOSE ?= --per-class 60
+COMPOSE ?= --per-class 40
 # Options of the measurements: images, seconds, and limits that so few images can show to be kept.
 BENCH ?= --duration 2 --images digits
 # Options of the first measurement: none, as it is one of the three commands.
 BARE ?=
-TUNE ?= --max-drop 2 --images digits
+TUNE ?= --max-drop 3 --images digits
 EVALUATE ?= --limit 100 --images digits
 QUANTIZE ?= --images digits
-RECOMMEND ?= --max-drop 2
+RECOMMEND ?= --max-drop 3
 GPU_DAY ?= --minutes 12
 BIN := $(abspath $(VENV))/bin
 
@@ -35,7 +35,7 @@ demo: $(VENV)/.demo
 	cd $(DEMO) && $(BIN)/sait-deploy tune $(TUNE)
 	cd $(DEMO) && $(BIN)/sait-deploy evaluate $(EVALUATE) -o evaluation.svg
 	cd $(DEMO) && $(BIN)/sait-deploy quantize $(QUANTIZE)
-	cd $(DEMO) && $(BIN)/sait-deploy bench --runtime onnxruntime,openvino --precision fp32,bf16,int8 -o precisions.json $(BENCH)
+	cd $(DEMO) && $(BIN)/sait-deploy bench --runtime onnxruntime,openvino --precision fp32,bf16,int8 --batch 8 -o precisions.json $(BENCH)
 	cd $(DEMO) && $(BIN)/sait-deploy recommend --bench precisions.json $(RECOMMEND) -o choice.html
 	cd $(DEMO) && $(BIN)/python $(abspath samples/ask_server.py) artifacts/sait_demo_digits-adaptive $(abspath sait_deploy/demo/images/7/0.png)
 	@echo "reports: $(DEMO)/adaptive.html, choice.html; pictures: $(DEMO)/pictures, $(DEMO)/sheet/contact-sheet.png, evaluation.svg"

@@ -122,5 +122,5 @@ def command(**given: Any) -> None:
         else:
             click.echo(f"serving at {listening.url}, gRPC at port {listening.grpc_port}")
             if listening.token_file is None and listening.certificate is None:
-                say(f"next: curl --data-binary @photo.jpg '{listening.url}/v1/predict?top=3', or Ctrl-C to end")
+                say(f"next: curl --data-binary @photo.jpg '{listening.url}v1/predict?top=3', or Ctrl-C to end")
         wait_for_end()

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -88,18 +88,23 @@ def started(
             while not line and process.poll() is None and time.monotonic() < watchdog:
                 line = process.stdout.readline()
                 time.sleep(0.05)
-            log.seek(0)
             running = Started(process, port, grpc_port, headers or {}, certificate)
-            assert line.startswith(f"serving at {running.url('/')}, gRPC at port {grpc_port}"), log.read()
+            assert line.startswith(f"serving at {running.url('/')}, gRPC at port {grpc_port}"), _said(log)
             yield running
             if process.poll() is None:
                 running.stop()
+            assert headers or certificate or f"'{running.url('/v1/predict?top=3')}'" in _said(log)
         finally:
             _kill(process)
     left = {
         path for path in set(Path(tempfile.gettempdir()).glob("sait-*")) - before if (path / "session_latest").exists()
     }
     assert not left, left
+
+
+def _said(log: IO[str]) -> str:
+    """What is in a file that another process writes to, whose position is that process's, too."""
+    return os.pread(log.fileno(), 1 << 20, 0).decode()
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
