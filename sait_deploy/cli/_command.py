@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from sait_deploy.cli._render import warn
+from sait_deploy.cli._verbosity import verbosity_options
 from sait_deploy.engine.trust import DOWNLOAD_FLAG, HOST_CODE_FLAG, TRUST_FLAG
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.system.reading import read_text
@@ -38,7 +39,7 @@ _SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "Results": ("--artifact", "--workspace", "--output", "--overwrite", "--visualize", "--top", "--json"),
     "Trust": CONSENT_FLAGS,
-    "Common": ("--config", "--debug", "--help"),
+    "Common": ("--config", "--quiet", "--verbose", "--debug", "--help"),
 }
 """The sections of a command's help, in their order; those that no section names are the command's own."""
 
@@ -69,6 +70,7 @@ class Command(click.Command):
                 metavar="FILE",
                 help="TOML file of options by their names here; the command line and the environment replace them.",
             ),
+            *verbosity_options(),
             click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
         ]
 

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 
 from sait_deploy.cli._lines import say, wrapped
+from sait_deploy.cli._verbosity import Verbosity, verbosity
 from sait_deploy.reports.escape import plain
 from sait_deploy.reports.table import Note, Severity, Table, warnings_first
-from sait_deploy.system.progress import Progress, no_progress
+from sait_deploy.system.progress import Progress, logged, no_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -96,6 +97,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+_UNUSUAL: Final[dict[Verbosity, Progress]] = {Verbosity.QUIET: no_progress, Verbosity.VERBOSE: logged}
+"""Where steps go that are neither drawn nor printed."""
+
+
 class _Lines:
     """Progress in lines on stderr: each step as it begins, and every ten seconds how much of it is done."""
 
@@ -103,6 +108,9 @@ class _Lines:
         self._shown: dict[str, float] = {}
 
     def __call__(self, step: str, share: float | None = None, /) -> None:
+        if verbosity() is not Verbosity.NORMAL:
+            _UNUSUAL[verbosity()](step, share)
+            return
         now = time.monotonic()
         if share is None or step not in self._shown:
             say(f"- {step}")
@@ -166,6 +174,9 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
         animated: whether bars move between two reports, which takes a thread: it would disturb a benchmark, and may
             not be there where a process forks.
     """
+    if verbosity() is not Verbosity.NORMAL:
+        yield _UNUSUAL[verbosity()]
+        return
     if sys.stderr is None or not sys.stderr.isatty():
         yield _Lines() if keep_lines else no_progress
         return
@@ -192,7 +203,8 @@ def live_progress(*, keep_lines: bool = True, animated: bool = True) -> Iterator
 
 def show_next(*words: object) -> None:
     """Says on stderr what to type next, after ``sait-deploy``."""
-    click.echo(plain(f"next: {shlex.join(('sait-deploy', *map(str, words)))}"), err=True)  # whole, to be copied
+    if verbosity() is not Verbosity.QUIET:
+        click.echo(plain(f"next: {shlex.join(('sait-deploy', *map(str, words)))}"), err=True)  # whole, to be copied
 
 
 def workspace_words(workspace: Path) -> tuple[str, ...]:
