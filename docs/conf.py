@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -27,6 +28,7 @@ html_show_copyright = False
 
 highlight_language = "default"
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # two dashes are an option's
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_class_signature = "mixed"
@@ -40,8 +42,15 @@ def site_links(_: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\.md(#[^)]*)?\)", r"\1", text)
 
 
+def whole_text(_: Sphinx, what: str, *rest: Any) -> None:
+    """Keeps napoleon from taking what stands before a colon in the first line on a value for the value's type."""
+    if what == "attribute":
+        rest[-1].insert(0, "\\")  # a first line that is nothing, and is not empty
+
+
 def setup(app: Sphinx) -> None:
     """Connects the rule for links, and names the commands, whose functions are all called ``command``."""
     for name, entry in COMMANDS.items():
         importlib.import_module(entry.module).command.name = name
     app.connect("source-read", site_links)
+    app.connect("autodoc-process-docstring", whole_text, priority=0)

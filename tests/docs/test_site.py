@@ -52,6 +52,13 @@ def test_the_site_has_every_page_command_and_name(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_texts_are_as_they_stand_in_the_code(site: Path) -> None:
+    assert "(--config)" in (site / "command-line.html").read_text(encoding="utf-8"), "two dashes became one"
+    python = re.sub("<[^>]+>", "", (site / "python.html").read_text(encoding="utf-8"))
+    assert "Those whose answers mean something: trained weights, with a head." in " ".join(python.split())
+
+
+@pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     for page in site.glob("*.html"):
         sources = re.findall(
