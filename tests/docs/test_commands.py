@@ -39,13 +39,19 @@ ELSEWHERE: Final = {
     r"--builder tensorrt\b(?!-rtx)|--backend tensorrt\b": "an engine of TensorRT's own",
     r"^(serve|batch)\b": "Ray, which tests/serving and tests/batch start",
     r"^doctor\b": "nothing: its own test is enough",
+    r"--oracle": "200 images or more, which tests/evaluation takes",
     r"^recommend (?!--bench)": "a minute of measuring, which tests/recommending takes",
-    r"dinov3\.safetensors": "22 million weights; tests/models has small ones of its class",
+    r"dinov3\.safetensors|lvvit_": "weights that others publish, of many millions; tests/models has small ones",
 }
 """What a command needs that is not here, or that another test pays for."""
 
-SMALL: Final = {"deit_small_patch16_224": "test_vit", "vit_small_patch16_224": "test_vit"}
-"""Models that stand for those of the pages, which take long."""
+SMALL: Final = {
+    "deit_small_patch16_224": "test_vit",
+    "vit_small_patch16_224": "test_vit",
+    "512x768": "64x96",
+    "3,5,8,11": "0,1",
+}
+"""A model that stands for those of the pages, which take long; image sizes and blocks that small models have."""
 
 QUICK: Final = {
     "export": ("-o", "made", "--overwrite", "--images", "few"),
@@ -53,7 +59,7 @@ QUICK: Final = {
     "bench": ("--duration", "0.02", "--warmup", "0", "--batch", "1", "--images", "few", "--threads", "1"),
     "evaluate": ("--limit", "10", "--images", "photos", "--threads", "1"),
     "tune": ("--grid", "0.99,0.97", "--threads", "1"),
-    "train": ("--epochs", "1", "--batch", "8", "--augmentation", "none", "--data", "classes", "--val-images", "4"),
+    "train": ("--epochs", "1", "--batch", "4", "--augmentation", "none", "--data", "classes", "--val-images", "4"),
     "build-engine": ("--target", "sm89"),
 }
 """What makes a command quick: few images, little time. Of an option given twice the last counts."""
@@ -99,14 +105,21 @@ def exported(demo_workspace: Path) -> Path:
 
     def export(folder: Path) -> Path:
         place = Path(shutil.copytree(demo_workspace, folder / "artifacts"))
-        points = ("--mass", "0.95", "--mass", "0.8", "--point", "fast=0.7,8,100", "--point", "tuned=0.97")
-        assert called(["export", *points, "-o", place]) == 0
-        for name in ("deit_small_patch16_224-adaptive", "deit_small_patch16_224-mass", "my-model-adaptive"):
-            shutil.copytree(place / f"{demo.NAME}-adaptive", place / name)
+        adaptive, other = place / f"{demo.NAME}-adaptive", place / "deit_small_patch16_224-adaptive"
+        tune = ("--images", demo.IMAGES, "--max-drop", "90", "--grid", "0.97", "--threads", "1")
+        assert called(["export", "--mass", "0.95", "--mass", "0.8", "-o", place]) == 0
+        assert called(["tune", adaptive, *tune]) == 0
+        for name in (other.name, "my-model-adaptive"):
+            shutil.copytree(adaptive, place / name)
+        assert called(["tune", other, *tune, "--name", "fast"]) == 0
         shutil.copytree(place / f"{demo.NAME}-density0.6", place / "deit_small_patch16_224-density0.6")
         return place
 
     return made_once("docs", export)
+
+
+_FOLDERS: Final = {"my-vit": "vit", "clip-vit-base-patch16": "clip-projection", "clip": "clip", "dinov3": "dinov3"}
+"""Folders of Hugging Face and the small models that are in them."""
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +128,9 @@ def files() -> Path:
 
     def write(folder: Path) -> Path:
         transformers = pytest.importorskip("transformers", reason="folders of Hugging Face are written by it")
-        for name, model in (("my-vit", "vit"), ("clip-vit-base-patch16", "clip-projection"), ("clip", "clip")):
+        for name, model in _FOLDERS.items():
             written(transformers, model, folder / name)
-        for name, count in (("photos", 4), ("val", 4), ("unlabelled", 4), ("build/many/val", 4), ("few", 1)):
+        for name, count in (("photos", 4), ("val", 4), ("unlabelled", 4), ("few", 1)):
             for digit in demo.LABELS:
                 (folder / name / digit).mkdir(parents=True)
                 for image in sorted((demo.IMAGES / digit).glob("*.png"))[:count]:
@@ -129,8 +142,6 @@ def files() -> Path:
             _checkpoint(folder / name, num_classes=3)
         _checkpoint(folder / "rgb.safetensors", num_classes=3)
         _checkpoint(folder / "grey.safetensors", num_classes=3, in_chans=1)
-        _checkpoint(folder / "deit.pth", num_classes=len(demo.LABELS))
-        shutil.copy(demo.WEIGHTS, folder / "build" / "many" / "model.safetensors")
         return folder
 
     return made_once("docs-files", write)
@@ -184,6 +195,7 @@ CODE: Final = [(page, block) for page in PAGES if page.stem not in OWN_TEST for 
 CODE_ELSEWHERE: Final = {
     "tritonclient": "a server, which tests/serving and tests/triton_repository ask by these calls",
     "read_parquet": "what Ray wrote, which tests/batch reads",
+    ".further[": "an artifact of a large model; tests/exporting reads these outputs",
     "quant_pre_process": "nothing: tests/exporting makes these calls",
 }
 
