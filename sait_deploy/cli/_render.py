@@ -212,6 +212,11 @@ def workspace_words(workspace: Path) -> tuple[str, ...]:
     return () if workspace == DEFAULT_WORKSPACE else ("--workspace", str(workspace))
 
 
+def images_words(images: Path | None) -> tuple[str, ...]:
+    """Returns the option that names images, nothing where none were named."""
+    return () if images is None else ("--images", str(images))
+
+
 def warn(line: str) -> None:
     """Says what a user should know before trusting a result."""
     say(f"warning: {line}")

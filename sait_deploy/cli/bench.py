@@ -31,6 +31,7 @@ from sait_deploy.cli._options import (
 )
 from sait_deploy.cli._outputs import check_formats, write_outputs
 from sait_deploy.cli._render import (
+    images_words,
     live_progress,
     show,
     show_json,
@@ -152,19 +153,19 @@ def command(
         show_notes(report.notes)
     write_outputs(report, outputs)
     if not as_json:
-        _show_next(opened, workspace, output)
+        _show_next(opened, workspace, output, options.images)
     if min_speedup is not None:
         _require(report, min_speedup)
     _require_run(report, options.runtimes or (ONNXRUNTIME,))
 
 
-def _show_next(opened: Sequence[Artifact], workspace: Path, output: Path | None) -> None:
+def _show_next(opened: Sequence[Artifact], workspace: Path, output: Path | None, images: Path | None) -> None:
     """A report that recommend reads leads to it, and an artifact that prunes to its accuracy."""
     pruned = next((one for one in reversed(opened) if one.manifest.pruning is not None), None)
     if output is not None and output.suffix.lower() == ".json":
         show_next("recommend", "--bench", output, *workspace_words(workspace))
     elif pruned is not None:
-        show_next("evaluate", pruned.path)
+        show_next("evaluate", pruned.path, *images_words(images))
 
 
 def _options(given: dict[str, Any]) -> BenchOptions:

@@ -36,7 +36,16 @@ from sait_deploy.cli._options import (
     workspace_option,
 )
 from sait_deploy.cli._outputs import check_outputs, write_outputs
-from sait_deploy.cli._render import live_progress, progress, show, show_json, show_next, show_notes, show_tables
+from sait_deploy.cli._render import (
+    images_words,
+    live_progress,
+    progress,
+    show,
+    show_json,
+    show_next,
+    show_notes,
+    show_tables,
+)
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation import report
 from sait_deploy.evaluation.evaluate import check_for_artifact, check_for_model, evaluate
@@ -164,14 +173,15 @@ def command(
     _show(evaluation, as_json)
     write_outputs(evaluation, outputs)
     if not as_json:
-        _show_next(chosen, given)
+        _show_next(chosen, evaluation, images, given)
 
 
-def _show_next(evaluated: Artifact | None, given: dict[str, Any]) -> None:
+def _show_next(evaluated: Artifact | None, evaluation: Evaluation, images: Path | None, given: dict[str, Any]) -> None:
     """An adaptive artifact can be tuned, another one be used, and a model be exported."""
     if evaluated is not None and evaluated.manifest.form is Form.ADAPTIVE:
-        limit = "--max-drop" if evaluated.manifest.model.classes else "--max-disagreement"
-        show_next("tune", evaluated.path, limit, "0.5")
+        right = evaluated.manifest.model.classes and evaluation.labelled
+        limit = "--max-drop" if right else "--max-disagreement"
+        show_next("tune", evaluated.path, *images_words(images), limit, "0.5")
     elif evaluated is not None:
         show_next("predict", "IMAGES", "--artifact", evaluated.path)
     else:

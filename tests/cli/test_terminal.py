@@ -138,8 +138,10 @@ def next_of(done: Outcome) -> list[str]:
 def test_a_command_ends_with_the_next_one_to_type(
     sait: Sait, tiny_adaptive: Artifact, name: str, following: str
 ) -> None:
-    program, command, *arguments = next_of(sait(*calls(tiny_adaptive.path)[name]))
+    call = calls(tiny_adaptive.path)[name]
+    program, command, *arguments = next_of(sait(*call))
     assert (program, command) == ("sait-deploy", following)
+    assert ("--images" in arguments) == ("--images" in call), "images that were named are named again"
     importlib.import_module(COMMANDS[command].module).command.make_context(command, arguments)
 
 
