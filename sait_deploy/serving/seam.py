@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.manifest import COUNTS
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, ROWS, TOKENS
 from sait_deploy.runtime.parts import CutArtifact
 
@@ -46,7 +45,7 @@ def split(seam: dict[str, NDArray[Any]]) -> list[CutImage]:
     tokens = len(rows) // images
     kept, dropped = rows[: offsets[-1]], rows[offsets[-1] :]
     before = np.arange(images + 1) * tokens - offsets
-    others = {name: array for name, array in seam.items() if name not in (ROWS, CU_SEQLENS, COUNTS)}
+    others = {name: seam[name] for name in (TOKENS, GUARD) if name in seam}
     each = {name: array.reshape(images, -1, array.shape[-1]) for name, array in others.items()}
     return [
         CutImage(

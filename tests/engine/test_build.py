@@ -139,6 +139,20 @@ def test_features_are_scattered_back_in_the_trunk(tmp_path: Path) -> None:
     assert found == {"logits": ("float32", (10,)), FEATURES: ("float32", (17, 32))}
 
 
+@pytest.mark.slow
+def test_tokens_of_blocks_leave_the_part_that_computes_them(tmp_path: Path) -> None:
+    options = ExportOptions(points=POINTS, feature_blocks=(0, 1), output=tmp_path, prune_at=1)
+    artifact = export(small_vit(depth=2), options, name="m")[1]
+    engine = build_engine(artifact, ONE_TARGET)
+    check_what_it_says(engine, artifact)
+    stem, trunk = (
+        {tensor.name: tensor.shape[1:] for tensor in engine.manifest.part(name).outputs}
+        for name in (PartName.STEM, PartName.TRUNK)
+    )
+    assert (stem["block0_features"], stem["keep"]) == ((17, 32), (17,))
+    assert trunk == {"logits": (10,), "block1_features": (17, 32)}
+
+
 @pytest.mark.parametrize(
     ("precision", "fusion", "form", "got"),
     [
