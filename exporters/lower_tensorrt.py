@@ -16,7 +16,15 @@ from onnx_ir.passes.common import InlinePass
 
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import attach_functions
-from sait_deploy.exporters.names import TOKENS, AttentionForm, EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.exporters.float8 import to_float8
+from sait_deploy.exporters.names import (
+    TOKENS,
+    AttentionForm,
+    EnginePrecision,
+    LowerOptions,
+    QuantizedType,
+    SelectionForm,
+)
 from sait_deploy.exporters.older_opset import TRACED
 from sait_deploy.exporters.precision import lower_precision
 from sait_deploy.plugins import OPERATORS
@@ -58,6 +66,8 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
     if lowered.opset_imports[""] < TRACED:
         opset = lowered.opset_imports[""]
         raise ArtifactError(f"TensorRT takes no graph of opset {opset} here", f"export with --opset {TRACED} or above")
+    if options.quantized is QuantizedType.FP8:
+        to_float8(lowered.graph)
     low = _LOW.get(options.precision)
     if any(weight.dtype in _LOW.values() and weight.dtype != low for weight in lowered.graph.initializers.values()):
         raise ArtifactError(

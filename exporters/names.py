@@ -55,6 +55,15 @@ class SelectionForm(StrEnum):
     FUNCTION = "function"
 
 
+class QuantizedType(StrEnum):
+    """Numbers that an int8 artifact's quantised layers have in an engine."""
+
+    INT8 = "int8"
+
+    FP8 = "fp8"
+    """E4M3, from the layers and ranges that int8 was calibrated for; GPUs from sm89 on."""
+
+
 @dataclass(frozen=True, slots=True)
 class LowerOptions:
     """How a graph is lowered for TensorRT."""
@@ -62,6 +71,7 @@ class LowerOptions:
     precision: EnginePrecision
     attention: AttentionForm
     selection: SelectionForm
+    quantized: QuantizedType = QuantizedType.INT8
 
     def __post_init__(self) -> None:
         check_options(self)

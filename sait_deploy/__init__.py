@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from sait_deploy.evaluation.tune_splits import SplitOptions as SplitOptions
     from sait_deploy.evaluation.tune_trials import PointFamily as PointFamily
     from sait_deploy.exporters.finish import OperatorForm as OperatorForm
-    from sait_deploy.exporters.names import EnginePrecision as EnginePrecision
+    from sait_deploy.exporters.names import EnginePrecision as EnginePrecision, QuantizedType as QuantizedType
     from sait_deploy.exporting.inspect import compare_with_torch as compare_with_torch, inspect as inspect
     from sait_deploy.exporting.plan import ExportOptions as ExportOptions
     from sait_deploy.exporting.stage import export as export

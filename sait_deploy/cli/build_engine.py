@@ -25,7 +25,7 @@ from sait_deploy.engine.options import (
 from sait_deploy.engine.tables import built_table
 from sait_deploy.engine.trtexec import trtexec_commands
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.exporters.names import EnginePrecision, QuantizedType
 from sait_deploy.reports.escape import plain
 
 
@@ -48,6 +48,13 @@ from sait_deploy.reports.escape import plain
     help="Of matrix products and attention; LayerNorm and importance are fp32 in each.",
 )
 @click.option(
+    "--quantized",
+    type=click.Choice([choice.value for choice in QuantizedType]),
+    default=QuantizedType.INT8.value,
+    show_default=True,
+    help="Numbers of an int8 artifact's quantised layers; fp8 from sm89 on.",
+)
+@click.option(
     "--target",
     metavar="LIST",
     help="GPU architectures for TensorRT for RTX, as in sm86,sm89.  [default: this GPU's, or sm86,sm89,sm120]",
@@ -68,6 +75,7 @@ def command(
     artifacts: tuple[Path, ...],
     builder: str,
     precision: str,
+    quantized: str,
     target: str | None,
     batch: str,
     workspace_gib: float | None,
@@ -99,6 +107,7 @@ def command(
         portability=frozenset(kind for kind, wanted in asked.items() if wanted),
         strip_weights=strip_weights,
         plugin=PluginChoice.NEVER if no_plugin else PluginChoice.WHERE_POSSIBLE,
+        quantized=QuantizedType(quantized),
         fusion=FusionChoice.ALLOWED_UNFUSED if allow_unfused else FusionChoice.REQUIRED,
     )
     opened = [open_artifact(path) for path in artifacts or _folder(workspace).last_export()]

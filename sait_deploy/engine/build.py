@@ -30,7 +30,7 @@ from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.engine.trtexec import write_inputs
 from sait_deploy.engine.trust import TRUST_FLAG, record_built
 from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, MissingDependency
-from sait_deploy.exporters.names import EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.exporters.names import EnginePrecision, LowerOptions, QuantizedType, SelectionForm
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
 from sait_deploy.system.progress import Progress, logged, named
 
@@ -53,7 +53,8 @@ class _BuildSettings:
     def name(self) -> str:
         """The engine folder's name."""
         builder = self.builder
-        return f"{builder.name}-{builder.version}-{'+'.join(builder.targets)}-{self.lowering.precision}"
+        kind = "-fp8" if self.lowering.quantized is QuantizedType.FP8 else ""
+        return f"{builder.name}-{builder.version}-{'+'.join(builder.targets)}-{self.lowering.precision}{kind}"
 
 
 def build_engine(
@@ -141,6 +142,11 @@ def _settings(artifact: Artifact, options: EngineOptions) -> _BuildSettings:
             f"{artifact.path.name} has {manifest.dtype} weights, and a {options.precision} engine was asked for",
             f"build with --precision {manifest.dtype}, or export with --precision fp32",
         )
+    if options.quantized is QuantizedType.FP8 and manifest.dtype is not Precision.INT8:
+        raise InvalidArgument(
+            f"{artifact.path.name} is no int8 artifact, whose ranges fp8 takes",
+            "run sait-deploy quantize, and build that",
+        )
     selection = SelectionForm.FUNCTION
     pluggable = builder.name is BuilderName.TENSORRT and manifest.form is not Form.DENSE
     if pluggable and options.plugin is PluginChoice.WHERE_POSSIBLE:
@@ -154,7 +160,7 @@ def _settings(artifact: Artifact, options: EngineOptions) -> _BuildSettings:
         )
     return _BuildSettings(
         builder,
-        LowerOptions(options.precision, attention_form(builder, options), selection),
+        LowerOptions(options.precision, attention_form(builder, options), selection, options.quantized),
         profiles(manifest, options.batch, builder.name),
     )
 
@@ -240,4 +246,5 @@ def _manifest(
         files={part.file: sha256_of(folder / part.file) for part in parts},
         messages=answer.messages,
         tools={tool: importlib.metadata.version(tool) for tool in _TOOLS},
+        quantized=None if options.quantized is QuantizedType.INT8 else options.quantized,
     )

@@ -17,6 +17,7 @@ from sait_deploy.engine.options import (
     FusionChoice,
     check_for_builder,
     check_precision,
+    check_quantized,
 )
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.errors import BuilderUnavailable, first_line
@@ -82,6 +83,7 @@ def choose_builder(options: EngineOptions) -> Builder:
         targets = DEFAULT_TARGETS if device is None else (_known_to_rtx(device),)
     if name is BuilderName.TENSORRT_RTX:
         check_precision(options.precision, targets)
+    check_quantized(options.quantized, targets)
     return Builder(name, version, targets)
 
 

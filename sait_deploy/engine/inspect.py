@@ -13,6 +13,7 @@ from sait_deploy.engine.choose import load_package
 from sait_deploy.engine.cuda import device
 from sait_deploy.engine.folder import Engine, check_runs_here, engine_folders, open_engine
 from sait_deploy.engine.loading import EngineLoader
+from sait_deploy.engine.manifest import to_json
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trtexec import trtexec_commands
 from sait_deploy.engine.trust import granted
@@ -72,7 +73,7 @@ def built_as_dict(engine: Engine) -> dict[str, object]:
     """Returns plain data on an engine: where it is, its manifest, and how trtexec loads it."""
     return {
         "path": str(engine.path),
-        "manifest": dataclasses.asdict(engine.manifest),
+        "manifest": json.loads(to_json(engine.manifest)),
         "trtexec": trtexec_commands(engine),
     }
 

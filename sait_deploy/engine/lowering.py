@@ -18,7 +18,7 @@ from sait_deploy.engine.manifest import EngineManifest
 from sait_deploy.engine.profiles import PartName, parts_of
 from sait_deploy.exporters.cut import cut
 from sait_deploy.exporters.lower_tensorrt import fused_attention, lower_tensorrt
-from sait_deploy.exporters.names import LowerOptions, SelectionForm
+from sait_deploy.exporters.names import LowerOptions, QuantizedType, SelectionForm
 from sait_deploy.exporters.tensorrt_limits import check_static
 
 
@@ -42,7 +42,9 @@ class LoweredPart:
 def lowering_of(manifest: EngineManifest) -> LowerOptions:
     """Returns how the graphs of an engine were lowered."""
     selection = SelectionForm.FUNCTION if manifest.selection is None else manifest.selection
-    return LowerOptions(manifest.precision, manifest.attention.form, selection)
+    return LowerOptions(
+        manifest.precision, manifest.attention.form, selection, manifest.quantized or QuantizedType.INT8
+    )
 
 
 def lower_parts(artifact: Artifact, lowering: LowerOptions, folder: Path) -> dict[PartName, LoweredPart]:

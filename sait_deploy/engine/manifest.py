@@ -12,7 +12,7 @@ from sait_deploy.artifacts.manifest import TensorInfo
 from sait_deploy.engine.options import BatchRange, Portability
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, Profile
-from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision, QuantizedType, SelectionForm
 
 SCHEMA_VERSION: Final = 1
 
@@ -95,6 +95,7 @@ class EngineManifest:
         files: file name to SHA-256.
         messages: what the builder warned of, explained where it matters.
         tools: versions of what made it.
+        quantized: numbers of an int8 artifact's quantised layers; None, and left out of the document, for its own.
     """
 
     schema_version: int
@@ -116,6 +117,7 @@ class EngineManifest:
     files: dict[str, str]
     messages: tuple[str, ...]
     tools: dict[str, str]
+    quantized: QuantizedType | None = None
 
     def part(self, name: PartName) -> PartInfo:
         """Returns one of the parts."""
@@ -124,7 +126,10 @@ class EngineManifest:
 
 def to_json(manifest: EngineManifest) -> str:
     """Returns the manifest as indented JSON."""
-    return json.dumps(dataclasses.asdict(manifest), indent=2) + "\n"
+    document = dataclasses.asdict(manifest)
+    if manifest.quantized is None:
+        del document["quantized"]
+    return json.dumps(document, indent=2) + "\n"
 
 
 def from_json(text: str) -> EngineManifest:

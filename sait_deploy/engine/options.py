@@ -10,7 +10,7 @@ from typing import Final
 
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.exporters.names import EnginePrecision, QuantizedType
 from sait_deploy.system.option_values import check_options
 
 TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
@@ -21,6 +21,9 @@ DEFAULT_TARGETS: Final = ("sm86", "sm89", "sm120")
 
 AMPERE: Final = 80
 """The oldest architecture that runs hardware-compatible engines."""
+
+FIRST_FLOAT8: Final = 89
+"""The oldest architecture that multiplies float8."""
 
 MAX_TOPK: Final = 3840
 """Most entries that TensorRT's TopK sorts, and so most patch tokens where the selection is no plugin."""
@@ -146,6 +149,7 @@ class EngineOptions:
         strip_weights: whether weights are left out of the engine and put in when it is loaded.
         plugin: whether the selection may be a plugin.
         fusion: whether attention has to be one kernel.
+        quantized: numbers of an int8 artifact's quantised layers.
 
     Raises:
         InvalidArgument: values that cannot be, or do not fit each other.
@@ -162,6 +166,7 @@ class EngineOptions:
     strip_weights: bool = False
     plugin: PluginChoice = PluginChoice.WHERE_POSSIBLE
     fusion: FusionChoice = FusionChoice.REQUIRED
+    quantized: QuantizedType = QuantizedType.INT8
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -169,6 +174,7 @@ class EngineOptions:
         if unknown:
             raise InvalidArgument(f"unknown target {unknown[0]!r}", f"known are {', '.join(TARGETS)}")
         check_precision(self.precision, self.targets)
+        check_quantized(self.quantized, self.targets)
         if self.workspace_gib is not None and not 0 < self.workspace_gib <= _MOST_GIB:
             raise InvalidArgument(
                 f"a workspace of {self.workspace_gib:g} GiB cannot be", f"give GiB above 0, at most {_MOST_GIB}"
@@ -186,6 +192,17 @@ def check_precision(precision: EnginePrecision, targets: tuple[str, ...]) -> Non
     if precision is not EnginePrecision.FP16 and "sm75" in targets:
         what = "sm75 has no bf16" if precision is EnginePrecision.BF16 else "TensorRT for RTX has no fp32 for sm75"
         raise InvalidArgument(what, "use --precision fp16, or leave sm75 out of --target")
+
+
+def check_quantized(quantized: QuantizedType, targets: tuple[str, ...]) -> None:
+    """Checks that every target computes with these numbers.
+
+    Raises:
+        InvalidArgument: one of them has no float8.
+    """
+    without = [target for target in targets if int(target.removeprefix("sm")) < FIRST_FLOAT8]
+    if quantized is QuantizedType.FP8 and without:
+        raise InvalidArgument(f"{', '.join(without)} has no fp8", f"name GPUs from sm{FIRST_FLOAT8} on with --target")
 
 
 def check_for_builder(options: EngineOptions, builder: BuilderName) -> None:

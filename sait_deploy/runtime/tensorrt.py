@@ -23,7 +23,7 @@ from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trust import granted
 from sait_deploy.errors import RuntimeUnavailable
-from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS
+from sait_deploy.exporters.names import CU_SEQLENS, IMAGES, KEEP_LIMITS, KEPT, LANES, MASS, ROWS, QuantizedType
 from sait_deploy.runtime.answers import RawOutput, Selection, StageTimes
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.engine_buffers import EngineTensors, Extents, engine_parts
@@ -110,14 +110,18 @@ class TensorRTRunner(Runner):
         """The runtime with what of an engine decides how fast its layers are, pruned or not."""
         manifest = self.engine.manifest
         asked = "".join(f", {portability}" for portability in manifest.portability)
+        asked += "" if manifest.quantized is None else f", quantised layers in {manifest.quantized}"
         return f"{self.runtime} in {manifest.precision}, attention {manifest.attention.form}{asked}"
 
     @property
     def precision(self) -> str:
-        """That of the engine's matrix products and attention, after int8 where linear layers are."""
+        """That of the engine's matrix products and attention, after int8 or fp8 where linear layers are."""
         precision = self.engine.manifest.precision.value
+        quantized = (self.engine.manifest.quantized or QuantizedType.INT8).value
         return (
-            f"int8+{precision}".removesuffix("+fp32") if self.artifact.manifest.dtype is Precision.INT8 else precision
+            f"{quantized}+{precision}".removesuffix("+fp32")
+            if self.artifact.manifest.dtype is Precision.INT8
+            else precision
         )
 
     @property

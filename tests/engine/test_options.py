@@ -21,7 +21,7 @@ from sait_deploy.engine.options import (
 )
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.exporters.names import EnginePrecision
+from sait_deploy.exporters.names import EnginePrecision, QuantizedType
 
 RTX, TRT = BuilderName.TENSORRT_RTX, BuilderName.TENSORRT
 SIZES = st.integers(1, 2**31 - 1)
@@ -54,6 +54,13 @@ def test_no_text_but_that_of_a_batch_range_is_read(text: str) -> None:
         assert repr(text) in error.message or "out of order" in error.message or "int32" in error.message
     else:
         assert list(map(int, text.split(":"))) == [batch.smallest, batch.optimum, batch.largest]
+
+
+def test_float8_wants_gpus_that_multiply_it() -> None:
+    EngineOptions(quantized=QuantizedType.FP8, targets=("sm89", "sm120"))
+    with pytest.raises(InvalidArgument, match="sm80, sm86 has no fp8") as caught:
+        EngineOptions(quantized=QuantizedType.FP8, targets=("sm80", "sm86", "sm89"))
+    assert caught.value.hint == "name GPUs from sm89 on with --target"
 
 
 @pytest.mark.parametrize(
