@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from sait_deploy import __version__
 from sait_deploy.cli._lines import say
-from sait_deploy.errors import MissingDependency, SaitError, StorageError
+from sait_deploy.errors import MissingDependency, SaitError, StorageError, first_line
 from sait_deploy.reports.escape import plain
 from sait_deploy.system import command_line, interrupts
 
@@ -176,9 +176,9 @@ def _explained(error: Exception) -> tuple[int, list[str]]:
     if known is not None:
         hint = [f"hint: {known.hint}"] if known.hint else []
         return known.exit_code, [f"error: {known.message}", *hint]
-    first = (str(error).splitlines() or [""])[0]
+    kind, first = type(error).__name__, first_line(error)
     return _UNEXPECTED, [
-        f"error: unexpected {type(error).__name__}: {first}",
+        f"error: unexpected {kind}" + (f": {first}" if first != kind else ""),
         "hint: --debug shows the traceback; please report it",
     ]
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sait_deploy.errors import ModelError
+from sait_deploy.errors import ModelError, first_line
 from sait_deploy.system.reading import check_regular, parse_json, read_text
 
 _INDEX: Final = (".safetensors.index.json", ".bin.index.json")
@@ -251,7 +251,7 @@ def _read_torch(path: Path) -> Any:
             ) from None
         raise ModelError(f"weights file {path} is no whole torch checkpoint", "save or download it again") from None
     except Exception as error:  # damaged bytes make the unpickler raise nearly anything
-        first = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
+        first = first_line(error).partition(". ")[0]
         raise ModelError(
             f"weights file {path} is no whole torch checkpoint ({first})", "save or download it again"
         ) from None
@@ -269,9 +269,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: _tensor(arrays[name]) for name in arrays.files}
     except Exception as error:  # damaged archives make zipfile, zlib and NumPy raise nearly anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"weights file {path} is no whole .npz file of numbers ({first})", "save or download it again"
+            f"weights file {path} is no whole .npz file of numbers ({first_line(error)})", "save or download it again"
         ) from None
 
 

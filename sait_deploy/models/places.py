@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.errors import ModelError
+from sait_deploy.errors import ModelError, first_line
 from sait_deploy.images.config_files import CONFIG_FILE, ConfigFile, read_config_files
 from sait_deploy.models.creation import HUB, is_known
 from sait_deploy.system.loggers import errors_only
@@ -100,7 +100,7 @@ def _downloaded(name: str, repository: str) -> Place:
                 if any(any(folder.glob(pattern)) for pattern in weights):
                     break
     except Exception as error:  # the hub's client raises whatever the network or the repository gives
-        first = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("Got: ").partition(". ")[0]
+        first = first_line(error).removeprefix("Got: ").partition(". ")[0]
         missing = "" if name.startswith(HUB) else ", and no folder is called so"
         raise ModelError(
             f"pretrained weights of {name} cannot be had: {first}{missing}",

@@ -15,7 +15,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from sait_deploy.artifacts.manifest import Pooling, WeightsSource
-from sait_deploy.errors import InvalidArgument, ModelError
+from sait_deploy.errors import InvalidArgument, ModelError, first_line
 from sait_deploy.images.preprocess import MODES, CropMode, Interpolation, Preprocessing
 from sait_deploy.images.preprocessing_choice import channels_words, for_channels
 from sait_deploy.models.checkpoint_names import StateDict
@@ -140,7 +140,7 @@ class TimmTransformer(Transformer):
         except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
             if not pretrained:
                 raise
-            first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+            first = first_line(error).partition(". ")[0]
             raise ModelError(
                 f"pretrained weights of {name} cannot be had: {first}",
                 "check the network and the name, or download the file elsewhere and give --weights FILE",
