@@ -263,8 +263,10 @@ class Workspace:
             names = adapter(tuple[str, ...]).validate_json(read_bytes(place))
         except (OSError, ValueError):
             names = ()
-        if not names:
-            raise ArtifactError(f"{place} lists no artifacts: it is damaged", f"name an artifact, or run: {make}")
+        if not names or any(Path(name).name != name or name == ".." for name in names):
+            raise ArtifactError(
+                f"{place} lists no artifacts beside it: it is damaged", f"name an artifact, or run: {make}"
+            )
         return [self.root / name for name in names]
 
 

@@ -18,7 +18,7 @@ SCHEMA_VERSION: Final = 2
 FEATURES: Final = "token_features"
 """Name of the output that holds the last block's tokens at full resolution."""
 
-_BLOCK_FEATURES: Final = re.compile(r"block(0|[1-9]\d*)_features", re.ASCII)
+_BLOCK_FEATURES: Final = re.compile(r"block(0|[1-9]\d{0,3})_features", re.ASCII)
 
 EMBEDDINGS: Final = "embeddings"
 """Name of the output of a model that embeds: float32 [batch, D], each row of unit length (L2)."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_WORKSPACE: Final = Path("artifacts")
 """Where artifacts are put and looked for unless a command is told otherwise."""
 
+_MOST_DIGITS: Final = 6
 _PIPED_WIDTH: Final = 200
 """Columns when the output is no terminal and COLUMNS says nothing: a file has room for whole tables."""
 
@@ -40,7 +41,8 @@ def _console() -> Console:
     if sys.stdout is not None and sys.stdout.isatty():
         return Console(highlight=False)
     said = os.environ.get("COLUMNS", "")
-    return Console(width=int(said) if said.isdecimal() and int(said) else _PIPED_WIDTH, highlight=False)
+    width = int(said) if said.isdecimal() and len(said) <= _MOST_DIGITS else 0
+    return Console(width=width or _PIPED_WIDTH, highlight=False)
 
 
 def columns() -> int:

@@ -18,6 +18,7 @@ _INDEX_FILES: Final = (
 _MAP_HINT: Final = "give a JSON object from folder to class, or lines of folder and class number or name"
 _CHOOSE: Final = "give --class-map FILE, which says the class of each folder"
 _NAMED: Final = 3
+_MOST_DIGITS: Final = 9
 """How many names an error shows."""
 
 _WORDNET: Final = re.compile(r"n\d{8}")
@@ -162,8 +163,8 @@ def _mapped(path: Path, folders: Sequence[str], labels: Sequence[str] | None, cl
     for folder in folders:
         value = given[folder]
         index = find(value) if isinstance(value, str) else value
-        if index is None and isinstance(value, str) and value.isascii() and value.isdigit():
-            index = int(value)
+        if index is None and isinstance(value, str):
+            index = _class_number(value)
         if type(index) is not int or not 0 <= index < classes:
             raise InvalidArgument(
                 f"{path} gives {folder} the class {value!r}, which is none of the model's {classes}", _MAP_HINT
@@ -177,8 +178,8 @@ def _read_map(path: Path, folders: Sequence[str]) -> Mapping[str, Any]:
     data = json_of(path, text, _MAP_HINT)
     if isinstance(data, list):
         return {str(name): index for index, name in enumerate(data)}
-    if data is not None and all(key.isdecimal() and value in folders for key, value in data.items()):
-        return {value: int(key) for key, value in data.items()}
+    if data is not None and all(_class_number(key) is not None and value in folders for key, value in data.items()):
+        return {value: _class_number(key) for key, value in data.items()}
     if data is not None:
         return {name: index for key, value in data.items() for name, index in _entries(key, value)}
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -194,9 +195,15 @@ def _read_map(path: Path, folders: Sequence[str]) -> Mapping[str, Any]:
 
 def _entries(key: str, value: Any) -> list[tuple[str, Any]]:
     """Returns folder and class of an entry: {"cat": 0}, or {"0": ["n01440764", "tench"]}."""
-    if isinstance(value, list) and key.isdigit():
-        return [(str(name), int(key)) for name in value]
+    number = _class_number(key)
+    if isinstance(value, list) and number is not None:
+        return [(str(name), number) for name in value]
     return [(key, value)]
+
+
+def _class_number(text: str) -> int | None:
+    """Returns the number that a text is; None where it is none, or longer than any class's."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def _columns(line: str) -> list[str]:

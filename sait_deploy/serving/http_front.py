@@ -112,7 +112,8 @@ async def _at_once(scope: Scope, receive: Receive) -> tuple[bytes | None, Receiv
         The body, None where it is not, and what receives all of the request again.
     """
     length = Headers(scope=scope).get("content-length", "")
-    if not (scope["method"] == "POST" and length.isdigit() and int(length) <= _PIECE):
+    small = length.isdecimal() and len(length) <= len(str(_PIECE)) and int(length) <= _PIECE
+    if not (scope["method"] == "POST" and small):
         return None, receive
     messages: list[Message] = []
     with contextlib.suppress(TimeoutError):

@@ -102,11 +102,13 @@ def test_nothing_was_exported_yet(workspace: Workspace) -> None:
     assert "sait-deploy export" in caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"[1]", b"7", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[]", b"[1]", b"7", b"\xff", b"[" * 100_000, b'["a/b"]', b'["/b"]', b'[".."]']
+)
 def test_a_damaged_record_of_the_last_export(workspace: Workspace, content: bytes) -> None:
     workspace.prepare()
     (workspace.root / LAST_EXPORT_FILE).write_bytes(content)
-    with pytest.raises(ArtifactError, match="lists no artifacts: it is damaged"):
+    with pytest.raises(ArtifactError, match="lists no artifacts beside it: it is damaged"):
         workspace.last_export()
 
 

@@ -277,4 +277,4 @@ def test_a_damaged_record_of_the_last_export_is_said(sait: Sait, tmp_path: Path,
     (tmp_path / "artifacts" / LAST_EXPORT_FILE).write_text(text)
     done = sait("inspect")
     assert (done.code, done.out) == (5, "")
-    assert "last-export.json lists no artifacts: it is damaged" in done.err
+    assert "last-export.json lists no artifacts beside it: it is damaged" in done.err

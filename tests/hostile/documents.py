@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from tests.hostile.case import Case, Change, Door
-from tests.hostile.world import EMBEDS, INT8
+from tests.hostile.world import DENSE, EMBEDS, INT8
 
 TEXTS: Final = ("", "\x1b[2J\x1b]0;title\x07", "a\nerror: forged", "x" * 100_000, "\u202eabc", "../../etc/passwd")
 NUMBERS: Final = (-1, 0, 2**63, 10**400, "1", None, True, 1.5, [], {})
@@ -31,6 +31,7 @@ CONFIGS: Final[dict[str, tuple[Any, ...]]] = {
     "id2label": ({"0": "a"}, {str(n): "\x1b[31m" for n in range(5)}, {str(n): "a" for n in range(10**5)}, [], 1),
     "quantization_config": ({"bits": 4},),
 }
+_CLASS_MAP: Final = Door("class-map", ("evaluate", DENSE, "--images", "images", "--class-map", "map.json"), "map.json")
 _CLASSES: Final = Door(
     "class-embeddings",
     ("evaluate", EMBEDS, "--images", "images", "--control", "none", "--class-embeddings", "classes.npz"),
@@ -68,6 +69,16 @@ def _named(count: int) -> Any:
     return np.array([f"class {number}" for number in range(count)])
 
 
+_CLASS_MAPS: Final[dict[str, Any]] = {
+    "long-class": {"0": "9" * 5000, "1": 0, "2": 1, "3": 2, "4": 3},
+    "long-key": {"9" * 5000: "0", "1": "1", "2": "2", "3": "3", "4": "4"},
+    "long-key-of-list": {"9" * 5000: ["0"], "1": ["1"], "2": ["2"], "3": ["3"], "4": ["4"]},
+    "no-ascii-digit": {"\u00b2": ["0"], "1": ["1"], "2": ["2"], "3": ["3"], "4": ["4"]},
+    "no-ascii-class": {"0": "\u00b2", "1": 0, "2": 1, "3": 2, "4": 3},
+    "minus": {"0": -1, "1": 0, "2": 1, "3": 2, "4": 3},
+    "of-another-kind": {"0": [[0]], "1": None, "2": {}, "3": True, "4": 1.5},
+    "list": [[], {}, None, 1, "4"],
+}
 _GOOD: Final = np.eye(3, 64, dtype=np.float32)
 ARRAYS: Final[dict[str, Change]] = {
     "none": _arrays(),
@@ -114,6 +125,12 @@ def cases() -> Iterator[Case]:
                 # Labels that cannot be used are left out, which the export says.
                 harmless, quick = path == "id2label", kind != "config" and number == 0
                 yield Case(f"{kind}/{path}/{number}", kind, door, change, harmless, quick)
+    for name, document in _CLASS_MAPS.items():
+
+        def write(folder: Path, document: Any = document) -> None:
+            (folder / _CLASS_MAP.file).write_text(json.dumps(document), encoding="utf-8")
+
+        yield Case(f"class-map/{name}", "class-map", _CLASS_MAP, write)
     right = _arrays(embeddings=_GOOD, labels=_named(3))
     yield Case("right/class-embeddings", "right", _CLASSES, right, True)
     for name, change in ARRAYS.items():

@@ -53,6 +53,10 @@ VALUES: Final[dict[str, tuple[Any, ...]]] = {
         [{**_LOGITS, "shape": ["batch", 10**12]}, _COUNTS],
         [{**_LOGITS, "dtype": "object"}, _COUNTS],
         [{**_LOGITS, "dtype": "int32"}, _COUNTS],
+        *(
+            [_LOGITS, {"name": f"block{block}_features", "dtype": "float32", "shape": ["batch", 37, 64]}, _COUNTS]
+            for block in (0, 6, -1, "9" * 5000, "\x1b[31m")
+        ),
     ),
     "preprocessing.image_size": ([10**6, 10**6], [48, 48], [0, 96]),
     "preprocessing.resize": ([10**9, 10**9], [0, 0], [_LARGE, 1]),
