@@ -1,9 +1,10 @@
-"""Kills commands at and between their writes, and looks at what is left: nothing broken, nothing half-written, nobody.
+"""Kills commands at imports, at writes and between, and looks at what is left: nothing broken, half-written or running.
 
     python -m tests.hostile.kills WORLD REPORT [NUMBER] [COMMAND...]
 
-A command runs in a forked process: once to its end, to count its writes, and then once for each kill. After SIGTERM and
-SIGINT nothing may be left at once; after SIGKILL the same command is run again, to its end, and sweeps what is left.
+A command runs to its end twice, to count its imports and its writes, and then once for each kill: in a process of its
+own where it is killed at an import, else in a forked one, which has imported already. After SIGTERM and SIGINT nothing
+may be left at once; after a few SIGKILLs in a row the same command is run to its end, and sweeps what they left.
 """
 
 from __future__ import annotations
@@ -19,18 +20,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from sait_deploy.demo import IMAGES
 from sait_deploy.system.interrupts import INTERRUPTED
+from tests.cli.calls import child_environment
+from tests.hostile.remains import MARK, broken, left_over, processes
+from tests.hostile.starting import IMPORTS, send
 from tests.hostile.world import ADAPTIVE, DENSE, TRAIN
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ORPHAN_SECONDS: Final = 2
+IN_A_ROW: Final = 4
+"""SIGKILLs before the command is run to its end."""
+
 _POLL: Final = 0.05
-MARK: Final = "SAIT_KILLED"
 _OF: Final = ("--images", "images")
 _BENCH: Final = ("--memory", "-o", "b.json")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
@@ -46,14 +53,22 @@ _NUMBERS: Final = itertools.count()
 _WRITES: Final = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"})
 
 
+class Moment(StrEnum):
+    """What is counted until a command is killed."""
+
+    IMPORT = "import"
+    WRITE = "write"
+    SECONDS = "s"
+
+
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """A signal for a command: at its n-th write, or after some seconds."""
+    """A signal for a command: at its n-th import or write, or after some seconds."""
 
     command: str
     number: signal.Signals
-    write: int | None
-    seconds: float
+    moment: Moment
+    at: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,36 +82,42 @@ class Outcome:
     problems: tuple[str, ...]
 
 
-def started(command: str, folder: Path, mark: str, write: int | None, number: signal.Signals) -> int:
-    """Runs a command in a forked process of a group of its own, which signals itself at a write; returns its number."""
+_NEVER: Final = -1
+
+
+def started(kill: Kill, folder: Path) -> int:
+    """Runs a command, which signals itself, in a process that leads a group of its own; returns its number."""
     process = os.fork()
     if process == 0:
-        _run(command, folder, mark, write, number)
+        _run(kill, folder)
     return process
 
 
-def _run(command: str, folder: Path, mark: str, write: int | None, number: signal.Signals) -> NoReturn:
+def _run(kill: Kill, folder: Path) -> NoReturn:
     os.setpgid(0, 0)
     for descriptor, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
     os.chdir(folder / "w")
-    os.environ |= {MARK: mark, "TMPDIR": str(folder / "t"), "XDG_STATE_HOME": str(folder / "state")}
+    os.environ |= {MARK: str(folder), "TMPDIR": str(folder / "t"), "XDG_STATE_HOME": str(folder / "state")}
+    if kill.moment is Moment.IMPORT:
+        arguments = ["-m", "tests.hostile.starting", str(kill.at), str(int(kill.number)), *COMMANDS[kill.command]]
+        os.execve(sys.executable, [sys.executable, *arguments], child_environment(**{IMPORTS: str(folder / "seen")}))
+    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
     tempfile.tempdir = None
     counter = itertools.count()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         inside = str(folder) in str(Path.cwd() / str(arguments[0])) if writes or event in _WRITES else False
-        if inside and next(counter) == write:
-            os.kill(os.getpid(), number)
+        if inside and next(counter) == kill.at and kill.moment is Moment.WRITE:
+            send(os.getpid(), kill.number)
 
     sys.addaudithook(hook)
     from sait_deploy.cli import run
 
     code = 1
     try:
-        run(list(COMMANDS[command]))
+        run(list(COMMANDS[kill.command]))
     except SystemExit as end:
         code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -108,34 +129,51 @@ def _run(command: str, folder: Path, mark: str, write: int | None, number: signa
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         seen = next(counter)
-        (folder / "writes").write_text(str(seen), encoding="ascii")
+        (folder / "seen").write_text(str(seen), encoding="ascii")
         os._exit(code)
 
 
-def killed(kill: Kill, world: Path, scratch: Path) -> Outcome:
+def killed(kill: Kill, folder: Path) -> Outcome:
     """Kills a command once and says what is wrong with what is left."""
-    folder = fresh(world, scratch)
-    mark = str(folder)
-    process = started(kill.command, folder, mark, kill.write, kill.number)
-    timer = threading.Timer(kill.seconds, os.kill, (process, kill.number))
-    if kill.write is None:
+    process = started(kill, folder)
+    timer = threading.Timer(kill.at, send, (process, kill.number))
+    if kill.moment is Moment.SECONDS:
         timer.start()
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     timer.cancel()
-    problems = list(_problems(kill, folder, code, process, mark))
-    if kill.number is signal.SIGKILL and not problems:
-        again = started(kill.command, folder, mark, None, kill.number)
-        last = os.waitstatus_to_exitcode(os.waitpid(again, 0)[1])
-        if last:
-            problems.append(f"the next run ends with {last}: {_last_line(folder)}")
-        problems += (f"the next run leaves {name}" for name in left_over(folder))
-        problems += broken(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    at = f"{kill.seconds:.2f} s" if kill.write is None else f"write {kill.write}"
-    return Outcome(kill.command, kill.number.name, at, code, tuple(problems))
+    at = f"{kill.moment} {kill.at:.4g}"
+    return Outcome(kill.command, kill.number.name, at, code, tuple(_problems(kill, folder, code, process)))
 
 
-def _problems(kill: Kill, folder: Path, code: int, process: int, mark: str) -> Iterator[str]:
+def killed_in_turn(chosen: Iterable[Kill], world: Path, scratch: Path) -> Iterator[Outcome]:
+    """Kills a command; SIGKILLs a few times in a row, and then lets it run to its end where they killed it."""
+    chosen = list(chosen)
+    hard = [kill for kill in chosen if kill.number is signal.SIGKILL]
+    rows = [hard[first : first + IN_A_ROW] for first in range(0, len(hard), IN_A_ROW)]
+    rows += [[kill] for kill in chosen if kill.number is not signal.SIGKILL]
+    for row in rows:
+        folder = fresh(world, scratch)
+        found = [killed(kill, folder) for kill in row]
+        if row[0].number is signal.SIGKILL and not any(one.problems for one in found):
+            found[-1] = dataclasses.replace(found[-1], problems=tuple(_problems_of_next(row[0].command, folder)))
+        shutil.rmtree(folder, ignore_errors=True)
+        yield from found
+
+
+def _problems_of_next(command: str, folder: Path) -> Iterator[str]:
+    code = ended(Kill(command, signal.SIGKILL, Moment.WRITE, _NEVER), folder)
+    if code:
+        yield f"the next run ends with {code}: {_last_line(folder)}"
+    yield from (f"the next run leaves {name}" for name in left_over(folder))
+    yield from broken(folder)
+
+
+def ended(kill: Kill, folder: Path) -> int:
+    """Runs a command to its end, and returns its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(started(kill, folder), 0)[1])
+
+
+def _problems(kill: Kill, folder: Path, code: int, process: int) -> Iterator[str]:
     wanted = -kill.number if kill.number is signal.SIGKILL else 128 + kill.number
     said = (folder / "err").read_text(encoding="utf-8", errors="replace")
     if code not in (wanted, 0):
@@ -148,7 +186,7 @@ def _problems(kill: Kill, folder: Path, code: int, process: int, mark: str) -> I
         yield from (f"it leaves {name}" for name in left_over(folder))
         yield from broken(folder)
     for _ in range(round(ORPHAN_SECONDS / _POLL)):  # by its own steps: this process may be stopped with all others
-        if not (alive := orphans(process, mark)):
+        if not (alive := processes(process, str(folder))):
             break
         time.sleep(_POLL)
     if alive:
@@ -168,73 +206,25 @@ def fresh(world: Path, scratch: Path) -> Path:
     return folder
 
 
-def left_over(folder: Path) -> list[str]:
-    """Returns what is in no place that is its own: partial files, what was put aside, temporary files."""
-    names = [str(path.relative_to(folder)) for path in (folder / "t").iterdir()]
-    for path in (folder / "w").rglob(".*"):
-        names.append(str(path.relative_to(folder)))
-    return names
-
-
-def broken(folder: Path) -> Iterator[str]:
-    """Yields artifacts, engines, reports, states and files of rows that are not whole."""
-    from sait_deploy.artifacts.folder import Workspace, open_artifact
-    from sait_deploy.batch.place import open_place
-    from sait_deploy.batch.rows import read_counts
-    from sait_deploy.engine.folder import engine_folders, open_engine
-    from sait_deploy.errors import SaitError
-    from sait_deploy.training.state import read_state
-
-    place = folder / "w"
-    try:
-        for path in (place / DENSE, place / ADAPTIVE, *Workspace(place / "artifacts").artifacts()):
-            artifact = open_artifact(path)
-            for engine in engine_folders(artifact):
-                open_engine(artifact, engine)
-        for report in (place / "b.json", place / "artifacts" / "last-export.json"):
-            if report.exists():
-                json.loads(report.read_text(encoding="utf-8"))
-        read_state(place / "training")
-        for number, _ in enumerate((place / "job").glob("part-*.parquet")):
-            read_counts(open_place(str(place / "job")), number)
-    except (SaitError, ValueError) as error:
-        yield f"{type(error).__name__}: {error}"
-
-
-def orphans(group: int, mark: str) -> list[int]:
-    """Returns processes of a group, and others that were started with that mark."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state = (entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-                marked = f"{MARK}={mark}\0".encode() in (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if state[0] != "Z" and (int(state[2]) == group or marked):
-                found.append(int(entry.name))
-    return found
-
-
 def kills(command: str, number: int, world: Path, scratch: Path) -> list[Kill]:
-    """Returns kills of a command: every other one at a write, the others between, all signals in turn.
+    """Returns kills of a command, spread over its run: at imports, at writes and between in turn, by all signals.
 
     Raises:
         RuntimeError: the command fails without being killed.
     """
-    folder, began = fresh(world, scratch), time.monotonic()
-    process = started(command, folder, str(folder), None, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    seconds = time.monotonic() - began
-    if code or left_over(folder) or list(broken(folder)):
-        raise RuntimeError(f"{command} ends with {code}: {_last_line(folder)} {left_over(folder)}")
-    writes = int((folder / "writes").read_text(encoding="ascii"))
-    shutil.rmtree(folder, ignore_errors=True)
+    most: dict[Moment, float] = {}
+    for moment in (Moment.IMPORT, Moment.WRITE):
+        folder, began = fresh(world, scratch), time.monotonic()
+        code = ended(Kill(command, signal.SIGKILL, moment, _NEVER), folder)
+        if code or left_over(folder) or list(broken(folder)):
+            raise RuntimeError(f"{command} ends with {code}: {_last_line(folder)} {left_over(folder)}")
+        most |= {moment: int((folder / "seen").read_text(encoding="ascii")), Moment.SECONDS: time.monotonic() - began}
+        shutil.rmtree(folder, ignore_errors=True)
     chosen = []
     for index in range(number):
-        share = (index + 0.5) / number
-        write = int(share * writes) if index % 2 == 0 else None
-        chosen.append(Kill(command, SIGNALS[(index // 2) % 3], write, share * seconds))
+        moment, share = list(Moment)[index % 3], (index + 0.5) / number
+        at = share * most[moment] if moment is Moment.SECONDS else int(share * most[moment])
+        chosen.append(Kill(command, SIGNALS[index // 3 % 3], moment, at))
     return chosen
 
 
@@ -269,10 +259,10 @@ def main(arguments: list[str]) -> int:
         for index, name in enumerate(names):
             share = number // len(names) + (index < number % len(names))
             outcomes = []
-            for kill in kills(name, share, world, Path(scratch)):
-                outcomes.append(killed(kill, world, Path(scratch)))
-                for problem in outcomes[-1].problems:
-                    print(f"{name} {kill.number.name} at {outcomes[-1].at}: {problem}", flush=True)
+            for one in killed_in_turn(kills(name, share, world, Path(scratch)), world, Path(scratch)):
+                outcomes.append(one)
+                for problem in one.problems:
+                    print(f"{name} {one.signal} at {one.at}: {problem}", flush=True)
             print(f"{name}: {share} kills", flush=True)
             _report(report, name, outcomes)
             wrong += sum(bool(one.problems) for one in outcomes)
