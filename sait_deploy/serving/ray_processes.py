@@ -6,12 +6,14 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
 from sait_deploy.errors import MissingDependency, ServingError, first_line
 from sait_deploy.serving.confinement import confine_start
+from sait_deploy.system.interrupts import Ended, restored
 from sait_deploy.system.processors import processors
 from sait_deploy.system.scratch import scratch_folder
 
@@ -66,7 +68,7 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
             folder = stack.enter_context(scratch_folder()) if address is None else None
             stack.callback(ray.shutdown)  # before its folder goes
             if folder is not None:
-                with _group_of_their_own():
+                with _group_of_their_own(), _signals_as_before():
                     ray.init(
                         address="local",
                         num_cpus=max(processors(), replicas),
@@ -77,7 +79,8 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
                         _temp_dir=str(folder),
                     )
             else:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
+                with _signals_as_before():
+                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
         except Exception as error:
             if address is None:
                 raise ServingError(
@@ -104,6 +107,16 @@ def _group_of_their_own() -> Iterator[None]:
         yield
     finally:
         os.setpgid(0, before)
+
+
+@contextlib.contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Lets SIGTERM end the block as it ends all else: Ray puts a handler of its own there, which exits by 15."""
+    try:
+        with restored():
+            yield
+    except SystemExit:
+        raise Ended(signal.SIGTERM) from None
 
 
 def is_there(ray: Any) -> bool:

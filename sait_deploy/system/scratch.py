@@ -33,6 +33,7 @@ def scratch_folder() -> Iterator[Path]:
         with deferred():
             folder = stack.enter_context(_made(place))
         yield folder
+    _sweep(place)  # again: processes of a command that was killed may have written there for a moment
 
 
 @contextlib.contextmanager
