@@ -27,6 +27,7 @@ from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer
 from sait_deploy.errors import EngineError, SaitError
 from sait_deploy.system.children import child_environment
 from sait_deploy.system.progress import Progress
+from sait_deploy.system.scratch import temporary_place
 
 _GRACE_SECONDS: Final = 10
 _SHOWN_BYTES: Final = 4000
@@ -126,7 +127,7 @@ class _Worker:
 def _started(request: BuildRequest, events: queue.SimpleQueue[BuildEvent | _Worker]) -> Iterator[_Worker]:
     """Yields a running process, whose events are put on a queue, and itself when there are no more."""
     reading, writing = os.pipe()
-    with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile() as printed:
+    with os.fdopen(reading, encoding="utf-8") as answers, tempfile.TemporaryFile(dir=temporary_place()) as printed:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "sait_deploy.engine.worker", str(writing), str(os.getpid())],

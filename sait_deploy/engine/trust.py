@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from typing import Final
 
 from sait_deploy.errors import ArtifactError
 from sait_deploy.system.option_values import check_options
+from sait_deploy.system.scratch import temporary_place
 
 DOWNLOAD_FLAG: Final = "--download"
 TRUST_FLAG: Final = "--trust-engine"
@@ -143,7 +143,7 @@ def _folders() -> Iterator[Path]:
         if home.is_absolute():
             yield home / ".local" / "state" / _FOLDER
     with contextlib.suppress(OSError):  # of a machine without a folder for temporary files
-        temporary = Path(tempfile.gettempdir())
+        temporary = temporary_place()
         # Python takes the working folder where it can write to no other.
         if temporary.resolve() != Path.cwd():
             user = os.getuid() if hasattr(os, "getuid") else 0

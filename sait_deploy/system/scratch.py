@@ -19,6 +19,16 @@ _PREFIX: Final = "sait-"  # short, as names of sockets below are
 _NAME: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}")
 
 
+def temporary_place() -> Path:
+    """Returns where the system keeps temporary files.
+
+    Raises:
+        OSError: there is no such place.
+    """
+    with deferred():  # the first call writes a file there to see whether it can
+        return Path(tempfile.gettempdir())
+
+
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Yields an empty folder that is this user's alone, and removes it when the block ends.
@@ -26,8 +36,7 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with deferred():
-        place = Path(tempfile.gettempdir())  # the first call writes a file there to see whether it can
+    place = temporary_place()
     _sweep(place)
     with contextlib.ExitStack() as stack:
         with deferred():
