@@ -41,7 +41,7 @@ ELSEWHERE: Final = {
     r"^doctor\b": "nothing: its own test is enough",
     r"--oracle": "200 images or more, which tests/evaluation takes",
     r"^recommend (?!--bench)": "a minute of measuring, which tests/recommending takes",
-    r"dinov3\.safetensors|lvvit_": "weights that others publish, of many millions; tests/models has small ones",
+    r"dinov3\.safetensors|lvvit_|llava": "weights that others publish, of many millions; tests/models has small ones",
 }
 """What a command needs that is not here, or that another test pays for."""
 
@@ -118,7 +118,14 @@ def exported(demo_workspace: Path) -> Path:
     return made_once("docs", export)
 
 
-_FOLDERS: Final = {"my-vit": "vit", "clip-vit-base-patch16": "clip-projection", "clip": "clip", "dinov3": "dinov3"}
+_FOLDERS: Final = {
+    "my-vit": "vit",
+    "clip-vit-base-patch16": "clip-projection",
+    "clip": "clip",
+    "dinov3": "dinov3",
+    "clip-vit-large-patch14-336": "clip-vision",
+    "siglip-base-patch16-384": "siglip-vision",
+}
 """Folders of Hugging Face and the small models that are in them."""
 
 
@@ -196,6 +203,7 @@ CODE_ELSEWHERE: Final = {
     "tritonclient": "a server, which tests/serving and tests/triton_repository ask by these calls",
     "read_parquet": "what Ray wrote, which tests/batch reads",
     ".further[": "an artifact of a large model; tests/exporting reads these outputs",
+    "llava": "an artifact of a large model; tests/exporting reads these outputs",
     "quant_pre_process": "nothing: tests/exporting makes these calls",
 }
 
