@@ -164,7 +164,7 @@ def _show_next(opened: Sequence[Artifact], workspace: Path, output: Path | None,
     pruned = next((one for one in reversed(opened) if one.manifest.pruning is not None), None)
     if output is not None and output.suffix.lower() == ".json":
         show_next("recommend", "--bench", output, *workspace_words(workspace))
-    elif pruned is not None:
+    elif pruned is not None and pruned.manifest.model.tower is None:
         show_next("evaluate", pruned.path, *images_words(images))
 
 
