@@ -35,6 +35,9 @@ _FUSED_MULTIPLE: Final = 8
 _FUSED_MOST: Final = 256
 """Channels of a head that its fused kernels take: a multiple of the first, up to the second."""
 
+_OLDEST: Final = 18
+"""The first opset whose Split and reductions the forms for this runtime are written in."""
+
 _REST: Final = "sait_rest"
 
 
@@ -42,7 +45,7 @@ def lower_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns a copy of a model whose attention nodes are ONNX Runtime's own where that can be, and norms are folded.
 
     Selection, packing and the attention that scores take their bodies for this runtime. A model whose operators were
-    inlined has no such nodes, and only norms of half precision change in it.
+    inlined has no such nodes, and one of an opset before 18 keeps them: only norms of half precision change in these.
     """
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
@@ -51,7 +54,7 @@ def lower_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = next(entry.version for entry in lowered.opset_import if entry.domain in ("", "ai.onnx"))
     added: dict[str, NDArray[Any]] = {}
     plan: tuple[str, str] | None = None
-    if any(node.domain == DOMAIN for node in nodes):
+    if opset >= _OLDEST and any(node.domain == DOMAIN for node in nodes):
         packing = packing_of(graph)
         if packing is not None:
             constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer if one.dims == [1]}
@@ -67,7 +70,7 @@ def lower_attention(model: onnx.ModelProto) -> onnx.ModelProto:
         entry.domain == MICROSOFT for entry in lowered.opset_import
     ):
         lowered.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-    functions = list(_functions(lowered, opset))
+    functions = list(_functions(lowered, opset)) if opset >= _OLDEST else list(lowered.functions)
     del lowered.functions[:]
     lowered.functions.extend(functions)
     return lowered

@@ -209,7 +209,12 @@ def test_without_packed_attention_it_runs_and_gives_the_same_answer(case: str) -
     np.testing.assert_array_equal(found.get(COUNTS), expected.get(COUNTS))
 
 
-def test_the_oldest_opset_of_export() -> None:
+def test_an_opset_before_those_of_the_lowering_stays_as_it_is() -> None:
+    model = finished(opset=17)
+    assert lower_attention(model) == model
+
+
+def test_the_oldest_opset_that_is_lowered() -> None:
     model = finished(opset=18)
     made = lower_attention(model)
     onnx.checker.check_model(made, full_check=True)
