@@ -95,10 +95,9 @@ def test_make_demo_runs_from_start_to_end(tmp_path: Path) -> None:
     quick = [f"{name.upper()}={' '.join(_QUICK[name])}" for name in ("bench", "tune", "evaluate")]
     quick += [
         f"BARE={' '.join(_QUICK['bench'])}",
-        "COMPOSE=--per-class 3",
+        "COMPOSE=--per-class 4",
         "QUANTIZE=--images digits --min-agreement 0",
     ]
-    quick.append("QUANTIZE=--images digits --min-agreement 0")
     command = ["make", "demo", f"VENV={environment}", f"DEMO={tmp_path / 'demo'}", *quick]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -40,7 +40,7 @@ def randomised(vit: Any, seed: int = 0) -> Any:
             noise = torch.randn(parameter.shape, generator=generator)
             if "gamma" in name:
                 parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
-            elif "norm" in name and name.endswith("weight"):
+            elif ("norm" in name or ".bn" in name) and name.endswith("weight"):
                 parameter.copy_(1 + 0.2 * noise)
             elif any(part in name for part in ("token", "pos_embed", "latent")):
                 parameter.copy_(0.5 * noise)

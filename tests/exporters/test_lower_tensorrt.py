@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from sait_deploy.artifacts.manifest import COUNTS, Precision
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.exporters.lower_tensorrt import OPSET, fused_attention, lower_tensorrt
+from sait_deploy.exporters.lower_tensorrt import OPSET, OPSET_OF_LENGTHS, fused_attention, lower_tensorrt
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.models.prunable_vit import Pruning
 from sait_deploy.plugins.spec import DOMAIN, TENSORRT_NAMESPACE
@@ -55,14 +55,15 @@ def test_every_form_is_whole_at_the_opset_of_attention(
     onnx.checker.check_model(model, full_check=True)
     plugins = selection is PLUGIN and case in SCORING
     domains = {entry.domain: entry.version for entry in model.opset_import}
-    assert domains == {"": 23} | ({DOMAIN: 1} if plugins else {})
+    opset = OPSET_OF_LENGTHS if attention is AttentionForm.FUSED_LENGTHS else OPSET
+    assert domains == {"": opset} | ({DOMAIN: 1} if plugins else {})
     assert not model.functions, "TensorRT finds functions by name alone: none is left"
     names = Counter(node.name for node in model.graph.node)
     assert set(names.values()) == {1} and "" not in names
     assert {node.op_type for node in model.graph.node if node.domain == DOMAIN} == (
         {"MassTokenSelect", "PackRows"} if plugins else set()
     )
-    assert model.ir_version == 11 and OPSET == 23
+    assert model.ir_version == 11 and (OPSET, OPSET_OF_LENGTHS) == (23, 24)
     assert model.metadata_props == original(case).metadata_props
 
 
