@@ -37,7 +37,8 @@ def _child(model_name: str, kind: str, path: Path) -> dict[str, float]:
     from sait_deploy.artifacts.manifest import WeightsSource
     from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
     from sait_deploy.exporters.trace import trace
-    from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+    from sait_deploy.models.prunable_vit import PrunableViT
+    from sait_deploy.models.pruning import FixedPruning
     from sait_deploy.models.registry import WeightsRequest, load_model
     from sait_deploy.models.weights import sha256_of_weights
     from sait_deploy.tokens import Score

@@ -27,7 +27,7 @@ from benchmarks.peers import Fused as FusedTokens
 from benchmarks.peers import Keeps, Merges, Merging
 from sait_deploy.errors import first_line
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.prunable_vit import FixedPruning
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.runtime.cuda_graphs import medians
 from sait_deploy.tokens import Score, default_prune_at, dense_macs, pruned_macs
 

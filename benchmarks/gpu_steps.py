@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.flash_vit import FlashViT
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, Pruning
 from sait_deploy.plugins.flash_attention import attention_column_sums, flash_packed, flash_uniform
 from sait_deploy.plugins.lanes import attend_lanes, lane_slots, lanes_of
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select as select_reference

@@ -24,7 +24,8 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.cli._render import progress
 from sait_deploy.demo.data import CLASSES, Split, compose_scenes, stacked, stacked_masks
 from sait_deploy.images.preprocess import normalised
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.tokens import kept_at_density
 from sait_deploy.training.linear_head import HeadOptions, LinearHead, feature_maps, mean_iou, train_head

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models import layouts
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, geometry_of
+from sait_deploy.models.prunable_vit import PrunableViT, geometry_of
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.plugins.packed_attention.torch_op import packed_attention
 from sait_deploy.plugins.uniform_attention.torch_op import uniform_attention
 from sait_deploy.tokens import (

@@ -20,7 +20,7 @@ from sait_deploy.runtime.registry import DEFAULT_DEVICE, TORCH
 from sait_deploy.tokens import OperatingPoint, Score, default_prune_at
 
 if TYPE_CHECKING:
-    from sait_deploy.models.prunable_vit import Pruning
+    from sait_deploy.models.pruning import Pruning
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.models.weights import SparseTraining
     from sait_deploy.runtime.torch import TorchRunner
@@ -108,7 +108,7 @@ class ModelSource(Source):
     default_points = tuple(map(mass_point, MASSES))
 
     def __init__(self, loaded: LoadedModel, pruning: tuple[Score, int], options: RunOptions) -> None:
-        from sait_deploy.models.prunable_vit import AdaptivePruning
+        from sait_deploy.models.pruning import AdaptivePruning
         from sait_deploy.runtime.torch_shared import SharedBlocks
 
         self.model, self.weights, self.training = loaded.info, loaded.weights, loaded.training
@@ -157,7 +157,7 @@ class ModelSource(Source):
         return Answerer(identity, TorchRunner(smaller, self._options))
 
     def _keeping(self, kept: int) -> TorchRunner:
-        from sait_deploy.models.prunable_vit import FixedPruning
+        from sait_deploy.models.pruning import FixedPruning
 
         if kept not in self._fixed:
             self._fixed[kept] = self._runner(FixedPruning(*self._pruning, kept))

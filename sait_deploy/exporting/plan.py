@@ -19,7 +19,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.images.dataset import check_class_map
 from sait_deploy.images.preprocessing_choice import NO_CHOICE, PreprocessingChoice, is_assumed
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, Pruning, check_blocks, check_pruning
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning, check_blocks, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import chosen_pruning
 from sait_deploy.system.option_values import check_options

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sait_deploy.artifacts.manifest import Outputs, Task
 from sait_deploy.models.flash_layouts import FlashPacked, FlashUniform
 from sait_deploy.models.layers import in_half_precision
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, Pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, Pruning
 from sait_deploy.models.traced import Begun, Scored, Traced
 from sait_deploy.models.transformer import Tokens
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows

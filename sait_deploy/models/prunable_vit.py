@@ -7,8 +7,7 @@ The weights are the model's own and stay as they are; no parameter is added. Lin
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -19,49 +18,13 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision, token_importance
 from sait_deploy.models.layouts import DEPLOYED
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning, check_blocks, check_pruning
 from sait_deploy.models.tower_tokens import Prefix, tower_tokens
 from sait_deploy.models.traced import Begun, Scored, Traced
 from sait_deploy.models.transformer import Layout, Tokens
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
-from sait_deploy.system.option_values import check_options, chosen
-from sait_deploy.tokens import Geometry, Score
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptivePruning:
-    """Every image keeps its own number of patch tokens, by the mass and limits that are given when the model runs.
-
-    Attributes:
-        score: how importance is read off the attention.
-        prune_at: index of the block after whose attention, before whose MLP, tokens are dropped.
-    """
-
-    score: Score
-    prune_at: int
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
-@dataclass(frozen=True, slots=True)
-class FixedPruning:
-    """Every image keeps the same number of patch tokens.
-
-    Attributes:
-        score: how importance is read off the attention.
-        prune_at: index of the block after whose attention, before whose MLP, tokens are dropped.
-        kept: patch tokens kept per image.
-    """
-
-    score: Score
-    prune_at: int
-    kept: int
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
-Pruning: TypeAlias = FixedPruning | AdaptivePruning
+from sait_deploy.system.option_values import chosen
+from sait_deploy.tokens import Geometry
 
 _SHORTEST: Final = 1e-12
 """Length that features are divided by at least: those that are all zero stay zero."""
@@ -317,35 +280,3 @@ class PrunableViT(nn.Module):
 
 def _sums(keep: Tensor) -> Tensor:
     return keep.sum(1, dtype=torch.int32)
-
-
-def check_pruning(model: nn.Module, pruning: Pruning) -> None:
-    """Checks that a pruning fits a model.
-
-    Raises:
-        ModelError: the model is not supported.
-        InvalidArgument: no such block, no class token to score by, or more tokens to keep than there are.
-    """
-    shape = transformer_of(model).shape()
-    depth = shape.geometry.depth
-    if not 0 <= pruning.prune_at < depth:
-        raise InvalidArgument(
-            f"prune_at {pruning.prune_at} is no block of a model of depth {depth}", f"0 to {depth - 1}"
-        )
-    if pruning.score is Score.CLS and not shape.has_class_token:
-        raise InvalidArgument("score 'cls' needs a class token, which this model has not", "use --score mean")
-    if isinstance(pruning, FixedPruning) and not 1 <= pruning.kept <= shape.patches:
-        raise InvalidArgument(f"{pruning.kept} of {shape.patches} patch tokens cannot be kept")
-
-
-def check_blocks(geometry: Geometry, blocks: tuple[int, ...]) -> None:
-    """Checks that a model has blocks whose tokens are asked for.
-
-    Raises:
-        InvalidArgument: it has not.
-    """
-    for block in blocks:
-        if not 0 <= block < geometry.depth:
-            raise InvalidArgument(
-                f"features of block {block}: the model has {geometry.depth} blocks", f"give 0 to {geometry.depth - 1}"
-            )

@@ -32,7 +32,8 @@ except ImportError:
 
 if TYPE_CHECKING:
     from sait_deploy.engine.trust import Consent
-    from sait_deploy.models.prunable_vit import PrunableViT, Pruning
+    from sait_deploy.models.prunable_vit import PrunableViT
+    from sait_deploy.models.pruning import Pruning
     from sait_deploy.models.registry import LoadedModel
     from sait_deploy.models.traced import Traced
     from sait_deploy.runtime.torch_shared import SharedBlocks
@@ -104,7 +105,7 @@ class ModelInMemory:
     @property
     def _kept(self) -> int | None:
         """Patch tokens that every image keeps; None where each keeps its own number."""
-        from sait_deploy.models.prunable_vit import FixedPruning
+        from sait_deploy.models.pruning import FixedPruning
 
         return self.pruning.kept if isinstance(self.pruning, FixedPruning) else None
 
@@ -134,7 +135,7 @@ def rebuild(
 
 def pruning_of(manifest: Manifest) -> Pruning | None:
     """Returns how an artifact's model keeps tokens; None where it keeps all."""
-    from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning
+    from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 
     info = manifest.pruning
     if info is None:

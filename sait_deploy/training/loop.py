@@ -15,7 +15,8 @@ from torch.utils.data import Subset
 
 from sait_deploy.errors import ImageError, InvalidArgument, MissingDependency, TrainingError, first_line
 from sait_deploy.models.devices import using_device
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.system.progress import Progress
 from sait_deploy.tokens import OperatingPoint
 from sait_deploy.training.data import TrainingData, loader_of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sait_deploy.errors import ModelError
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import token_importance
-from sait_deploy.models.prunable_vit import AdaptivePruning, check_pruning
+from sait_deploy.models.pruning import AdaptivePruning, check_pruning
 from sait_deploy.models.transformer import Layout
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.tokens import OperatingPoint, Score

@@ -18,7 +18,7 @@ from sait_deploy.images.config_files import CONFIG_FILE
 from sait_deploy.images.preprocessing_choice import channels_words, is_assumed, preprocessing_words
 from sait_deploy.images.preprocessing_files import timm_config
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.prunable_vit import FixedPruning, check_pruning
+from sait_deploy.models.pruning import FixedPruning, check_pruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining
 from sait_deploy.reports.drawing import NO_PLOTS, has_matplotlib

@@ -11,7 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from benchmarks.peers import Fused, Keeps, Merges, Merging, Padded, chain_macs
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT, geometry_of
+from sait_deploy.models.prunable_vit import PrunableViT, geometry_of
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.tokens import Geometry, Score, dense_macs, pruned_macs
 from tests.tiny import family, images_for, small_vit
 

@@ -12,7 +12,7 @@ from benchmarks.segmentation import HEADS, Images, read, summarised
 from sait_deploy import demo
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.demo.data import Split
-from sait_deploy.models.prunable_vit import FixedPruning
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.tokens import Score
 

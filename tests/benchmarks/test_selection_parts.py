@@ -29,7 +29,8 @@ from benchmarks.selection_parts import (
     reading,
 )
 from sait_deploy.evaluation.estimate import Estimate
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT, geometry_of
+from sait_deploy.models.prunable_vit import PrunableViT, geometry_of
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.tokens import Score, pruned_macs
 from tests.tiny import images_for, small_vit
 

@@ -26,7 +26,8 @@ from benchmarks.selection_parts import (
 )
 from benchmarks.stages import EVEN, Between, Twice, mean_staged_macs, staged_macs
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT, geometry_of
+from sait_deploy.models.prunable_vit import PrunableViT, geometry_of
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import describe
 from sait_deploy.runtime import load
 from sait_deploy.system.progress import no_progress

@@ -18,7 +18,8 @@ from sait_deploy.evaluation.answerers import Answerer, Control
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.evaluation.rows import of_density, of_point, of_size
 from sait_deploy.evaluation.sources import DENSE, ModelSource
-from sait_deploy.models.prunable_vit import FixedPruning, geometry_of
+from sait_deploy.models.prunable_vit import geometry_of
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import describe
 from sait_deploy.runtime import Output, RunOptions, load
 from sait_deploy.runtime.torch import ModelInMemory, TorchRunner

@@ -25,7 +25,8 @@ from sait_deploy.evaluation.retrieval import RetrievalTruth
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.models.embedder import for_task
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, describe, load_model
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime.embeddings import nearest

@@ -17,7 +17,8 @@ from sait_deploy.evaluation.results import Basis, Kind, from_json, to_json
 from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.reports.table import Severity
 from sait_deploy.tokens import Score, dense_macs, pruned_macs

@@ -18,7 +18,8 @@ from sait_deploy.evaluation.options import EvaluateOptions
 from sait_deploy.evaluation.results import Kind
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.reports.table import Severity
 from sait_deploy.runtime import load
 from tests.evaluation.blotches import labelled_by, noise, row_of

@@ -22,7 +22,8 @@ from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish
 from sait_deploy.exporters.names import KEEP_LIMITS, MASS
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning
 from sait_deploy.tokens import Score
 from tests.shared import once_in_a_run
 from tests.tiny import family, small_vit

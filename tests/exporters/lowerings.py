@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, SelectionForm
-from sait_deploy.models.prunable_vit import AdaptivePruning, Pruning
+from sait_deploy.models.pruning import AdaptivePruning, Pruning
 from tests.exporters.graphs import ADAPTIVE, PRUNING, before_last, vit_named
 from tests.exporters.parts import lowered, parts_of, whole
 from tests.tiny import random_batch

@@ -28,7 +28,7 @@ from sait_deploy.exporters.names import (
     LowerOptions,
     SelectionForm,
 )
-from sait_deploy.models.prunable_vit import AdaptivePruning, Pruning
+from sait_deploy.models.pruning import AdaptivePruning, Pruning
 from tests.exporters.graphs import ADAPTIVE, OPSET, Opened, finished
 
 SEAM = (TOKENS, ROWS, CU_SEQLENS, GUARD, KEPT, LANES)

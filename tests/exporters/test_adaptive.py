@@ -17,7 +17,8 @@ from onnx.reference import ReferenceEvaluator
 from sait_deploy.artifacts.manifest import Outputs, Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.models.traced import Traced
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime.openvino import shared_core

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import OperatorForm
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import (
     ADAPTIVE,

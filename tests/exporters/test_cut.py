@@ -20,7 +20,7 @@ from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.cut import Parts, cut
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, IMPORTANCE, KEPT, LANES, ROWS, TOKENS
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.plugins.spec import DOMAIN
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import (

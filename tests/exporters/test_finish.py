@@ -20,7 +20,7 @@ from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporters.finish import FinishOptions, OperatorForm, finish, save
-from sait_deploy.models.prunable_vit import FixedPruning, Pruning
+from sait_deploy.models.pruning import FixedPruning, Pruning
 from sait_deploy.runtime.openvino import shared_core
 from tests.exporters.graphs import (
     ADAPTIVE,

@@ -26,7 +26,7 @@ from sait_deploy.artifacts.manifest import COUNTS, Precision
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.lower_cuda import MICROSOFT, PACKED, UNIFORM, fused_attention, lower_attention
-from sait_deploy.models.prunable_vit import Pruning
+from sait_deploy.models.pruning import Pruning
 from sait_deploy.plugins.spec import DOMAIN
 from tests.exporters.graphs import ADAPTIVE, PRUNING, Opened, before_last, copied, feeds, finished, kinds, nodes
 from tests.tiny import random_batch

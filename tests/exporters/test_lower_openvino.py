@@ -15,7 +15,7 @@ from sait_deploy.artifacts.graph import graph_of
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.lower_openvino import lower_openvino, rounded_extents
 from sait_deploy.exporters.openvino_scoring import SCORED_ATTENTION
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.plugins.read_extents.spec import SPEC as READ_EXTENTS
 from sait_deploy.runtime.onnxruntime import CPU, open_session
 from sait_deploy.runtime.openvino import shared_core

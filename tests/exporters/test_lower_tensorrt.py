@@ -15,7 +15,7 @@ from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.lower_tensorrt import OPSET, OPSET_OF_LENGTHS, fused_attention, lower_tensorrt
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
-from sait_deploy.models.prunable_vit import Pruning
+from sait_deploy.models.pruning import Pruning
 from sait_deploy.plugins.spec import DOMAIN, TENSORRT_NAMESPACE
 from tests.exporters.graphs import PRUNING, Opened, copied, finished, kinds, nodes
 from tests.exporters.lowerings import CASES, batch, made, original

@@ -18,7 +18,7 @@ from sait_deploy.artifacts.manifest import COUNTS
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.cut import cut
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, TOKENS, AttentionForm, EnginePrecision
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from tests.exporters.graphs import ADAPTIVE, Opened, feeds, kinds
 from tests.exporters.lowerings import CASES, batch, made, original
 from tests.exporters.parts import InParts, lowered, parts_of, whole

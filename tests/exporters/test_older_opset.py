@@ -16,7 +16,7 @@ from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.lower_openvino import lower_openvino
 from sait_deploy.exporters.older_opset import OLDEST, TRACED, lower_to_oldest
-from sait_deploy.models.prunable_vit import AdaptivePruning, Pruning
+from sait_deploy.models.pruning import AdaptivePruning, Pruning
 from sait_deploy.runtime.openvino import shared_core
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import ADAPTIVE, PRUNING, SELECTION, Opened, copied, feeds, finished, vit_named

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from sait_deploy.artifacts.points import BatchPoint
 from sait_deploy.exporters.names import GUARD, IMPORTANCE, TOKENS, AttentionForm, EnginePrecision
-from sait_deploy.models.prunable_vit import AdaptivePruning, Pruning
+from sait_deploy.models.pruning import AdaptivePruning, Pruning
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import ADAPTIVE, PRUNING, Opened, before_last, casts, initializers, nodes, types_of
 from tests.exporters.parts import InParts, declared, lowered, parts_of, whole

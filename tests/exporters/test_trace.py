@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.exporters.trace import TRACED_BATCH, trace
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import DEPTH, OPSET, PRUNING, SELECTION, finished, kinds, nodes, run, vit_named
 from tests.tiny import family, images_for, random_batch, relative_difference, small_vit

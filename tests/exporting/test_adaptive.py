@@ -20,7 +20,7 @@ from sait_deploy.exporting.parity import batches_of
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export, export_model
 from sait_deploy.images.dataset import shipped_dataset
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.runtime import load
 from sait_deploy.runtime.openvino_compiled import COMPILED_FOLDER
 from sait_deploy.tokens import OperatingPoint, Score, dense_macs, pruned_macs

@@ -15,7 +15,8 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.artifacts.points import mass_point
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.models.weights import SparseTraining, metadata_of
 from sait_deploy.runtime import load

@@ -19,7 +19,7 @@ from sait_deploy.exporters import finish as finish_module
 from sait_deploy.exporting.plan import DEFAULT_OPTIONS, ExportOptions, plan_exports
 from sait_deploy.exporting.stage import PARITY_IMAGES, export, export_model
 from sait_deploy.images.preprocess import normalised
-from sait_deploy.models.prunable_vit import FixedPruning
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.runtime import load
 from sait_deploy.runtime.openvino_compiled import COMPILED_FOLDER

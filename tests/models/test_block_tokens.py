@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sait_deploy.artifacts.manifest import Outputs, WeightsSource
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.tokens import Score
 from tests.tiny import FAMILIES, family, randomised, save_weights

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from sait_deploy.artifacts.manifest import Head, Task, WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.embedder import for_task
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import LoadedModel, describe
 from sait_deploy.tokens import Score
 from tests.tiny import Model, family, images_for, randomised, small_vit

@@ -22,7 +22,8 @@ from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.models import families
 from sait_deploy.models.creation import check_known
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning, check_pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning, check_pruning
 from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.student import Student
 from sait_deploy.training.teacher import Teacher

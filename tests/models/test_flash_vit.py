@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sait_deploy.models.flash_vit import FlashViT, Seam
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime.cuda_graphs import compiled_by_size
 from sait_deploy.tokens import Score

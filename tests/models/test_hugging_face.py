@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import load_model
 from sait_deploy.tokens import Score
 from tests.models.transformers_folders import (

@@ -20,7 +20,8 @@ from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision
 from sait_deploy.models.layouts import DEPLOYED
 from sait_deploy.models.lvvit import LVViT
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
 from sait_deploy.tokens import Score
 from sait_deploy.training.student import Student

@@ -11,7 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 from sait_deploy.artifacts.manifest import Outputs, Precision
 from sait_deploy.errors import InvalidArgument
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT, Pruning
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning
 from sait_deploy.models.traced import Traced
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.tokens import Score

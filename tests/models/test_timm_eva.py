@@ -11,7 +11,8 @@ from timm.models.eva import Eva
 
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.tokens import Score
 from tests import plain
 from tests.tiny import family, images_for, patches_of, relative_difference

@@ -14,7 +14,8 @@ from sait_deploy.artifacts.manifest import Head, Task
 from sait_deploy.artifacts.tower_info import SelectStrategy, TowerChoice
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.models.embedder import for_task
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.models.registry import load_model
 from sait_deploy.models.tower_tokens import Prefix, tower_tokens
 from sait_deploy.models.traced import Traced

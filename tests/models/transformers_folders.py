@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sait_deploy.artifacts.manifest import WeightsSource
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest
 from sait_deploy.tokens import Score
 from tests.tiny import randomised

@@ -18,7 +18,7 @@ import pytest
 
 from sait_deploy.artifacts.manifest import Precision
 from sait_deploy.exporters.lower_cuda import PACKED, UNIFORM, lower_attention
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.tokens import Score
 from tests.exporters.graphs import ADAPTIVE, finished
 from tests.own_folder import NotMade

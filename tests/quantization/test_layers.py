@@ -9,7 +9,7 @@ from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.names import IMPORTANCE
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.quantization.layers import LinearLayer, linear_layers, named_layers, read_by
 from sait_deploy.tokens import Score
 from tests.exported import graph_of

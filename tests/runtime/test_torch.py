@@ -15,7 +15,7 @@ import torch
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import ArtifactError, InvalidArgument, ModelError, RuntimeUnavailable
-from sait_deploy.models.prunable_vit import FixedPruning
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.torch import ModelInMemory, TorchRunner
 from tests.cli.calls import child_environment

@@ -18,7 +18,7 @@ from sait_deploy.artifacts.manifest import Outputs
 from sait_deploy.errors import InvalidArgument, RuntimeUnavailable
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.models.flash_vit import FlashViT
-from sait_deploy.models.prunable_vit import AdaptivePruning
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import RunOptions, load, torch_cuda_trial
 from sait_deploy.runtime.cuda_graphs import OnHost

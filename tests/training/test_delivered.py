@@ -13,7 +13,8 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.exporting.plan import ExportOptions
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.images.preprocess import list_images, preprocess
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.registry import WeightsRequest, load_model
 from sait_deploy.models.weights import SparseTraining
 from sait_deploy.tokens import Score

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import list_images, preprocess
-from sait_deploy.models.prunable_vit import FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.models.weights import load_weights
 from sait_deploy.training.state import WEIGHTS_FILE, read_state
 from sait_deploy.training.train import train

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sait_deploy.errors import ModelError
 from sait_deploy.models.families import transformer_of
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.traced import Traced
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.tokens import OperatingPoint, Score

@@ -11,7 +11,8 @@ from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sait_deploy.models.prunable_vit import AdaptivePruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.tokens import OperatingPoint, Score
 from sait_deploy.training.student import Student
 from tests.tiny import images_for, importance_of, relative_difference, small_vit

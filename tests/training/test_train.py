@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import list_images, preprocess
-from sait_deploy.models.prunable_vit import AdaptivePruning, FixedPruning, PrunableViT
+from sait_deploy.models.prunable_vit import PrunableViT
+from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.models.weights import SparseTraining, load_weights, read_class_names, read_training, sha256_of_weights
 from sait_deploy.reports.drawing import NO_PLOTS
