@@ -11,7 +11,7 @@ from sait_deploy.evaluation.answerers import Identity
 from sait_deploy.evaluation.options import ORACLE_MASSES, EvaluateOptions
 from sait_deploy.evaluation.oracle import LEAST_IMAGES
 from sait_deploy.evaluation.results import Kind
-from sait_deploy.evaluation.rivals import ModelInBench, read_bench_times, smaller_sizes
+from sait_deploy.evaluation.rivals import BenchTimes, ModelInBench, read_bench_times, smaller_sizes
 from sait_deploy.evaluation.rows import of_density, of_point
 from sait_deploy.evaluation.sources import Source
 from sait_deploy.evaluation.strata import Grouping
@@ -29,7 +29,7 @@ class Request:
         groupings: of these images.
         densities: densities to ask for, those of controls among them.
         points: masses and named points to ask for.
-        equal_times: of each mass by id, the patch tokens of the density that takes as long.
+        times: of a benchmark, by which densities that take as long as each mass are found; None where none is named.
         notes: what a reader must know.
     """
 
@@ -37,7 +37,7 @@ class Request:
     groupings: tuple[Grouping, ...]
     densities: tuple[Identity, ...]
     points: tuple[Identity, ...]
-    equal_times: dict[str, int]
+    times: BenchTimes | None
     notes: tuple[str, ...]
 
     @property
@@ -74,10 +74,10 @@ def make_request(
         dataset, groupings = dataset.sample(limit), [grouping.part(chosen) for grouping in groupings]
     points = tuple(of_point(request, patches) for request in _requests(source, options))
     masses = [point for point in points if point.kind is Kind.MASS]
-    equal_times = _equal_times(source, options, masses, notes)
+    times = _times(source, options, masses, notes)
     densities = _densities(source, options)
     notes += beyond_training(source.training, (*densities, *points), patches)
-    return Request(dataset, tuple(groupings), densities, points, equal_times, tuple(notes))
+    return Request(dataset, tuple(groupings), densities, points, times, tuple(notes))
 
 
 def _check_images(classes: int, dataset: Dataset, groupings: Sequence[Grouping]) -> None:
@@ -152,23 +152,23 @@ def _densities(source: Source, options: EvaluateOptions) -> tuple[Identity, ...]
     return (of_density(own, patches),)
 
 
-def _equal_times(
-    source: Source, options: EvaluateOptions, masses: Sequence[Identity], notes: list[str]
-) -> dict[str, int]:
-    """Returns for each mass the tokens of the density that takes as long, by the benchmark named."""
+def _times(source: Source, options: EvaluateOptions, masses: Sequence[Identity], notes: list[str]) -> BenchTimes | None:
+    """Returns the times of the benchmark named, which has measured every mass and densities beside them."""
     path, pruning = options.bench_report, source.pruning
     if path is None:
-        return {}
+        return None
     if pruning is None or not masses:
         raise InvalidArgument("a benchmark's times are for masses, and no mass is evaluated", "leave the benchmark out")
     model = ModelInBench(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
     times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime, source.precision)
-    notes.append(f"equal time is that of {path.name} at batch {times.batch} on {times.group}")
-    found = {}
     for identity in masses:
         assert identity.point is not None
-        found[identity.id] = times.density_of_equal_time(identity.point)
-    return found
+        times.of_point(identity.point)
+    notes.append(
+        f"equal time is that of {path.name} at batch {times.batch} on {times.group}; where these images keep more or"
+        " fewer tokens than those that were timed, a mass's time is moved by what densities take for the difference"
+    )
+    return times
 
 
 def _patches(source: Source) -> int:

@@ -97,25 +97,36 @@ class ModelInBench:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedPoint:
+    """What an adaptive artifact took at one operating point.
+
+    Attributes:
+        milliseconds: per request.
+        kept_mean: patch tokens kept of each image that was timed, their mean.
+    """
+
+    milliseconds: float
+    kept_mean: float
+
+
+@dataclass(frozen=True, slots=True)
 class BenchTimes:
     """The times of one batch size in one group, of a benchmark that measured masses and densities together.
 
     Attributes:
         group: which: the runtime, and the precision where one was asked for.
         batch: images per request.
-        points: time per request at each operating point of an adaptive artifact, milliseconds.
-        densities: (patch tokens kept, the same time) of each density by tokens ascending, dense last.
+        points: what an adaptive artifact took at each operating point.
+        densities: (patch tokens kept, milliseconds per request) of each density by tokens ascending, dense last.
     """
 
     group: str
     batch: int
-    points: dict[OperatingPoint, float]
+    points: dict[OperatingPoint, TimedPoint]
     densities: tuple[tuple[int, float], ...]
 
-    def density_of_equal_time(self, point: OperatingPoint) -> int:
-        """Returns the fewest patch tokens at which a density takes as long as an adaptive artifact at this point.
-
-        Between the densities measured, time is interpolated linearly; where even dense takes less, it is all tokens.
+    def of_point(self, point: OperatingPoint) -> TimedPoint:
+        """Returns what an adaptive artifact took at a point, which densities can be told to take as well.
 
         Raises:
             InvalidArgument: the point was not measured, no density was, or all of them took longer.
@@ -128,17 +139,47 @@ class BenchTimes:
         if len(self.densities) < 2:
             raise InvalidArgument(f"{where} has no density beside dense", _AGAIN)
         fewest, shortest = self.densities[0]
-        if found < shortest:
+        if found.milliseconds < shortest:
             raise InvalidArgument(
-                f"{label} took {found:.3g} ms in {where}, less than the {shortest:.3g} ms of {fewest} tokens",
+                f"{label} took {found.milliseconds:.3g} ms in {where}, less than the {shortest:.3g} ms of {fewest}"
+                " tokens",
                 "measure a lower density beside it",
             )
-        if found == shortest:
+        return found
+
+    def density_of_equal_time(self, point: OperatingPoint, kept_mean: float) -> int | None:
+        """Returns the fewest patch tokens at which a density takes as long as an adaptive artifact at this point.
+
+        A mass takes the time of the images it is given, and those that were timed need not keep as much as others do.
+        So its time is moved by what densities take more, or less, for the difference in kept tokens. Between the
+        densities measured, time is interpolated linearly; where even dense takes less, it is all tokens.
+
+        Args:
+            point: which.
+            kept_mean: patch tokens that it keeps of each image that is evaluated, their mean.
+
+        Returns:
+            Patch tokens, or None where the density with the fewest tokens takes longer.
+
+        Raises:
+            InvalidArgument: as ``of_point``.
+        """
+        timed, (fewest, shortest) = self.of_point(point), self.densities[0]
+        wanted = timed.milliseconds + self._time_at(kept_mean) - self._time_at(timed.kept_mean)
+        if wanted < shortest:
+            return None
+        if wanted == shortest:
             return fewest
         for (kept, time), (more, longer) in itertools.pairwise(self.densities):
-            if found <= longer:
-                return math.ceil(round(kept + (more - kept) * (found - time) / (longer - time), 9))
-        return patches
+            if wanted <= longer:
+                return math.ceil(round(kept + (more - kept) * (wanted - time) / (longer - time), 9))
+        return self.densities[-1][0]
+
+    def _time_at(self, kept: float) -> float:
+        """Returns milliseconds per request of a density, on the line through the two measured that are nearest."""
+        pairs = list(itertools.pairwise(self.densities))
+        (low, short), (high, long) = next((pair for pair in pairs if kept <= pair[1][0]), pairs[-1])
+        return short + (long - short) * (kept - low) / (high - low)
 
 
 def read_bench_times(
@@ -220,7 +261,7 @@ def _times(report: Report, path: Path, model: ModelInBench, group: str, batch: i
         known = ", ".join(map(str, sizes))
         raise InvalidArgument(f"{path} has no times on {group}{at}", f"it has batches {known}" if known else _AGAIN)
     chosen = sizes[-1] if batch is None else batch
-    points: dict[OperatingPoint, float] = {}
+    points: dict[OperatingPoint, TimedPoint] = {}
     densities: dict[int, float] = {}
     precision = next(variant.precision for variant in variants.values() if variant.baseline)
     for row in rows:
@@ -235,7 +276,7 @@ def _times(report: Report, path: Path, model: ModelInBench, group: str, batch: i
             if variant.pruning.density is not None:
                 densities[row.kept_max] = time
             elif variant.pruning.point is not None:
-                points.setdefault(variant.pruning.point, time)
+                points.setdefault(variant.pruning.point, TimedPoint(time, row.kept_mean))
     if model.geometry.patch_tokens not in densities:
         raise InvalidArgument(f"dense did not run in {path} at batch {chosen} on {group}", _AGAIN)
     return BenchTimes(group, chosen, points, tuple(sorted(densities.items())))

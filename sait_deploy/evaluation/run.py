@@ -117,8 +117,6 @@ class EvaluationRun:
             self._ask(self._source.at(identity))
         for density in self._options.oracle:
             self._steps.append(self._ask_count(kept_at_density(density, self._patches)))
-        for name, kept in self._request.equal_times.items():
-            self._pairs.append((name, self._ask_count(kept), Basis.EQUAL_TIME))
         if in_torch is None:
             return
         self._ask_controls(in_torch)
@@ -159,6 +157,20 @@ class EvaluationRun:
             if in_torch is not None:
                 self._ask_random(in_torch, identity, kept)
                 self._ask_rival(in_torch, identity, macs)
+            self._ask_as_long(identity)
+
+    def _ask_as_long(self, mass: Identity) -> None:
+        """Queues the density that takes as long as a mass on these images, where a benchmark tells."""
+        if self._request.times is None:
+            return
+        assert mass.point is not None
+        kept_mean = float(self._answers[mass.id].kept.mean())
+        kept = self._request.times.density_of_equal_time(mass.point, kept_mean)
+        if kept is None:
+            text = f"every density measured takes longer than {mass.label} on these images: none is of equal time"
+            self._notes.append(Note(text, Severity.WARNING))
+            return
+        self._pairs.append((mass.id, self._ask_count(kept), Basis.EQUAL_TIME))
 
     def _ask_rival(self, in_torch: ModelSource, identity: Identity, macs: float) -> None:
         """Queues the dense model on smaller images that costs as much, and the comparison with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,24 +39,39 @@ def equal_times(found: Evaluation) -> set[tuple[str, str]]:
     return {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
 
 
+def kept_of(found: Evaluation, more: int = 0) -> list[int]:
+    """As many tokens as mass 0.6 kept of each image on average, or so many more."""
+    total = round(row_of(found, "mass0.6").kept_mean * found.images)
+    return [total // found.images + (i < total % found.images) + more for i in range(found.images)]
+
+
 def test_equal_time_is_told_from_a_benchmark(tmp_path: Path) -> None:
     loaded = small()
     times: Times = {16: 16.0, 8: 9.0, 4: 5.0, OperatingPoint(0.6, 1, 16): 8.0}
-    path = tmp_path / "bench.json"
-    report = report_of(times, weights=loaded.weights.sha256, prune_at=PRUNE_AT)
-    path.write_text(to_json(dataclasses.replace(report, model="small")))
-    options = EvaluateOptions(points=(mass_point(0.6),), bench_report=path, lower_resolutions=())
+    path, dataset = tmp_path / "bench.json", labelled_by(loaded)
+    options = dataclasses.replace(OPTIONS, prune_at=PRUNE_AT)
+    before = evaluate(loaded, dataset, options)
+    options = dataclasses.replace(options, bench_report=path)
 
-    found = evaluate(loaded, labelled_by(loaded), dataclasses.replace(options, prune_at=PRUNE_AT))
+    def evaluated(kept: Sequence[int]) -> Evaluation:
+        report = report_of(times, weights=loaded.weights.sha256, prune_at=PRUNE_AT, kept=kept)
+        path.write_text(to_json(dataclasses.replace(report, model="small")))
+        return evaluate(loaded, dataset, options)
 
-    pairs = {(one.first, one.second) for one in found.comparisons if one.basis is Basis.EQUAL_TIME}
-    assert pairs == {("mass0.6", "kept7")}
+    found = evaluated(kept_of(before))
+
+    assert equal_times(found) == {("mass0.6", "kept7")}
     assert row_of(found, "kept7").kept_max == 7
     assert any("bench.json at batch 4 on onnxruntime" in note.text for note in found.notes)
+    assert row_of(before, "mass0.6").kept_mean < 8, "a token is a millisecond there"
+    assert equal_times(evaluated(kept_of(before, more=1))) == {("mass0.6", "kept6")}
+    beyond = evaluated(kept_of(before, more=4))
+    assert not equal_times(beyond)
+    assert any("every density measured takes longer than mass 0.6 on these" in note.text for note in beyond.notes)
     with pytest.raises(InvalidArgument, match=r"has not measured mass 0\.7 with"):
-        evaluate(loaded, noise(2), dataclasses.replace(options, points=(mass_point(0.7),), prune_at=PRUNE_AT))
+        evaluate(loaded, noise(2), dataclasses.replace(options, points=(mass_point(0.7),)))
     with pytest.raises(InvalidArgument, match="no mass is evaluated"):
-        evaluate(loaded, noise(2), dataclasses.replace(options, points=(), densities=(HALF,), prune_at=PRUNE_AT))
+        evaluate(loaded, noise(2), dataclasses.replace(options, points=(), densities=(HALF,)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -93,8 +109,10 @@ def test_equal_time_is_told_of_the_same_weights_whatever_runs_them_and_of_no_oth
     times: Times = {36: 36.0, 9: 9.0, OperatingPoint(0.6, 1, 36): 18.0}
     options = dataclasses.replace(OPTIONS, bench_report=path)
 
+    kept = kept_of(evaluate(tiny_adaptive, dataset, OPTIONS))
+
     def bench_of(weights: str) -> None:
-        path.write_text(to_json(dataclasses.replace(report_of(times, weights=weights), model="test_vit")))
+        path.write_text(to_json(dataclasses.replace(report_of(times, weights=weights, kept=kept), model="test_vit")))
 
     def evaluations() -> list[Evaluation]:
         return [

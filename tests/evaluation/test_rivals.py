@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.rivals import (
     BenchTimes,
     ModelInBench,
+    TimedPoint,
     density_of_equal_macs,
     read_bench_times,
     resized_geometry,
@@ -91,9 +92,14 @@ Times = Mapping[OperatingPoint | int, float]
 
 
 def report_of(
-    times: Times, batch: int = 4, runtime: str = "onnxruntime", weights: str = WEIGHTS, prune_at: int = 1
+    times: Times,
+    batch: int = 4,
+    runtime: str = "onnxruntime",
+    weights: str = WEIGHTS,
+    prune_at: int = 1,
+    kept: Sequence[int] = (),
 ) -> Report:
-    """A benchmark in which every image keeps what a density or the most that a point allows."""
+    """A benchmark in which every image keeps what a density says, and at points what is given or the most allowed."""
     most = max(key for key in times if isinstance(key, int))
     variants, rows = [], []
     for key, milliseconds in times.items():
@@ -111,7 +117,7 @@ def report_of(
                 variant=name,
                 seconds=[milliseconds / 1e3] * 6,
                 dense_seconds=None if baseline else [times[most] / 1e3] * 6,
-                kept=[key if isinstance(key, int) else key.max_keep],
+                kept=[key] if isinstance(key, int) else kept or [key.max_keep],
                 macs=10,
                 dense_macs=20,
             )
@@ -186,8 +192,25 @@ def test_density_of_equal_time_lies_between_those_measured(tmp_path: Path, point
     times = read_bench_times(path, MODEL, None, None)
 
     assert dict(times.densities) == pytest.approx({36: 8, 72: 12, 144: 20})
-    assert times.density_of_equal_time(point) == kept
+    assert times.density_of_equal_time(point, point.max_keep) == kept
     assert mass(0.1) not in times.points, "it was measured in another block, as was the density of 14 tokens"
+
+
+@pytest.mark.parametrize(
+    ("kept_mean", "kept"),
+    [
+        (30.0, 54),  # as many as were timed: half-way from 8 to 12 ms
+        (21.0, 45),  # a ms of the density's between 36 and 72 tokens less
+        (39.0, 63),
+        (100.0, 124),  # a density takes 7.33 ms at 30 tokens and 15.11 at 100, so the mass takes 17.78
+        (12.5, 37),
+        (11.0, None),  # less than any density measured
+    ],
+)
+def test_the_time_of_a_mass_is_moved_to_what_it_keeps_of_other_images(kept_mean: float, kept: int | None) -> None:
+    times = BenchTimes("onnxruntime", 1, {mass(0.9): TimedPoint(10.0, 30.0)}, ((36, 8.0), (72, 12.0), (144, 20.0)))
+
+    assert times.density_of_equal_time(mass(0.9), kept_mean) == kept
 
 
 @given(st.lists(st.integers(1, 300), min_size=3, max_size=8, unique=True), st.integers(1, 300))
@@ -195,13 +218,14 @@ def test_density_of_equal_time_lies_between_those_measured(tmp_path: Path, point
 def test_time_at_the_matched_density_is_just_as_long(tenths: list[int], asked: int) -> None:
     """Also where more tokens were measured to take less: it is the first density that takes as long."""
     curve = tuple((10 * (i + 1), tenth / 10) for i, tenth in enumerate(tenths))
-    times = BenchTimes("onnxruntime", 1, {mass(0.5): asked / 10}, curve)
+    times = BenchTimes("onnxruntime", 1, {mass(0.5): TimedPoint(asked / 10, 30.0)}, curve)
     if asked / 10 < curve[0][1]:
         with pytest.raises(InvalidArgument, match="ms of 10 tokens"):
-            times.density_of_equal_time(mass(0.5))
+            times.density_of_equal_time(mass(0.5), 30.0)
         return
 
-    found = times.density_of_equal_time(mass(0.5))
+    found = times.density_of_equal_time(mass(0.5), 30.0)
+    assert found is not None
 
     def time_at(kept: float) -> float:
         low = max(point for point in curve if point[0] <= kept)
@@ -219,8 +243,8 @@ def test_times_are_of_one_batch_and_runtime(tmp_path: Path) -> None:
     refused = Refusal(f"{N}@tensorrt", (8,), "it takes 4 images", "", 2)
     path = written(dataclasses.replace(report, refusals=(refused,)), tmp_path)
 
-    assert read_bench_times(path, MODEL, "onnxruntime", 4).points[mass(0.9)] == pytest.approx(10)
-    assert read_bench_times(path, MODEL, "onnxruntime", None).points[mass(0.9)] == pytest.approx(18)
+    assert read_bench_times(path, MODEL, "onnxruntime", 4).points[mass(0.9)].milliseconds == pytest.approx(10)
+    assert read_bench_times(path, MODEL, "onnxruntime", None).points[mass(0.9)].milliseconds == pytest.approx(18)
     assert dict(read_bench_times(path, MODEL, None, 4, "tensorrt").densities) == pytest.approx({144: 9})
     for runtime, batch, said in [
         (None, 4, "has times of onnxruntime, tensorrt"),
@@ -243,7 +267,7 @@ def test_a_benchmark_without_what_is_needed_is_refused(tmp_path: Path) -> None:
     for times, said in cases:
         read = read_bench_times(written(report_of(times), tmp_path), MODEL, None, None)
         with pytest.raises(InvalidArgument, match=said):
-            read.density_of_equal_time(mass(0.9))
+            read.density_of_equal_time(mass(0.9), N)
 
 
 def test_a_benchmark_in_which_dense_did_not_run_is_refused(tmp_path: Path) -> None:
