@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import adapting
+from benchmarks import adapting, adapting_times, demo_bench
 from benchmarks.adapting_targets import targets, targets_at_equal_time, where_densities_lose
-from sait_deploy.demo.tasks import DIGITS, GOODS, MANY
+from benchmarks.adapting_times import at_equal_time, time_points
+from sait_deploy import demo
+from sait_deploy.artifacts.points import mass_point
+from sait_deploy.demo.data import Split, stacked
+from sait_deploy.demo.tasks import DIGITS, GOODS, MANY, composed_scenes
 from sait_deploy.evaluation.estimate import Estimate
 from sait_deploy.evaluation.oracle_results import Best, MassInBound, Oracle
 from sait_deploy.evaluation.results import Evaluation
+from sait_deploy.images.dataset import Dataset
 from tests.evaluation.sample import make_evaluation
 
 
@@ -92,3 +100,28 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "digits are trained by benchmarks.demo_training" in said("train", "--task", "digits", "--folder", tmp_path)
     assert "its folder is not named" in said("train", "--task", "goods", "--folder", tmp_path)
     assert "only digits have weights that ship" in said("evaluate", "--task", "many")
+
+
+@pytest.mark.slow
+def test_masses_are_compared_with_densities_that_take_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On times that are made up: of a density one millisecond a token, of a mass two more."""
+    monkeypatch.setattr(adapting_times, "SECONDS", 0.02)
+    monkeypatch.setattr(adapting_times, "BATCHES", (32,))
+    points, densities = (mass_point(0.9), mass_point(0.6)), (Decimal("0.28"),)
+    monkeypatch.setattr(adapting_times, "MASSES", points)
+    monkeypatch.setattr(demo_bench, "MASSES", points)
+    monkeypatch.setattr(demo_bench, "DENSITIES", densities)
+    images, labels = stacked(composed_scenes(DIGITS, Split.HELD_OUT, 64, 5, None))
+    report, answers = tmp_path / "bench.json", tmp_path / "found.json"
+
+    time_points(DIGITS, None, demo.WEIGHTS, report)
+    measured = json.loads(report.read_text())
+    for row in measured["rows"]:
+        row["images_per_second"] = 32e3 / (10 + row["kept_mean"] + 2 * ("mass" in row["variant"]))
+    report.write_text(json.dumps(measured))
+    (found,) = at_equal_time(demo.WEIGHTS, Dataset(list(images), labels, "composed"), report, answers)
+
+    assert len(measured["rows"]) == 1 + len(densities) + len(demo_bench.LOWEST) + len(points)
+    assert [one["density"] for one in found["comparisons"]] == [
+        f"kept{math.ceil(found['kept_mean'][mass] + 2)}" for mass in ("mass0.9", "mass0.6")
+    ]
