@@ -1,8 +1,8 @@
-"""What a Ray of its own is told: to stay on loopback, and to leave processors to the replicas.
+"""What a Ray of its own is told: to stay on loopback, and to leave processors to the replicas, and signals to us.
 
-Ray has settings for most of what it opens or asks elsewhere. Two places have none, and are replaced in the process
-that they run in; tests list every socket and every look-up, so that another version of Ray that does it elsewhere is
-noticed.
+Ray has settings for most of what it opens or asks elsewhere. Three places have none, and are replaced in the process
+that they run in; tests list every socket and every look-up, and send SIGTERM where Ray ends, so that another version of
+Ray that does it elsewhere is noticed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from typing import Any, Final
 
 from sait_deploy.errors import ServingError
+from sait_deploy.system.interrupts import sigterm_kept
 
 ENVIRONMENT: Final = {
     # Ray reports its use to a server on the internet otherwise.
@@ -45,6 +46,30 @@ def confine_start() -> None:
         os.environ.setdefault(name, value)
     services = _module("ray._private.services", "start_api_server")
     services.start_api_server = lambda *_, **__: ("", None)
+
+
+def keep_signals() -> None:
+    """Takes SIGTERM on as before where Ray's core, in C++, puts an action of its own there, which ends the process.
+
+    Another version of Ray, of a cluster that is joined, may have no such place.
+    """
+    raylet: Any = importlib.import_module("ray._raylet")
+    original = getattr(raylet, "CoreWorker", None)
+    if not hasattr(original, "shutdown_driver") or hasattr(original, "signals_kept"):
+        return
+
+    class CoreWorker(original):  # type: ignore[misc, valid-type]
+        signals_kept = True
+
+        def __new__(cls, *arguments: Any, **named: Any) -> Any:
+            with sigterm_kept():
+                return super().__new__(cls, *arguments, **named)
+
+        def shutdown_driver(self) -> None:
+            with sigterm_kept():
+                super().shutdown_driver()
+
+    raylet.CoreWorker = CoreWorker
 
 
 def confine_replica() -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sait_deploy.errors import MissingDependency, ServingError, first_line
-from sait_deploy.serving.confinement import confine_start
-from sait_deploy.system.interrupts import Ended, restored
+from sait_deploy.serving.confinement import confine_start, keep_signals
+from sait_deploy.system.afterwards import ended_afterwards
+from sait_deploy.system.interrupts import Ended, deferred, restored
 from sait_deploy.system.processors import processors
 from sait_deploy.system.scratch import scratch_folder
 
@@ -51,6 +52,7 @@ def import_ray(own: bool) -> Any:
         confine_start()
     import ray
 
+    keep_signals()
     return ray
 
 
@@ -66,7 +68,9 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(scratch_folder()) if address is None else None
-            stack.callback(ray.shutdown)  # before its folder goes
+            if folder is not None:
+                stack.enter_context(ended_afterwards(folder.resolve()))
+            stack.callback(_shut_down, ray)
             if folder is not None:
                 with _group_of_their_own(), _signals_as_before():
                     ray.init(
@@ -83,9 +87,9 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
                     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
         except Exception as error:
             if address is None:
-                raise ServingError(
-                    f"Ray did not start: {first_line(error)}", "see whether memory and /dev/shm have room"
-                ) from error
+                long = "AF_UNIX" in str(error)
+                hint = "set TMPDIR to a shorter path" if long else "see whether memory and /dev/shm have room"
+                raise ServingError(f"Ray did not start: {first_line(error)}", hint) from error
             hint = "check the address; a cluster that asks for a token wants RAY_AUTH_MODE=token"
             raise ServingError(f"the Ray cluster cannot be joined: {first_line(error)}", hint) from error
         yield
@@ -117,6 +121,12 @@ def _signals_as_before() -> Iterator[None]:
             yield
     except SystemExit:
         raise Ended(signal.SIGTERM) from None
+
+
+def _shut_down(ray: Any) -> None:
+    """Ends Ray, or leaves the cluster; what is interrupted here would be begun again as Python ends."""
+    with deferred():
+        ray.shutdown()
 
 
 def is_there(ray: Any) -> bool:

@@ -61,6 +61,24 @@ def deferred() -> Iterator[None]:
             raise Ended(number)
 
 
+@contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Takes SIGTERM on as before once the block ends, whatever action code in C++ puts in its place meanwhile.
+
+    SIGTERM waits until then, in this thread and in those that the block starts.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _handle(handler: Callable[[int, FrameType | None], object]) -> None:
     if threading.current_thread() is not threading.main_thread():
         return

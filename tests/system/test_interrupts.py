@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -70,3 +71,16 @@ def test_a_signal_while_it_starts_ends_in_a_line(number: signal.Signals, module:
         said = [line for line in child.stderr.read().splitlines() if not line.startswith("import time:")]
     assert child.returncode == 128 + number, said
     assert list(filter(None, said)) == [interrupts.INTERRUPTED]
+
+
+def test_a_signal_waits_and_is_taken_on_whatever_takes_its_place() -> None:
+    taken: list[set[int]] = []
+    thread = threading.Thread(target=lambda: taken.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    with pytest.raises(Ended) as caught, interrupts.sigterm_kept():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        thread.start()
+        thread.join()
+    assert caught.value.exit_code == 143
+    assert taken == [{signal.SIGTERM}]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
