@@ -35,5 +35,7 @@ BODY: Final = """
     places = Where (real, lane_places, bases)
     flat_slots = Reshape (slots, last)
     flat_places = Reshape (places, last)
-    unslots = ScatterElements <axis: int = 0> (kept, flat_slots, flat_places)
+    rows_there = Shape (kept)
+    first_lanes = ConstantOfShape <value: tensor = int32[1] {0}> (rows_there)
+    unslots = ScatterElements <axis: int = 0> (first_lanes, flat_slots, flat_places)
 """

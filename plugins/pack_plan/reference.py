@@ -12,9 +12,9 @@ def pack_plan(
     """Lists, image by image, which packed row stands in which lane.
 
     Args:
-        kept: int32 [T]; only its length is read.
+        kept: int32 [T], at least as many as the images' tokens; only its length is read.
         cu_seqlens: int32 [B+1], 0 and the running sum of the images' tokens; every image has at least one.
-        lanes: int32 [W], counting from 0 to the longest image's length.
+        lanes: int32 [W], counting from 0; at least as many as the longest image's tokens.
 
     Returns:
         slots int32 [B, W], unslots int32 [T] and mask bool [B, 1, 1, W].
@@ -22,6 +22,6 @@ def pack_plan(
     starts, lengths = cu_seqlens[:-1, None], np.diff(cu_seqlens)[:, None]
     mask = lanes < lengths
     slots = np.where(mask, starts + lanes, starts)
-    unslots = np.flatnonzero(mask).astype(np.int32)
-    assert len(unslots) == len(kept)
+    unslots = np.zeros(len(kept), dtype=np.int32)
+    unslots[: cu_seqlens[-1]] = np.flatnonzero(mask)
     return slots.astype(np.int32), unslots, mask[:, None, None, :]

@@ -21,7 +21,7 @@ SPEC: Final = OperatorSpec(
     attributes=(),
     doc=(
         "`slots` is the packed row of each image's lanes; lanes beyond the image's length repeat its first row. "
-        "`unslots` is each packed row's lane in the flat [B*W] layout. `mask` is true at lanes that are no padding. Of "
-        "`kept` only the length is read."
+        "`unslots` is each packed row's lane in the flat [B*W] layout, and 0 of rows behind the last image's. `mask` "
+        "is true at lanes that are no padding. Of `kept` only the length is read, which may be more than images have."
     ),
 )

@@ -17,7 +17,7 @@ def pack_plan(kept: Tensor, cu_seqlens: Tensor, lanes: Tensor) -> tuple[Tensor, 
     slots, real = lane_slots(cu_seqlens, lanes)
     bases = torch.arange(len(slots), dtype=torch.int32, device=kept.device)[:, None] * len(lanes)
     places = torch.where(real, bases + lanes, bases)
-    unslots = torch.empty_like(kept).scatter_(0, slots.flatten().long(), places.flatten())
+    unslots = torch.zeros_like(kept).scatter_(0, slots.flatten().long(), places.flatten())
     return slots, unslots, real[:, None, None, :].clone()
 
 

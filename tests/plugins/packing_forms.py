@@ -165,18 +165,23 @@ def pack_plan(form: Form, kept: Ints, cu_seqlens: Ints, lanes: Ints) -> tuple[In
     return slots, unslots, mask
 
 
-def plan_of(tokens: Sequence[int]) -> tuple[Ints, Ints, Bools]:
-    """The reference plan of images with that many tokens."""
-    extents = (np.arange(size, dtype=np.int32) for size in (sum(tokens), max(tokens)))
-    return plan_in_numpy(next(extents), cu_seqlens_of(tokens), next(extents))
+def plan_of(tokens: Sequence[int], spare: tuple[int, int] = (0, 0)) -> tuple[Ints, Ints, Bools]:
+    """The reference plan of images with that many tokens, with rows and lanes to spare."""
+    kept, lanes = (np.arange(size, dtype=np.int32) for size in (sum(tokens) + spare[0], max(tokens) + spare[1]))
+    return plan_in_numpy(kept, cu_seqlens_of(tokens), lanes)
 
 
-def packed_attention(form: Form, qkv: Array, tokens: Sequence[int], num_heads: int, scale: float) -> Array:
-    """PackedAttention in any form, on images with that many tokens; the NumPy form is float64."""
+def packed_attention(
+    form: Form, qkv: Array, tokens: Sequence[int], num_heads: int, scale: float, lanes: int = 0
+) -> Array:
+    """PackedAttention in any form, on images with that many tokens; the NumPy form is float64.
+
+    Rows of ``qkv`` beyond the images' are to spare, and so are ``lanes``.
+    """
     if form is Form.NUMPY:
         return packed_in_numpy(qkv, cu_seqlens_of(tokens), num_heads, scale)
-    activation = Activation(qkv.dtype.name)
-    (output,) = compared(form, PACKED_ATTENTION, (num_heads, scale), activation)(qkv, *plan_of(tokens))
+    activation, spare = Activation(qkv.dtype.name), (len(qkv) - sum(tokens), lanes)
+    (output,) = compared(form, PACKED_ATTENTION, (num_heads, scale), activation)(qkv, *plan_of(tokens, spare))
     return output
 
 

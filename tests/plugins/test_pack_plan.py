@@ -23,12 +23,14 @@ from tests.plugins.packing_forms import (
 
 examples = settings(max_examples=40, deadline=None)
 every_form = pytest.mark.parametrize("form", list(Form))
+spares = st.just((0, 0)) | st.tuples(st.integers(0, 40), st.integers(0, 9))
 
 
-def _inputs(tokens: Sequence[int], seed: int = 0) -> tuple[Ints, Ints, Ints]:
-    """(kept, cu_seqlens, lanes), kept in no order."""
-    kept = np.random.default_rng(seed).permutation(2 * sum(tokens))[: sum(tokens)].astype(np.int32)
-    return kept, cu_seqlens_of(tokens), np.arange(max(tokens), dtype=np.int32)
+def _inputs(tokens: Sequence[int], seed: int = 0, spare: tuple[int, int] = (0, 0)) -> tuple[Ints, Ints, Ints]:
+    """(kept, cu_seqlens, lanes), kept in no order, with that many rows and lanes to spare."""
+    rows = sum(tokens) + spare[0]
+    kept = np.random.default_rng(seed).permutation(2 * rows)[:rows].astype(np.int32)
+    return kept, cu_seqlens_of(tokens), np.arange(max(tokens) + spare[1], dtype=np.int32)
 
 
 def _assert_same_plan(where: str, got: tuple[Ints, Ints, Bools], want: tuple[Ints, Ints, Bools]) -> None:
@@ -42,13 +44,15 @@ def _assert_same_plan(where: str, got: tuple[Ints, Ints, Bools], want: tuple[Int
 
 @every_form
 @examples
-@given(tokens=lengths(), seed=st.integers(0, 2**16))
-def test_the_plan_is_what_the_definition_says(form: Form, tokens: list[int], seed: int) -> None:
-    slots, unslots, mask = pack_plan(form, *_inputs(tokens, seed))
-    batch, width = len(tokens), max(tokens)
+@given(tokens=lengths(), seed=st.integers(0, 2**16), spare=spares)
+def test_the_plan_is_what_the_definition_says(form: Form, tokens: list[int], seed: int, spare: tuple[int, int]) -> None:
+    """Also of batches with rows and lanes to spare, which are no image's: such rows have the first lane."""
+    slots, unslots, mask = pack_plan(form, *_inputs(tokens, seed, spare))
+    batch, width = len(tokens), max(tokens) + spare[1]
     assert all(rows.dtype == np.int32 for rows in (slots, unslots))
     assert mask.dtype == np.bool_
-    assert (slots.shape, unslots.shape, mask.shape) == ((batch, width), (sum(tokens),), (batch, 1, 1, width))
+    assert (slots.shape, unslots.shape, mask.shape) == ((batch, width), (sum(tokens) + spare[0],), (batch, 1, 1, width))
+    assert unslots[sum(tokens) :].tolist() == [0] * spare[0]
     row = 0
     for image, length in enumerate(tokens):
         padding = width - length
@@ -60,8 +64,9 @@ def test_the_plan_is_what_the_definition_says(form: Form, tokens: list[int], see
 
 @pytest.mark.parametrize("tokens", LARGE_LENGTHS, ids=lambda tokens: f"{len(tokens)} images of {max(tokens)} at most")
 @pytest.mark.parametrize("form", COMPARED_FORMS)
-def test_every_form_gives_the_same_bits(form: Form, tokens: list[int]) -> None:
-    inputs = _inputs(tokens)
+@pytest.mark.parametrize("spare", [(0, 0), (61, 7)], ids=("exact", "to spare"))
+def test_every_form_gives_the_same_bits(form: Form, tokens: list[int], spare: tuple[int, int]) -> None:
+    inputs = _inputs(tokens, spare=spare)
     _assert_same_plan(form, pack_plan(form, *inputs), pack_plan(Form.NUMPY, *inputs))
 
 
@@ -84,6 +89,6 @@ def test_torch_accepts_it_as_an_operator(tokens: list[int]) -> None:
 
 
 @examples
-@given(tokens=lengths())
-def test_its_fake_kernel_gives_the_shapes_and_dtypes_of_the_real_one(tokens: list[int]) -> None:
-    assert_fake_kernel_is_right(PACK_PLAN, tuple(map(torch.from_numpy, _inputs(tokens))))
+@given(tokens=lengths(), spare=spares)
+def test_its_fake_kernel_gives_the_shapes_and_dtypes_of_the_real_one(tokens: list[int], spare: tuple[int, int]) -> None:
+    assert_fake_kernel_is_right(PACK_PLAN, tuple(map(torch.from_numpy, _inputs(tokens, spare=spare))))

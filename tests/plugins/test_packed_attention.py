@@ -73,6 +73,26 @@ def test_every_form_equals_the_reference_on_large_batches(
     _assert_reference(form, random_qkv(sum(tokens), (2, 16), activation, 7), tokens, 2, 0.25)
 
 
+@compared_forms
+@activations
+@examples
+@given(tokens=batches, seed=seeds, spare=st.tuples(st.integers(1, 40), st.integers(0, 9)))
+def test_rows_to_spare_are_harmless(
+    form: Form, activation: Activation, tokens: list[int], seed: int, spare: tuple[int, int]
+) -> None:
+    """Rows behind the last image may hold anything, NaN too: images are as without them."""
+    qkv = random_qkv(sum(tokens), (2, 16), activation, seed)
+    padded = np.concatenate([qkv, np.full((spare[0], qkv.shape[1]), np.nan, qkv.dtype)])
+    found = packed_attention(form, padded, tokens, 2, 0.25, lanes=spare[1])
+    assert found.shape[0] == len(padded)
+    want = packed_attention(Form.NUMPY, qkv, tokens, 2, 0.25)
+    assert relative_error(found[: len(qkv)], want, qkv, tokens) < TOLERANCES[activation]
+    exact = packed_attention(form, qkv, tokens, 2, 0.25)
+    if not spare[1]:
+        np.testing.assert_array_equal(found[: len(qkv)], exact)
+    assert np.isfinite(found).all(), "such rows have the first row's output"
+
+
 @every_form
 @activations
 @examples
