@@ -247,4 +247,6 @@ def _manifest(
         messages=answer.messages,
         tools={tool: importlib.metadata.version(tool) for tool in _TOOLS},
         quantized=None if options.quantized is QuantizedType.INT8 else options.quantized,
+        # Tokens of blocks are scattered to where `kept` says, and a spare row's would overwrite a dropped token.
+        spare_rows=manifest.form is Form.ADAPTIVE and not manifest.returns_tokens,
     )

@@ -96,6 +96,7 @@ class EngineManifest:
         messages: what the builder warned of, explained where it matters.
         tools: versions of what made it.
         quantized: numbers of an int8 artifact's quantised layers; None, and left out of the document, for its own.
+        spare_rows: whether a trunk takes more rows and lanes than its images have; left out of the document where not.
     """
 
     schema_version: int
@@ -118,6 +119,7 @@ class EngineManifest:
     messages: tuple[str, ...]
     tools: dict[str, str]
     quantized: QuantizedType | None = None
+    spare_rows: bool = False
 
     def part(self, name: PartName) -> PartInfo:
         """Returns one of the parts."""
@@ -127,8 +129,9 @@ class EngineManifest:
 def to_json(manifest: EngineManifest) -> str:
     """Returns the manifest as indented JSON."""
     document = dataclasses.asdict(manifest)
-    if manifest.quantized is None:
-        del document["quantized"]
+    for name in ("quantized", "spare_rows"):
+        if not document[name]:
+            del document[name]
     return json.dumps(document, indent=2) + "\n"
 
 

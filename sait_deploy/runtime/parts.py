@@ -15,7 +15,7 @@ from sait_deploy.artifacts.manifest import Form
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.names import CU_SEQLENS, KEPT, LANES, ROWS
-from sait_deploy.runtime.engine_buffers import seam_of
+from sait_deploy.runtime.engine_buffers import Extents, seam_of
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import RUNTIMES, Runtime, find_runtime
 from sait_deploy.tokens import most_images
@@ -90,9 +90,9 @@ def open_cut(artifact: Artifact, runtime: str, options: RunOptions) -> CutArtifa
     if reason:
         raise InvalidArgument(f"{artifact.path.name} cannot be cut: {reason}")
     entry = find_runtime(runtime)
+    entry.check(artifact, options)
     if entry.builder is not None:
         return _open_engine(artifact, entry, options)
-    entry.check(artifact, options)
     return _open_graphs(artifact, entry, options)
 
 
@@ -112,7 +112,7 @@ def _open_graphs(artifact: Artifact, entry: Runtime, options: RunOptions) -> Cut
 def _open_engine(artifact: Artifact, entry: Runtime, options: RunOptions) -> CutArtifact:
     from sait_deploy.runtime.tensorrt import TensorRTRunner
 
-    runner = entry.open(artifact, options)
+    runner = getattr(importlib.import_module(entry.module), entry.part or entry.runner)(artifact, options)
     assert isinstance(runner, TensorRTRunner)
     crossing = seam_of(runner.engine.manifest)
     stem = _EnginePart(runner, PartName.STEM, frozenset({*crossing, ROWS, CU_SEQLENS}))
@@ -131,5 +131,6 @@ class _EnginePart:
         return self._runner.run_part(self._part, given, self._wanted)
 
     def extents(self, images: int, rows: int, longest: int) -> tuple[int, int]:
-        """Returns the numbers of packed rows and lanes to run a batch with: those that it has."""
-        return rows, longest
+        """Returns the numbers of packed rows and lanes to run a batch with: those that the engine's runtime runs."""
+        rounded = self._runner.rounded(images, Extents(rows, longest))
+        return rounded.rows, rounded.longest

@@ -54,7 +54,8 @@ class Runtime:
         module: import name of its module.
         runner: name of the class of its runners there, which is made of an artifact and ``RunOptions``.
         part: name of the class there that runs one graph of an artifact cut at its seam (``runtime.parts``); empty
-            where the runtime runs engines, which are cut when they are built, or artifacts whole alone.
+            where the runtime runs artifacts whole alone. Engines are cut when they are built: of their runtimes, the
+            class whose ``run_part`` runs either part, empty where that is ``runner``.
         package: import name of the package that it needs.
         extra: the extra of sait-deploy that installs the package.
         task: what ``trial()`` tries, in words.
@@ -224,6 +225,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
     "tensorrt-rtx": Runtime(
         module="sait_deploy.runtime.tensorrt_rtx",
         runner="TensorRTForRTXRunner",
+        part="TensorRTForRTXParts",
         package=PACKAGES[BuilderName.TENSORRT_RTX].name,
         extra=PACKAGES[BuilderName.TENSORRT_RTX].extra,
         task="build with TensorRT for RTX",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class KeptKernels:
         self._folder, self._key = folder, key
         self._caches: dict[str, Any] = {}
         self._kept: dict[str, str] = {}
-        self._batches: set[int] = set()
+        self._shapes: set[Hashable] = set()
 
     def attach(self, config: Any, part: str) -> None:
         """Gives a part's runtime configuration the kernels of earlier processes, and a place for its own."""
@@ -35,15 +36,15 @@ class KeptKernels:
         config.set_runtime_cache(cache)
         self._caches[part] = cache
 
-    def keep(self, batch: int) -> None:
-        """Keeps what the first request of a batch size compiled, where that can be.
+    def keep(self, shapes: Hashable) -> None:
+        """Keeps what the first request of some shapes compiled, where that can be.
 
         Args:
-            batch: images of a request that was answered.
+            shapes: what tells the shapes of a request that was answered from those of others.
         """
-        if batch in self._batches:
+        if shapes in self._shapes:
             return
-        self._batches.add(batch)
+        self._shapes.add(shapes)
         for part, cache in self._caches.items():
             data = bytes(cache.serialize())
             if self._kept.get(part) != digest(data):

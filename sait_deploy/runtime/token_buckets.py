@@ -1,4 +1,4 @@
-"""Numbers of packed rows that work is recorded for: a CUDA graph has one, and batches keep any."""
+"""Numbers of packed rows and lanes that work is recorded or compiled for: few different ones, and batches keep any."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ STEP: Final = 1.06
 
 _MULTIPLE: Final = 8
 """Matrix products run at full speed where their sizes are multiples of 16 bytes."""
+
+_LANES: Final = 32
+"""The longest image is rounded up to a multiple of this many: only attention is padded to it."""
+
+
+def lanes_of(longest: int, tokens: int) -> int:
+    """Returns the number of lanes, ``tokens`` at most, to run a batch with whose longest image keeps ``longest``."""
+    return min(-(-longest // _LANES) * _LANES, tokens)
 
 
 def bucket_of(total: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ MANIFESTS = st.builds(
     selection=st.none() | st.sampled_from(SelectionForm),
     portability=st.lists(st.sampled_from(Portability), unique=True).map(tuple),
     stripped=st.booleans(),
+    spare_rows=st.booleans(),
     messages=st.lists(st.text()).map(tuple),
     tools=st.dictionaries(st.text(), st.text()),
 )
@@ -42,6 +44,10 @@ MANIFESTS = st.builds(
 @given(MANIFESTS)
 def test_what_is_written_is_read_again(manifest: EngineManifest) -> None:
     assert from_json(to_json(manifest)) == manifest
+
+
+def test_an_earlier_manifest_says_nothing_of_rows_to_spare() -> None:
+    assert "spare_rows" not in json.loads(to_json(dataclasses.replace(MADE, spare_rows=False)))
 
 
 def test_a_part_is_found_by_its_name() -> None:

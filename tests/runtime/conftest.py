@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,10 +48,10 @@ def engine_of() -> Callable[[Artifact], Engine]:
 
 
 @pytest.fixture
-def opened(engine_of: Callable[[Artifact], Engine], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Opener:
+def opened(engine_of: Callable[[Artifact], Engine], monkeypatch: pytest.MonkeyPatch) -> Opener:
     """Opens an artifact's engine on the stand-in device, as an engine of either TensorRT."""
 
-    def opener(artifact: Artifact, runtime: str = "tensorrt-rtx") -> Opened:
-        return opened_on_host(engine_of(artifact), runtime, tmp_path, monkeypatch)
+    def opener(artifact: Artifact, runtime: str = "tensorrt-rtx", **changes: Any) -> Opened:
+        return opened_on_host(engine_of(artifact), runtime, monkeypatch, **changes)
 
     return opener

@@ -45,21 +45,23 @@ def engine_of(artifact: Artifact, batch: BatchRange = BATCH) -> Engine:
     )
 
 
-def opened_on_host(engine: Engine, runtime: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+def opened_on_host(engine: Engine, runtime: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Opened:
     """Opens an engine as one of that runtime's, which has the profiles that its builder gives it."""
-    device, package = on_host(engine, runtime, monkeypatch)
+    device, package = on_host(engine, runtime, monkeypatch, **changes)
     return load(engine.artifact, runtime), device, package
 
 
-def on_host(engine: Engine, runtime: str, monkeypatch: pytest.MonkeyPatch) -> tuple[HostCuda, HostTensorRT]:
-    """Puts the stand-in device in place, on which an engine runs as one of that runtime's."""
+def on_host(
+    engine: Engine, runtime: str, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> tuple[HostCuda, HostTensorRT]:
+    """Puts the stand-in device in place, on which an engine runs as one of that runtime's, its manifest changed."""
     builder = BuilderName(runtime)
     spans = profiles(engine.artifact.manifest, engine.manifest.batch, builder)
     parts = tuple(
         dataclasses.replace(part, profiles=_of_inputs(spans[part.name], [tensor.name for tensor in part.inputs]))
         for part in engine.manifest.parts
     )
-    said = dataclasses.replace(engine.manifest, builder=builder, parts=parts)
+    said = dataclasses.replace(engine.manifest, builder=builder, parts=parts, **changes)
     write_engine_manifest(engine.path, said)
     lowering = lowering_of(said)
     lowered = made_once(

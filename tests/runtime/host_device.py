@@ -155,7 +155,7 @@ class HostTensorRT:
     """
 
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(NONE="none", EAGER="eager")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(NONE="none", LAZY="lazy", EAGER="eager")
 
     def __init__(self, version: str, cuda: HostCuda, plans: dict[Path, Path]) -> None:
         self.__version__ = version
@@ -263,7 +263,7 @@ class HostContext:
 
     def _execute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
         memory = self.cuda.memory
-        if self.config is not None and self.config.dynamic_shapes_kernel_specialization_strategy == "eager":
+        if self.config is not None and self.config.dynamic_shapes_kernel_specialization_strategy != "none":
             self.config.cache.known.update(shape[0] for shape in shapes.values())
         feeds = {
             x.name: memory.array(addresses[x.name], shapes[x.name], TYPES[x.type]) for x in self.session.get_inputs()

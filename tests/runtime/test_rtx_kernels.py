@@ -1,4 +1,4 @@
-"""Kernels of TensorRT for RTX are kept beside the artifact, on a stand-in device whose kernels are batch sizes."""
+"""Kernels of TensorRT for RTX are kept beside the artifact, on a stand-in device whose kernels are first extents."""
 
 from __future__ import annotations
 
@@ -39,13 +39,25 @@ def test_a_second_process_has_the_kernels_of_the_first(tiny_adaptive: Artifact, 
     ask(runner, 1, 3, 1)
     assert kernels(package, 0) == {1, 3}
     again = load(artifact, RTX)
-    assert kernels(package, 2) == {1, 3} and kernels(package, 3) == set(), "a trunk compiles nothing"
+    assert kernels(package, 2) == {1, 3} and kernels(package, 3) == kernels(package, 1) != set()
     before = files(artifact)
     ask(again, 3)
     assert files(artifact) == before, "nothing was compiled, and nothing is written"
     ask(again, 2)
     load(artifact, RTX)
     assert kernels(package, 4) == {1, 2, 3}
+
+
+def test_a_trunk_keeps_the_kernels_of_each_bucket_that_it_meets(tiny_adaptive: Artifact, opened: Opener) -> None:
+    runner, _, package = opened(tiny_adaptive)
+    images, tokens = random_batch((3, *SHAPE)), tiny_adaptive.manifest.model.geometry.tokens
+    for mass in (0.2, 0.21, 1.0):
+        runner.run(images, mass=mass)
+    written = files(runner.artifact)
+    runner.run(images, mass=1.0)
+    assert files(runner.artifact) == written, "a bucket that was met has its kernels"
+    load(runner.artifact, RTX)
+    assert kernels(package, 3) == kernels(package, 1) >= {3 * tokens}
 
 
 @pytest.mark.parametrize("why", ["another driver", "damage", "somebody else"])

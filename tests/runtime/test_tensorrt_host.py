@@ -6,15 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import InvalidArgument, ModelError, RuntimeUnavailable
-from sait_deploy.exporters.names import KEPT
+from sait_deploy.exporters.names import KEPT, LANES
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import load
+from sait_deploy.runtime.token_buckets import bucket_of, lanes_of
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.engines import BATCH, CLOSE, Opener
@@ -47,10 +50,54 @@ def test_an_adaptive_engine_gives_each_image_its_own_point(tiny_adaptive: Artifa
         assert output.kept.tolist() == expected.kept.tolist()
     stem, trunk = package.contexts
     specialised = [context.config.dynamic_shapes_kernel_specialization_strategy for context in (stem, trunk)]
-    assert specialised == ["eager", "none"], "a trunk meets new shapes in every batch"
+    assert specialised == ["eager", "eager"]
+    assert [context.config.cuda_graph_strategy for context in (stem, trunk)] == ["whole", "whole"]
     assert trunk.addresses["kept"] == stem.addresses["rows"], "kept is the front of the stem's own buffer"
     for name in ("tokens", "cu_seqlens", "guard"):
         assert trunk.addresses[name] == stem.addresses[name], f"{name} was copied"
+
+
+masses_of_a_batch = st.lists(st.floats(0, 1.125, width=32, allow_subnormal=False), min_size=1, max_size=BATCH.largest)
+
+
+def test_rows_and_lanes_to_spare_change_no_answer(tiny_adaptive: Artifact, opened: Opener) -> None:
+    """The trunk of TensorRT for RTX runs few different shapes; the rows in addition are of tokens that are dropped."""
+    runner, _, package = opened(tiny_adaptive)
+    reference, trunk = load(tiny_adaptive, "onnxruntime", ONE_THREAD), package.contexts[1]
+    geometry = tiny_adaptive.manifest.model.geometry
+
+    @settings(max_examples=25, deadline=None)
+    @given(masses=masses_of_a_batch, seed=st.integers(0, 99))
+    def check(masses: list[float], seed: int) -> None:
+        images = random_batch((len(masses), *SHAPE), seed=seed)
+        expected, output = reference.run(images, mass=masses), runner.run(images, mass=masses)
+        np.testing.assert_allclose(output.logits, expected.logits, **CLOSE)
+        assert output.kept.tolist() == expected.kept.tolist()
+        kept = output.kept + geometry.prefix_tokens
+        rows, lanes = trunk.shapes[KEPT][0], trunk.shapes[LANES][0]
+        assert rows == bucket_of(int(kept.sum()), len(masses) * geometry.tokens)
+        assert lanes == lanes_of(int(kept.max()), geometry.tokens)
+
+    check()
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_a_trunk_that_takes_no_rows_to_spare_runs_exactly_what_is_kept(
+    tiny_adaptive: Artifact, opened: Opener, runtime: str
+) -> None:
+    """Of engines that were built before trunks took them, and with TensorRT, whose kernels are for any shape."""
+    runner, _, package = opened(tiny_adaptive, runtime, spare_rows=runtime == "tensorrt")
+    images = random_batch((3, *SHAPE), seed=3)
+    trunk, output = package.contexts[1], runner.run(images, mass=0.5)
+    np.testing.assert_allclose(
+        output.logits, load(tiny_adaptive, "onnxruntime", ONE_THREAD).run(images, mass=0.5).logits, **CLOSE
+    )
+    kept = output.kept + tiny_adaptive.manifest.model.geometry.prefix_tokens
+    assert (trunk.shapes[KEPT], trunk.shapes[LANES]) == ((kept.sum(),), (kept.max(),))
+    if runtime == "tensorrt-rtx":
+        assert trunk.config.dynamic_shapes_kernel_specialization_strategy == "none"
+        assert not hasattr(trunk.config, "cuda_graph_strategy"), "shapes are others in nearly every batch"
+        assert runner.environment["kernels made for the shapes"] == "the stem's"
 
 
 def test_what_was_selected_can_be_checked(tiny_adaptive: Artifact, opened: Opener) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sait_deploy.runtime.token_buckets import STEP, bucket_of
+from sait_deploy.runtime.token_buckets import STEP, bucket_of, lanes_of
 
 sizes = st.integers(1, 300_000).flatmap(lambda most: st.tuples(st.integers(1, most), st.just(most)))
 
@@ -29,6 +29,14 @@ def test_a_bucket_is_its_own(size: tuple[int, int]) -> None:
 def test_more_tokens_take_no_smaller_bucket(size: tuple[int, int], more: int) -> None:
     total, most = size
     assert bucket_of(min(total + more, most), most) >= bucket_of(total, most)
+
+
+@given(st.integers(1, 4096).flatmap(lambda tokens: st.tuples(st.integers(1, tokens), st.just(tokens))))
+def test_lanes_hold_the_longest_image_and_are_few(size: tuple[int, int]) -> None:
+    longest, tokens = size
+    lanes = lanes_of(longest, tokens)
+    assert longest <= lanes <= tokens and lanes - longest < 32
+    assert lanes_of(lanes, tokens) == lanes
 
 
 def test_a_batch_size_has_few_buckets() -> None:
