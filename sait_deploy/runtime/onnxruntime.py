@@ -22,6 +22,7 @@ from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.graph_io import batch_of, feeds, with_selection
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
+from sait_deploy.system.memory import trim
 from sait_deploy.system.processors import processors
 from sait_deploy.system.scratch import scratch_folder
 from sait_deploy.system.telemetry import import_runtime
@@ -88,6 +89,8 @@ def open_session(model: str | bytes, provider: str, threads: int | None, folder:
     options.intra_op_num_threads = processors() if threads is None else threads
     # Threads that spin after a run slow down whatever runs next on the same cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern takes one block for all intermediate tensors, beside those of the run in which it was learnt.
+    options.enable_mem_pattern = provider != CPU
     if isinstance(model, bytes):
         options.add_session_config_entry(_WEIGHTS_FOLDER, folder)
     try:
@@ -98,6 +101,7 @@ def open_session(model: str | bytes, provider: str, threads: int | None, folder:
         raise RuntimeUnavailable(
             f"{provider} was asked for and {session.get_providers()[0]} came", missing or "see: sait-deploy doctor"
         )
+    trim()  # up to the weights' size was freed in packing them, and stays in the process otherwise
     return session
 
 
