@@ -27,6 +27,8 @@ def as_dict(manifest: Manifest) -> dict[str, Any]:
         del fields["batch"]
     if not manifest.weights.notes:
         del fields["weights"]["notes"]
+    if fields["pruning"] is not None and fields["pruning"]["threshold"] is None:
+        del fields["pruning"]["threshold"]
     for name in ("global_pool", "labels_source", "made_from", "embedding", "tower"):
         if fields["model"][name] is None:
             del fields["model"][name]

@@ -67,6 +67,7 @@ def onnx_metadata(manifest: Manifest) -> dict[str, str]:
         known["labels"] = json.dumps(manifest.model.labels, ensure_ascii=False)
     if pruning is not None:
         known |= {"score": pruning.score, "prune_at": pruning.prune_at}
+        known |= {} if pruning.threshold is None else {"threshold": pruning.threshold}
         known |= {"density": pruning.density} if pruning.density is not None else _metadata_of_points(pruning)
     return {f"sait.{key}": str(value) for key, value in known.items()}
 

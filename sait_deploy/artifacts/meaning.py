@@ -24,6 +24,7 @@ from sait_deploy.artifacts.pruning_info import PruningInfo
 from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS, TOKENS
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.images.labels import is_class_name
+from sait_deploy.plugins.mass_token_select.threshold import check_threshold
 from sait_deploy.tokens import parse_density
 
 _LONGEST_NAME: Final = 200
@@ -126,11 +127,15 @@ def _pruning(pruning: PruningInfo, model: ModelInfo) -> Iterator[str]:
     yield from _within("prune_at", pruning.prune_at, 0, model.geometry.depth - 1)
     if not pruning.importance or not pruning.keep or pruning.importance == pruning.keep:
         yield f"importance is read from {pruning.importance!r} and keep from {pruning.keep!r}"
+    if pruning.threshold is not None and pruning.density is not None:
+        yield f"density {pruning.density} has threshold {pruning.threshold}"
     if len({info.name for info in pruning.points}) != len(pruning.points):
         yield "two of its points have one name"
     try:
         if pruning.density is not None:
             parse_density(pruning.density)
+        if pruning.threshold is not None:
+            check_threshold(pruning.threshold, patches)
         for info in pruning.points:
             PointRequest.of(info.name, info.point).resolve(patches)
     except InvalidArgument as error:

@@ -25,6 +25,7 @@ PerImage: TypeAlias = float | Sequence[float] | NDArray[Any]
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _MOST_MASS: Final = 2.0
+_THRESHOLD_HINT: Final = "give a multiple of uniform importance, such as 1.5"
 _MASS_HINT: Final = "give the share of importance to keep, such as 0.95"
 
 
@@ -84,6 +85,26 @@ class PointRequest:
 def mass_point(mass: float, min_keep: int = 1, max_keep: int | None = None) -> PointRequest:
     """Returns the point of a probability mass, named after it: ``mass0.95``."""
     return PointRequest("mass" + f"{mass:.12g}".replace("+", ""), mass, min_keep, max_keep)
+
+
+def threshold_point(threshold: float, min_keep: int = 1, max_keep: int | None = None) -> PointRequest:
+    """Returns the point at which a threshold alone decides, named after it: ``threshold1.5``."""
+    return PointRequest("threshold" + f"{threshold:.12g}".replace("+", ""), 1.0, min_keep, max_keep)
+
+
+def parse_threshold(text: str) -> float:
+    """Reads a multiple of uniform importance.
+
+    Raises:
+        InvalidArgument: it is no number above 0.
+    """
+    try:
+        threshold = float(text)
+    except ValueError:
+        raise InvalidArgument(f"threshold {text!r} is not a number", _THRESHOLD_HINT) from None
+    if not (math.isfinite(threshold) and threshold > 0):
+        raise InvalidArgument(f"threshold {text} is no number above 0", _THRESHOLD_HINT)
+    return threshold
 
 
 def check_mass(mass: float) -> float:

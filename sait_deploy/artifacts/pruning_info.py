@@ -58,6 +58,8 @@ class PruningInfo:
         points: named points, the default first; of a density artifact, its only one.
         importance: name of the graph's tensor that selection reads.
         keep: name of the graph's tensor that selection writes.
+        threshold: multiple of uniform importance that a token must hold beyond the least that are kept, of an adaptive
+            artifact; None for no such rule.
     """
 
     score: Score
@@ -66,3 +68,9 @@ class PruningInfo:
     points: tuple[PointInfo, ...]
     importance: str
     keep: str
+    threshold: float | None = None
+
+    def counts_differ(self, point: OperatingPoint) -> bool:
+        """Returns whether images keep different numbers of tokens at a point."""
+        limited = point.mass >= 1 and self.threshold is None
+        return self.density is None and not limited and point.min_keep < point.max_keep

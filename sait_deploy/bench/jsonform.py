@@ -27,6 +27,9 @@ def to_json(report: Report) -> str:
         ValueError: a number is not finite.
     """
     data = dataclasses.asdict(report)
+    for variant in data["variants"]:
+        if variant["pruning"] is not None and variant["pruning"]["threshold"] is None:
+            del variant["pruning"]["threshold"]
     for row in (*data["rows"], *data["together"]):
         row["seconds"] = [round(sample, _DECIMALS) for sample in row["seconds"]]
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)

@@ -96,6 +96,7 @@ class Pruning:
         forced: the numbers that are forced; None where they follow from the point.
         score: how importance is read off the attention.
         prune_at: block pruned in.
+        threshold: multiple of uniform importance that tokens must hold, of an adaptive one that has one.
     """
 
     density: str | None
@@ -103,6 +104,7 @@ class Pruning:
     forced: KeptDistribution | None
     score: Score
     prune_at: int
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.manifest import Form, Manifest
-from sait_deploy.artifacts.points import DEFAULT_CHOICE, PointChoice, check_mass, mass_point, named_point, parse_mass
+from sait_deploy.artifacts.points import (
+    DEFAULT_CHOICE,
+    PointChoice,
+    check_mass,
+    mass_point,
+    named_point,
+    parse_mass,
+    threshold_point,
+)
 from sait_deploy.bench.kept import KeptDistribution
 from sait_deploy.bench.results import Pruning
 from sait_deploy.errors import InvalidArgument
@@ -43,7 +51,8 @@ class RunnableVariant:
     @property
     def counts_tokens(self) -> bool:
         """Whether how many tokens are kept follows from the images."""
-        return self.point is not None and self.point.mass < 1 and self.point.min_keep < self.point.max_keep
+        pruning = self.artifact.manifest.pruning
+        return pruning is not None and self.point is not None and pruning.counts_differ(self.point)
 
     @property
     def pruning(self) -> Pruning | None:
@@ -51,7 +60,7 @@ class RunnableVariant:
         pruning = self.artifact.manifest.pruning
         if pruning is None:
             return None
-        return Pruning(pruning.density, self.point, self.kept, pruning.score, pruning.prune_at)
+        return Pruning(pruning.density, self.point, self.kept, pruning.score, pruning.prune_at, pruning.threshold)
 
     def choices(self, images: int) -> _Choices:
         """Returns the operating points of that many images."""
@@ -137,9 +146,8 @@ def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[RunnableVariant]:
         point = dataclasses.replace(named_point(manifest, None), mass=check_mass(mass))
         # A label says the whole point, so one that is there already is the same point.
         chosen.setdefault(_mass_label(point, patches), (PointChoice(None, mass), point))
-    further = _further_label(manifest)
     variants = [
-        RunnableVariant(f"{manifest.id}@{label}", label + further, artifact, choice, point)
+        RunnableVariant(f"{manifest.id}@{label}", label + _further_label(manifest, label), artifact, choice, point)
         for label, (choice, point) in chosen.items()
     ]
     for kept in dict.fromkeys(sweep.kept):
@@ -149,6 +157,7 @@ def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[RunnableVariant]:
                 f"give a mean of at most {patches}",
             )
         label = f"kept {kept.mean:.12g} ± {kept.sd:.12g}"
+        further = _further_label(manifest, label)
         variants.append(RunnableVariant(f"{manifest.id}@{label}", label + further, artifact, kept=kept))
     return variants
 
@@ -158,7 +167,14 @@ def _point_label(manifest: Manifest, name: str) -> str:
     point = named_point(manifest, name)
     if name == mass_point(point.mass).name:
         return _mass_label(point, manifest.model.geometry.patch_tokens)
+    threshold = None if manifest.pruning is None else manifest.pruning.threshold
+    if threshold is not None and name == threshold_point(threshold).name:
+        return _threshold_label(threshold)
     return name
+
+
+def _threshold_label(threshold: float) -> str:
+    return f"threshold {threshold:.12g}"
 
 
 def _mass_label(point: OperatingPoint, patches: int) -> str:
@@ -166,12 +182,14 @@ def _mass_label(point: OperatingPoint, patches: int) -> str:
     return f"mass {point.mass:.12g}{limits}"
 
 
-def _further_label(manifest: Manifest) -> str:
-    """Returns what of an artifact's pruning is not the default."""
+def _further_label(manifest: Manifest, label: str = "") -> str:
+    """Returns what of an artifact's pruning is not the default, and not in the label."""
     pruning, further = manifest.pruning, ""
     assert pruning is not None
     if pruning.prune_at != default_prune_at(manifest.model.geometry.depth):
         further += f", block {pruning.prune_at}"
     if pruning.score is not Score.MEAN:
         further += f", {pruning.score} score"
+    if pruning.threshold is not None and label != _threshold_label(pruning.threshold):
+        further += f", {_threshold_label(pruning.threshold)}"
     return further

@@ -13,7 +13,14 @@ from sait_deploy import demo
 from sait_deploy.artifacts.files import check_place
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Outputs, Precision
 from sait_deploy.artifacts.manifest_document import as_dict
-from sait_deploy.artifacts.points import PointRequest, mass_point, parse_mass, parse_point
+from sait_deploy.artifacts.points import (
+    PointRequest,
+    mass_point,
+    parse_mass,
+    parse_point,
+    parse_threshold,
+    threshold_point,
+)
 from sait_deploy.cli._command import Command
 from sait_deploy.cli._model_options import (
     load_named,
@@ -68,6 +75,12 @@ LAST_BLOCK = "last"
     multiple=True,
     metavar="NAME=M[,MIN[,MAX]]",
     help="A further named point of the adaptive file; repeatable.",
+)
+@click.option(
+    "--threshold",
+    metavar="T",
+    help="Export the adaptive form: each image keeps the tokens that hold at least T times uniform importance, such as "
+    "1.5; with --mass or --point, those of them that reach the mass.",
 )
 @click.option("--min-keep", type=int, metavar="N", help="Patch tokens each image keeps at least.  [default: 1]")
 @click.option(
@@ -130,12 +143,12 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     With --task embed, and where a model has no head, the graph's output is an embedding of unit length; with --task
     tokens the kept tokens of an image tower, for a language model.
 
-    A density keeps the same share of every image's tokens. The adaptive form (--mass, --point) keeps as many as each
-    image needs, and one file serves every operating point.
+    A density keeps the same share of every image's tokens. The adaptive form (--mass, --point, --threshold) keeps as
+    many as each image needs, and one file serves every operating point.
 
     Each artifact is a folder with model.onnx, manifest.json and golden.npz, checked against torch before it is written.
     """
-    densities, requests = _asked(given)
+    densities, requests, threshold = _asked(given)
     outputs, feature_blocks = _features(given["features"])
     task, head = task_of(given)
     choice = preprocessing_choice(given)
@@ -151,6 +164,7 @@ def command(model: str | None, as_json: bool, **given: Any) -> None:
     options = ExportOptions(
         densities=densities,
         points=requests,
+        threshold=threshold,
         score=None if given["score"] is None else Score(given["score"]),
         prune_at=given["prune_at"],
         precision=Precision(given["precision"]),
@@ -195,25 +209,36 @@ def _report(artifacts: list[Artifact], training: SparseTraining | None, as_json:
     show_notes(notes)
 
 
-def _asked(given: dict[str, Any]) -> tuple[tuple[Decimal, ...], tuple[PointRequest, ...]]:
-    """Returns densities and points to export at."""
+def _asked(given: dict[str, Any]) -> tuple[tuple[Decimal, ...], tuple[PointRequest, ...], float | None]:
+    """Returns densities, points and the threshold to export at."""
     densities, masses, points = given["densities"], given["masses"], given["points"]
-    named = densities or masses or points
+    threshold = None if given["threshold"] is None else parse_threshold(given["threshold"])
+    named = densities or masses or points or threshold is not None
     if given["dense_only"] and named:
         raise InvalidArgument(
-            "--dense asks for the baseline alone, --density, --mass and --point for more", "leave one of them out"
+            "--dense asks for the baseline alone, --density, --mass, --point and --threshold for more",
+            "leave one of them out",
         )
     if not (named or given["dense_only"]):
         densities = (DEFAULT_DENSITY,)
-    return tuple(map(parse_density, densities)), _points(masses, points, given["min_keep"], given["max_keep"])
+    requests = _points(masses, points, threshold, given["min_keep"], given["max_keep"])
+    return tuple(map(parse_density, densities)), requests, threshold
 
 
 def _points(
-    masses: tuple[str, ...], points: tuple[str, ...], min_keep: int | None, max_keep: int | None
+    masses: tuple[str, ...],
+    points: tuple[str, ...],
+    threshold: float | None,
+    min_keep: int | None,
+    max_keep: int | None,
 ) -> tuple[PointRequest, ...]:
-    if (min_keep is not None or max_keep is not None) and not (masses or points):
-        raise InvalidArgument("--min-keep and --max-keep limit what --mass and --point keep", "give --mass as well")
+    if (min_keep is not None or max_keep is not None) and not (masses or points or threshold is not None):
+        raise InvalidArgument(
+            "--min-keep and --max-keep limit what --mass, --point and --threshold keep", "give --mass as well"
+        )
     least = 1 if min_keep is None else min_keep
+    if threshold is not None and not (masses or points):
+        return (threshold_point(threshold, least, max_keep),)
     by_mass = [mass_point(parse_mass(text), least, max_keep) for text in masses]
     return (*by_mass, *(parse_point(text, least, max_keep) for text in points))
 

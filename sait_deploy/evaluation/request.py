@@ -72,7 +72,7 @@ def make_request(
         notes.append(f"these are {limit} of {total} images, evenly spaced")
         chosen = evenly_spaced(total, limit)
         dataset, groupings = dataset.sample(limit), [grouping.part(chosen) for grouping in groupings]
-    points = tuple(of_point(request, patches) for request in _requests(source, options))
+    points = tuple(of_point(request, patches, source.threshold) for request in _requests(source, options))
     masses = [point for point in points if point.kind is Kind.MASS]
     times = _times(source, options, masses, notes)
     densities = _densities(source, options)
@@ -159,7 +159,7 @@ def _times(source: Source, options: EvaluateOptions, masses: Sequence[Identity],
         return None
     if pruning is None or not masses:
         raise InvalidArgument("a benchmark's times are for masses, and no mass is evaluated", "leave the benchmark out")
-    model = ModelInBench(source.model.name, source.weights.sha256, source.model.geometry, *pruning)
+    model = ModelInBench(source.model.name, source.weights.sha256, source.model.geometry, *pruning, source.threshold)
     times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime, source.precision)
     for identity in masses:
         assert identity.point is not None

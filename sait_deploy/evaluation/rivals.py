@@ -83,6 +83,7 @@ class ModelInBench:
         geometry: its sizes.
         score: how importance is read off the attention.
         prune_at: block pruned in.
+        threshold: of an adaptive artifact that has one.
     """
 
     model: str
@@ -90,10 +91,12 @@ class ModelInBench:
     geometry: Geometry
     score: Score
     prune_at: int
+    threshold: float | None = None
 
     def is_pruned_like(self, pruning: Pruning) -> bool:
-        """Returns whether a variant is pruned by the same score in the same block."""
-        return (pruning.score, pruning.prune_at) == (self.score, self.prune_at)
+        """Returns whether a variant is pruned by the same score in the same block, and if adaptive by the same rule."""
+        same_rule = pruning.density is not None or pruning.threshold == self.threshold
+        return same_rule and (pruning.score, pruning.prune_at) == (self.score, self.prune_at)
 
 
 @dataclass(frozen=True, slots=True)

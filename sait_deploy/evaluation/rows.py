@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sait_deploy.artifacts.points import PointRequest, mass_point
+from sait_deploy.artifacts.points import PointRequest, mass_point, threshold_point
 from sait_deploy.evaluation.answerers import Answerer, Identity
 from sait_deploy.evaluation.answers import TOP, Answers
 from sait_deploy.evaluation.results import Basis, Comparison, EvaluationRow, Kind, Stratum
@@ -62,16 +62,23 @@ def random_beside(row: str, kept: int) -> Identity:
     return Identity(f"{Kind.RANDOM}{share}", f"{Kind.RANDOM} {share}", Kind.RANDOM, OperatingPoint(1.0, kept, kept))
 
 
-def of_point(request: PointRequest, patch_tokens: int) -> Identity:
+def of_point(request: PointRequest, patch_tokens: int, threshold: float | None = None) -> Identity:
     """Returns a named point; where all images keep as many tokens there it counts as a density.
+
+    Args:
+        request: the point.
+        patch_tokens: of an image.
+        threshold: of the artifact that is asked; None where it has none.
 
     Raises:
         InvalidArgument: it keeps more than there are.
     """
     point = request.resolve(patch_tokens)
-    fixed = point.mass >= 1 or point.min_keep == point.max_keep
+    fixed = (point.mass >= 1 and threshold is None) or point.min_keep == point.max_keep
     label = request.name
-    if label == mass_point(point.mass).name:
+    if threshold is not None and label == threshold_point(threshold).name:
+        label = f"threshold {threshold:.12g}"
+    elif label == mass_point(point.mass).name:
         whole = (point.min_keep, point.max_keep) == (1, patch_tokens)
         label = f"mass {point.mass:.12g}" + ("" if whole else f", {point.min_keep} to {point.max_keep}")
     name = f"point-{request.name}" if _GIVEN.fullmatch(request.name) else request.name

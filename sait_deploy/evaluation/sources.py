@@ -44,6 +44,7 @@ class Source(ABC):
         runtime: name of what runs it.
         precision: what it runs in.
         pruning: how importance is read off the attention, and the block pruned in; None of a dense artifact.
+        threshold: multiple of uniform importance that tokens must hold as well, of an adaptive artifact that has one.
         density: of a density artifact, the only one it answers; None where any point can be asked, or none.
         default_densities: what it is asked where neither densities nor points are named, with ``default_points``.
         default_points: see there.
@@ -57,6 +58,7 @@ class Source(ABC):
     runtime: str
     precision: str
     pruning: tuple[Score, int] | None
+    threshold: float | None = None
     density: Decimal | None = None
     default_densities: tuple[Decimal, ...] = ()
     default_points: tuple[PointRequest, ...] = ()
@@ -187,6 +189,7 @@ class ArtifactSource(Source):
         self.model, self.weights, self.notes = manifest.model, manifest.weights, []
         self.channels = manifest.preprocessing.channels
         self.pruning = None if pruning is None else (pruning.score, pruning.prune_at)
+        self.threshold = None if pruning is None else pruning.threshold
         if pruning is not None and pruning.density is not None:
             self.density = Decimal(pruning.density)
         elif pruning is not None:

@@ -26,7 +26,11 @@ def beyond_training(training: SparseTraining | None, asked: Sequence[Identity], 
         return []
     least, most = (kept_at_density(parse_density(str(d)), patch_tokens) for d in (training.low, training.high))
     fixed = [(one.label, one.point.max_keep) for one in asked if one.point is not None and one.kind is Kind.DENSITY]
-    masses = [(one.label, one.point.mass) for one in asked if one.point is not None and one.kind is Kind.MASS]
+    masses = [
+        (one.label, one.point.mass)
+        for one in asked
+        if one.point is not None and one.kind is Kind.MASS and one.point.mass < 1
+    ]
     lines = _outside(
         [label for label, kept in fixed if kept < least],
         [label for label, kept in fixed if most < kept < patch_tokens],

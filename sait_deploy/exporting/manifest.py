@@ -27,6 +27,7 @@ from sait_deploy.artifacts.tower_info import CU_SEQLENS, POSITIONS, TOKENS
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.names import IMPORTANCE, KEEP, KEEP_LIMITS, MASS
 from sait_deploy.exporting.plan import ExportOptions, ExportPlan
+from sait_deploy.models.pruning import AdaptivePruning
 from sait_deploy.models.registry import LoadedModel
 from sait_deploy.tokens import dense_macs
 
@@ -112,4 +113,5 @@ def _pruning(model: LoadedModel, plan: ExportPlan) -> PruningInfo | None:
         points=tuple(PointInfo(name, point, *unmeasured) for name, point in plan.points),
         importance=IMPORTANCE,
         keep=KEEP,
+        threshold=plan.pruning.threshold if isinstance(plan.pruning, AdaptivePruning) else None,
     )

@@ -12,7 +12,7 @@ from sait_deploy.artifacts.manifest import Form, Manifest, ParityInfo, Precision
 from sait_deploy.artifacts.points import BatchPoint, PointChoice
 from sait_deploy.errors import ParityError
 from sait_deploy.exporters.names import KEEP
-from sait_deploy.plugins.mass_token_select.reference import mass_token_select
+from sait_deploy.exporting.selection import check_selection, reference_keep
 from sait_deploy.runtime.answers import Output, Selection
 from sait_deploy.runtime.base import Runner
 from sait_deploy.runtime.batches import Numbers, portions
@@ -166,13 +166,15 @@ def _points(manifest: Manifest) -> list[_Point]:
     named = {info.name: info.point for info in manifest.pruning.points}
     if manifest.form is Form.DENSITY:
         return [_Point(name, (point,), PointChoice()) for name, point in named.items()]
-    patches = manifest.model.geometry.patch_tokens
-    dense, third = OperatingPoint(1.0, 1, patches), -(-patches // 3)
+    patches, threshold = manifest.model.geometry.patch_tokens, manifest.pruning.threshold
+    # Below a threshold alone the least that are kept stay.
+    least = 1 if threshold is None else patches
+    dense, third = OperatingPoint(1.0, least, patches), -(-patches // 3)
     # Neighbours at points of their own: a graph that mixed them up, or passed limits over, would show.
     mixed = (*named.values(), dense, OperatingPoint(1.0, third, third), OperatingPoint(0.0, 1, patches))
     return [
         *(_Point(name, (point,), PointChoice(point=name)) for name, point in named.items()),
-        _Point(MASS_ONE, (dense,), PointChoice(None, 1.0, 1, patches)),
+        _Point(MASS_ONE, (dense,), PointChoice(None, 1.0, least, patches)),
         _Point(MIXED, mixed, None),
     ]
 
@@ -183,6 +185,7 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
 
     manifest, prefix = runner.artifact.manifest, runner.artifact.manifest.model.geometry.prefix_tokens
     tolerance = TOLERANCE[manifest.dtype]
+    threshold = None if manifest.pruning is None else manifest.pruning.threshold
     logits, wanted, kept, same, worst = [], [], [], [], 0.0
     for cut in _cuts(len(images), runner.batch_range):
         first = int(cut[0])
@@ -193,7 +196,7 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         kept.append(output.kept)
         keep = None
         if selection is not None and asked is not None:
-            check_selection(selection, asked, prefix, first)
+            check_selection(selection, asked, prefix, first, threshold)
             _check_public_outputs(output, selection, manifest, first)
             keep = torch.from_numpy(selection.keep)
         with torch.inference_mode():
@@ -212,7 +215,7 @@ def _check_point(runner: Runner, reference: PrunableViT, images: NDArray[np.floa
         wanted.append(forced.logits.numpy())
         if selection is not None and asked is not None and forced.importance is not None:
             # Importance is read before anything is dropped, so what is forced afterwards does not move it.
-            own = _reference_keep(forced.importance.numpy(), asked, prefix)
+            own = reference_keep(forced.importance.numpy(), asked, prefix, threshold)
             same.append((own == selection.keep).all(axis=1))
     # Of an image tower each token is a row.
     rows = len(images) if manifest.model.tower is None else None
@@ -235,31 +238,6 @@ def _check_places(output: Output, forced: Traced, first: int) -> NDArray[np.intp
     if not (np.array_equal(output.cu_seqlens, starts) and np.array_equal(output.positions, positions)):
         raise ParityError(f"from image {first} on, tokens are of other patches than the kept ones", "report it")
     return np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-
-
-def _reference_keep(importance: NDArray[np.float32], asked: BatchPoint, prefix: int) -> NDArray[np.int32]:
-    return mass_token_select(importance, asked.mass, asked.keep_limits, prefix)[0]
-
-
-def check_selection(selection: Selection, asked: BatchPoint, prefix: int, first: int) -> None:
-    """Compares kept tokens with the reference selection of the same importance, bit for bit.
-
-    Args:
-        selection: what a runner selected.
-        asked: the operating points of its images.
-        prefix: prefix tokens.
-        first: number of its first image, for errors.
-
-    Raises:
-        ParityError: they differ.
-    """
-    keep = _reference_keep(selection.importance, asked, prefix)
-    wrong = np.flatnonzero((keep != selection.keep).any(axis=1))
-    if len(wrong):
-        raise ParityError(
-            f"image {first + int(wrong[0])} keeps other tokens than the reference selection of the same importance",
-            "the runtime computes an integer operator wrongly: report it with its version",
-        )
 
 
 def _check_public_outputs(output: Output, selection: Selection, manifest: Manifest, first: int) -> None:

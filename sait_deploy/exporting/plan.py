@@ -13,7 +13,7 @@ from torch import nn
 
 from sait_deploy.artifacts.manifest import EXPORTED_PRECISIONS, Form, Head, Outputs, Precision, Task, WeightsSource
 from sait_deploy.artifacts.manifest_parts import fingerprint
-from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest
+from sait_deploy.artifacts.points import DEFAULT_POINT, PointRequest, threshold_point
 from sait_deploy.artifacts.tower_info import SelectStrategy, TowerChoice
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.exporters.finish import OperatorForm
@@ -51,6 +51,8 @@ class ExportOptions:
         opset: version of the standard ONNX operators.
         operators: whether ``ai.sait`` operators stay nodes with functions or are inlined.
         outputs: whether the last block's tokens are an output too.
+        threshold: multiple of uniform importance that a token of the adaptive artifact must hold beyond the least that
+            are kept; where no points are named, it alone decides. None for no such rule.
         feature_blocks: blocks whose tokens are outputs, one each, counted from 0; sorted, each once.
         images: images for the parity check; None for the shipped ones.
         labels: file of class names, one a line.
@@ -86,6 +88,7 @@ class ExportOptions:
     tower: TowerChoice | None = None
     batch: int | None = None
     feature_blocks: tuple[int, ...] = ()
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -99,6 +102,8 @@ class ExportOptions:
             raise InvalidArgument(f"a batch of {self.batch} images cannot be", "give 1 or more")
         object.__setattr__(self, "feature_blocks", tuple(sorted(set(self.feature_blocks))))
         points = tuple(dict.fromkeys(self.points))
+        if self.threshold is not None and not points:
+            points = (threshold_point(self.threshold),)
         names = [point.name for point in points]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
@@ -142,7 +147,9 @@ def plan_exports(model: LoadedModel, options: ExportOptions) -> list[ExportPlan]
         drafts.append(ExportPlan(Form.DENSITY, density, fixed, ((DEFAULT_POINT, point),), "", ""))
     if options.points:
         points = tuple((request.name, request.resolve(geometry.patch_tokens)) for request in options.points)
-        drafts.append(ExportPlan(Form.ADAPTIVE, None, AdaptivePruning(score, prune_at), points, "", ""))
+        drafts.append(
+            ExportPlan(Form.ADAPTIVE, None, AdaptivePruning(score, prune_at, options.threshold), points, "", "")
+        )
     for draft in drafts:
         if draft.pruning is not None:
             check_pruning(model.vit, draft.pruning)
@@ -170,6 +177,8 @@ def _named(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> Expo
         further = (*further, options.batch)
     if options.feature_blocks:
         further = (*further, "blocks", options.feature_blocks)
+    if isinstance(pruning, AdaptivePruning) and pruning.threshold is not None:
+        further = (*further, "threshold", pruning.threshold)
     return dataclasses.replace(plan, name=name, id=f"{name}-{fingerprint(*identity, *further)}")
 
 
@@ -201,8 +210,13 @@ def _name(model: LoadedModel, options: ExportOptions, plan: ExportPlan) -> str:
         parts += _tower_parts(info.tower)
     if options.batch is not None:
         parts.append(f"batch{options.batch}")
-    parts.append(plan.form if plan.density is None else f"density{plan.density:f}")
-    return "-".join(parts)
+    return "-".join((*parts, *_form_parts(plan)))
+
+
+def _form_parts(plan: ExportPlan) -> list[str]:
+    if isinstance(plan.pruning, AdaptivePruning) and plan.pruning.threshold is not None:
+        return [f"threshold{plan.pruning.threshold:.12g}", plan.form]
+    return [plan.form if plan.density is None else f"density{plan.density:f}"]
 
 
 def _tower_parts(tower: TowerChoice) -> list[str]:

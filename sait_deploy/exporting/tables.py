@@ -165,6 +165,8 @@ def inspection_table(found: Inspection) -> Table:
     if pruning is not None:
         what = "adaptive" if pruning.density is None else f"density {pruning.density}"
         where = f"in block {pruning.prune_at} by {pruning.score} score"
+        if pruning.threshold is not None:
+            where += f", of at least {pruning.threshold:g} times uniform importance"
         rows.append(("pruning", f"{what}: keeps {_kept_text(manifest)}, {where}"))
     rows += [
         ("MACs per image", f"{manifest.macs.per_image / 1e9:.3f} G, MAC ratio {manifest.macs.ratio:.2f} ×"),

@@ -22,6 +22,7 @@ from sait_deploy.models.pruning import AdaptivePruning, FixedPruning, Pruning, c
 from sait_deploy.models.tower_tokens import Prefix, tower_tokens
 from sait_deploy.models.traced import Begun, Scored, Traced
 from sait_deploy.models.transformer import Layout, Tokens
+from sait_deploy.plugins.mass_token_select.threshold import traced_limits
 from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.system.option_values import chosen
 from sait_deploy.tokens import Geometry
@@ -258,6 +259,8 @@ class PrunableViT(nn.Module):
             mass = torch.ones(batch, dtype=torch.float32, device=importance.device)
             limits = torch.full((batch, 2), self.pruning.kept, dtype=torch.int32, device=importance.device)
         assert mass is not None and limits is not None
+        if isinstance(self.pruning, AdaptivePruning) and self.pruning.threshold is not None:
+            limits = traced_limits(importance, limits, self.pruning.threshold)
         keep, counts = mass_token_select(importance, mass, limits, self.prefix)
         return keep, counts
 

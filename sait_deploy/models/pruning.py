@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from torch import nn
 
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.models.families import transformer_of
+from sait_deploy.plugins.mass_token_select.threshold import check_threshold
 from sait_deploy.system.option_values import check_options
 from sait_deploy.tokens import Geometry, Score
 
@@ -20,10 +21,14 @@ class AdaptivePruning:
     Attributes:
         score: how importance is read off the attention.
         prune_at: index of the block after whose attention, before whose MLP, tokens are dropped.
+        threshold: multiple of uniform importance that a token must hold beyond the least that are kept; None for no
+            such rule.
     """
 
     score: Score
     prune_at: int
+    # What tells exports apart was a text of the other two before, and stays so without a threshold.
+    threshold: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -55,7 +60,8 @@ def check_pruning(model: nn.Module, pruning: Pruning) -> None:
 
     Raises:
         ModelError: the model is not supported.
-        InvalidArgument: no such block, no class token to score by, or more tokens to keep than there are.
+        InvalidArgument: no such block, no class token to score by, a threshold that no token can reach, or more tokens
+            to keep than there are.
     """
     shape = transformer_of(model).shape()
     depth = shape.geometry.depth
@@ -65,6 +71,8 @@ def check_pruning(model: nn.Module, pruning: Pruning) -> None:
         )
     if pruning.score is Score.CLS and not shape.has_class_token:
         raise InvalidArgument("score 'cls' needs a class token, which this model has not", "use --score mean")
+    if isinstance(pruning, AdaptivePruning) and pruning.threshold is not None:
+        check_threshold(pruning.threshold, shape.patches)
     if isinstance(pruning, FixedPruning) and not 1 <= pruning.kept <= shape.patches:
         raise InvalidArgument(f"{pruning.kept} of {shape.patches} patch tokens cannot be kept")
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sait_deploy.artifacts.manifest import Manifest, ParityInfo, Precision, Task
 from sait_deploy.artifacts.points import resolve
 from sait_deploy.artifacts.quantization_info import ComparedPoint
-from sait_deploy.exporting.parity import TOLERANCE, check_selection, cosines, scale_of
+from sait_deploy.exporting.parity import TOLERANCE, cosines, scale_of
+from sait_deploy.exporting.selection import check_selection
 from sait_deploy.images.dataset import Dataset
 from sait_deploy.images.preprocess import preprocess
 from sait_deploy.quantization.calibrate import named_choices
@@ -98,7 +99,8 @@ def answers(runner: Runner, images: Dataset, progress: Progress, step: str) -> d
                 continue
             selection, point = select_all(runner, batch, choice), resolve(manifest, len(batch), choice)
             if point is not None:
-                check_selection(selection, point, manifest.model.geometry.prefix_tokens, start)
+                prefix, pruning = manifest.model.geometry.prefix_tokens, manifest.pruning
+                check_selection(selection, point, prefix, start, None if pruning is None else pruning.threshold)
             logits[name].append(selection.logits)
             keep[name].append(selection.keep)
         progress(step, min(start + _BATCH, count) / count)

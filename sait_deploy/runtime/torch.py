@@ -141,7 +141,7 @@ def pruning_of(manifest: Manifest) -> Pruning | None:
     if info is None:
         return None
     if info.density is None:
-        return AdaptivePruning(info.score, info.prune_at)
+        return AdaptivePruning(info.score, info.prune_at, info.threshold)
     return FixedPruning(info.score, info.prune_at, info.points[0].point.max_keep)
 
 
