@@ -1,4 +1,5 @@
-"""The real tower exported, quantised to int8 by the toolkit and run on ONNX Runtime, dense and at a density."""
+"""The real tower exported, quantised to int8 as ``sait-deploy quantize`` does, and run on ONNX Runtime, dense and at a
+density."""
 
 from __future__ import annotations
 
@@ -30,15 +31,12 @@ from sait_deploy.tokens import Score
 CALIBRATED_ON: Final = 256
 """Composites of the fold after the one asked about, which shares no photograph with it."""
 
-AGREEMENT: Final = 0.0
-"""None is asked for: what int8 costs is what is measured."""
-
 
 def int8_features(prepared: Prepared, fold: Fold, asked: NDArray[np.intp], density: Decimal) -> tuple[Floats, Floats]:
     """Returns features [n, D] of a fold's composites by int8 artifacts: dense, and at a density by the mean score."""
     with tempfile.TemporaryDirectory() as folder:
         made = functools.cache(lambda: _quantised(prepared, fold.number, Path(folder), density))
-        name = f"int8-{len(asked)}"
+        name = f"int8-agreeing-{len(asked)}"
         dense = fold.features(f"{name}-dense", lambda: _run(prepared, fold, asked, made()[0]))
         return dense, fold.features(f"{name}-{density}", lambda: _run(prepared, fold, asked, made()[1]))
 
@@ -55,7 +53,7 @@ def _quantised(prepared: Prepared, number: int, folder: Path, density: Decimal) 
         densities=(density,), score=Score.MEAN, prune_at=PRUNE_AT, task=Task.EMBED, output=folder / "artifacts"
     )
     floats = export_model(prepared.model, options, prepared.report)
-    return quantize(floats, QuantizeOptions(images=images, min_agreement=AGREEMENT, threads=THREADS), prepared.report)
+    return quantize(floats, QuantizeOptions(images=images, threads=THREADS), prepared.report)
 
 
 def _run(prepared: Prepared, fold: Fold, asked: NDArray[np.intp], artifact: Artifact) -> Floats:

@@ -38,8 +38,8 @@ def summary() -> list[str]:
     return [
         *lines,
         "",
-        "On the demonstration's data masses are no better than densities at equal cost: a mass is a convenience there,",
-        "not a gain ([when adapting pays](docs/when-adapting-pays.md)).",
+        "On the demonstration's data masses are no better than densities at equal cost: a convenience, not a gain.",
+        "`--threshold` is clearly ahead where few tokens are left ([when adapting pays](docs/when-adapting-pays.md)).",
         "All results: [benchmarks/RESULTS.md](benchmarks/RESULTS.md).",
     ]
 
