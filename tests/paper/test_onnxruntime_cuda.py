@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -69,7 +70,7 @@ def on_paper(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     @functools.cache
     def run(form: str, precision: Precision, model: str = "small") -> OnPaper:
-        pruning = {"dense": None, "density": DENSITY, "adaptive": PRUNING[model]}[form]
+        pruning = {"dense": None, "density": DENSITY, "adaptive": PRUNING[model], "threshold": THRESHOLD}[form]
         graph = finished(model, pruning, precision=precision)
         file = made / f"{model}-{form}-{precision}.onnx"
         onnx.save(lower_attention(graph), str(file))
@@ -93,6 +94,7 @@ def on_paper(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 PRUNING = {"small": ADAPTIVE, "deep": AdaptivePruning(Score.MEAN, 3)}
 DENSITY = FixedPruning(Score.MEAN, 3, 6)
+THRESHOLD = dataclasses.replace(ADAPTIVE, threshold=1.5)
 FORMS = ("dense", "adaptive")
 PRECISIONS = (Precision.FP16, Precision.FP32)
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -107,7 +109,7 @@ def test_it_starts_with_what_pip_installs_alone(on_paper: Any, form: str, precis
     assert ran.settings["use_tf32"] == "0"
 
 
-@every_form
+@pytest.mark.parametrize("form", [*FORMS, "threshold"])
 @every_precision
 def test_nothing_but_arithmetic_of_shapes_runs_on_the_processor(on_paper: Any, form: str, precision: Precision) -> None:
     ran = on_paper(form, precision)
