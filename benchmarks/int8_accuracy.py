@@ -81,11 +81,11 @@ def _rows(weights: Path | None, dataset: Dataset) -> Iterator[dict[str, Any]]:
         floats = export_model(model, options)
         for artifact, quantised in zip(floats, quantize(floats, QuantizeOptions(min_agreement=0)), strict=True):
             for point in _compared(artifact, quantised, RunOptions(), "onnxruntime", dataset):
-                yield _row(weights, "int8", artifact, point)
+                yield row_of(weights, "int8", artifact, point)
             try:
                 bf16 = RunOptions(precision=RunPrecision.BF16)
                 for point in _compared(artifact, artifact, bf16, "openvino", dataset):
-                    yield _row(weights, "bf16", artifact, point)
+                    yield row_of(weights, "bf16", artifact, point)
             except (MissingDependency, RuntimeUnavailable) as error:
                 click.echo(f"skipped bf16 of {artifact.path.name}: {error.message}")
 
@@ -98,7 +98,8 @@ def _compared(
     return compare(reference, load(other, runtime, options), dataset, no_progress).points
 
 
-def _row(weights: Path | None, precision: str, artifact: Artifact, point: ComparedPoint) -> dict[str, Any]:
+def row_of(weights: Path | None, precision: str, artifact: Artifact, point: ComparedPoint) -> dict[str, Any]:
+    """Returns one set of weights at one operating point, in a precision, beside the float artifact."""
     assert point.right is not None and point.float_right is not None
     return {
         "weights": "shipped" if weights is None else weights.name,

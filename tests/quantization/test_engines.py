@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from benchmarks.float8_accuracy import in_float8
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.manifest import from_json
@@ -56,6 +57,16 @@ def test_float8_answers_as_int8_does_but_for_its_coarser_steps(quantised: list[A
     expected = load(quantised[0], options=ONE_THREAD).run(GOOD).logits
     error = difference(evaluated(coarse, {"images": GOOD})["logits"], expected)
     assert 0 < error < 0.2
+
+
+def test_float8_simulated_on_the_processor_is_the_graph_that_engines_are_built_of(
+    quantised: list[Artifact], tmp_path: Path
+) -> None:
+    options = (EnginePrecision.FP32, AttentionForm.DECOMPOSED, SelectionForm.FUNCTION)
+    lower = lower_tensorrt(graph_of(quantised[0]), LowerOptions(*options, QuantizedType.FP8))
+    found = load(in_float8(quantised[0], tmp_path), options=ONE_THREAD).run(GOOD).logits
+    assert difference(found, evaluated(ir.serde.serialize_model(lower), {"images": GOOD})["logits"]) < 1e-3
+    assert difference(found, load(quantised[0], options=ONE_THREAD).run(GOOD).logits) > 1e-3
 
 
 def test_what_is_not_int8_has_no_ranges_for_float8(floats: list[Artifact]) -> None:
