@@ -6,7 +6,7 @@ where plugins are wanted, else its functions' bodies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,9 @@ from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import attach_functions
 from sait_deploy.exporters.float8 import to_float8
 from sait_deploy.exporters.names import (
+    LENGTHS_AT,
+    PACKED_DOMAIN,
+    PACKED_NODE,
     TOKENS,
     AttentionForm,
     EnginePrecision,
@@ -75,7 +78,8 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
             "export it without --precision",
         )
     lowered.functions.clear()
-    opset = OPSET_OF_LENGTHS if options.attention is AttentionForm.FUSED_LENGTHS else OPSET
+    told = options.attention in (AttentionForm.FUSED_LENGTHS, AttentionForm.PACKED)
+    opset = OPSET_OF_LENGTHS if told else OPSET
     lowered.opset_imports[""] = opset
     lowered.ir_version = _IR_VERSION
     if options.attention is not AttentionForm.DECOMPOSED:
@@ -91,8 +95,11 @@ def lower_tensorrt(model: onnx.ModelProto, options: LowerOptions) -> ir.Model:
     # A function used twice would give two nodes of one name.
     InlinePass()(lowered)
     lowered.opset_imports[""] = opset
-    if not any(node.domain == DOMAIN for node in lowered.graph):
+    domains = {node.domain for node in lowered.graph}
+    if DOMAIN not in domains:
         lowered.opset_imports.pop(DOMAIN, None)
+    if PACKED_DOMAIN in domains:
+        lowered.opset_imports[PACKED_DOMAIN] = 1
     return lowered
 
 
@@ -102,7 +109,8 @@ def _plugins() -> frozenset[str]:
 
 def fused_attention(model: ir.Model) -> int:
     """Returns how many attentions of a lowered graph are one node."""
-    return sum(node.op_type == "Attention" and not node.domain for node in model.graph)
+    kinds = ("", "Attention"), (PACKED_DOMAIN, PACKED_NODE)
+    return sum((node.domain, node.op_type) in kinds for node in model.graph)
 
 
 def _fuse_attention(graph: ir.Graph, form: AttentionForm) -> None:
@@ -110,7 +118,9 @@ def _fuse_attention(graph: ir.Graph, form: AttentionForm) -> None:
     for node in list(graph):
         if node.domain != DOMAIN:
             continue
-        if node.op_type == PACKED_ATTENTION.name:
+        if node.op_type == PACKED_ATTENTION.name and form is AttentionForm.PACKED:
+            _Fusion(graph, node, shapes).on_rows()
+        elif node.op_type == PACKED_ATTENTION.name:
             _Fusion(graph, node, shapes).packed(form)
         elif node.op_type == UNIFORM_ATTENTION.name and not node.outputs[1].uses():
             _Fusion(graph, node, shapes).uniform()
@@ -139,11 +149,28 @@ class _Fusion:
         joined = self._joined(self._attention(lanes, further))
         self._replace(self._add("Gather", [joined, unslots], {"axis": 0}))
 
-    def _lengths(self, mask: ir.Value | None) -> ir.Value:
-        """Returns how many tokens each image has, int64 [B], computed once for all blocks of one plan."""
+    def on_rows(self) -> None:
+        """Attends on packed rows: queries, keys and values [T, H, Dh], and where images begin, int32 [B+1]."""
+        size = self._width() // self.heads
+        shape = self._constant(f"sait_rows_of_{self.heads}", np.array([-1, 3, self.heads, size], np.int64))
+        apart = self._add("Reshape", [self.qkv, shape])
+        parts = [self._add("Gather", [apart, self._constant(f"sait_part_{i}", i)], {"axis": 1}) for i in range(3)]
+        begins = self._begins(self.node.inputs[3])
+        forms = {"query_form": "packed_nhd", "kv_form": "packed_nhd"}
+        inputs = [*parts, *[None] * (LENGTHS_AT - len(parts)), begins, begins]
+        attended = self._add(PACKED_NODE, inputs, {"scale": self.scale, **forms}, domain=PACKED_DOMAIN)
+        row = self._constant(f"sait_row_{self._width()}", np.array([-1, self._width()], np.int64))
+        self._replace(self._add("Reshape", [attended, row]))
+
+    def _begins(self, mask: ir.Value | None) -> ir.Value:
+        """Returns ``cu_seqlens`` of the plan that made a mask."""
         plan = None if mask is None else mask.producer()
         assert plan is not None and plan.op_type == PACK_PLAN.name and plan.inputs[1] is not None
-        cu_seqlens = plan.inputs[1]
+        return plan.inputs[1]
+
+    def _lengths(self, mask: ir.Value | None) -> ir.Value:
+        """Returns how many tokens each image has, int64 [B], computed once for all blocks of one plan."""
+        cu_seqlens = self._begins(mask)
         key = cu_seqlens, 0
         if key not in self.shapes:
             first, second, last, end = (
@@ -202,10 +229,11 @@ class _Fusion:
         self,
         operator: str,
         inputs: Sequence[ir.Value | None],
-        attributes: dict[str, int | float | list[int]] | None = None,
+        attributes: Mapping[str, int | float | str | list[int]] | None = None,
         dtype: ir.DataType | None = None,
+        domain: str = "",
     ) -> ir.Value:
-        node = ir.node(operator, inputs, attributes or {})
+        node = ir.node(operator, inputs, attributes or {}, domain=domain)
         made = node.outputs[0]
         made.dtype = dtype or self.dtype
         self.graph.insert_before(self.node, node)

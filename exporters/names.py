@@ -27,6 +27,14 @@ GUARD: Final = "guard"
 logits that way."""
 
 
+PACKED_NODE: Final = "TRT_Attention"
+PACKED_DOMAIN: Final = "trt"
+"""TensorRT's own ONNX operator for attention on packed rows [T, H, Dh], which no standard one is."""
+
+LENGTHS_AT: Final = 6
+"""The first of its two inputs that say where images begin, as NVIDIA documents it: behind mask and two of a cache."""
+
+
 class EnginePrecision(StrEnum):
     """Precision of an engine's matrix products."""
 
@@ -43,6 +51,9 @@ class AttentionForm(StrEnum):
 
     FUSED_LENGTHS = "fused-lengths"
     """The same node, which is told how many tokens each image has, and takes no mask."""
+
+    PACKED = "packed"
+    """One ``TRT_Attention`` node on packed rows, which is told where each image begins; nothing is padded."""
 
     DECOMPOSED = "decomposed"
     """Matrix products and softmax."""

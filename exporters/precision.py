@@ -14,12 +14,13 @@ import numpy as np
 import onnx_ir as ir
 
 from sait_deploy.errors import ArtifactError
+from sait_deploy.exporters.names import PACKED_NODE
 from sait_deploy.plugins.packed_attention.spec import SPEC as PACKED_ATTENTION
 from sait_deploy.plugins.uniform_attention.spec import SPEC as UNIFORM_ATTENTION
 
 FULL: Final = ir.DataType.FLOAT
 
-_PRODUCTS: Final = frozenset({"Attention", "Conv", "Gemm", "MatMul"})
+_PRODUCTS: Final = frozenset({"Attention", "Conv", "Gemm", "MatMul", PACKED_NODE})
 """Operators that run in the low precision."""
 
 _ELEMENTWISE: Final = frozenset(

@@ -14,6 +14,7 @@ from sait_deploy.cli._render import live_progress, progress, show_next, show_tab
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.inspect import built_as_dict
 from sait_deploy.engine.options import (
+    AttentionChoice,
     BatchRange,
     BuilderChoice,
     EngineOptions,
@@ -68,6 +69,13 @@ from sait_deploy.reports.escape import plain
 @click.option("--strip-weights", is_flag=True, help="Leave weights out; they are put in when the engine is loaded.")
 @click.option("--no-plugin", is_flag=True, help="Select tokens with standard layers, not with a plugin.")
 @click.option("--allow-unfused", is_flag=True, help="Build attention that has no fused kernel too.")
+@click.option(
+    "--attention",
+    type=click.Choice([choice.value for choice in AttentionChoice]),
+    default=AttentionChoice.PADDED.value,
+    show_default=True,
+    help="What a trunk attends on: images padded to the longest, or packed rows, of TensorRT from 11 on.",
+)
 @click.option("--print-trtexec", is_flag=True, help="Print the trtexec commands that load the engines.")
 @workspace_option
 @json_option
@@ -86,6 +94,7 @@ def command(
     strip_weights: bool,
     no_plugin: bool,
     allow_unfused: bool,
+    attention: str,
     print_trtexec: bool,
     workspace: Path,
     as_json: bool,
@@ -109,6 +118,7 @@ def command(
         plugin=PluginChoice.NEVER if no_plugin else PluginChoice.WHERE_POSSIBLE,
         quantized=QuantizedType(quantized),
         fusion=FusionChoice.ALLOWED_UNFUSED if allow_unfused else FusionChoice.REQUIRED,
+        attention=AttentionChoice(attention),
     )
     opened = [open_artifact(path) for path in artifacts or _folder(workspace).last_export()]
     engines = []

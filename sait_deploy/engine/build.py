@@ -30,7 +30,7 @@ from sait_deploy.engine.request import BuildRequest, PartRequest
 from sait_deploy.engine.trtexec import write_inputs
 from sait_deploy.engine.trust import TRUST_FLAG, record_built
 from sait_deploy.errors import ArtifactError, EngineError, InvalidArgument, MissingDependency
-from sait_deploy.exporters.names import EnginePrecision, LowerOptions, QuantizedType, SelectionForm
+from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, QuantizedType, SelectionForm
 from sait_deploy.plugins.mass_token_select.spec import MAX_PATCH_TOKENS
 from sait_deploy.system.progress import Progress, logged, named
 
@@ -54,6 +54,7 @@ class _BuildSettings:
         """The engine folder's name."""
         builder = self.builder
         kind = "-fp8" if self.lowering.quantized is QuantizedType.FP8 else ""
+        kind += "-packed" if self.lowering.attention is AttentionForm.PACKED else ""
         return f"{builder.name}-{builder.version}-{'+'.join(builder.targets)}-{self.lowering.precision}{kind}"
 
 

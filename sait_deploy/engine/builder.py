@@ -17,6 +17,7 @@ from sait_deploy.engine.options import AMPERE, Portability
 from sait_deploy.engine.packages import PACKAGES, BuilderName
 from sait_deploy.engine.profiles import Profile
 from sait_deploy.engine.request import BuildEvent, BuildRequest, PartAnswer, PartRequest
+from sait_deploy.exporters.packed_lengths import moved_lengths
 from sait_deploy.plugins import OPERATORS
 from sait_deploy.system.reading import read_bytes
 
@@ -105,11 +106,7 @@ def _prepare_for_device(request: BuildRequest, context: BuildContext) -> None:
 def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest, context: BuildContext) -> None:
     started = time.perf_counter()
     builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt, request))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(part.onnx):
-        context.errors.extend(parser.get_error(index).desc() for index in range(parser.num_errors))
-        raise BuildFailed(f"the parser refused the {part.name}")
+    network, _parser = _parsed(trt, builder, logger, request, part, context)  # which holds the weights
     config = _config(trt, builder, network, request, part)
     if request.timing_cache is not None:
         _use_timing_cache(config, Path(request.timing_cache), context)
@@ -138,6 +135,30 @@ def _build_part(trt: Any, logger: Any, request: BuildRequest, part: PartRequest,
         seconds=round(time.perf_counter() - started, 3),
     )
     context.send(BuildEvent(answer=answer))
+
+
+def _parsed(
+    trt: Any, builder: Any, logger: Any, request: BuildRequest, part: PartRequest, context: BuildContext
+) -> tuple[Any, Any]:
+    """Returns a part's network and the parser that made it, which has to live as long.
+
+    Parsers differ in which inputs of attention on packed rows say where images begin. One that refuses the documented
+    place is asked once more.
+    """
+    said: list[str] = []
+    for attempt in (part.onnx, None):
+        file = attempt or moved_lengths(Path(part.onnx))
+        if file is None:
+            break
+        before = len(context.errors)
+        network = builder.create_network(_network_flags(trt, request))
+        parser = trt.OnnxParser(network, logger)
+        if parser.parse_from_file(str(file)):
+            return network, parser
+        said = [*context.errors[before:], *(parser.get_error(index).desc() for index in range(parser.num_errors))]
+        del context.errors[before:]
+    context.errors.extend(said)
+    raise BuildFailed(f"the parser refused the {part.name}")
 
 
 def _network_flags(trt: Any, request: BuildRequest) -> int:

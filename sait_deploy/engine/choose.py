@@ -12,6 +12,7 @@ from sait_deploy.engine.cuda import Device, find_device
 from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
     TARGETS,
+    AttentionChoice,
     BuilderChoice,
     EngineOptions,
     FusionChoice,
@@ -20,7 +21,7 @@ from sait_deploy.engine.options import (
     check_quantized,
 )
 from sait_deploy.engine.packages import PACKAGES, BuilderName
-from sait_deploy.errors import BuilderUnavailable, first_line
+from sait_deploy.errors import BuilderUnavailable, InvalidArgument, first_line
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision
 
 _TAKES_LENGTHS: Final = 11
@@ -41,10 +42,20 @@ def attention_form(builder: Builder, options: EngineOptions) -> AttentionForm:
 
     TensorRT takes lengths from 11 on. Its header names no mask that is one row for all queries, which TensorRT for RTX
     fuses.
+
+    Raises:
+        InvalidArgument: packed rows are asked for, and this version of TensorRT has no attention on them.
     """
     if options.precision is EnginePrecision.FP32 or options.fusion is FusionChoice.ALLOWED_UNFUSED:
         return AttentionForm.DECOMPOSED
     told = builder.name is BuilderName.TENSORRT and int(builder.version.partition(".")[0]) >= _TAKES_LENGTHS
+    if options.attention is AttentionChoice.PACKED:
+        if told:
+            return AttentionForm.PACKED
+        raise InvalidArgument(
+            f"{builder.name} {builder.version} has no attention on packed rows, which began with {_TAKES_LENGTHS}",
+            "leave --attention out, or install a newer TensorRT",
+        )
     return AttentionForm.FUSED_LENGTHS if told else AttentionForm.FUSED
 
 

@@ -22,6 +22,11 @@ _ERRORS: Final = (
         "build with --allow-unfused, or with another --precision or --target",
     ),
     Explanation(
+        "uses packed (NHD) inputs",
+        "this GPU has no kernel for attention on packed rows",
+        "build without --attention packed",
+    ),
+    Explanation(
         "OutOfMemory",
         "the builder got too little memory",
         "give a larger --builder-workspace if you gave one, else a smaller --batch, or free some of the GPU's memory",

@@ -57,6 +57,16 @@ class FusionChoice(StrEnum):
     ALLOWED_UNFUSED = "allowed-unfused"
 
 
+class AttentionChoice(StrEnum):
+    """What a trunk's attention works on."""
+
+    PADDED = "padded"
+    """Images padded to the longest."""
+
+    PACKED = "packed"
+    """Rows laid end to end; TensorRT's alone, from 11 on, where the GPU has a kernel for it."""
+
+
 class Portability(StrEnum):
     """Where an engine is to run beside the TensorRT version and the GPU that it is built with."""
 
@@ -150,6 +160,7 @@ class EngineOptions:
         plugin: whether the selection may be a plugin.
         fusion: whether attention has to be one kernel.
         quantized: numbers of an int8 artifact's quantised layers.
+        attention: what a trunk's attention works on.
 
     Raises:
         InvalidArgument: values that cannot be, or do not fit each other.
@@ -167,9 +178,16 @@ class EngineOptions:
     plugin: PluginChoice = PluginChoice.WHERE_POSSIBLE
     fusion: FusionChoice = FusionChoice.REQUIRED
     quantized: QuantizedType = QuantizedType.INT8
+    attention: AttentionChoice = AttentionChoice.PADDED
 
     def __post_init__(self) -> None:
         check_options(self)
+        unfused = self.precision is EnginePrecision.FP32 or self.fusion is FusionChoice.ALLOWED_UNFUSED
+        if unfused and self.attention is AttentionChoice.PACKED:
+            why = "--precision fp32" if self.precision is EnginePrecision.FP32 else "--allow-unfused"
+            raise InvalidArgument(
+                f"attention on packed rows is one fused kernel, and {why} asks for none", "leave one of the two out"
+            )
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown:
             raise InvalidArgument(f"unknown target {unknown[0]!r}", f"known are {', '.join(TARGETS)}")
@@ -217,6 +235,11 @@ def check_for_builder(options: EngineOptions, builder: BuilderName) -> None:
         )
     if builder is not BuilderName.TENSORRT_RTX:
         return
+    if options.attention is AttentionChoice.PACKED:
+        raise InvalidArgument(
+            "TensorRT for RTX has no kernel for attention on packed rows",
+            "leave --attention out, or use --builder tensorrt",
+        )
     for what, asked in (
         ("--version-compatible", Portability.VERSIONS in options.portability),
         ("--hardware-compatible", Portability.HARDWARE in options.portability),

@@ -134,6 +134,8 @@ REFUSED = [
     (["--timing-cache", "cache"], 2, "--timing-cache is TensorRT's"),
     (["--builder", "tensorrt", "--target", "sm86"], 2, "not for --target"),
     (["--target", "sm75", "--precision", "fp32"], 2, "TensorRT for RTX has no fp32 for sm75"),
+    (["--attention", "packed"], 2, "no kernel for attention on packed rows"),
+    (["--attention", "packed", "--allow-unfused"], 2, "--allow-unfused asks for none"),
     (["--builder-workspace", "0.000000001"], 11, "no kernel fits within the limits given"),
 ]
 
@@ -155,6 +157,7 @@ USAGE = [
     (["--precision", "int8"], "'int8' is not one of"),
     (["--builder", "openvino"], "'openvino' is not one of"),
     (["--builder-workspace", "much"], "'much' is not a valid float"),
+    (["--attention", "ragged"], "'ragged' is not one of"),
     (["--opt-level", "2.5"], "'2.5' is not a valid integer"),
     (["--targets", "sm86"], "--target"),
 ]

@@ -55,6 +55,28 @@ def bare_attention(head: int = UNFUSABLE, times: int = 1) -> onnx.ModelProto:
     return _graph(nodes, ("x0", "k", "v"), f"x{times}", head)
 
 
+def attention_on_rows() -> onnx.ModelProto:
+    """One attention on packed rows [tokens, 2, 16], told where images begin, as NVIDIA documents it."""
+    nodes = [helper.make_node("Add", [name, name], [f"{name}1"]) for name in ROWS[:3]]
+    inputs = ["q1", "k1", "v1", "", "", "", "begins", "begins"]
+    forms = {"query_form": "packed_nhd", "kv_form": "packed_nhd"}
+    nodes.append(helper.make_node("TRT_Attention", inputs, ["y"], domain="trt", scale=0.25, **forms))
+    half = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["tokens", 2, 16]) for name in (*ROWS[:3], "y")]
+    begins = helper.make_tensor_value_info("begins", TensorProto.INT32, ["begins"])
+    graph = helper.make_graph(nodes, "attention", [*half[:3], begins], half[3:])
+    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("trt", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=11)
+
+
+ROWS: Final = ("q", "k", "v", "begins")
+
+
+def rows_profile() -> Profile:
+    """Shapes of ``attention_on_rows``."""
+    rows = Range((1, 2, 16), (8, 2, 16), (64, 2, 16))
+    return Profile(dict.fromkeys(ROWS[:3], rows) | {"begins": Range((2,), (3,), (9,))})
+
+
 def _block(index: int) -> list[onnx.NodeProto]:
     parts = [f"{part}{index}" for part in "qkv"]
     products = [helper.make_node("MatMul", [f"x{index}", "weight"], [part]) for part in parts]

@@ -13,6 +13,7 @@ from sait_deploy.engine.choose import Builder, attention_form, choose_builder, i
 from sait_deploy.engine.cuda import Device, find_device
 from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
+    AttentionChoice,
     BatchRange,
     BuilderChoice,
     EngineOptions,
@@ -24,6 +25,8 @@ from sait_deploy.errors import BuilderUnavailable, InvalidArgument
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision
 from tests.cli.calls import child_environment
 from tests.engine.cases import RTX, TRT, builder_version
+
+ON_ROWS = EngineOptions(attention=AttentionChoice.PACKED)
 
 CHOOSE = """
 import sys
@@ -161,6 +164,7 @@ def test_choosing_does_not_depend_on_the_batch() -> None:
     ("builder", "options", "form"),
     [
         (Builder(BuilderName.TENSORRT, "11.4.0.106", ()), EngineOptions(), AttentionForm.FUSED_LENGTHS),
+        (Builder(BuilderName.TENSORRT, "11.4.0.106", ()), ON_ROWS, AttentionForm.PACKED),
         (Builder(BuilderName.TENSORRT, "10.16.1", ()), EngineOptions(), AttentionForm.FUSED),
         (Builder(BuilderName.TENSORRT_RTX, "1.7.1", ("sm86",)), EngineOptions(), AttentionForm.FUSED),
         (
@@ -179,3 +183,9 @@ def test_attention_is_told_lengths_where_the_builder_takes_them(
     builder: Builder, options: EngineOptions, form: AttentionForm
 ) -> None:
     assert attention_form(builder, options) is form
+
+
+def test_packed_rows_are_refused_where_the_builder_has_no_attention_on_them() -> None:
+    with pytest.raises(InvalidArgument, match=r"tensorrt 10\.16\.1 has no attention on packed rows") as caught:
+        attention_form(Builder(BuilderName.TENSORRT, "10.16.1", ()), ON_ROWS)
+    assert "leave --attention out" in caught.value.hint

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from sait_deploy.engine.options import (
     DEFAULT_TARGETS,
     TARGETS,
+    AttentionChoice,
     BatchRange,
     EngineOptions,
+    FusionChoice,
     Portability,
     check_for_builder,
     parse_targets,
@@ -25,6 +27,8 @@ from sait_deploy.exporters.names import EnginePrecision, QuantizedType
 
 RTX, TRT = BuilderName.TENSORRT_RTX, BuilderName.TENSORRT
 SIZES = st.integers(1, 2**31 - 1)
+
+PACKED = AttentionChoice.PACKED
 
 
 @given(st.lists(SIZES, min_size=3, max_size=3).map(sorted))
@@ -122,6 +126,8 @@ def test_what_is_built_where_nothing_is_asked_for_is_known() -> None:
         ({"workspace_gib": math.inf}, "a workspace of inf GiB"),
         ({"opt_level": -1}, "optimisation level -1"),
         ({"opt_level": 6}, "optimisation level 6"),
+        ({"attention": PACKED, "precision": EnginePrecision.FP32}, "--precision fp32 asks for none"),
+        ({"attention": PACKED, "fusion": FusionChoice.ALLOWED_UNFUSED}, "--allow-unfused asks for none"),
     ],
 )
 def test_options_that_cannot_be(changes: dict[str, Any], message: str) -> None:
@@ -143,6 +149,7 @@ def test_every_level_there_is(level: int) -> None:
         (RTX, {"portability": frozenset({Portability.VERSIONS})}, "--version-compatible"),
         (RTX, {"portability": frozenset({Portability.HARDWARE})}, "--hardware-compatible"),
         (RTX, {"timing_cache": Path("cache")}, "--timing-cache"),
+        (RTX, {"attention": PACKED}, "TensorRT for RTX has no kernel for attention on packed rows"),
     ],
 )
 def test_what_one_builder_has_and_the_other_has_not(

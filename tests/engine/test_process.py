@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -26,11 +27,13 @@ from tests.engine.cases import (
     FUSABLE,
     UNFUSABLE,
     attention_graph,
+    attention_on_rows,
     bare_attention,
     builder_version,
     gone,
     marked,
     request_for,
+    rows_profile,
     workers,
 )
 
@@ -84,11 +87,16 @@ def test_progress_only_grows_and_reaches_the_end(tmp_path: Path) -> None:
     [
         ("workspace", "no kernel fits within the limits given", "--builder-workspace"),
         ("attention", "an attention has no fused kernel", "--allow-unfused"),
+        ("rows", "this GPU has no kernel for attention on packed rows", "without --attention packed"),
     ],
 )
 def test_a_builder_that_returns_nothing_says_why(tmp_path: Path, kind: str, what: str, hint: str) -> None:
     if kind == "workspace":
         request = request_for(tmp_path, attention_graph(), workspace_bytes=1)
+    elif kind == "rows":  # which the builder's parser does know
+        request = request_for(tmp_path, attention_on_rows())
+        part = dataclasses.replace(request.parts[0], profiles=(rows_profile(),))
+        request = dataclasses.replace(request, parts=(part,))
     else:
         request = request_for(tmp_path, bare_attention(UNFUSABLE), head=UNFUSABLE)
     with pytest.raises(EngineError) as caught:

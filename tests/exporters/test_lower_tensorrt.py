@@ -14,7 +14,14 @@ from sait_deploy.artifacts.manifest import COUNTS, Precision
 from sait_deploy.errors import ArtifactError
 from sait_deploy.exporters.finish import OperatorForm
 from sait_deploy.exporters.lower_tensorrt import OPSET, OPSET_OF_LENGTHS, fused_attention, lower_tensorrt
-from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
+from sait_deploy.exporters.names import (
+    PACKED_DOMAIN,
+    PACKED_NODE,
+    AttentionForm,
+    EnginePrecision,
+    LowerOptions,
+    SelectionForm,
+)
 from sait_deploy.models.pruning import Pruning
 from sait_deploy.plugins.spec import DOMAIN, TENSORRT_NAMESPACE
 from tests.exporters.graphs import PRUNING, Opened, copied, finished, kinds, nodes
@@ -55,8 +62,10 @@ def test_every_form_is_whole_at_the_opset_of_attention(
     onnx.checker.check_model(model, full_check=True)
     plugins = selection is PLUGIN and case in SCORING
     domains = {entry.domain: entry.version for entry in model.opset_import}
-    opset = OPSET_OF_LENGTHS if attention is AttentionForm.FUSED_LENGTHS else OPSET
-    assert domains == {"": opset} | ({DOMAIN: 1} if plugins else {})
+    told = attention in (AttentionForm.FUSED_LENGTHS, AttentionForm.PACKED)
+    on_rows = attention is AttentionForm.PACKED and CASES[case][2] == "trunk"
+    opset = OPSET_OF_LENGTHS if told else OPSET
+    assert domains == {"": opset} | ({DOMAIN: 1} if plugins else {}) | ({PACKED_DOMAIN: 1} if on_rows else {})
     assert not model.functions, "TensorRT finds functions by name alone: none is left"
     names = Counter(node.name for node in model.graph.node)
     assert set(names.values()) == {1} and "" not in names
@@ -97,6 +106,20 @@ def test_attention_is_handed_heads_a_scale_and_the_mask_where_images_differ(case
         assert len(node.input) == (4 if CASES[case][2] == "trunk" else 3)
     masks = {node.input[3] for node in nodes(made(case), "Attention") if len(node.input) == 4}
     assert len(masks) <= 1, "one plan for all blocks"
+
+
+@pytest.mark.parametrize("precision", LOW)
+def test_attention_on_packed_rows_is_told_where_images_begin(precision: EnginePrecision) -> None:
+    """Nothing is padded or gathered for it; what the readout wants of the plan stays."""
+    model = made("trunk", precision, AttentionForm.PACKED)
+    (node,) = nodes(model, PACKED_NODE)
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    assert (found["query_form"], found["kv_form"]) == (b"packed_nhd", b"packed_nhd")
+    assert list(node.input[3:]) == ["", "", "", "cu_seqlens", "cu_seqlens"]
+    assert kinds(model)["Attention"] == 0
+    assert kinds(model)["Gather"] < kinds(made("trunk", precision))["Gather"]
+    options = LowerOptions(precision, AttentionForm.PACKED, FUNCTION)
+    assert fused_attention(lower_tensorrt(original("trunk"), options)) == CASES["trunk"][3]
 
 
 def test_what_all_blocks_share_is_computed_once() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from sait_deploy.exporters.names import CU_SEQLENS, GUARD, KEPT, LANES, TOKENS, AttentionForm, EnginePrecision
+from sait_deploy.exporters.packed_lengths import moved_lengths
 from tests.exporters.graphs import vit_named
 from tests.exporters.lowerings import CASES, made, original
 
@@ -27,6 +28,9 @@ BUILT: Final[list[Form]] = [
     ("stem", FP32, DECOMPOSED),
     ("trunk", FP32, DECOMPOSED),
 ]
+ON_ROWS: Final[list[Form]] = [("trunk", precision, AttentionForm.PACKED) for precision in (FP16, BF16)]
+"""Attention on packed rows: the parser knows it, and TensorRT for RTX has no kernel for it."""
+
 NOT_BUILT: Final[Form] = ("dense", FP32, FUSED)
 """There is no fused kernel for float32, and nothing falls back to another form in silence."""
 
@@ -53,15 +57,18 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[Form, dict[str, An
     """What TensorRT for RTX says of each form, all built in one process of their own."""
     pytest.importorskip("tensorrt_rtx")
     folder, jobs = tmp_path_factory.mktemp("engines"), []
-    for form in [*BUILT, NOT_BUILT]:
-        path = folder / f"{'-'.join(form)}.onnx"
+    forms = [*BUILT, NOT_BUILT, *ON_ROWS]
+    for form in forms:
+        path: Path | None = folder / f"{'-'.join(form)}.onnx"
+        assert path is not None
         path.write_bytes(made(*form).SerializeToString())
+        path = moved_lengths(path) or path
         jobs.append({"model": str(path), "profile": profile(form[0])})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, str(Path(__file__).parent / "rtx_build.py"), str(folder / "jobs.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return dict(zip([*BUILT, NOT_BUILT], json.loads(done.stdout.splitlines()[-1]), strict=True))
+    return dict(zip(forms, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
 @pytest.mark.slow
@@ -73,6 +80,17 @@ def test_tensorrt_for_rtx_builds_it_with_its_attentions_fused(form: Form, engine
     for taken, given in engine["casts"]:
         low, whole_numbers = ({taken, given} & names for names in ({"HALF", "BF16"}, {"INT32", "INT64"}))
         assert not (low and whole_numbers), "no index passes through a float"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ON_ROWS, ids="-".join)
+def test_the_parser_takes_attention_on_packed_rows_told_where_images_begin(
+    form: Form, engines: dict[Form, dict[str, Any]]
+) -> None:
+    engine = engines[form]
+    assert engine["errors"] == [] and engine["attention"] == CASES["trunk"][3]
+    assert engine["forms"] == [["PACKED_NHD", "PACKED_NHD", True, True]]
+    assert engine["bytes"] == 0
 
 
 @pytest.mark.slow
