@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sait_deploy.doctor import examine as examine
     from sait_deploy.engine.build import build_engine as build_engine
     from sait_deploy.engine.options import (
+        AttentionChoice as AttentionChoice,
         BatchRange as BatchRange,
         BuilderChoice as BuilderChoice,
         EngineOptions as EngineOptions,
