@@ -30,14 +30,16 @@ def kept_files(folder: Path, key: str) -> Iterator[bytes]:
         The content of a file. Who asks for the next one does not want it.
     """
     for file in folder.glob(f"{key}-*.blob"):
-        try:
-            data = read_bytes(file, MOST_WEIGHTS)
-        except OSError:
-            continue
-        if file.name == _file_name(key, data) and built_here(hashlib.sha256(data).hexdigest()):
-            yield data
         with contextlib.suppress(OSError):
+            yield from _if_sound(file, key)
             file.unlink()
+
+
+def _if_sound(file: Path, key: str) -> Iterator[bytes]:
+    """Yields what a file holds where it is whole and by this user, and keeps no reference to it: it can be large."""
+    held = [read_bytes(file, MOST_WEIGHTS)]
+    if file.name == _file_name(key, held[0]) and built_here(hashlib.sha256(held[0]).hexdigest()):
+        yield held.pop()
 
 
 def keep_file(folder: Path, key: str, data: bytes) -> None:

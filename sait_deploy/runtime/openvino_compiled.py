@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+import numpy as np
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 from onnx.inliner import inline_local_functions
@@ -18,7 +19,9 @@ from sait_deploy.errors import RuntimeUnavailable, StorageError
 from sait_deploy.runtime.compiled_files import COMPILED_FOLDER, keep_file, kept_files
 from sait_deploy.system.interrupts import deferred
 from sait_deploy.system.locks import held, is_left_over
+from sait_deploy.system.memory import trim
 from sait_deploy.system.scratch import scratch_folder
+from sait_deploy.system.telemetry import import_runtime
 
 _BESIDE: Final = ".openvino-"
 """How the name of a graph begins that lies beside its artifact's weights for a while."""
@@ -54,10 +57,14 @@ def open_compiled(target: Target, folder: Path, key: str, make: Callable[[], Any
         make: compiles a new one.
     """
     for data in kept_files(folder, key):
+        # The compiled model reads its weights from a tensor; from bytes it would read them into further memory.
+        tensor = import_runtime("openvino").Tensor(np.frombuffer(data, np.uint8), shared_memory=False)
+        del data
         with contextlib.suppress(RuntimeError):
-            model = target.core.import_model(data, target.device, target.settings)
+            model = target.core.import_model(tensor, target.device, target.settings)
             return Compiled(model, "kept from an earlier run")
     compiled = make()
+    trim()  # what compiling freed
     try:
         keep_file(folder, key, compiled.export_model().getvalue())
         return Compiled(compiled, f"made and kept in {COMPILED_FOLDER}")
