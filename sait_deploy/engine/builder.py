@@ -193,6 +193,8 @@ def _config(trt: Any, builder: Any, network: Any, request: BuildRequest, part: P
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if request.strip_weights:
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+        # What is put in when the engine is loaded is what is left out here, so kernels may be chosen for it.
+        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     return config
 
 

@@ -30,6 +30,7 @@ class BuilderFlag(IntEnum):
     TF32 = 6
     VERSION_COMPATIBLE = 12
     STRIP_PLAN = 18
+    REFIT_IDENTICAL = 19
     STRICT_NANS = 23
 
 

@@ -158,7 +158,11 @@ def test_what_is_not_asked_for_is_left_to_the_builder(trt: Recording, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "flags", "level"),
     [
-        ({"strip_weights": True}, {BuilderFlag.STRIP_PLAN}, HardwareCompatibilityLevel.NONE),
+        (
+            {"strip_weights": True},
+            {BuilderFlag.STRIP_PLAN, BuilderFlag.REFIT_IDENTICAL},
+            HardwareCompatibilityLevel.NONE,
+        ),
         ({"portability": (Portability.VERSIONS,)}, {BuilderFlag.VERSION_COMPATIBLE}, HardwareCompatibilityLevel.NONE),
         ({"portability": (Portability.HARDWARE,)}, set(), HardwareCompatibilityLevel.AMPERE_PLUS),
     ],

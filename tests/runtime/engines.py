@@ -70,6 +70,7 @@ def on_host(
     device = HostCuda()
     plans = {engine.plan_path(name): part.path for name, part in lowered.items()}
     package = HostTensorRT(said.builder_version, device, plans)
+    package.without_weights = said.stripped
     monkeypatch.setattr(cuda, "_runtime", lambda: device)
     monkeypatch.setattr(tensorrt, "load_package", lambda _: package)
     return device, package

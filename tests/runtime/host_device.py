@@ -161,23 +161,60 @@ class HostTensorRT:
         self.__version__ = version
         self.cuda = cuda
         self.contexts: list[HostContext] = []
-        self.refuses_kernels = False
+        self.refuses_kernels = self.without_weights = False
         self._models = {hashlib.sha256(plan.read_bytes()).digest(): model for plan, model in plans.items()}
 
     class ILogger:
         ERROR, INTERNAL_ERROR = "error", "internal error"
 
     def Runtime(self, _: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(deserialize_cuda_engine=self._engine)
+        return SimpleNamespace(deserialize_cuda_engine=lambda plan: HostEngine(self, plan))
 
-    def _engine(self, plan: bytes) -> Any:
-        session = ort.InferenceSession(str(self._models[hashlib.sha256(plan).digest()]))
+    def Refitter(self, engine: HostEngine, _: Any) -> HostRefitter:  # noqa: N802
+        return HostRefitter(engine)
 
-        def context(config: Any = None) -> HostContext:
-            self.contexts.append(HostContext(session, self.cuda, config))
-            return self.contexts[-1]
+    def OnnxParserRefitter(self, refitter: HostRefitter, _: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(refit_from_file=refitter.read)
 
-        return SimpleNamespace(create_execution_context=context, create_runtime_config=lambda: HostConfig(self))
+    def graph_of(self, plan: bytes) -> Path:
+        """Returns the ONNX file that stands for a plan."""
+        return self._models[hashlib.sha256(plan).digest()]
+
+
+class HostEngine:
+    """An engine: the graph that stands for its plan, or, of a plan without weights, the one that it is given.
+
+    Attributes:
+        graph: what it runs; None where its weights are missing.
+    """
+
+    def __init__(self, package: HostTensorRT, plan: bytes) -> None:
+        self._package = package
+        self.graph = None if package.without_weights else package.graph_of(plan)
+
+    def create_runtime_config(self) -> HostConfig:
+        return HostConfig(self._package)
+
+    def create_execution_context(self, config: Any = None) -> HostContext:
+        assert self.graph is not None, "the engine has no weights"
+        session = ort.InferenceSession(str(self.graph))
+        self._package.contexts.append(HostContext(session, self._package.cuda, config))
+        return self._package.contexts[-1]
+
+
+class HostRefitter:
+    """Puts weights into an engine: they are there once they are read and put in."""
+
+    def __init__(self, engine: HostEngine) -> None:
+        self._engine, self._read = engine, ""
+
+    def read(self, file: str) -> bool:
+        self._read = file
+        return True
+
+    def refit_cuda_engine(self) -> bool:
+        self._engine.graph = Path(self._read)
+        return True
 
 
 class HostConfig(SimpleNamespace):

@@ -21,6 +21,7 @@ from sait_deploy.runtime.token_buckets import bucket_of, lanes_of
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.engines import BATCH, CLOSE, Opener
+from tests.runtime.host_device import HostRefitter
 from tests.tiny import random_batch
 
 
@@ -98,6 +99,26 @@ def test_a_trunk_that_takes_no_rows_to_spare_runs_exactly_what_is_kept(
         assert trunk.config.dynamic_shapes_kernel_specialization_strategy == "none"
         assert not hasattr(trunk.config, "cuda_graph_strategy"), "shapes are others in nearly every batch"
         assert runner.environment["kernels made for the shapes"] == "the stem's"
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_an_engine_without_weights_is_given_the_artifacts(
+    tiny: TinyExport, tiny_adaptive: Artifact, opened: Opener, runtime: str
+) -> None:
+    """A whole engine's, and those of a stem and a trunk, each from its own graph, lowered as the engine's was."""
+    images = random_batch((3, *SHAPE), seed=4)
+    for artifact in (tiny.half, tiny_adaptive):
+        runner, _, _ = opened(artifact, runtime, stripped=True)
+        expected = load(artifact, "onnxruntime", ONE_THREAD).run(images)
+        np.testing.assert_allclose(runner.run(images).logits, expected.logits, **CLOSE)
+
+
+def test_weights_that_an_engine_does_not_take_are_an_error(
+    tiny: TinyExport, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HostRefitter, "read", lambda *_: False)
+    with pytest.raises(RuntimeUnavailable, match=r"the weights of .* do not fit engine tensorrt"):
+        opened(tiny.half, "tensorrt", stripped=True)
 
 
 def test_what_was_selected_can_be_checked(tiny_adaptive: Artifact, opened: Opener) -> None:
