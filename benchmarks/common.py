@@ -43,10 +43,10 @@ def peak_kib() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def write(name: str, command: str, found: dict[str, Any], machine: dict[str, str]) -> Path:
-    """Writes a result file with the command that makes it and the machine it came from."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(name: str, command: str, found: dict[str, Any], machine: dict[str, str], place: Path | None = None) -> Path:
+    """Writes a result file with the command that makes it and the machine it came from; None for where results lie."""
+    path = place or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     document = {"command": command, "created": created, "environment": machine, **found}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

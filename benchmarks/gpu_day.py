@@ -21,12 +21,15 @@ from typing import Any, Final
 import click
 
 from benchmarks.common import environment
+from benchmarks.gpu_checks import LONG, SHORT
 from benchmarks.gpu_full import FULL_STEPS
 from benchmarks.gpu_steps import FIRST, STEPS, on_gpu, rehearsal
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import SaitError
 from sait_deploy.runtime.torch_cuda import gpu
 
+DAY: Final = STEPS | SHORT
+FULL_DAY: Final = DAY | LONG | FULL_STEPS
 _LAST_LINES: Final = 3
 _LEAST_SECONDS: Final = 5.0
 
@@ -72,7 +75,7 @@ def _write(output: Path, document: dict[str, Any]) -> None:
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("gpu_day.json"), show_default=True
 )
-@click.option("--step", "only", type=click.Choice(list(STEPS | FULL_STEPS)), help="Run one step in this process.")
+@click.option("--step", "only", type=click.Choice(list(FULL_DAY)), help="Run one step in this process.")
 @click.option("--full", is_flag=True, help="Run also what takes longer: every size, spread, kernels, other methods.")
 @click.option("--dry-run", is_flag=True, help="Run every step on a processor, on small models.")
 def main(minutes: float, output: Path, only: str | None, full: bool, dry_run: bool) -> None:
@@ -83,14 +86,14 @@ def main(minutes: float, output: Path, only: str | None, full: bool, dry_run: bo
     except SaitError as error:
         raise SystemExit(f"error: {error.message}\nhint: --dry-run runs the steps on a processor") from None
     if only is not None:
-        for found in (STEPS | FULL_STEPS)[only].run(rehearsal() if dry_run else on_gpu()):
+        for found in FULL_DAY[only].run(rehearsal() if dry_run else on_gpu()):
             _write(output, found)
         return
     deadline, steps = time.monotonic() + 60 * minutes, {}
     command = f"python -m benchmarks.gpu_day{' --full' if full else ''} --minutes {minutes:g}"
     document: dict[str, Any] = {"command": command, "dry run": dry_run}
     document |= {"environment": _machine(dry_run), "steps": steps}
-    for name, step in (STEPS | FULL_STEPS if full else STEPS).items():
+    for name, step in (FULL_DAY if full else DAY).items():
         left = deadline - time.monotonic()
         if steps.get(FIRST, {}).get("state") == "failed":
             steps[name] = {"state": f"left out, as {FIRST} failed"}

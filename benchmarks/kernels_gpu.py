@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -133,8 +134,9 @@ def _cell(batch: int, patches: int, rounds: int, device: torch.device) -> dict[s
 
 @click.command()
 @click.option("--rounds", type=int, default=50, show_default=True, help="Replays of each graph.")
-def main(rounds: int) -> None:
-    """Measure and write results/kernels_gpu.json."""
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="[default: results/kernels_gpu.json]")
+def main(rounds: int, output: Path | None) -> None:
+    """Measure and write what was found."""
     if not torch.cuda.is_available():
         raise SystemExit("error: there is no CUDA device to time kernels on")
     device = torch.device("cuda", torch.cuda.current_device())
@@ -155,7 +157,7 @@ def main(rounds: int) -> None:
                 click.echo(f"{cell['share_of_model']:.2%} of {MODEL}'s {model_times[batch]:.0f} µs", err=True)
             cells.append(cell)
     found = {"launches_per_graph": LAUNCHES, "rounds": rounds, "mass": MASS, "model": MODEL, "cells": cells}
-    click.echo(write("kernels_gpu", f"python -m benchmarks.kernels_gpu --rounds {rounds}", found, machine))
+    click.echo(write("kernels_gpu", f"python -m benchmarks.kernels_gpu --rounds {rounds}", found, machine, output))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import gpu_day
-from benchmarks.gpu_full import FULL_STEPS
-from benchmarks.gpu_steps import FIRST, STEPS, rehearsal
+from benchmarks.gpu_day import DAY, FULL_DAY
+from benchmarks.gpu_steps import FIRST, rehearsal
 
 
-@pytest.mark.parametrize("name", list(STEPS | FULL_STEPS))
+@pytest.mark.parametrize("name", list(FULL_DAY))
 def test_every_step_runs_on_a_processor(name: str) -> None:
-    *_, found = (STEPS | FULL_STEPS)[name].run(rehearsal())
+    *_, found = FULL_DAY[name].run(rehearsal())
     assert json.loads(json.dumps(found)) == found
     assert not any("failed" in cell for cell in found.get("cells", ()))
     if name == "speed":
@@ -32,9 +32,9 @@ def run(monkeypatch: pytest.MonkeyPatch, place: Path, states: dict[str, str], *m
     """Runs the command with steps that end as said, each known by the file that was there when it began."""
 
     def ended(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
-        if name != next(iter(STEPS)):
+        if name != next(iter(DAY)):
             kept = json.loads(place.read_text(encoding="utf-8"))["steps"]
-            assert list(kept) == list(STEPS | FULL_STEPS)[: list(STEPS | FULL_STEPS).index(name)]
+            assert list(kept) == list(FULL_DAY)[: list(FULL_DAY).index(name)]
         return {"state": states.get(name, "done"), "seconds": seconds, "found": {}}
 
     monkeypatch.setattr(gpu_day, "_run_step", ended)
@@ -44,14 +44,14 @@ def run(monkeypatch: pytest.MonkeyPatch, place: Path, states: dict[str, str], *m
 
 def test_results_are_kept_step_by_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code, document = run(monkeypatch, tmp_path / "day.json", {})
-    assert (code, list(document["steps"])) == (0, list(STEPS))
+    assert (code, list(document["steps"])) == (0, list(DAY))
     assert document["dry run"] is True
     assert document["environment"]["gpu"] == "none: times mean nothing"
 
 
 def test_a_full_day_has_more_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code, document = run(monkeypatch, tmp_path / "day.json", {}, "--full")
-    assert (code, list(document["steps"])) == (0, list(STEPS | FULL_STEPS))
+    assert (code, list(document["steps"])) == (0, list(FULL_DAY))
     assert "--full" in document["command"]
 
 
@@ -60,7 +60,7 @@ def test_a_failed_step_is_said_and_the_others_run_but_not_without_equal_bits(
 ) -> None:
     code, document = run(monkeypatch, tmp_path / "day.json", {"speed": "failed"})
     assert code == 1
-    assert [one["state"] for one in document["steps"].values()].count("done") == len(STEPS) - 1
+    assert [one["state"] for one in document["steps"].values()].count("done") == len(DAY) - 1
     code, document = run(monkeypatch, tmp_path / "day.json", {FIRST: "failed"})
     assert {one["state"] for name, one in document["steps"].items() if name != FIRST} == {
         f"left out, as {FIRST} failed"
