@@ -25,6 +25,7 @@ from sait_deploy.batch.options import BatchOptions
 from sait_deploy.batch.place import Place
 from sait_deploy.errors import ArtifactError, ImageError, StorageError
 from sait_deploy.system.locks import held
+from sait_deploy.system.scratch import temporary_place
 
 FOLDER: Final = "_job"
 RECORD: Final = "_job/record.json"
@@ -182,7 +183,7 @@ def opened_job(options: BatchOptions, source: Place, output: Place, wanted: JobR
         StorageError: the input is another than the one that the job began with, another call computes it, or nothing
             can be written.
     """
-    with tempfile.TemporaryFile() as listed:
+    with tempfile.TemporaryFile(dir=temporary_place()) as listed:
         record = _listed(options, source, wanted, listed)
         with alone(output):
             begun = begun_record(output, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import importlib
@@ -88,6 +89,10 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name].module).command
         interrupts.unwind()
+        from sait_deploy.system.scratch import temporary_place
+
+        with contextlib.suppress(OSError):  # of a machine without one, which few commands need
+            temporary_place()  # before packages ask Python, which tries places by writing there
         return command
 
     def resolve_command(

@@ -16,7 +16,7 @@ from sait_deploy.serving.confinement import confine_start, keep_signals
 from sait_deploy.system.afterwards import ended_afterwards
 from sait_deploy.system.interrupts import Ended, deferred, restored
 from sait_deploy.system.processors import processors
-from sait_deploy.system.scratch import scratch_folder
+from sait_deploy.system.scratch import scratch_folder, temporary_files_of_children
 
 _OBJECT_STORE: Final = 200 << 20
 """Bytes of shared memory for what passes between Ray's processes: requests, as models stay in their replicas."""
@@ -72,7 +72,7 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
                 stack.enter_context(ended_afterwards(folder.resolve()))
             stack.callback(_shut_down, ray)
             if folder is not None:
-                with _group_of_their_own(), _signals_as_before():
+                with _group_of_their_own(), _signals_as_before(), temporary_files_of_children(folder):
                     ray.init(
                         address="local",
                         num_cpus=max(processors(), replicas),

@@ -17,16 +17,31 @@ from sait_deploy.system.locks import held
 
 _PREFIX: Final = "sait-"  # short, as names of sockets below are
 _NAME: Final = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}")
+_PLACE: Final = "SAIT_DEPLOY_TEMPORARY_PLACE"
+"""Environment variable of processes whose other packages keep temporary files elsewhere: the value is the place."""
 
 
 def temporary_place() -> Path:
-    """Returns where the system keeps temporary files.
+    """Returns where the system keeps temporary files; from here on all of this process keeps its own there.
 
     Raises:
         OSError: there is no such place.
     """
-    with deferred():  # the first call writes a file there to see whether it can
+    if (place := os.environ.get(_PLACE)) is not None:
+        return Path(place)
+    if tempfile.tempdir is None and os.name == "posix":
+        tempfile.tempdir = _writable()
+    with deferred():
         return Path(tempfile.gettempdir())
+
+
+def _writable() -> str | None:
+    """Returns the first of Python's places that is there. Python tries each by writing a file, which a kill leaves."""
+    said = (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
+    for place in map(Path, (*filter(None, said), "/tmp", "/var/tmp", "/usr/tmp")):
+        if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+            return str(place.absolute())
+    return None
 
 
 @contextlib.contextmanager
@@ -54,6 +69,24 @@ def temporary_files() -> Iterator[None]:
             yield
         finally:
             tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def temporary_files_of_children(folder: Path) -> Iterator[None]:
+    """Puts what other packages write among temporary files into a folder, in processes that the block starts.
+
+    They may be killed at any moment, and what they leave then has no name that tells whose it is.
+    """
+    before = {name: os.environ.get(name) for name in ("TMPDIR", _PLACE)}
+    os.environ |= {"TMPDIR": str(folder), _PLACE: str(temporary_place())}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sait_deploy.system.scratch import scratch_folder, temporary_files
+from sait_deploy.system.scratch import scratch_folder, temporary_files, temporary_files_of_children
 from tests.cli.calls import child_environment
 
 HOLDS = """
@@ -71,3 +71,33 @@ def test_files_of_other_packages_lie_in_such_a_folder_for_a_while() -> None:
         held_in = Path(other).parent
         assert held_in.parent == Path(before) and held_in.name.startswith("sait-")
     assert tempfile.gettempdir() == before and not held_in.exists()
+
+
+def test_a_place_is_found_without_writing_there(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; written = []\n"
+        "sys.addaudithook(lambda event, one: written.append(one) if event in ('os.mkdir', 'open') and "
+        "str(one[0]).startswith(os.environ['TMPDIR']) else None)\n"
+        "from sait_deploy.system.scratch import temporary_place\n"
+        "import tempfile; print(temporary_place(), tempfile.gettempdir(), written)"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code], env=child_environment(TMPDIR=str(tmp_path)), text=True)
+    assert said.split() == [str(tmp_path), str(tmp_path), "[]"]
+
+
+def test_a_place_that_is_not_there_is_gone_past(tmp_path: Path) -> None:
+    code = "from sait_deploy.system.scratch import temporary_place; print(temporary_place())"
+    environment = child_environment(TMPDIR=str(tmp_path / "none"), TEMP=str(tmp_path))
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == str(tmp_path)
+
+
+def test_children_of_another_package_keep_theirs_in_a_folder(tmp_path: Path) -> None:
+    code = (
+        "import tempfile; from sait_deploy.system.scratch import temporary_place; "
+        "print(temporary_place(), tempfile.gettempdir())"
+    )
+    before = dict(os.environ)
+    with temporary_files_of_children(tmp_path):
+        said = subprocess.check_output([sys.executable, "-c", code], env=child_environment(), text=True)
+    assert said.split() == [tempfile.gettempdir(), str(tmp_path)]
+    assert dict(os.environ) == before
