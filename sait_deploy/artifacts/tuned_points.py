@@ -30,6 +30,7 @@ SCHEMA_VERSION: Final = 1
 _SUFFIX: Final = ".json"
 _MOST_BYTES: Final = 1 << 20
 _AGAIN: Final = "delete it, then make it anew: sait-deploy tune"
+_LONGEST_NAME: Final = 100
 _ROUNDING: Final = 1e-6
 
 
@@ -119,6 +120,8 @@ class Evidence:
     environment: dict[str, str]
 
     def __post_init__(self) -> None:
+        if not all(0 < share < 1 for share in self.grid):
+            raise InvalidArgument(f"a grid of {', '.join(f'{share:g}' for share in self.grid[:4])} cannot be")
         if not (self.limit_percent > 0 and 0 < self.confidence < 1 and min(self.sequences, self.tried) >= 1):
             raise InvalidArgument(f"a limit of {self.limit_percent:g} % at confidence {self.confidence:g} cannot be")
         verdicts = self.check.value_percent <= self.limit_percent, self.check.bound_percent <= self.limit_percent
@@ -215,6 +218,8 @@ def check_name(artifact: Path, manifest: Manifest, name: str) -> None:
 
 def _check_free(name: str, exported: list[str], artifact: str) -> None:
     PointRequest(name, 1.0)
+    if len(name) > _LONGEST_NAME:
+        raise InvalidArgument(f"a name of {len(name)} letters cannot be a file's", f"give {_LONGEST_NAME} at most")
     if name in (DEFAULT_POINT, *exported):
         raise InvalidArgument(
             f"{artifact} has a point {name!r} of its own", "give the tuned one another name, such as tuned"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sait_deploy.errors import MissingDependency
+from sait_deploy.errors import InvalidArgument, MissingDependency, first_line
 from sait_deploy.reports import palette
 from sait_deploy.reports.escape import plain
 from sait_deploy.reports.table import Note
@@ -91,6 +91,7 @@ def draw(names: Names, width: float, height: float, fill: Callable[[Figure], Non
 
     Raises:
         MissingDependency: matplotlib is not installed.
+        InvalidArgument: the environment names a backend that matplotlib has not.
     """
     require_matplotlib()
     with errors_only(_PACKAGE), warnings.catch_warnings():  # it says where it keeps fonts, and which letters they lack
@@ -99,12 +100,17 @@ def draw(names: Names, width: float, height: float, fill: Callable[[Figure], Non
 
 
 def _drawn(names: Names, width: float, height: float, fill: Callable[[Figure], None]) -> str:
-    import matplotlib
+    try:
+        import matplotlib
+    except ValueError as error:
+        raise InvalidArgument(f"matplotlib does not start: {first_line(error)}", "unset MPLBACKEND") from None
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     out = io.StringIO()
-    with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": names.ident}):
+    # Of a file matplotlibrc, which may lie in the working folder, nothing stays: it could have LaTeX run.
+    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    with matplotlib.rc_context(defaults | _SETTINGS | {"svg.hashsalt": names.ident}):
         figure = Figure(figsize=(width / _UNITS, height / _UNITS), layout="constrained")
         figure.set_facecolor(palette.PAPER.light)
         fill(figure)

@@ -49,10 +49,13 @@ def confine_start() -> None:
 
 
 def keep_signals() -> None:
-    """Takes SIGTERM on as before where Ray's core, in C++, puts an action of its own there, which ends the process.
+    """Takes SIGTERM on as before: Ray's core, in C++, puts an action of its own there, which ends the process at once.
 
-    Another version of Ray, of a cluster that is joined, may have no such place.
+    Ray's handlers in Python are never put there. Another version of Ray, of a cluster that is joined, may have no such
+    places.
     """
+    utilities: Any = importlib.import_module("ray._private.utils")
+    utilities.set_sigterm_handler = lambda _: None
     raylet: Any = importlib.import_module("ray._raylet")
     original = getattr(raylet, "CoreWorker", None)
     if not hasattr(original, "shutdown_driver") or hasattr(original, "signals_kept"):

@@ -76,7 +76,7 @@ def serve(options: ServeOptions, progress: Progress = logged) -> Iterator[Listen
 
 def wait_for_end() -> None:
     """Waits until SIGTERM or Ctrl-C."""
-    unwind()  # again, as Ray has a handler of its own
+    unwind()  # again, as another version of Ray may have put a handler of its own there
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)

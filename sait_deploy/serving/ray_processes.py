@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from typing import Any, Final
@@ -14,7 +13,7 @@ from typing import Any, Final
 from sait_deploy.errors import MissingDependency, ServingError, first_line
 from sait_deploy.serving.confinement import confine_start, keep_signals
 from sait_deploy.system.afterwards import ended_afterwards
-from sait_deploy.system.interrupts import Ended, deferred, restored
+from sait_deploy.system.interrupts import deferred, not_swallowed
 from sait_deploy.system.processors import processors
 from sait_deploy.system.scratch import scratch_folder, temporary_files_of_children
 
@@ -72,7 +71,7 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
                 stack.enter_context(ended_afterwards(folder.resolve()))
             stack.callback(_shut_down, ray)
             if folder is not None:
-                with _group_of_their_own(), _signals_as_before(), temporary_files_of_children(folder):
+                with _group_of_their_own(), not_swallowed(), temporary_files_of_children(folder):
                     ray.init(
                         address="local",
                         num_cpus=max(processors(), replicas),
@@ -83,7 +82,7 @@ def connected(ray: Any, address: str | None, replicas: int, *, log_to_driver: bo
                         _temp_dir=str(folder),
                     )
             else:
-                with _signals_as_before():
+                with not_swallowed():
                     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=log_to_driver)
         except Exception as error:
             if address is None:
@@ -111,16 +110,6 @@ def _group_of_their_own() -> Iterator[None]:
         yield
     finally:
         os.setpgid(0, before)
-
-
-@contextlib.contextmanager
-def _signals_as_before() -> Iterator[None]:
-    """Lets SIGTERM end the block as it ends all else: Ray puts a handler of its own there, which exits by 15."""
-    try:
-        with restored():
-            yield
-    except SystemExit:
-        raise Ended(signal.SIGTERM) from None
 
 
 def _shut_down(ray: Any) -> None:

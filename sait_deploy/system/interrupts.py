@@ -15,6 +15,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 _deferring = 0
 _waiting: int | None = None
+_raised: int | None = None
 
 
 class Ended(KeyboardInterrupt):
@@ -62,6 +63,19 @@ def deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def not_swallowed() -> Iterator[None]:
+    """Raises ``Ended`` in place of an error of the block after a signal: other code may turn one into the other."""
+    global _raised  # noqa: PLW0603 - a process has one state of signals
+    _raised = None
+    try:
+        yield
+    except Exception as error:
+        if _raised is not None:
+            raise Ended(_raised) from error
+        raise
+
+
+@contextlib.contextmanager
 def sigterm_kept() -> Iterator[None]:
     """Takes SIGTERM on as before once the block ends, whatever action code in C++ puts in its place meanwhile.
 
@@ -88,10 +102,11 @@ def _handle(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 def _raise(number: int, _: FrameType | None) -> None:
-    global _waiting  # noqa: PLW0603 - a process has one state of signals
+    global _raised, _waiting  # noqa: PLW0603 - a process has one state of signals
     if _deferring:
         _waiting = number
         return
+    _raised = number
     raise Ended(number)
 
 

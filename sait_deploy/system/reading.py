@@ -86,16 +86,24 @@ def parse_json(text: str) -> Any:
     """Returns what JSON text holds.
 
     Raises:
-        ValueError: it is no JSON, has a number that JSON has not, or is nested too deep.
+        ValueError: it is no JSON, has a number that JSON has not, names a field twice, or is nested too deep.
     """
     try:
-        data = json.loads(text, parse_constant=_no_constant)
+        data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_fields)
     except RecursionError:
         raise ValueError(f"it is nested deeper than {_DEEPEST} levels") from None
     # Each level takes a bracket: most documents have too few of them to be searched.
     if text.count("[") + text.count("{") > _DEEPEST:
         _check_depth(data)
     return data
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)[:80]!r} twice")
+    return fields
 
 
 def _check_depth(data: Any) -> None:

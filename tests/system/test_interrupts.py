@@ -84,3 +84,14 @@ def test_a_signal_waits_and_is_taken_on_whatever_takes_its_place() -> None:
     assert caught.value.exit_code == 143
     assert taken == [{signal.SIGTERM}]
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_signal_that_other_code_turned_into_an_error_is_raised() -> None:
+    with pytest.raises(Ended) as caught, interrupts.not_swallowed():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise OSError("a part did not start") from None
+    assert caught.value.exit_code == 143
+    with pytest.raises(OSError, match="a part"), interrupts.not_swallowed():
+        raise OSError("a part did not start")
