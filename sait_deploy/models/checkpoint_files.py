@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,6 +31,9 @@ _TRAINERS: Final = ("optimizer", "scheduler", "scaler", "rng_state", "random_sta
 
 _LONGEST_HEADER: Final = 100_000_000
 """Bytes of a safetensors file's header at most, by its specification."""
+
+_MOST_TENSORS: Final = 50_000
+"""In a file; large models have a few thousand, and names of many more take longer to match than weights to read."""
 
 _MOST_UNPACKED: Final = 256 << 20
 _MOST_RATIO: Final = 20
@@ -152,10 +155,12 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def _check_tensors(content: Any, path: Path) -> None:
-    """Refuses tensors that are sparse, nested, quantised, or of more elements than the file holds numbers."""
-    pending, seen = [content], set()
+    """Refuses tensors that are sparse, nested, quantised, or of more elements than the file holds numbers, and many."""
+    pending, seen, tensors = [content], set(), 0
     while pending:
         value = pending.pop()
+        tensors += isinstance(value, Tensor)
+        _check_number(tensors, path)
         if isinstance(value, Tensor) and not is_plain(value):
             sizes = "nested" if value.is_nested else list(value.shape)
             raise ModelError(
@@ -165,6 +170,11 @@ def _check_tensors(content: Any, path: Path) -> None:
         if isinstance(value, Mapping | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             pending += value.values() if isinstance(value, Mapping) else value
+
+
+def _check_number(tensors: int, path: Path) -> None:
+    if tensors > _MOST_TENSORS:
+        raise ModelError(f"weights file {path} holds more than {_MOST_TENSORS} tensors", "give a model's weights alone")
 
 
 def _begins_as_safetensors(start: bytes) -> bool:
@@ -222,6 +232,8 @@ def _kind_of_archive(path: Path) -> _Kind:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with safe_open(path, "pt") as opened:
+            _check_number(len(opened.keys()), path)
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(

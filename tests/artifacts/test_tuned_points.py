@@ -138,7 +138,7 @@ def test_engines_are_tuned_for_them(place: Path) -> None:
     assert 8 * 3.5 + 8 in optima() and 8 * 3.5 + 8 not in before
 
 
-@pytest.mark.parametrize("name", [*EXPORTED, "default", "", "two words", "../up", "1st"])
+@pytest.mark.parametrize("name", [*EXPORTED, "default", "", "two words", "../up", "1st", "x" * 101])
 def test_names_that_a_tuned_point_cannot_have(place: Path, name: str) -> None:
     manifest = open_artifact(place).manifest
     with pytest.raises(InvalidArgument):

@@ -78,6 +78,18 @@ _CLASS_MAPS: Final[dict[str, Any]] = {
     "minus": {"0": -1, "1": 0, "2": 1, "3": 2, "4": 3},
     "of-another-kind": {"0": [[0]], "1": None, "2": {}, "3": True, "4": 1.5},
     "list": [[], {}, None, 1, "4"],
+    "no-number": {"0": float("nan"), "1": 1, "2": 2, "3": 3, "4": 4},
+    "beyond": {"0": 2**70, "1": 1, "2": 2, "3": 3, "4": 4},
+}
+_CLASS_LINES: Final[dict[str, str]] = {
+    "folder-alone": "0",
+    "three-words": "0 0 0",
+    "zero-byte": "0 \x00",
+    "terminal": "0 \x1b[31m",
+    "lines-twice": "0 0\n0 1\n1 1\n2 2\n3 3\n4 4",
+    "field-twice": '{"0": 0, "0": 1, "1": 1, "2": 2, "3": 3, "4": 4}',
+    "empty-lines": "\n" * 10**6,
+    "below-zero": "0 -1\n1 1\n2 2\n3 3\n4 4",
 }
 _GOOD: Final = np.eye(3, 64, dtype=np.float32)
 ARRAYS: Final[dict[str, Change]] = {
@@ -125,10 +137,10 @@ def cases() -> Iterator[Case]:
                 # Labels that cannot be used are left out, which the export says.
                 harmless, quick = path == "id2label", kind != "config" and number == 0
                 yield Case(f"{kind}/{path}/{number}", kind, door, change, harmless, quick)
-    for name, document in _CLASS_MAPS.items():
+    for name, text in ({name: json.dumps(document) for name, document in _CLASS_MAPS.items()} | _CLASS_LINES).items():
 
-        def write(folder: Path, document: Any = document) -> None:
-            (folder / _CLASS_MAP.file).write_text(json.dumps(document), encoding="utf-8")
+        def write(folder: Path, text: str = text) -> None:
+            (folder / _CLASS_MAP.file).write_text(text, encoding="utf-8")
 
         yield Case(f"class-map/{name}", "class-map", _CLASS_MAP, write)
     right = _arrays(embeddings=_GOOD, labels=_named(3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -23,6 +24,7 @@ from sait_deploy.reports.plots import (
     ratio_plot,
 )
 from sait_deploy.reports.strips import Strip, StripGroup, strip_plot
+from tests.cli.calls import child_environment
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = Names("plot", "a <title>", "what it shows & more")
@@ -134,9 +136,33 @@ def test_without_matplotlib_it_is_said_what_to_install(monkeypatch: pytest.Monke
     assert caught.value.hint == "pip install 'sait-deploy[report]'"
 
 
+def test_a_backend_that_is_none_is_named() -> None:
+    code = """
+from sait_deploy.errors import InvalidArgument
+from tests.reports.test_plots import all_plots
+try:
+    all_plots()
+except InvalidArgument as error:
+    print(error.hint)
+"""
+    said = subprocess.check_output([sys.executable, "-c", code], env=child_environment(MPLBACKEND="none"), text=True)
+    assert said == "unset MPLBACKEND\n"
+
+
+def test_settings_in_the_working_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\naxes.grid: True\nlines.linewidth: 9\n")
+    code = "from tests.reports.test_plots import all_plots; print(repr(all_plots()))"
+    here, there = (
+        subprocess.check_output([sys.executable, "-c", code], env=child_environment(), cwd=folder)
+        for folder in (Path.cwd(), tmp_path)
+    )
+    assert here == there
+
+
 def test_pyplot_and_its_figures_are_left_alone() -> None:
     code = """
 import sys
+from pathlib import Path
 from tests.reports.test_plots import all_plots
 assert "matplotlib" not in sys.modules, "it is imported when something is drawn"
 all_plots()

@@ -61,6 +61,11 @@ def test_wide_json_is_not_deep() -> None:
     assert len(parse_json("[" + ",".join(["[]"] * 1000) + "]")) == 1000
 
 
+def test_a_field_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="it names 'b' twice"):
+        parse_json('{"a": {"b": 1, "c": 2, "b": 3}}')
+
+
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", '{"a": -Infinity}'])
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
