@@ -107,9 +107,10 @@ def build_engine(
         manifest = _manifest(artifact, options, settings, lowered, answer, folder)
         write_inputs(folder, manifest.parts, artifact.manifest.model.geometry)
         write_engine_manifest(folder, manifest)
-    if not record_built(manifest.files.values()):
+    engine = Engine(artifact, place, manifest)
+    if not record_built(engine.digests):
         progress(f"no folder of this user could be written to: running the engine needs {TRUST_FLAG}")
-    return Engine(artifact, place, manifest)
+    return engine
 
 
 def _lowered(artifact: Artifact, settings: _BuildSettings, folder: Path) -> dict[PartName, LoweredPart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ class Engine:
     def plan_path(self, part: PartName) -> Path:
         """Returns the file of one part."""
         return self.path / self.manifest.part(part).file
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of its files and of its manifest: a plan is safe to run as its manifest says, and not otherwise."""
+        return [*self.manifest.files.values(), hashlib.sha256(to_json(self.manifest).encode()).hexdigest()]
 
 
 def engine_folders(artifact: Artifact) -> list[Path]:

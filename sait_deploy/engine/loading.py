@@ -38,7 +38,7 @@ class EngineLoader:
     """
 
     def __init__(self, trt: Any, engine: Engine, consent: Consent) -> None:
-        check_built(engine.path.name, engine.manifest.files.values(), consent)
+        check_built(engine.path.name, engine.digests, consent)
         carries_code = Portability.VERSIONS in engine.manifest.portability
         if carries_code and consent.host_code is not HostCode.ALLOWED:
             raise ArtifactError(

@@ -1,6 +1,6 @@
 """Whose engines are deserialised: a plan is executable code, and its manifest is written by whoever made the plan.
 
-What this user built is known by its SHA-256 in a folder of the user's, outside of any artifact.
+What this user built, plans and manifest, is known by SHA-256 in a folder of the user's, outside of any artifact.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def check_built(name: str, digests: Iterable[str], consent: Consent) -> None:
 
     Args:
         name: of the engine.
-        digests: SHA-256 of its plans, which are what lies there.
+        digests: SHA-256 of its plans and its manifest, which are what lies there.
         consent: what the user said.
 
     Raises:

@@ -86,7 +86,7 @@ def _engine(artifact: Artifact) -> Engine:
         raise InvalidArgument(
             f"engine {engine.path.name} {what}, and Triton loads no such engine", f"build another: {_BUILD}"
         )
-    check_built(engine.path.name, manifest.files.values(), granted())
+    check_built(engine.path.name, engine.digests, granted())
     return engine
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.artifacts.folder import open_artifact
-from sait_deploy.engine.folder import engine_folders, open_engine
+from sait_deploy.engine.folder import engine_folders, open_engine, write_engine_manifest
 from sait_deploy.engine.options import Portability
 from sait_deploy.engine.trust import Consent, EngineTrust, HostCode
 from sait_deploy.errors import ArtifactError
@@ -95,6 +95,22 @@ def test_code_for_the_processor_is_consented_to_by_itself(
     load(artifact, RTX, RunOptions(consent=Consent(host_code=HostCode.ALLOWED)))
     done = sait("bench", place, *BENCH, "--allow-host-code")
     assert done.code == 0 and "--allow-host-code" not in done.out, done.err
+
+
+def test_a_plan_whose_manifest_was_changed_is_not_what_was_built(
+    sait: Sait, tiny: TinyExport, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan for exact rows that is given rows to spare would gather beyond its tokens."""
+    place = Path(shutil.copytree(tiny.dense.path, user / tiny.dense.path.name))
+    assert sait("build-engine", place, "--target", "sm89", "--batch", "1:1:1").code == 0
+    artifact = open_artifact(place)
+    engine = open_engine(artifact, engine_folders(artifact)[0])
+    on_host(engine, RTX, monkeypatch)
+    load(artifact, RTX)
+    said = open_engine(artifact, engine.path).manifest
+    write_engine_manifest(engine.path, dataclasses.replace(said, spare_rows=True))
+    with pytest.raises(ArtifactError, match="was not built here by this user"):
+        load(artifact, RTX)
 
 
 def test_no_engine_is_written_through_a_link(sait: Sait, tiny: TinyExport, user: Path) -> None:

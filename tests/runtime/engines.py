@@ -18,6 +18,7 @@ from sait_deploy.engine.lowering import lower_parts, lowering_of
 from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import Profile, profiles
+from sait_deploy.engine.trust import record_built
 from sait_deploy.exporters.names import EnginePrecision
 from sait_deploy.runtime import Runner, load, tensorrt
 from tests.runtime.host_device import HostCuda, HostTensorRT
@@ -63,6 +64,7 @@ def on_host(
     )
     said = dataclasses.replace(engine.manifest, builder=builder, parts=parts, **changes)
     write_engine_manifest(engine.path, said)
+    record_built(dataclasses.replace(engine, manifest=said).digests)
     lowering = lowering_of(said)
     lowered = made_once(
         f"{said.source_sha256} as {lowering}", lambda place: lower_parts(engine.artifact, lowering, place)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
-from sait_deploy.engine.folder import ENGINES_FOLDER, write_engine_manifest
+from sait_deploy.engine.folder import ENGINES_FOLDER, Engine, write_engine_manifest
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.trust import record_built
 from tests.engine.cases import engine_manifest
@@ -27,6 +27,7 @@ def with_engine(artifact: Artifact, folder: Path, **changes: Any) -> Artifact:
         data = f"plan of the {part.name}".encode()
         (place / part.file).write_bytes(data)
         files[part.file] = hashlib.sha256(data).hexdigest()
-    record_built(files.values())
-    write_engine_manifest(place, dataclasses.replace(made, files=files, **changes))
+    manifest = dataclasses.replace(made, files=files, **changes)
+    write_engine_manifest(place, manifest)
+    record_built(Engine(copy, place, manifest).digests)
     return copy
