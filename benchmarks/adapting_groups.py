@@ -4,7 +4,8 @@
     python -m benchmarks.adapting_groups goods --folder build/goods --fashion DIR
 
 Every student that ``benchmarks.adapting`` trained answers compositions of three seeds that nothing was chosen on; they
-are divided by their number of digits, or by the share of the frame that a product takes. Intervals are paired by image.
+are divided by their number of digits, or by the share of the frame that a product takes. Intervals are paired by image,
+and the answers of all students to one image are one draw.
 """
 
 from __future__ import annotations
@@ -22,12 +23,11 @@ from numpy.typing import NDArray
 
 from benchmarks.common import environment, write
 from benchmarks.demo_runs import load
-from benchmarks.selection_parts import MASS, Reading, Rest, Run, in_torch, reading
+from benchmarks.selection_parts import MASS, Reading, Rest, Run, by_clusters, in_torch, reading
 from benchmarks.selection_rules import LEVELS, Task, as_images
 from benchmarks.selection_sets import JUDGE_SEEDS, Composed, composed_stems
 from sait_deploy.cli._render import progress
 from sait_deploy.demo import tasks as demo_tasks
-from sait_deploy.evaluation.stats import paired_difference
 from sait_deploy.training.state import WEIGHTS_FILE
 
 IMAGES: Final = 1000
@@ -43,21 +43,24 @@ class Answers:
         mass: right at the mass.
         dense: right with nothing pruned.
         kept: patch tokens that the mass keeps, int32 [n].
+        image: number of the image, the same for every student, int64 [n].
     """
 
     density: Bools
     mass: Bools
     dense: Bools
     kept: NDArray[np.int32]
+    image: NDArray[np.int64]
 
 
-def answers(task: Task, composed: Composed, rest: Run, how: Reading, level: Decimal) -> Answers:
-    """Returns what a set's images are answered at a density and at the mass that costs as much."""
+def answers(task: Task, composed: Composed, rest: Run, how: Reading, level: Decimal, first: int) -> Answers:
+    """Returns what a set's images, numbered from ``first``, are answered at a density and at a mass as costly."""
     images = as_images(composed, rest)
     importance = reading(images.importance, how)
     _, kept = task.counts(importance, MASS, level)
     dense = task.density(images, how, Decimal(1))
-    return Answers(task.density(images, how, level), task.right(images, importance, kept), dense, kept)
+    number = np.arange(first, first + len(kept))
+    return Answers(task.density(images, how, level), task.right(images, importance, kept), dense, kept, number)
 
 
 def rows(names: tuple[str, ...], numbers: NDArray[np.int64], level: Decimal, found: Answers) -> list[dict[str, Any]]:
@@ -65,17 +68,17 @@ def rows(names: tuple[str, ...], numbers: NDArray[np.int64], level: Decimal, fou
     made = []
     for number, name in enumerate(names):
         part = numbers == number
-        density, mass, dense = found.density[part], found.mass[part], found.dense[part]
+        density, mass, dense, image = (one[part] for one in (found.density, found.mass, found.dense, found.image))
         made.append(
             {
                 "density": str(level),
                 "group": name,
-                "images": int(part.sum()),
+                "images": len(np.unique(image)),
                 "dense_percent_right": round(100 * float(dense.mean()), 3),
                 "mass_kept_mean": round(float(found.kept[part].mean()), 2),
-                "density_change": dataclasses.asdict(paired_difference(density, dense)),
-                "mass_change": dataclasses.asdict(paired_difference(mass, dense)),
-                "gain": dataclasses.asdict(paired_difference(mass, density)),
+                "density_change": dataclasses.asdict(by_clusters(density, dense, image)),
+                "mass_change": dataclasses.asdict(by_clusters(mass, dense, image)),
+                "gain": dataclasses.asdict(by_clusters(mass, density, image)),
             }
         )
     return made
@@ -90,12 +93,14 @@ def measured(files: list[Path], task: demo_tasks.Task, images: int, fashion: Pat
         assert model.training is not None
         prune_at, how = model.training.prune_at, Reading(model.training.score.value)
         judged, rest = Task(model.info.geometry, prune_at), in_torch(Rest(model.vit, prune_at))
+        first = 0
         for composed in composed_stems(model, task, prune_at, images, fashion, JUDGE_SEEDS):
             progress(f"{file.parent.name}, {composed.name}", None)
             names = composed.grouping.groups
             numbers.append(composed.grouping.of)
             for level, found in parts.items():
-                found.append(answers(judged, composed, rest, how, level))
+                found.append(answers(judged, composed, rest, how, level, first))
+            first += len(composed.grouping.of)
     of, made = np.concatenate(numbers), []
     for level, found in parts.items():
         joined = Answers(*(np.concatenate(one) for one in zip(*map(dataclasses.astuple, found), strict=True)))

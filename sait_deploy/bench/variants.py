@@ -165,11 +165,12 @@ def _of_adaptive(artifact: Artifact, sweep: Sweep) -> list[RunnableVariant]:
 def _point_label(manifest: Manifest, name: str) -> str:
     """Returns a point's name, spelt out where export made it from the mass."""
     point = named_point(manifest, name)
+    patches = manifest.model.geometry.patch_tokens
     if name == mass_point(point.mass).name:
-        return _mass_label(point, manifest.model.geometry.patch_tokens)
+        return _mass_label(point, patches)
     threshold = None if manifest.pruning is None else manifest.pruning.threshold
-    if threshold is not None and name == threshold_point(threshold).name:
-        return _threshold_label(threshold)
+    if threshold is not None and (name, point.mass) == (threshold_point(threshold).name, 1):
+        return _threshold_label(threshold) + _limits_label(point, patches)
     return name
 
 
@@ -178,8 +179,11 @@ def _threshold_label(threshold: float) -> str:
 
 
 def _mass_label(point: OperatingPoint, patches: int) -> str:
-    limits = "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
-    return f"mass {point.mass:.12g}{limits}"
+    return f"mass {point.mass:.12g}{_limits_label(point, patches)}"
+
+
+def _limits_label(point: OperatingPoint, patches: int) -> str:
+    return "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
 
 
 def _further_label(manifest: Manifest, label: str = "") -> str:
@@ -190,6 +194,6 @@ def _further_label(manifest: Manifest, label: str = "") -> str:
         further += f", block {pruning.prune_at}"
     if pruning.score is not Score.MEAN:
         further += f", {pruning.score} score"
-    if pruning.threshold is not None and label != _threshold_label(pruning.threshold):
+    if pruning.threshold is not None and not label.startswith(_threshold_label(pruning.threshold)):
         further += f", {_threshold_label(pruning.threshold)}"
     return further

@@ -138,7 +138,9 @@ class BenchTimes:
         limits = "" if (point.min_keep, point.max_keep) == (1, patches) else f", {point.min_keep} to {point.max_keep}"
         label, where = f"mass {point.mass:.12g}{limits}", f"the benchmark at batch {self.batch} on {self.group}"
         if found is None:
-            raise InvalidArgument(f"{where} has not measured {label} with the score and block evaluated", _AGAIN)
+            raise InvalidArgument(
+                f"{where} has not measured {label} with the score, block and threshold evaluated", _AGAIN
+            )
         if len(self.densities) < 2:
             raise InvalidArgument(f"{where} has no density beside dense", _AGAIN)
         fewest, shortest = self.densities[0]
@@ -168,7 +170,7 @@ class BenchTimes:
             InvalidArgument: as ``of_point``.
         """
         timed, (fewest, shortest) = self.of_point(point), self.densities[0]
-        wanted = timed.milliseconds + self._time_at(kept_mean) - self._time_at(timed.kept_mean)
+        wanted = timed.milliseconds + (self._time_at(kept_mean) - self._time_at(timed.kept_mean))
         if wanted < shortest:
             return None
         if wanted == shortest:

@@ -76,11 +76,13 @@ def of_point(request: PointRequest, patch_tokens: int, threshold: float | None =
     point = request.resolve(patch_tokens)
     fixed = (point.mass >= 1 and threshold is None) or point.min_keep == point.max_keep
     label = request.name
-    if threshold is not None and label == threshold_point(threshold).name:
-        label = f"threshold {threshold:.12g}"
+    whole = (point.min_keep, point.max_keep) == (1, patch_tokens)
+    limits = "" if whole else f", {point.min_keep} to {point.max_keep}"
+    rule = "" if threshold is None else f"threshold {threshold:.12g}"
+    if threshold is not None and (label, point.mass) == (threshold_point(threshold).name, 1):
+        label = rule + limits
     elif label == mass_point(point.mass).name:
-        whole = (point.min_keep, point.max_keep) == (1, patch_tokens)
-        label = f"mass {point.mass:.12g}" + ("" if whole else f", {point.min_keep} to {point.max_keep}")
+        label = f"mass {point.mass:.12g}{limits}" + (rule and f", {rule}")
     name = f"point-{request.name}" if _GIVEN.fullmatch(request.name) else request.name
     return Identity(name, label, Kind.DENSITY if fixed else Kind.MASS, point)
 

@@ -203,7 +203,7 @@ class ArtifactSource(Source):
         self._dense = self._dense_answerer(runtime)
 
     def _dense_answerer(self, runtime: str) -> Answerer:
-        """Returns the baseline; where an adaptive artifact's cannot be had, the artifact at mass 1."""
+        """Returns the baseline; where an adaptive artifact's cannot be had, the artifact that keeps all tokens."""
         form = self._artifact.manifest.form
         if form is Form.DENSE:
             return Answerer(DENSE, self._runner)
@@ -213,7 +213,9 @@ class ArtifactSource(Source):
             if form is Form.DENSITY:
                 raise
             patches = self.model.geometry.patch_tokens
-            self.notes.append(f"dense is the adaptive artifact at mass 1, which drops no token: {error.message}")
+            self.notes.append(
+                f"dense is the adaptive artifact with all tokens to keep at least, which drops none: {error.message}"
+            )
             return Answerer(DENSE, self._runner, PointChoice(mass=1.0, min_keep=patches, max_keep=patches))
 
     @property

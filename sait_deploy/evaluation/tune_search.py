@@ -123,5 +123,6 @@ def _options(given: Artifact, score: Score, prune_at: int) -> ExportOptions:
         operators=OperatorForm.INLINE if manifest.inlined else OperatorForm.FUNCTION,
         outputs=manifest.asked_outputs,
         feature_blocks=manifest.feature_blocks,
+        threshold=pruning.threshold,
         output=given.path.parent,
     )

@@ -163,10 +163,10 @@ class Judge:
         return [self._trial(candidate, found[candidate.label], dense) for candidate in chosen]
 
     def _answerer(self, candidate: Candidate | None) -> Answerer:
-        """Returns what answers at a point; at mass 1 the graph is the dense model, which export has checked."""
+        """Returns what answers at a point; where all tokens are the least to keep, the graph is the dense model."""
         if candidate is None:
             patches = self._runner.artifact.manifest.model.geometry.patch_tokens
-            everything = PointChoice(mass=1.0, min_keep=1, max_keep=patches)
+            everything = PointChoice(mass=1.0, min_keep=patches, max_keep=patches)
             return Answerer(Identity(_DENSE, _DENSE, Kind.DENSE, None), self._runner, everything)
         kind, point = Kind(candidate.family), candidate.point
         return Answerer(Identity(candidate.label, candidate.label, kind, point), self._runner, PointChoice.of(point))

@@ -167,7 +167,7 @@ def _points(manifest: Manifest) -> list[_Point]:
     if manifest.form is Form.DENSITY:
         return [_Point(name, (point,), PointChoice()) for name, point in named.items()]
     patches, threshold = manifest.model.geometry.patch_tokens, manifest.pruning.threshold
-    # Below a threshold alone the least that are kept stay.
+    # What a threshold leaves out, the least number brings back.
     least = 1 if threshold is None else patches
     dense, third = OperatingPoint(1.0, least, patches), -(-patches // 3)
     # Neighbours at points of their own: a graph that mixed them up, or passed limits over, would show.

@@ -101,6 +101,8 @@ class ExportOptions:
         if self.batch is not None and self.batch < 1:
             raise InvalidArgument(f"a batch of {self.batch} images cannot be", "give 1 or more")
         object.__setattr__(self, "feature_blocks", tuple(sorted(set(self.feature_blocks))))
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", float(self.threshold))  # 2 and 2.0 are one export
         points = tuple(dict.fromkeys(self.points))
         if self.threshold is not None and not points:
             points = (threshold_point(self.threshold),)

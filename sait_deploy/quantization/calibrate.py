@@ -47,10 +47,11 @@ def named_choices(manifest: Manifest) -> dict[str | None, PointChoice]:
 
 
 def calibration_points(manifest: Manifest) -> dict[str | None, PointChoice]:
-    """Returns the operating points to calibrate at: the named ones, and mass 1 where the point is an input."""
+    """Returns the operating points to calibrate at: the named ones, and all tokens where the point is an input."""
     points = named_choices(manifest)
     if manifest.form is Form.ADAPTIVE:
-        points[MASS_ONE] = PointChoice(None, 1.0, 1, manifest.model.geometry.patch_tokens)
+        patches = manifest.model.geometry.patch_tokens
+        points[MASS_ONE] = PointChoice(None, 1.0, patches, patches)
     return points
 
 

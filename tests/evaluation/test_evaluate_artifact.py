@@ -76,7 +76,7 @@ def test_an_adaptive_artifact_without_its_baseline_is_its_own(
     found = evaluate(open_artifact(alone), artifact_images(tiny), NO_RIVAL)
 
     wanted = evaluate(tiny_adaptive, artifact_images(tiny), NO_RIVAL)
-    assert any("dense is the adaptive artifact at mass 1" in note.text for note in found.notes)
+    assert any("dense is the adaptive artifact with all tokens" in note.text for note in found.notes)
     assert not any("at mass 1" in note.text for note in wanted.notes)
     assert (found.rows[0].id, found.rows[0].kept_mean, found.rows[0].mac_ratio) == ("dense", 36.0, 1.0)
     assert [row.top1_percent for row in found.rows] == [row.top1_percent for row in wanted.rows]

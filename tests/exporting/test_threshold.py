@@ -10,17 +10,24 @@ import numpy as np
 import pytest
 
 from sait_deploy.artifacts.folder import MANIFEST_FILE, Artifact, open_artifact
-from sait_deploy.artifacts.points import PointChoice, PointRequest, mass_point
+from sait_deploy.artifacts.points import PointChoice, PointRequest, mass_point, threshold_point
 from sait_deploy.bench.variants import NO_SWEEP, runnable_variants
 from sait_deploy.errors import ArtifactError, InvalidArgument
 from sait_deploy.evaluation.evaluate import evaluate
 from sait_deploy.evaluation.options import EvaluateOptions
+from sait_deploy.evaluation.rows import of_point
+from sait_deploy.evaluation.tune import tune
+from sait_deploy.evaluation.tune_results import TuneOptions
+from sait_deploy.evaluation.tune_splits import SplitOptions
+from sait_deploy.exporting.parity import MASS_ONE
 from sait_deploy.exporting.plan import ExportOptions, plan_exports
 from sait_deploy.exporting.stage import export_model
 from sait_deploy.plugins.mass_token_select.threshold import limits_by_threshold
+from sait_deploy.quantization.calibrate import calibration_points
 from sait_deploy.runtime import load
 from sait_deploy.tokens import OperatingPoint
 from tests.evaluation.blotches import labelled_by, row_of
+from tests.evaluation.tunings import draw
 from tests.exported import IMAGE_SIZE, TinyExport, copied
 from tests.tiny import random_batch
 
@@ -67,6 +74,50 @@ def test_a_threshold_without_points_decides_alone(tiny: TinyExport, tmp_path: Pa
     assert plan.points == (("threshold1.5", OperatingPoint(1.0, 1, PATCHES)),)
     _, made = export_model(tiny.model, options)
     assert [one.label for one in runnable_variants([made], NO_SWEEP)] == ["threshold 1.5"]
+    assert (
+        plan_exports(tiny.model, ExportOptions(threshold=2))[1].id
+        == plan_exports(  # type: ignore[arg-type]
+            tiny.model, ExportOptions(threshold=2.0)
+        )[1].id
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "label"),
+    [
+        (threshold_point(1.5), "threshold 1.5"),
+        (threshold_point(1.5, 8), "threshold 1.5, 8 to 36"),
+        (PointRequest("threshold1.5", 0.5), "threshold1.5"),
+        (mass_point(0.5), "mass 0.5, threshold 1.5"),
+    ],
+)
+def test_rows_say_the_whole_point(request_: PointRequest, label: str) -> None:
+    assert of_point(request_, PATCHES, 1.5).label == label
+
+
+def test_all_tokens_are_calibrated_on(artifact: Artifact) -> None:
+    every = calibration_points(artifact.manifest)[MASS_ONE]
+    runner = load(artifact, "onnxruntime")
+    images = random_batch((3, 3, IMAGE_SIZE, IMAGE_SIZE))
+    assert runner.run_at(images, every).kept.tolist() == [PATCHES] * 3
+
+
+def test_tuning_compares_with_the_dense_model(artifact: Artifact, tiny: TinyExport, tmp_path: Path) -> None:
+    """Labels are dense's answers, which the pruned model does not give to all."""
+    places = draw(tmp_path / "drawn", 200, 1)
+    dense = load(tiny.dense, "onnxruntime")
+    wanted = dense.run(dense.preprocess(list(map(str, places)))).logits.argmax(axis=1)
+    labels = tiny.model.info.labels or tuple(map(str, range(tiny.model.info.classes)))
+    for place, label in zip(places, wanted, strict=True):
+        folder = tmp_path / "labelled" / labels[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        place.rename(folder / place.name)
+    copy = copied(artifact, tmp_path / "copy")
+
+    result = tune(copy, TuneOptions(max_drop=50.0, splits=SplitOptions(tmp_path / "labelled"), grid=(0.9,), threads=1))
+
+    assert result.trials[0].dense_percent == 100
+    assert result.trials[0].kept.most < PATCHES
 
 
 def test_adaptive_artifacts_without_one_keep_their_ids(tiny: TinyExport, tiny_adaptive: Artifact) -> None:
