@@ -10,7 +10,10 @@ What a step finds is kept as it goes, also of one that is ended in time; a machi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +37,21 @@ _LAST_LINES: Final = 3
 _LEAST_SECONDS: Final = 5.0
 
 
+def _in_time(command: list[str], seconds: float) -> tuple[str, str]:
+    """Runs a command, ends it in time with all that it started, and returns its state and what it said as an error."""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=seconds)
+            return ("done" if process.returncode == 0 else "failed"), said
+        except subprocess.TimeoutExpired:
+            return f"ended after {seconds:.0f} s", ""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def _run_step(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
     """Runs a step in a process of its own and returns its state, its seconds and what it found or said last."""
     started = time.perf_counter()
@@ -41,11 +59,7 @@ def _run_step(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
         found = Path(folder) / "found.json"
         command = [sys.executable, "-m", "benchmarks.gpu_day", "--step", name, "--output", str(found)]
         command += ["--dry-run"] if dry_run else []
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
-            state, said = ("done" if done.returncode == 0 else "failed"), done.stderr
-        except subprocess.TimeoutExpired:
-            state, said = f"ended after {seconds:.0f} s", ""
+        state, said = _in_time(command, seconds)
         result: dict[str, Any] = {"state": state, "seconds": round(time.perf_counter() - started, 1)}
         if found.is_file():
             result["found"] = json.loads(found.read_text(encoding="utf-8"))
@@ -95,10 +109,11 @@ def main(minutes: float, output: Path, only: str | None, full: bool, dry_run: bo
     document |= {"environment": _machine(dry_run), "steps": steps}
     for name, step in (FULL_DAY if full else DAY).items():
         left = deadline - time.monotonic()
-        if steps.get(FIRST, {}).get("state") == "failed":
-            steps[name] = {"state": f"left out, as {FIRST} failed"}
-        elif left < _LEAST_SECONDS:
+        first = steps.get(FIRST, {}).get("state", "done")
+        if left < _LEAST_SECONDS:
             steps[name] = {"state": "left out, as no time was left"}
+        elif first != "done":
+            steps[name] = {"state": f"left out, as {FIRST} {first}"}
         else:
             steps[name] = _run_step(name, min(step.seconds, left), dry_run)
         _write(output, document)

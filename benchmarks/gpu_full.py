@@ -25,7 +25,7 @@ from benchmarks.gpu_steps import (
 )
 from benchmarks.peers import Fused as FusedTokens
 from benchmarks.peers import Keeps, Merges, Merging
-from sait_deploy.errors import first_line
+from sait_deploy.errors import RuntimeUnavailable, first_line
 from sait_deploy.models.families import transformer_of
 from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.runtime.cuda_graphs import medians
@@ -67,7 +67,7 @@ def _or_why(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Returns what is measured, or why it could not be: a batch that does not fit takes no other along."""
     try:
         return measure()
-    except (RuntimeError, torch.OutOfMemoryError) as error:
+    except (RuntimeError, RuntimeUnavailable) as error:  # the latter where no form of dense fits
         return {"failed": first_line(error)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -81,11 +82,14 @@ class Execution(ABC):
 
 
 class OnGpu(Execution):
-    """On a CUDA device: compiled by ``torch.compile``, recorded as CUDA graphs in one pool of memory."""
+    """On a CUDA device: compiled by ``torch.compile``, recorded as CUDA graphs in one pool of memory.
+
+    The pool is that of a graph which lives, as torch records in none whose graphs have gone while their outputs stay.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
 
     def compiled(self, compute: Compute, mode: str = "default") -> Compute:
@@ -101,8 +105,10 @@ class OnGpu(Execution):
                 compute()
         torch.cuda.current_stream(self.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        living = next(iter(self._graphs), None)  # held, so that its pool lasts through the recording
+        with torch.cuda.graph(graph, pool=None if living is None else living.pool()):
             outputs = compute()
+        self._graphs.add(graph)
         graph.replay()
         return Recorded(outputs, graph.replay)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import gpu_day
+from benchmarks import gpu_day, gpu_full
 from benchmarks.gpu_day import DAY, FULL_DAY
-from benchmarks.gpu_steps import FIRST, rehearsal
+from benchmarks.gpu_steps import FIRST, Setting, rehearsal
+from sait_deploy.errors import RuntimeUnavailable
 
 
 @pytest.mark.parametrize("name", list(FULL_DAY))
@@ -26,6 +28,18 @@ def test_every_step_runs_on_a_processor(name: str) -> None:
         (cell,) = found["cells"]
         assert cell["share"] == pytest.approx(cell["speed-up"] / cell["MAC ratio"])
         assert cell["MAC ratio"] > 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeUnavailable("no memory", "a hint")])
+def test_a_cell_that_does_not_fit_takes_no_other_along(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def cell(setting: Setting, spread: float) -> dict[str, Any]:
+        if setting.batches == (1,):
+            raise error
+        return {"fits": True}
+
+    monkeypatch.setattr(gpu_full, "_cell", cell)
+    *_, found = gpu_full.everywhere(dataclasses.replace(rehearsal(), batches=(1, 2)))
+    assert [one.get("failed") for one in found["cells"]] == ["no memory", None]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, place: Path, states: dict[str, str], *more: str) -> tuple[int, dict[str, Any]]:
@@ -61,10 +75,12 @@ def test_a_failed_step_is_said_and_the_others_run_but_not_without_equal_bits(
     code, document = run(monkeypatch, tmp_path / "day.json", {"speed": "failed"})
     assert code == 1
     assert [one["state"] for one in document["steps"].values()].count("done") == len(DAY) - 1
-    code, document = run(monkeypatch, tmp_path / "day.json", {FIRST: "failed"})
-    assert {one["state"] for name, one in document["steps"].items() if name != FIRST} == {
-        f"left out, as {FIRST} failed"
-    }
+    for state in ("failed", "ended after 60 s"):
+        code, document = run(monkeypatch, tmp_path / "day.json", {FIRST: state})
+        assert code == 1
+        assert {one["state"] for name, one in document["steps"].items() if name != FIRST} == {
+            f"left out, as {FIRST} {state}"
+        }
 
 
 def test_no_step_gets_more_time_than_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -81,12 +97,22 @@ def test_a_step_is_a_process_that_is_ended_in_time() -> None:
     assert "found" not in result
 
 
-def test_a_step_that_is_ended_leaves_what_it_found_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended(command: list[str], timeout: float, **_: Any) -> None:
-        Path(command[command.index("--output") + 1]).write_text('{"cells": [1]}', encoding="utf-8")
-        raise subprocess.TimeoutExpired(command, timeout)
+def test_what_a_step_started_ends_with_it(tmp_path: Path) -> None:
+    """Its child would write half a second after the step's end, and holds none of the step's output."""
+    place, started = tmp_path / "written", tmp_path / "started"
+    child = f"touch {started}; sleep 2.5; touch {place}"
+    code = f"import subprocess as s; s.run(['sh', '-c', {child!r}], stdout=s.DEVNULL, stderr=s.DEVNULL)"
+    assert gpu_day._in_time([sys.executable, "-c", code], 2) == ("ended after 2 s", "")
+    time.sleep(2.5)
+    assert started.exists() and not place.exists()
 
-    monkeypatch.setattr(gpu_day.subprocess, "run", ended)
+
+def test_a_step_that_is_ended_leaves_what_it_found_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(command: list[str], seconds: float) -> tuple[str, str]:
+        Path(command[command.index("--output") + 1]).write_text('{"cells": [1]}', encoding="utf-8")
+        return f"ended after {seconds:.0f} s", ""
+
+    monkeypatch.setattr(gpu_day, "_in_time", ended)
     result = gpu_day._run_step("speed", 420, dry_run=False)
     assert (result["state"], result["found"]) == ("ended after 420 s", {"cells": [1]})
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sait_deploy.runtime.cuda_graphs import compiled_by_size
+from sait_deploy.runtime.cuda_graphs import OnGpu, compiled_by_size
 
 BATCHES = (1, 2, 3, 5)
 
@@ -71,3 +71,13 @@ def test_a_part_that_cannot_be_compiled_is_an_error() -> None:
 
     with pytest.raises(torch._dynamo.exc.Unsupported):
         compiled_by_size(breaks, backend=Counting())(torch.ones(2))
+
+
+def test_outputs_outlast_their_graph_and_the_next_recording_on_a_gpu(gpu: torch.device) -> None:
+    execution, given = OnGpu(gpu), torch.arange(4.0, device=gpu)
+    held = execution.record(lambda: given + 1).outputs
+    for factor in range(2, 5):
+        recorded = execution.record(lambda factor=factor: given * factor)
+        recorded.replay()
+        assert torch.equal(recorded.outputs, given * factor)
+    assert torch.equal(held, given + 1)
