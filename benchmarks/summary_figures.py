@@ -39,7 +39,7 @@ def summary() -> list[str]:
         *lines,
         "",
         "On the demonstration's data masses are no better than densities at equal cost: a convenience, not a gain.",
-        "`--threshold` is clearly ahead where few tokens are left ([when adapting pays](docs/when-adapting-pays.md)).",
+        "`--threshold` may gain where few tokens are left ([when adapting pays](docs/when-adapting-pays.md)).",
         "All results: [benchmarks/RESULTS.md](benchmarks/RESULTS.md).",
     ]
 
