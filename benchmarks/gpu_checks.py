@@ -23,7 +23,7 @@ LAUNCHES: Final = 200
 
 FILES: Final = (
     *(f"tests/plugins/test_{name}.py" for name in ("tensorrt_plugins", "triton_kernels", "column_sums")),
-    *(f"tests/runtime/test_{name}.py" for name in ("cuda", "torch_cuda", "tensorrt")),
+    *(f"tests/runtime/test_{name}.py" for name in ("cuda", "cuda_graphs", "torch_cuda", "tensorrt")),
 )
 """Tests that have cases for a GPU: the plugins' PTX through the driver, the kernels, each runtime against fp32."""
 
@@ -61,7 +61,7 @@ def kernels(setting: Setting) -> Found:
 
 
 def tests(setting: Setting) -> Found:
-    """Runs the tests that have cases for a GPU, where none may be left out; on a processor, collects them."""
+    """Runs the tests that have cases for a GPU, whose absence fails them; on a processor, collects them."""
     on_gpu = setting.device.type == "cuda"
     command = [sys.executable, "-m", "pytest", "-q", "-n0", *([] if on_gpu else ["--collect-only"]), *FILES]
     environment = {**os.environ, **({"SAIT_DEPLOY_TESTS_NEED_GPU": "1"} if on_gpu else {})}

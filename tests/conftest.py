@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.needed import no_gpu
 from tests.shared import FOLDER, made_once
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tests.exported import TinyExport
 
 ROOT = Path(__file__).parent.parent
-NEED_GPU = "SAIT_DEPLOY_TESTS_NEED_GPU"
 
 # Each worker process has one processor's share, and on matrices this small a second thread costs more than it saves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -155,11 +155,9 @@ def gpu() -> torch.device:
     """The CUDA device. Without one its tests are skipped, or, where a GPU is said to be needed, fail."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if os.environ.get(NEED_GPU) == "1":
-        pytest.fail(f"{NEED_GPU} is 1, and torch {torch.__version__} finds no CUDA device")
-    pytest.skip(f"there is no CUDA device; {NEED_GPU}=1 makes that a failure")
+    if not torch.cuda.is_available():
+        no_gpu(f"torch {torch.__version__} finds no CUDA device")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from sait_deploy.plugins.pack_rows.reference import pack_rows
 from sait_deploy.plugins.spec import TENSORRT_NAMESPACE
 from sait_deploy.plugins.tensorrt_form import node_attributes
+from tests.needed import no_gpu
 from tests.plugins import driver
 from tests.plugins.cases import large_batches
 from tests.plugins.forms import assert_same_bits
@@ -181,7 +182,13 @@ except MissingDependency as error:
     assert done.stdout.endswith("needs tensorrt, which is not installed / pip install 'sait-deploy[tensorrt]'\n")
 
 
-@pytest.mark.skipif(bool(driver.absent()), reason=driver.absent())
+@pytest.fixture(scope="session")
+def _driver() -> None:
+    if reason := driver.absent():
+        no_gpu(reason)
+
+
+@pytest.mark.usefixtures("_driver")
 def test_the_driver_runs_what_it_is_given(ask: Ask) -> None:
     """That very PTX with exactly those arguments, without Triton and torch, and the reference's bits come out."""
     cases = [case for case in large_batches() if case[0].importance.shape[1] in (1, 10, 196, 1000, 4096)]

@@ -24,6 +24,7 @@ from sait_deploy.runtime.graph_io import with_selection
 from sait_deploy.runtime.onnxruntime import CPU, open_session
 from sait_deploy.runtime.onnxruntime_cuda import OnnxRuntimeCudaRunner, lowered
 from tests.exported import TinyExport, copied, graph_of
+from tests.needed import no_gpu
 from tests.runtime.cases import CHOICES, COUNT, ONE_THREAD, SHAPE
 from tests.tiny import random_batch
 
@@ -68,10 +69,10 @@ def why_no_gpu() -> str | None:
 
 @pytest.fixture(scope="module")
 def gpu(artifact: Artifact) -> Runner:
-    """The artifact on a GPU; skips where there is none."""
+    """The artifact on a GPU, where there is one."""
     reason = why_no_gpu()
     if reason is not None:
-        pytest.skip(reason)
+        no_gpu(reason)
     return load(artifact, CUDA)
 
 

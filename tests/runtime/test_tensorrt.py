@@ -18,11 +18,12 @@ from sait_deploy.artifacts.points import PointChoice, resolve
 from sait_deploy.engine.build import build_engine
 from sait_deploy.engine.cuda import device, find_device
 from sait_deploy.engine.folder import Engine
-from sait_deploy.engine.options import BatchRange, BuilderChoice, EngineOptions
+from sait_deploy.engine.options import TARGETS, BatchRange, BuilderChoice, EngineOptions
 from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable, SaitError
 from sait_deploy.plugins.mass_token_select.reference import mass_token_select
 from sait_deploy.runtime import Runner, load
 from tests.exported import TinyExport
+from tests.needed import no_gpu
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.tiny import random_batch
 
@@ -45,18 +46,15 @@ CHOICES: list[dict[str, Any]] = [
 ]
 
 
-@functools.cache
-def why_no_gpu() -> str | None:
-    """Returns why no engine can run here."""
+def needs_gpu() -> None:
+    """Goes on where an engine can run."""
+    pytest.importorskip("tensorrt_rtx")
     try:
-        import tensorrt_rtx  # noqa: F401 - it only has to be there
-    except ImportError:
-        return "TensorRT for RTX is not installed"
-    try:
-        device()
+        target = device().target
     except SaitError as error:
-        return f"{error.message}; {error.hint}"
-    return None
+        no_gpu(f"{error.message}; {error.hint}")
+    if target not in TARGETS:
+        pytest.skip(f"TensorRT for RTX builds for no {target}")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +78,8 @@ def artifact(request: pytest.FixtureRequest, tiny: TinyExport, tiny_adaptive: Ar
 
 @pytest.fixture(scope="module")
 def gpu(artifact: Artifact, engine_of: Callable[[Artifact], Engine]) -> Runner:
-    """The artifact's engine on a GPU; skips where there is none."""
-    reason = why_no_gpu()
-    if reason is not None:
-        pytest.skip(reason)
+    """The artifact's engine on a GPU, where there is one."""
+    needs_gpu()
     return load(engine_of(artifact).artifact, RTX)
 
 
@@ -115,8 +111,7 @@ def test_loading_says_that_no_gpu_can_be_used(tiny_adaptive: Artifact, engine_of
 
 
 def test_a_gpu_without_an_engine(tiny: TinyExport) -> None:
-    if (reason := why_no_gpu()) is not None:
-        pytest.skip(reason)
+    needs_gpu()
     with pytest.raises(ArtifactError, match="has no tensorrt-rtx engine") as caught:
         load(tiny.dense, RTX)
     assert "build-engine" in caught.value.hint
