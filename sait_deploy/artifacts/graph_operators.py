@@ -25,10 +25,10 @@ _CHANCE_AND_OTHERS: Final = re.compile(r"Random|Bernoulli|Multinomial|Sequence|O
 """Standard operators that answer by chance, or with what is no tensor."""
 
 _NAMES: Final = """
-Add And Cast Ceil Concat Constant Conv CumSum DequantizeLinear Div Equal Expand Flatten Gather GatherElements Gelu Gemm
-Greater GreaterOrEqual LayerNormalization Less MatMul Max Min Mod Mul Not Or Pad QuantizeLinear Range ReduceMax
-ReduceMean ReduceSum Reshape Round ScatterElements Shape Sigmoid Size Slice Softmax Split Squeeze Sub Tile TopK
-Transpose Unsqueeze Where
+Add And Cast Ceil Concat Constant ConstantOfShape Conv CumSum DequantizeLinear Div Equal Expand Flatten Gather
+GatherElements Gelu Gemm Greater GreaterOrEqual LayerNormalization Less MatMul Max Min Mod Mul Not Or Pad
+QuantizeLinear Range ReduceMax ReduceMean ReduceSum Reshape Round ScatterElements Shape Sigmoid Size Slice Softmax
+Split Squeeze Sub Tile TopK Transpose Unsqueeze Where
 """
 COMMON: Final = frozenset(_NAMES.split())
 """Operators of the standard that exports write: onnx, asked for one, first loads all that it knows, in 10 ms."""
