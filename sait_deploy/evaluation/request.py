@@ -163,7 +163,7 @@ def _times(source: Source, options: EvaluateOptions, masses: Sequence[Identity],
     times = read_bench_times(path, model, options.bench_runtime, options.bench_batch, source.runtime, source.precision)
     for identity in masses:
         assert identity.point is not None
-        times.of_point(identity.point)
+        times.timed(identity.point)
     notes.append(
         f"equal time is that of {path.name} at batch {times.batch} on {times.group}; where these images keep more or"
         " fewer tokens than those that were timed, a mass's time is moved by what densities take for the difference"

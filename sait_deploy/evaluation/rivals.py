@@ -128,7 +128,7 @@ class BenchTimes:
     points: dict[OperatingPoint, TimedPoint]
     densities: tuple[tuple[int, float], ...]
 
-    def of_point(self, point: OperatingPoint) -> TimedPoint:
+    def timed(self, point: OperatingPoint) -> TimedPoint:
         """Returns what an adaptive artifact took at a point, which densities can be told to take as well.
 
         Raises:
@@ -167,9 +167,9 @@ class BenchTimes:
             Patch tokens, or None where the density with the fewest tokens takes longer.
 
         Raises:
-            InvalidArgument: as ``of_point``.
+            InvalidArgument: as ``timed``.
         """
-        timed, (fewest, shortest) = self.of_point(point), self.densities[0]
+        timed, (fewest, shortest) = self.timed(point), self.densities[0]
         wanted = timed.milliseconds + (self._time_at(kept_mean) - self._time_at(timed.kept_mean))
         if wanted < shortest:
             return None

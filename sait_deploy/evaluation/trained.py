@@ -26,11 +26,7 @@ def beyond_training(training: SparseTraining | None, asked: Sequence[Identity], 
         return []
     least, most = (kept_at_density(parse_density(str(d)), patch_tokens) for d in (training.low, training.high))
     fixed = [(one.label, one.point.max_keep) for one in asked if one.point is not None and one.kind is Kind.DENSITY]
-    masses = [
-        (one.label, one.point.mass)
-        for one in asked
-        if one.point is not None and one.kind is Kind.MASS and one.point.mass < 1
-    ]
+    masses = [(one.label, one.point.mass) for one in asked if one.point is not None and one.kind is Kind.MASS]
     lines = _outside(
         [label for label, kept in fixed if kept < least],
         [label for label, kept in fixed if most < kept < patch_tokens],
@@ -42,7 +38,7 @@ def beyond_training(training: SparseTraining | None, asked: Sequence[Identity], 
         drawn = f"densities {training.low:g} to {training.high:g}"
         return lines + ([f"the weights never drew a mass in training, only {drawn}"] if masses else [])
     below = [label for label, mass in masses if mass < low]
-    above = [label for label, mass in masses if mass > high]
+    above = [label for label, mass in masses if high < mass < 1]  # at 1 a threshold alone decides
     return lines + _outside(below, above, f"mass {low:g}", f"mass {high:g}")
 
 

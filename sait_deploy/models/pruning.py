@@ -27,7 +27,7 @@ class AdaptivePruning:
 
     score: Score
     prune_at: int
-    # What tells exports apart was a text of the other two before, and stays so without a threshold.
+    # An export's id is made of this text and of the threshold, where there is one.
     threshold: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a Ray of its own is told: to stay on loopback, and to leave processors to the replicas, and signals to us.
+"""What a Ray of its own is told: to stay on loopback, to leave processors to the replicas, and signals to the command.
 
 Ray has settings for most of what it opens or asks elsewhere. Three places have none, and are replaced in the process
 that they run in; tests list every socket and every look-up, and send SIGTERM where Ray ends, so that another version of

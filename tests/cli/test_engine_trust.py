@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sait_deploy.artifacts.folder import open_artifact
-from sait_deploy.engine.folder import engine_folders, open_engine, write_engine_manifest
+from sait_deploy.engine.folder import Engine, engine_folders, open_engine, write_engine_manifest
 from sait_deploy.engine.options import Portability
 from sait_deploy.engine.trust import Consent, EngineTrust, HostCode
 from sait_deploy.errors import ArtifactError
@@ -34,6 +34,14 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return tmp_path
+
+
+def built(sait: Sait, tiny: TinyExport, user: Path) -> Engine:
+    """An engine that the command line built in a copy of the dense artifact."""
+    place = Path(shutil.copytree(tiny.dense.path, user / tiny.dense.path.name))
+    assert sait("build-engine", place, "--target", "sm89", "--batch", "1:1:1").code == 0
+    artifact = open_artifact(place)
+    return open_engine(artifact, engine_folders(artifact)[0])
 
 
 @pytest.mark.parametrize("home", ["there", "missing", "unwritable"])
@@ -82,10 +90,8 @@ def test_code_for_the_processor_is_consented_to_by_itself(
     sait: Sait, tiny: TinyExport, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where the engine is the user's own; and the GPU's memory is not asked for before."""
-    place = Path(shutil.copytree(tiny.dense.path, user / tiny.dense.path.name))
-    assert sait("build-engine", place, "--target", "sm89", "--batch", "1:1:1").code == 0
-    artifact = open_artifact(place)
-    engine = open_engine(artifact, engine_folders(artifact)[0])
+    engine = built(sait, tiny, user)
+    place, artifact = engine.artifact.path, engine.artifact
     said = dataclasses.replace(engine.manifest, portability=(Portability.VERSIONS,))
     device, _ = on_host(dataclasses.replace(engine, manifest=said), RTX, monkeypatch)
     for consent in (None, Consent(EngineTrust.ANY)):
@@ -101,10 +107,8 @@ def test_a_plan_whose_manifest_was_changed_is_not_what_was_built(
     sait: Sait, tiny: TinyExport, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan for exact rows that is given rows to spare would gather beyond its tokens."""
-    place = Path(shutil.copytree(tiny.dense.path, user / tiny.dense.path.name))
-    assert sait("build-engine", place, "--target", "sm89", "--batch", "1:1:1").code == 0
-    artifact = open_artifact(place)
-    engine = open_engine(artifact, engine_folders(artifact)[0])
+    engine = built(sait, tiny, user)
+    artifact = engine.artifact
     on_host(engine, RTX, monkeypatch)
     load(artifact, RTX)
     said = open_engine(artifact, engine.path).manifest

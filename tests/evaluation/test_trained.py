@@ -101,3 +101,8 @@ def test_an_evaluation_notes_what_was_asked_for_and_nothing_else() -> None:
     unknown = evaluate(dataclasses.replace(loaded, training=None), noise(4), options)
     assert (unknown.score, unknown.prune_at) == ("mean", 0)
     assert not [note for note in unknown.notes if "trained" in note.text]
+
+
+@pytest.mark.parametrize(("training", "wanted"), [(DENSITIES, [NEVER]), (MASSES, [])])
+def test_a_threshold_alone_lets_images_differ_and_is_at_no_mass(training: SparseTraining, wanted: list[str]) -> None:
+    assert beyond_training(training, [of_point(PointRequest("alone", 1.0), PATCHES, 1.5)], PATCHES) == wanted
