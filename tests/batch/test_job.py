@@ -54,14 +54,14 @@ def parts(output: Path) -> int:
     return len(list(output.glob("*.parquet")))
 
 
-def wait_for(found: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[bytes], said: Path) -> None:
     give_up = time.monotonic() + START_SECONDS
     while not found():
-        assert process.poll() is None and time.monotonic() < give_up, process.stderr and process.stderr.read()
+        assert process.poll() is None and time.monotonic() < give_up, said.read_text()
         time.sleep(0.02)
 
 
-def actors(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def actors(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
     return [child for child in children if "MapWorker" in " ".join(child.cmdline())]
 
@@ -71,16 +71,16 @@ def test_a_job_killed_and_resumed_has_every_image_once(
     tiny_adaptive: Artifact, tmp_path: Path, temporary: Path
 ) -> None:
     images, output = many_images(tmp_path / "images", 20), tmp_path / "out"
-    call = command(images, output, tiny_adaptive)
-    with subprocess.Popen(call, env=environment(), stdout=-1, stderr=-1, text=True) as process:
-        wait_for(lambda: parts(output) >= 2, process)
+    call, said = command(images, output, tiny_adaptive), tmp_path / "said.txt"
+    with said.open("wb") as stream, subprocess.Popen(call, env=environment(), stdout=stream, stderr=stream) as process:
+        wait_for(lambda: parts(output) >= 2, process, said)
         (actor,) = actors(process)
         actor.kill()
         seen = parts(output)
-        wait_for(lambda: parts(output) >= seen + 3, process)
+        # The command hears of a shard some time after its file is there.
+        wait_for(lambda: parts(output) >= seen + 3 and "a process ended" in said.read_text(), process, said)
         left = actors(process)
         process.kill()
-        assert process.stderr is not None and "a process ended" in process.stderr.read()
     _, alive = psutil.wait_procs(left, timeout=60)
     assert not alive, "processes that compute outlive the command"
     before = parts(output)
