@@ -22,6 +22,7 @@ from sait_deploy.plugins.mass_token_select.torch_op import mass_token_select
 from sait_deploy.plugins.pack_rows.reference import pack_rows as pack_reference
 from sait_deploy.plugins.pack_rows.torch_op import pack_rows
 from sait_deploy.runtime.cuda_graphs import Execution, OnGpu, OnHost, medians
+from sait_deploy.runtime.exact_float32 import EXACT_FLOAT32
 from sait_deploy.runtime.torch_cuda import gpu
 from sait_deploy.runtime.torch_cuda_batch import BatchWork, CompiledParts
 from sait_deploy.runtime.torch_cuda_trial import compare_with_definitions
@@ -116,14 +117,14 @@ def operators(setting: Setting) -> Found:
 @torch.no_grad()
 def answers(setting: Setting) -> Found:
     """Compares logits in bfloat16 with those in float32 forced to keep the same tokens."""
-    torch.backends.cudnn.allow_tf32 = False
     errors: dict[str, float] = {}
     for name in setting.models:
         vit = model_of(setting, name)
         pruning = pruning_of(vit)
         images, mass, limits = drawn_batch(setting, setting.batches[0])
         traced = loaded_work(setting, vit, pruning, images, mass, limits).run()
-        exact = PrunableViT(vit, pruning).trace(images, mass, limits, keep=traced.keep).logits
+        with EXACT_FLOAT32:
+            exact = PrunableViT(vit, pruning).trace(images, mass, limits, keep=traced.keep).logits
         errors[name] = float((traced.logits - exact).abs().max() / exact.abs().max())
         if errors[name] > LARGEST_ERROR:
             raise SystemExit(f"{name}: logits differ by {errors[name]:.1e}, more than {LARGEST_ERROR:.0e}")

@@ -30,6 +30,8 @@ try:
 except ImportError:
     raise MissingDependency("torch", "the torch runtime", find_runtime(TORCH).extra) from None
 
+from sait_deploy.runtime.exact_float32 import EXACT_FLOAT32
+
 if TYPE_CHECKING:
     from sait_deploy.engine.trust import Consent
     from sait_deploy.models.prunable_vit import PrunableViT
@@ -174,8 +176,6 @@ class TorchRunner(Runner):
         _claim_threads()
         with using_device(options.device) as self._device:
             self._model = _model_of(source, options).to(self._device)
-        # It is what others are compared with: convolutions in TF32 differ by 1e-3.
-        torch.backends.cudnn.allow_tf32 = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -243,16 +243,18 @@ class TorchRunner(Runner):
     def _trace(
         self, images: NDArray[np.float32], inputs: tuple[torch.Tensor, ...], keep: torch.Tensor | None = None
     ) -> Traced:
-        if self._shared is None:
-            return self._model.trace(*inputs, keep=keep)
-        return self._shared.trace(self._model, images, inputs, keep)
+        with EXACT_FLOAT32:  # it is what others are compared with
+            if self._shared is None:
+                return self._model.trace(*inputs, keep=keep)
+            return self._shared.trace(self._model, images, inputs, keep)
 
     def _bound(self, images: NDArray[np.float32], point: BatchPoint | None) -> Callable[[], None]:
         inputs = self._inputs(images, point)
 
         @torch.inference_mode()
         def compute() -> None:
-            self._model(*inputs)
+            with EXACT_FLOAT32:
+                self._model(*inputs)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
 
