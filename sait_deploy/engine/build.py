@@ -102,9 +102,9 @@ def build_engine(
         progress("cutting and lowering")
         lowered = _lowered(artifact, settings, folder)
         answer = run_builder(_request(settings, options, lowered, folder), progress)
+        manifest = _manifest(artifact, options, settings, lowered, answer, folder)
         for graph in folder.glob("*.onnx*"):
             graph.unlink()
-        manifest = _manifest(artifact, options, settings, lowered, answer, folder)
         write_inputs(folder, manifest.parts, artifact.manifest.model.geometry)
         write_engine_manifest(folder, manifest)
     engine = Engine(artifact, place, manifest)
@@ -251,4 +251,11 @@ def _manifest(
         quantized=None if options.quantized is QuantizedType.INT8 else options.quantized,
         # Tokens of blocks are scattered to where `kept` says, and a spare row's would overwrite a dropped token.
         spare_rows=manifest.form is Form.ADAPTIVE and not manifest.returns_tokens,
+        weights=_digests(lowered) if options.strip_weights else None,
     )
+
+
+def _digests(lowered: dict[PartName, LoweredPart]) -> dict[str, str]:
+    from sait_deploy.engine.weights import digest_of, weights_of
+
+    return {name.value: digest_of(weights_of(part.path)) for name, part in lowered.items()}

@@ -223,7 +223,8 @@ def _store_timing_cache(config: Any, place: Path) -> None:
     write_whole(place, bytes(config.get_timing_cache().serialize()))
 
 
-def _type_name(dtype: Any) -> str:
+def type_name(dtype: Any) -> str:
+    """Returns the name of a package's element type as NumPy has it, where NumPy has one."""
     name: str = dtype.name
     return _NAMES.get(name, name.lower())
 
@@ -231,7 +232,7 @@ def _type_name(dtype: Any) -> str:
 def _network_info(trt: Any, network: Any) -> NetworkInfo:
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = Counter(layer.type.name.lower() for layer in layers)
-    types = Counter(_type_name(layer.get_output(0).dtype) for layer in layers if layer.num_outputs)
+    types = Counter(type_name(layer.get_output(0).dtype) for layer in layers if layer.num_outputs)
     fused = 0
     for layer in layers:
         if layer.type.name == "ATTENTION_INPUT":
@@ -242,4 +243,4 @@ def _network_info(trt: Any, network: Any) -> NetworkInfo:
 
 def _product_types(network: Any) -> tuple[str, ...]:
     layers = (network.get_layer(index) for index in range(network.num_layers))
-    return tuple(sorted({_type_name(x.get_output(0).dtype) for x in layers if x.type.name in _PRODUCTS}))
+    return tuple(sorted({type_name(x.get_output(0).dtype) for x in layers if x.type.name in _PRODUCTS}))

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+from sait_deploy.engine.messages import shortened
+
+_MOST_WARNINGS: Final = 50
+
+
+class Messages:
+    """What TensorRT says of an engine: few messages are kept, as an engine may run for long.
+
+    Attributes:
+        warnings: the last warnings.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: deque[str] = deque(maxlen=_MOST_WARNINGS)
+        self._cause: str | None = None
+
+    def error(self, message: str) -> None:
+        """Keeps the first error since the last one was asked for: those after it are its consequences."""
+        self._cause = self._cause or message
+
+    def reason(self) -> str:
+        """Returns why TensorRT refused something, in one line, and forgets it."""
+        cause, self._cause = self._cause, None
+        return shortened(cause) if cause else "it gave no reason"
 
 
 def message_collector(trt: Any, error: Callable[[str], None], warning: Callable[[str], None]) -> Any:

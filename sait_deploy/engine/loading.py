@@ -9,9 +9,8 @@ import weakref
 from pathlib import Path
 from typing import Any, Final
 
-from sait_deploy.engine.callbacks import message_collector
+from sait_deploy.engine.callbacks import Messages, message_collector
 from sait_deploy.engine.folder import Engine
-from sait_deploy.engine.messages import shortened
 from sait_deploy.engine.options import Portability
 from sait_deploy.engine.profiles import PartName
 from sait_deploy.engine.trust import HOST_CODE_FLAG, Consent, HostCode, check_built
@@ -34,7 +33,7 @@ class EngineLoader:
         ArtifactError: this user did not build the engine, or it brings code for the processor, and did not consent.
 
     Attributes:
-        warnings: what TensorRT warned of while loading.
+        messages: what TensorRT says, while it loads an engine and while that runs.
     """
 
     def __init__(self, trt: Any, engine: Engine, consent: Consent) -> None:
@@ -47,10 +46,15 @@ class EngineLoader:
                 f"give {HOST_CODE_FLAG} to run that code, or build it without --version-compatible",
             )
         self._trt, self._source = trt, engine
-        self._messages: list[str] = []
-        self.warnings: list[str] = []
-        self._logger = message_collector(trt, self._messages.append, self.warnings.append)
-        self._runtime = trt.Runtime(self._logger)
+        self.messages = Messages()
+        self._logger = message_collector(trt, self.messages.error, self.messages.warnings.append)
+        try:
+            self._runtime = trt.Runtime(self._logger)
+        except TypeError:  # so the bindings say that there is none
+            raise RuntimeUnavailable(
+                f"{engine.manifest.builder} {trt.__version__} cannot start here: {self.messages.reason()}",
+                "see sait-deploy doctor; a newer TensorRT may need a newer NVIDIA driver",
+            ) from None
         self._runtime.engine_host_code_allowed = carries_code
 
     def load(self, part: PartName) -> Any:
@@ -61,8 +65,7 @@ class EngineLoader:
         """
         engine = self._runtime.deserialize_cuda_engine(self._plan(part))
         if engine is None:
-            why = shortened(self._messages[0]) if self._messages else "it gave no reason"
-            raise RuntimeUnavailable(f"the {part} of engine {self._source.path.name} cannot be loaded: {why}", _HINT)
+            raise self._refused(part, f"cannot be loaded: {self.messages.reason()}")
         if self._source.manifest.stripped:
             self._refit(engine, part)
         return engine
@@ -76,7 +79,7 @@ class EngineLoader:
         return data
 
     @functools.cached_property
-    def _weights(self) -> Path:
+    def _graphs(self) -> Path:
         """The folder of the artifact's graphs, lowered as the engine's were; it lives as long as the loader."""
         from sait_deploy.engine.lowering import lower_parts, lowering_of
 
@@ -88,10 +91,16 @@ class EngineLoader:
 
     def _refit(self, engine: Any, part: PartName) -> None:
         """Puts the artifact's weights into an engine that was built without."""
-        refitter = self._trt.Refitter(engine, self._logger)
-        parser = self._trt.OnnxParserRefitter(refitter, self._logger)
-        graph = self._weights / f"{part}.onnx"
-        if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
-            raise RuntimeUnavailable(
-                f"the weights of {self._source.artifact.path.name} do not fit engine {self._source.path.name}", _HINT
-            )
+        from sait_deploy.engine.weights import WeightsRefused, check_digest, put_weights_in, weights_of
+
+        weights = weights_of(self._graphs / f"{part}.onnx")
+        try:
+            check_digest(weights, (self._source.manifest.weights or {}).get(part))
+            put_weights_in(self._trt, engine, weights, self._logger, self.messages.reason)
+        except WeightsRefused as error:
+            raise self._refused(
+                part, f"cannot be given the weights of {self._source.artifact.path.name}: {error}"
+            ) from None
+
+    def _refused(self, part: PartName, why: str) -> RuntimeUnavailable:
+        return RuntimeUnavailable(f"the {part} of engine {self._source.path.name} {why}", _HINT)

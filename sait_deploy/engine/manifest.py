@@ -97,6 +97,7 @@ class EngineManifest:
         tools: versions of what made it.
         quantized: numbers of an int8 artifact's quantised layers; None, and left out of the document, for its own.
         spare_rows: whether a trunk takes more rows and lanes than its images have; left out of the document where not.
+        weights: part to digest of the weights that it has to be given; left out of the document where it has them.
     """
 
     schema_version: int
@@ -120,6 +121,7 @@ class EngineManifest:
     tools: dict[str, str]
     quantized: QuantizedType | None = None
     spare_rows: bool = False
+    weights: dict[str, str] | None = None
 
     def part(self, name: PartName) -> PartInfo:
         """Returns one of the parts."""
@@ -129,7 +131,7 @@ class EngineManifest:
 def to_json(manifest: EngineManifest) -> str:
     """Returns the manifest as indented JSON."""
     document = dataclasses.asdict(manifest)
-    for name in ("quantized", "spare_rows"):
+    for name in ("quantized", "spare_rows", "weights"):
         if not document[name]:
             del document[name]
     return json.dumps(document, indent=2) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sait_deploy.engine.callbacks import Messages
 from sait_deploy.engine.cuda import Stream
 from sait_deploy.engine.manifest import PartInfo
 from sait_deploy.errors import RuntimeUnavailable
@@ -11,10 +12,10 @@ from sait_deploy.runtime.engine_buffers import EngineTensors, Extents
 
 
 class EnginePart:
-    """One engine file, deserialised, with its context."""
+    """One engine file, deserialised, with its context, and what TensorRT says of it."""
 
-    def __init__(self, info: PartInfo, engine: Any, context: Any) -> None:
-        self.info = info
+    def __init__(self, info: PartInfo, engine: Any, context: Any, messages: Messages) -> None:
+        self.info, self._messages = info, messages
         self._engine, self._context = engine, context
         self._profile = 0
 
@@ -34,6 +35,7 @@ class EnginePart:
             accepted = accepted and context.set_tensor_address(tensor.name, addresses[tensor.name])
         if not (accepted and context.execute_async_v3(handle)):
             raise RuntimeUnavailable(
-                f"the {self.info.name} of engine {tensors.manifest.name} could not run a batch of {count}",
+                f"the {self.info.name} of engine {tensors.manifest.name} could not run a batch of {count}: "
+                f"{self._messages.reason()}",
                 "try a smaller batch, or build the engine again",
             )

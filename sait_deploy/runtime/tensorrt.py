@@ -66,7 +66,7 @@ class TensorRTRunner(Runner):
         first, second = engine_parts(self.engine.manifest)
         self._first = self._part(loader, first)
         self._second = None if second is None else self._part(loader, second)
-        self._loading_warnings = list(dict.fromkeys(map(shortened, loader.warnings)))
+        self._loading_warnings = list(dict.fromkeys(map(shortened, loader.messages.warnings)))
         self._host = self._host_memory()
         self._graphs: dict[str, Graph] = {}
         self._recorded_batch, self._refused_recording = 0, ""
@@ -78,10 +78,17 @@ class TensorRTRunner(Runner):
 
     def _part(self, loader: EngineLoader, info: PartInfo) -> EnginePart:
         engine = loader.load(info.name)
-        return EnginePart(info, engine, self._context(engine, info.name))
+        context = self._context(engine, info.name)
+        if context is None:
+            raise RuntimeUnavailable(
+                f"the {info.name} of engine {self.engine.path.name} cannot be made ready to run: "
+                f"{loader.messages.reason()}",
+                "free some of the GPU's memory, or build the engine with a smaller --batch",
+            )
+        return EnginePart(info, engine, context, loader.messages)
 
     def _context(self, engine: Any, part: PartName) -> Any:
-        """Returns an execution context of a part's engine."""
+        """Returns an execution context of a part's engine; None where TensorRT makes none."""
         return engine.create_execution_context()
 
     @property

@@ -71,7 +71,7 @@ class TensorRTForRTXRunner(TensorRTRunner):
         return f"by the runtime, of {'stem and trunk' if self._has_few_shapes(PartName.TRUNK) else 'the stem alone'}"
 
     def _context(self, engine: Any, part: PartName) -> Any:
-        """Returns an execution context of a part's engine."""
+        """Returns an execution context of a part's engine; None where TensorRT makes none."""
         config, strategies = engine.create_runtime_config(), self._trt.DynamicShapesKernelSpecializationStrategy
         self._kernels.attach(config, part)
         few = self._has_few_shapes(part)

@@ -36,6 +36,7 @@ MANIFESTS = st.builds(
     portability=st.lists(st.sampled_from(Portability), unique=True).map(tuple),
     stripped=st.booleans(),
     spare_rows=st.booleans(),
+    weights=st.none() | st.dictionaries(st.text(), st.text(), min_size=1),
     messages=st.lists(st.text()).map(tuple),
     tools=st.dictionaries(st.text(), st.text()),
 )
@@ -46,8 +47,8 @@ def test_what_is_written_is_read_again(manifest: EngineManifest) -> None:
     assert from_json(to_json(manifest)) == manifest
 
 
-def test_an_earlier_manifest_says_nothing_of_rows_to_spare() -> None:
-    assert "spare_rows" not in json.loads(to_json(dataclasses.replace(MADE, spare_rows=False)))
+def test_an_earlier_manifest_says_nothing_of_rows_to_spare_and_of_weights() -> None:
+    assert not {"spare_rows", "weights"} & json.loads(to_json(dataclasses.replace(MADE, spare_rows=False))).keys()
 
 
 def test_a_part_is_found_by_its_name() -> None:

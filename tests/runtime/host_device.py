@@ -17,6 +17,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from tests.runtime.host_refitter import HostRefitter, HostWeights
+
 TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
 
 
@@ -155,26 +157,27 @@ class HostTensorRT:
     """
 
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    Weights = HostWeights
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(NONE="none", LAZY="lazy", EAGER="eager")
 
     def __init__(self, version: str, cuda: HostCuda, plans: dict[Path, Path]) -> None:
         self.__version__ = version
         self.cuda = cuda
         self.contexts: list[HostContext] = []
-        self.refuses_kernels = self.without_weights = False
+        self.refuses_kernels = self.without_weights = self.refuses_contexts = self.cannot_start = False
         self._models = {hashlib.sha256(plan.read_bytes()).digest(): model for plan, model in plans.items()}
 
     class ILogger:
-        ERROR, INTERNAL_ERROR = "error", "internal error"
+        ERROR, INTERNAL_ERROR, WARNING = "error", "internal error", "warning"
 
-    def Runtime(self, _: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(deserialize_cuda_engine=lambda plan: HostEngine(self, plan))
+    def Runtime(self, logger: Any) -> Any:  # noqa: N802
+        if self.cannot_start:
+            logger.log("error", "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return SimpleNamespace(deserialize_cuda_engine=lambda plan: HostEngine(self, plan, logger))
 
-    def Refitter(self, engine: HostEngine, _: Any) -> HostRefitter:  # noqa: N802
-        return HostRefitter(engine)
-
-    def OnnxParserRefitter(self, refitter: HostRefitter, _: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(refit_from_file=refitter.read)
+    def Refitter(self, engine: HostEngine, logger: Any) -> HostRefitter:  # noqa: N802
+        return HostRefitter(engine, logger)
 
     def graph_of(self, plan: bytes) -> Path:
         """Returns the ONNX file that stands for a plan."""
@@ -186,35 +189,25 @@ class HostEngine:
 
     Attributes:
         graph: what it runs; None where its weights are missing.
+        built_of: what it runs with its weights.
     """
 
-    def __init__(self, package: HostTensorRT, plan: bytes) -> None:
-        self._package = package
-        self.graph = None if package.without_weights else package.graph_of(plan)
+    def __init__(self, package: HostTensorRT, plan: bytes, logger: Any) -> None:
+        self._package, self.built_of, self._logger = package, package.graph_of(plan), logger
+        self.graph = None if package.without_weights else self.built_of
 
     def create_runtime_config(self) -> HostConfig:
         return HostConfig(self._package)
 
-    def create_execution_context(self, config: Any = None) -> HostContext:
+    def create_execution_context(self, config: Any = None) -> HostContext | None:
         assert self.graph is not None, "the engine has no weights"
+        if self._package.refuses_contexts:
+            self._logger.log("error", "Requested amount of GPU memory\n could not be allocated.")
+            self._logger.log("error", "a consequence of it")
+            return None
         session = ort.InferenceSession(str(self.graph))
-        self._package.contexts.append(HostContext(session, self._package.cuda, config))
+        self._package.contexts.append(HostContext(session, self._package.cuda, config, self._logger))
         return self._package.contexts[-1]
-
-
-class HostRefitter:
-    """Puts weights into an engine: they are there once they are read and put in."""
-
-    def __init__(self, engine: HostEngine) -> None:
-        self._engine, self._read = engine, ""
-
-    def read(self, file: str) -> bool:
-        self._read = file
-        return True
-
-    def refit_cuda_engine(self) -> bool:
-        self._engine.graph = Path(self._read)
-        return True
 
 
 class HostConfig(SimpleNamespace):
@@ -262,8 +255,8 @@ class HostContext:
         refuses: what the context answers no to: ``profile``, or ``recording`` its work.
     """
 
-    def __init__(self, session: Any, cuda: HostCuda, config: Any) -> None:
-        self.session, self.cuda, self.config = session, cuda, config
+    def __init__(self, session: Any, cuda: HostCuda, config: Any, logger: Any) -> None:
+        self.session, self.cuda, self.config, self._logger = session, cuda, config, logger
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.profile = self._changes = 0
@@ -273,6 +266,7 @@ class HostContext:
     def set_optimization_profile_async(self, index: int, _: int) -> bool:
         self.switches.append(index)
         if self.refuses == "profile":
+            self._logger.log("error", f"Profile {index} is in use by another context.")
             return False
         self.profile, self._changes = index, self._changes + 1
         return True

@@ -21,7 +21,7 @@ from sait_deploy.runtime.token_buckets import bucket_of, lanes_of
 from tests.exported import TinyExport
 from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.engines import BATCH, CLOSE, Opener
-from tests.runtime.host_device import HostRefitter
+from tests.runtime.host_device import HostTensorRT
 from tests.tiny import random_batch
 
 
@@ -101,26 +101,6 @@ def test_a_trunk_that_takes_no_rows_to_spare_runs_exactly_what_is_kept(
         assert runner.environment["kernels made for the shapes"] == "the stem's"
 
 
-@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
-def test_an_engine_without_weights_is_given_the_artifacts(
-    tiny: TinyExport, tiny_adaptive: Artifact, opened: Opener, runtime: str
-) -> None:
-    """A whole engine's, and those of a stem and a trunk, each from its own graph, lowered as the engine's was."""
-    images = random_batch((3, *SHAPE), seed=4)
-    for artifact in (tiny.half, tiny_adaptive):
-        runner, _, _ = opened(artifact, runtime, stripped=True)
-        expected = load(artifact, "onnxruntime", ONE_THREAD).run(images)
-        np.testing.assert_allclose(runner.run(images).logits, expected.logits, **CLOSE)
-
-
-def test_weights_that_an_engine_does_not_take_are_an_error(
-    tiny: TinyExport, opened: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(HostRefitter, "read", lambda *_: False)
-    with pytest.raises(RuntimeUnavailable, match=r"the weights of .* do not fit engine tensorrt"):
-        opened(tiny.half, "tensorrt", stripped=True)
-
-
 def test_what_was_selected_can_be_checked(tiny_adaptive: Artifact, opened: Opener) -> None:
     runner, _, _ = opened(tiny_adaptive)
     images = random_batch((4, *SHAPE), seed=9)
@@ -188,7 +168,9 @@ def test_a_refused_change_of_profile_is_an_error_and_is_tried_again(tiny_adaptiv
     before = trunk.profile
     trunk.refuses = "profile"
     for attempts in (1, 2):
-        with pytest.raises(RuntimeUnavailable, match="could not run a batch of 5"):
+        with pytest.raises(
+            RuntimeUnavailable, match=r"could not run a batch of 5: Profile \d is in use by another context\.$"
+        ):
             runner.run(images, mass=1.0)
         assert len(trunk.switches) == attempts
     assert trunk.profile == before
@@ -196,6 +178,23 @@ def test_a_refused_change_of_profile_is_an_error_and_is_tried_again(tiny_adaptiv
     expected = load(tiny_adaptive, "onnxruntime", ONE_THREAD).run(images, mass=1.0)
     np.testing.assert_allclose(runner.run(images, mass=1.0).logits, expected.logits, **CLOSE)
     assert trunk.profile != before
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("refuses_contexts", "cannot be made ready to run: Requested amount of GPU memory could not be allocated."),
+        ("cannot_start", "cannot start here: CUDA initialization failure with error: 35"),
+    ],
+)
+def test_what_tensorrt_refuses_while_loading_is_one_line_with_its_reason(
+    tiny: TinyExport, opened: Opener, monkeypatch: pytest.MonkeyPatch, what: str, why: str
+) -> None:
+    monkeypatch.setattr(HostTensorRT, what, property(lambda _: True, lambda *_: None), raising=False)
+    with pytest.raises(RuntimeUnavailable) as caught:
+        opened(tiny.half, "tensorrt")
+    assert caught.value.message.endswith(why)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("wrong", [0, 2])

@@ -1,0 +1,106 @@
+"""Weights of an engine that was built without: read off its lowered graph, put in under the names that it asks for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sait_deploy.engine.builder import type_name
+
+_NAMES: Final = {"float8_e4m3fn": "fp8"}
+"""What the package calls element types that NumPy's extension calls otherwise."""
+
+
+class WeightsRefused(Exception):
+    """An engine and weights do not fit each other; the text says why in one line."""
+
+
+def weights_of(graph: Path) -> dict[str, NDArray[Any]]:
+    """Returns a lowered graph's weights and constants under the names that TensorRT's parser gives them.
+
+    Arrays are contiguous; large ones are mapped from the file, which has to stay as long as they are used.
+    """
+    model = ir.load(graph)
+    values = [*model.graph.initializers.values()]
+    values += [node.outputs[0] for node in model.graph if node.op_type == "Constant" and not node.domain]
+    found = {}
+    for value in values:
+        tensor = ir.convenience.get_const_tensor(value)
+        assert value.name is not None and tensor is not None
+        array = tensor.numpy()
+        found[value.name] = np.ascontiguousarray(array).reshape(array.shape)  # which made vectors of scalars
+    return found
+
+
+def digest_of(weights: Mapping[str, NDArray[Any]]) -> str:
+    """Returns the SHA-256 of weights: names, element types, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.items()):
+        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def check_digest(weights: Mapping[str, NDArray[Any]], built_with: str | None) -> None:
+    """Checks that weights are those that an engine was built with: TensorRT chose kernels for these very numbers.
+
+    Args:
+        weights: by name.
+        built_with: their digest; None of an engine whose manifest does not tell.
+
+    Raises:
+        WeightsRefused: they are others.
+    """
+    if built_with is not None and digest_of(weights) != built_with:
+        raise WeightsRefused("the graph is lowered otherwise here than where the engine was built")
+
+
+def put_weights_in(
+    trt: Any, engine: Any, weights: Mapping[str, NDArray[Any]], logger: Any, reason: Callable[[], str]
+) -> None:
+    """Puts weights into an engine: all that it asks for, and no others.
+
+    Args:
+        trt: the package of the TensorRT that loaded it.
+        engine: of that package.
+        weights: by name.
+        logger: of that package.
+        reason: returns why TensorRT refused something, in one line.
+
+    Raises:
+        WeightsRefused: the engine asks for others, or for some of another size or type.
+    """
+    try:
+        refitter = trt.Refitter(engine, logger)
+    except TypeError:  # so the bindings say that there is none
+        raise WeightsRefused(reason()) from None
+    wanted = [name for name in refitter.get_all_weights() if name]
+    if lacking := [name for name in wanted if name not in weights]:
+        raise WeightsRefused(f"it asks for {_listed(lacking)}, which the lowered graph lacks")
+    for name in wanted:
+        prototype, array = refitter.get_weights_prototype(name), weights[name]
+        takes = prototype.size, type_name(prototype.dtype)
+        if takes != (array.size, _NAMES.get(array.dtype.name, array.dtype.name)):
+            raise WeightsRefused(
+                f"it takes {name!r} as {takes[0]} numbers of {takes[1]}, "
+                f"and the lowered graph has {array.size} of {array.dtype.name}"
+            )
+        # By address, as the package knows NumPy's own element types alone. Arrays outlive the call that reads them.
+        if not refitter.set_named_weights(name, trt.Weights(prototype.dtype, array.ctypes.data, array.size)):
+            raise WeightsRefused(f"TensorRT refuses {name!r} ({reason()})")
+    if missing := refitter.get_missing_weights():
+        raise WeightsRefused(f"it misses {_listed([name or 'one without a name' for name in missing])} besides")
+    if not refitter.refit_cuda_engine():
+        raise WeightsRefused(reason())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Returns the first name, and how many follow."""
+    more = len(names) - 1
+    return f"{names[0]!r}" + (f" and {more} more" if more else "")
