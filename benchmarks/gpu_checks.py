@@ -23,7 +23,8 @@ LAUNCHES: Final = 200
 
 FILES: Final = (
     *(f"tests/plugins/test_{name}.py" for name in ("tensorrt_plugins", "triton_kernels", "column_sums")),
-    *(f"tests/runtime/test_{name}.py" for name in ("cuda", "cuda_graphs", "torch_cuda", "tensorrt")),
+    *(f"tests/runtime/test_{name}.py" for name in ("exact_float32", "cuda", "cuda_graphs", "torch_cuda", "tensorrt")),
+    "tests/bench/test_device_rates.py",
 )
 """Tests that have cases for a GPU: the plugins' PTX through the driver, the kernels, each runtime against fp32."""
 

@@ -9,7 +9,7 @@ from sait_deploy.bench.measured import Findings
 from sait_deploy.bench.memory import measure_memory
 from sait_deploy.bench.options import Also, BenchOptions
 from sait_deploy.bench.results import names_of
-from sait_deploy.bench.roofline import memory_rate, product_rate
+from sait_deploy.bench.roofline import device_memory_rate, memory_rate, product_rate
 from sait_deploy.bench.rows import timed_images
 from sait_deploy.errors import SaitError
 from sait_deploy.images.dataset import Dataset
@@ -67,6 +67,7 @@ def _memory(
 
 def _roofline(measured: Sequence[Findings], options: BenchOptions, notes: list[Note], progress: Progress) -> Roofline:
     rates: dict[tuple[str, str], ProductRate] = {}
+    copies: dict[str, float] = {}
     dense = measured[0].dense.artifact.manifest
     for one in measured:
         precision = next((variant.precision for variant in one.variants if variant.precision is not None), None)
@@ -76,7 +77,10 @@ def _roofline(measured: Sequence[Findings], options: BenchOptions, notes: list[N
         progress(f"matrix products on {one.plan.runtime} in {precision}")
         try:
             rates[key] = product_rate(dense, one.plan, RunPrecision(precision), options.threads)
+            device = rates[key].device
+            if device not in copies and (copied := device_memory_rate(one.plan)) is not None:
+                copies[device] = copied
         except SaitError as error:
-            notes.append(Note(f"the products of {one.plan.runtime} in {precision} were not timed: {error.message}"))
+            notes.append(Note(f"what {one.plan.runtime} can do in {precision} was not timed: {error.message}"))
     progress("memory's rate")
-    return Roofline(dense.model.parameters, tuple(rates.values()), memory_rate(options.threads))
+    return Roofline(dense.model.parameters, tuple(rates.values()), memory_rate(options.threads), copies)

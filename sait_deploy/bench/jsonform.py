@@ -165,7 +165,8 @@ def _check_machine(report: Report) -> None:
         _require(ordered, f"memory[{index}] has a peak below its start, or no batch")
     if report.roofline is not None:
         rates = [rate.operations_per_second for rate in report.roofline.rates]
-        positive = min((report.roofline.parameters, report.roofline.bytes_per_second, *rates)) > 0
+        copies = report.roofline.bytes_per_second, *report.roofline.device_bytes_per_second.values()
+        positive = min((report.roofline.parameters, *copies, *rates)) > 0
         _require(positive, "roofline holds a rate that is none")
 
 

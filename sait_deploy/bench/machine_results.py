@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sait_deploy.runtime.precision import RunPrecision
 
@@ -31,17 +31,21 @@ class PeakMemory:
 
 @dataclass(frozen=True, slots=True)
 class ProductRate:
-    """How fast a runtime multiplies large matrices here.
+    """How fast large matrices are multiplied where a runtime runs.
 
     Attributes:
         runtime: name of the runtime.
         precision: what it multiplied in.
         operations_per_second: multiplications and additions.
+        device: name of the GPU, or of another device that the runtime was to run on; empty for the processors.
+        by: what multiplied, where the runtime itself runs no products alone; empty where it did.
     """
 
     runtime: str
     precision: RunPrecision
     operations_per_second: float
+    device: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,11 @@ class Roofline:
     Attributes:
         parameters: the model's, all of which a request reads at least once.
         rates: of matrix products, one for each runtime and precision that ran.
-        bytes_per_second: of memory, reading and writing, in a copy far larger than the caches.
+        bytes_per_second: of the host's memory, reading and writing, in a copy far larger than the caches.
+        device_bytes_per_second: the same of a GPU's own memory, by the GPU's name.
     """
 
     parameters: int
     rates: tuple[ProductRate, ...]
     bytes_per_second: float
+    device_bytes_per_second: dict[str, float] = field(default_factory=dict)

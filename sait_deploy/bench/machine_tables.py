@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sait_deploy.bench.machine_results import ProductRate, Roofline
-from sait_deploy.bench.results import BenchRow, Report, Variant, names_of
+from sait_deploy.bench.results import BenchRow, Report, names_of
 from sait_deploy.bench.tables import BATCH
 from sait_deploy.reports.table import Note, Row, Severity, Table, figures, words
 from sait_deploy.reports.wording import NOTHING, digits
@@ -17,15 +17,16 @@ _WEIGHT_BYTES: Final = {
     RunPrecision.FP16: 2,
     RunPrecision.INT8: 1,
     RunPrecision.INT8_BF16: 1,
+    RunPrecision.INT8_FP16: 1,
 }
 _MEMORY_NOTE: Final = Note(
     "Host memory of a process of its own that loads the variant and answers the batch three times. Before: the "
     "interpreter, the imported runtime and the images; its own: the peak less that."
 )
 _SHARES_NOTE: Final = Note(
-    "Products: two operations for each multiply-accumulate, over the rate of matrix products on the same runtime in "
-    "the same precision. Weights: reading every parameter once a request, over the rate of memory; what else is read "
-    "is not in it."
+    "Products: two operations for each multiply-accumulate, over the rate of matrix products on the same device in "
+    "the same precision. Weights: reading every parameter once a request, over the rate of that device's memory; what "
+    "else is read is not in it."
 )
 _MOST_PERCENT: Final = 105
 _ABOVE_NOTE: Final = Note(
@@ -59,13 +60,18 @@ def memory_table(report: Report) -> Table:
 
 def rates_table(report: Report) -> Table:
     """Returns the rates of matrix products and of memory."""
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str, str]] = []
     if report.roofline is not None:
+        processor = report.environment.get("processor", "processors")
         for rate in report.roofline.rates:
-            what = f"matrix products on {rate.runtime} in {rate.precision}"
-            rows.append((what, f"{digits(rate.operations_per_second / 1e9)} G operations/s"))
-        rows.append(("memory, reading and writing", f"{digits(report.roofline.bytes_per_second / 1e9)} GB/s"))
-    return Table.of("What this machine can do", [words("what"), figures("fastest run")], rows)
+            what = f"matrix products on {rate.by or rate.runtime} in {rate.precision}"
+            what += "" if rate.by in ("", rate.runtime) else f", for {rate.runtime}"
+            rows.append((what, rate.device or processor, f"{digits(rate.operations_per_second / 1e9)} G operations/s"))
+        copies = {processor: report.roofline.bytes_per_second, **report.roofline.device_bytes_per_second}
+        rows += [
+            ("memory, reading and writing", where, f"{digits(copied / 1e9)} GB/s") for where, copied in copies.items()
+        ]
+    return Table.of("What this machine can do", [words("what"), words("device"), figures("fastest run")], rows)
 
 
 def shares_table(report: Report) -> Table:
@@ -78,7 +84,7 @@ def shares_table(report: Report) -> Table:
         for row in sorted(report.rows, key=lambda row: row.batch):
             variant = variants[row.variant]
             rate = rates.get((variant.runtime, variant.precision or ""))
-            shares = (_products_share(row, rate), _weights_share(row, variant, report.roofline))
+            shares = (_products_share(row, rate), _weights_share(row, rate, report.roofline))
             cells = [str(row.batch), names[variant.id], variant.precision or NOTHING, *shares]
             rows.append(Row.of(cells, begins_group=row.batch != before, reference=variant.baseline))
             before = row.batch
@@ -95,8 +101,9 @@ def _products_share(row: BenchRow, rate: ProductRate | None) -> str:
     return f"{100 * 2 * row.macs * row.images_per_second / rate.operations_per_second:.0f}"
 
 
-def _weights_share(row: BenchRow, variant: Variant, roofline: Roofline) -> str:
-    if variant.precision not in list(RunPrecision):
+def _weights_share(row: BenchRow, rate: ProductRate | None, roofline: Roofline) -> str:
+    if rate is None:
         return NOTHING
-    read = roofline.parameters * _WEIGHT_BYTES[RunPrecision(variant.precision)]
-    return f"{100 * read * row.images_per_second / row.batch / roofline.bytes_per_second:.1f}"
+    own = roofline.device_bytes_per_second.get(rate.device) if rate.device else roofline.bytes_per_second
+    read = roofline.parameters * _WEIGHT_BYTES[rate.precision]
+    return NOTHING if own is None else f"{100 * read * row.images_per_second / row.batch / own:.1f}"

@@ -1,7 +1,7 @@
 """What this machine can do at most, measured: matrix products on each runtime in each precision, and memory.
 
-The products are an artifact of nothing else, which the runtime's own runner runs: on its threads, in the precision that
-it was checked to run in.
+On processors the products are an artifact of nothing else, which the runtime's own runner runs: on its threads, in the
+precision that it was checked to run in. On a GPU, and for what runs no graph, torch multiplies and copies.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from sait_deploy.artifacts.folder import MODEL_FILE, Artifact
 from sait_deploy.artifacts.manifest import Form, Manifest, Precision, TensorInfo
 from sait_deploy.bench.groups import GroupPlan
 from sait_deploy.bench.machine_results import ProductRate
-from sait_deploy.errors import InvalidArgument
 from sait_deploy.runtime import load
 from sait_deploy.runtime.precision import RunPrecision
-from sait_deploy.runtime.registry import ONNXRUNTIME, find_runtime
+from sait_deploy.runtime.registry import TORCH, find_runtime, is_default_device
 from sait_deploy.system.processors import processors
 from sait_deploy.system.scratch import scratch_folder
 
@@ -42,11 +41,17 @@ _QUANTISED: Final = (RunPrecision.INT8, RunPrecision.INT8_BF16)
 _LEAST_BYTES: Final = 256 << 20
 """Of each of the two arrays that are copied: caches of processors are smaller."""
 
+_LEAST_DEVICE_BYTES: Final = 1 << 30
+"""The same on a GPU: its caches are smaller by far, and a copy takes longer than its start."""
+
 _SECONDS, _FEWEST_RUNS = 2.0, 5
 
 
 def product_rate(like: Manifest, group: GroupPlan, precision: RunPrecision, threads: int | None) -> ProductRate:
-    """Measures how fast a runtime multiplies matrices of 1,024 rows and 768 columns, four in a row.
+    """Measures how fast large matrices are multiplied where a runtime runs.
+
+    A runtime of processors multiplies matrices of 1,024 rows and 768 columns, four in a row. For others torch
+    multiplies two (:func:`sait_deploy.bench.device_rates.products`).
 
     Args:
         like: manifest of a dense artifact.
@@ -55,12 +60,18 @@ def product_rate(like: Manifest, group: GroupPlan, precision: RunPrecision, thre
         threads: threads within one operator; None for all processors.
 
     Raises:
-        InvalidArgument: the runtime runs no graph as it is, or none in that precision.
+        InvalidArgument: the runtime runs no graph in that precision, or on a device that torch is not timed on.
         MissingDependency, RuntimeUnavailable: it does not work here.
     """
-    runtime, entry = group.runtime, find_runtime(group.runtime)
-    if entry.builder is not None or entry.from_weights:
-        raise InvalidArgument(f"{runtime} runs no graph as it is", f"time the products of {ONNXRUNTIME}")
+    runtime = group.runtime
+    if _in_torch(runtime):
+        from sait_deploy.bench import device_rates
+
+        execution = device_rates.execution_of(runtime, group.device)
+        operations, multiply = device_rates.products(execution, precision)
+        rate, device = operations / _fastest(multiply), device_rates.device_name(execution)
+        return ProductRate(runtime, precision, rate, device, TORCH)
+    device = "" if is_default_device(group.device) else group.device
     with scratch_folder() as place:
         folder = place / "matrix-products"
         folder.mkdir()
@@ -68,7 +79,36 @@ def product_rate(like: Manifest, group: GroupPlan, precision: RunPrecision, thre
         runner = load(artifact, runtime, dataclasses.replace(group.running(threads), precision=precision))
         images = np.random.default_rng(0).standard_normal((1, 3, _SIDE, _SIDE), dtype=np.float32)
         call = runner.bind(images)
-        return ProductRate(runtime, precision, _OPERATIONS / _fastest(call))
+        return ProductRate(runtime, precision, _OPERATIONS / _fastest(call), device)
+
+
+def device_memory_rate(group: GroupPlan) -> float | None:
+    """Measures bytes per second, read and written, of a copy within the memory of the GPU that a group runs on.
+
+    Args:
+        group: says which runtime, and on what device.
+
+    Returns:
+        The rate; None of a group on processors, or on a device that torch does not reach.
+
+    Raises:
+        MissingDependency, RuntimeUnavailable: torch does not work there.
+    """
+    if not _in_torch(group.runtime):
+        return None
+    from sait_deploy.bench import device_rates
+
+    execution = device_rates.execution_of(group.runtime, group.device)
+    if not device_rates.device_name(execution):
+        return None
+    copied, copy = device_rates.copy(execution, _LEAST_DEVICE_BYTES)
+    return copied / _fastest(copy)
+
+
+def _in_torch(runtime: str) -> bool:
+    """Returns whether torch is timed in a runtime's place."""
+    entry = find_runtime(runtime)
+    return entry.on_gpu or entry.from_weights
 
 
 def _products_artifact(like: Manifest, folder: Path, dtype: Precision) -> Artifact:

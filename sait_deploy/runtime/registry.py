@@ -65,6 +65,7 @@ class Runtime:
         own_threads: whether each runner has threads of its own, so that two runners in one process can have different
             numbers of threads.
         has_devices: whether ``RunOptions.device`` chooses where it runs; the others run on one kind of device.
+        on_gpu: whether it runs on an NVIDIA GPU, and nowhere else.
         compared_with: name of the runtime that ``bench`` compares kept tokens and answers with.
         precisions: artifact precision to the precisions that the runtime can run such an artifact in, its own first;
             an engine has one of them.
@@ -81,6 +82,7 @@ class Runtime:
     from_weights: bool = False
     own_threads: bool = False
     has_devices: bool = False
+    on_gpu: bool = False
     compared_with: str = ONNXRUNTIME
     precisions: Mapping[Precision, tuple[RunPrecision, ...]] = field(default_factory=lambda: _AS_EXPORTED)
 
@@ -211,6 +213,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         extra="gpu",
         task="run on ONNX Runtime CUDA",
         also_needed=" in place of [cpu], on a machine with a GPU",
+        on_gpu=True,
     ),
     "tensorrt": Runtime(
         module="sait_deploy.runtime.tensorrt",
@@ -220,6 +223,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         task="build with TensorRT",
         also_needed=", on a machine with a GPU",
         builder=BuilderName.TENSORRT,
+        on_gpu=True,
         precisions=_AS_BUILT,
     ),
     "tensorrt-rtx": Runtime(
@@ -230,6 +234,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         extra=PACKAGES[BuilderName.TENSORRT_RTX].extra,
         task="build with TensorRT for RTX",
         builder=BuilderName.TENSORRT_RTX,
+        on_gpu=True,
         precisions=_AS_BUILT,
     ),
     TORCH: Runtime(
@@ -249,6 +254,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
         task="run in torch, compiled for a GPU",
         also_needed=", on a machine with an NVIDIA GPU",
         from_weights=True,
+        on_gpu=True,
         precisions=_IN_HALF,
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from sait_deploy.bench.roofline import memory_rate, product_rate
 from sait_deploy.bench.run import Also, BenchOptions, bench
 from sait_deploy.bench.variants import NO_SWEEP, Sweep, runnable_variants
 from sait_deploy.engine.trust import Consent, EngineTrust, HostCode
-from sait_deploy.errors import ArtifactError, InvalidArgument, RuntimeUnavailable
+from sait_deploy.errors import ArtifactError, RuntimeUnavailable
 from sait_deploy.reports.table import Severity, Table
 from sait_deploy.runtime import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
@@ -107,7 +108,41 @@ def test_the_rates_are_those_of_what_ran(report: Report, tiny: TinyExport) -> No
     assert (rate.runtime, rate.precision) == (ORT, RunPrecision.FP32)
     assert 1e8 < rate.operations_per_second < 1e14 and 1e8 < roofline.bytes_per_second < 1e13
     assert roofline.parameters == tiny.dense.manifest.model.parameters
-    assert len(texts(rates_table(report))) == 2
+    processor = report.environment["processor"]
+    products, memory = texts(rates_table(report))
+    assert products[:2] == [f"matrix products on {ORT} in fp32", processor]
+    assert memory[:2] == ["memory, reading and writing", processor]
+
+
+def test_a_gpus_rates_are_its_own(report: Report) -> None:
+    """Weights are read from the memory of the device that the group ran on, and the table names both devices."""
+    assert report.roofline is not None
+    there = dataclasses.replace(report.roofline.rates[0], device="NVIDIA Test", by="torch", operations_per_second=1e12)
+    known = dataclasses.replace(
+        report.roofline, parameters=10**6, rates=(there,), bytes_per_second=4e9, device_bytes_per_second={}
+    )
+    row = dataclasses.replace(report.rows[0], macs=10**9, images_per_second=100.0)
+    for copies, share in (({"NVIDIA Test": 8e9}, "5.0"), ({}, "–")):
+        roofline = dataclasses.replace(known, device_bytes_per_second=copies)
+        found = dataclasses.replace(report, rows=(row,), roofline=roofline)
+        assert texts(shares_table(found)) == [["1", "dense", "fp32", "20", share]]
+    found = dataclasses.replace(
+        report, roofline=dataclasses.replace(known, device_bytes_per_second={"NVIDIA Test": 8e9})
+    )
+    assert texts(rates_table(found)) == [
+        [f"matrix products on torch in fp32, for {ORT}", "NVIDIA Test", "1000 G operations/s"],
+        ["memory, reading and writing", report.environment["processor"], "4.00 GB/s"],
+        ["memory, reading and writing", "NVIDIA Test", "8.00 GB/s"],
+    ]
+    assert from_json(to_json(found)).roofline == found.roofline
+
+
+def test_a_report_from_before_devices_were_named_is_read(report: Report) -> None:
+    data = json.loads(to_json(report))
+    del data["roofline"]["device_bytes_per_second"]
+    for rate in data["roofline"]["rates"]:
+        del rate["device"], rate["by"]
+    assert from_json(json.dumps(data)).roofline == report.roofline
 
 
 def test_shares_are_of_the_rates(report: Report) -> None:
@@ -131,7 +166,8 @@ def test_a_report_with_both_is_read_as_it_was_written(report: Report) -> None:
     assert report.memory is not None and report.roofline is not None
     small = dataclasses.replace(report.memory[0], peak_bytes=1)
     none = dataclasses.replace(report.roofline, bytes_per_second=0.0)
-    for wrong in ({"memory": (small,)}, {"roofline": none}):
+    stopped = dataclasses.replace(report.roofline, device_bytes_per_second={"NVIDIA Test": 0.0})
+    for wrong in ({"memory": (small,)}, {"roofline": none}, {"roofline": stopped}):
         with pytest.raises(ArtifactError, match="contradicts itself"):
             from_json(to_json(dataclasses.replace(report, **wrong)))  # type: ignore[arg-type]
 
@@ -147,12 +183,6 @@ def test_products_run_in_the_precision_asked_for(tiny: TinyExport, precision: Ru
             assert precision in error.message
             continue
         assert np.isfinite(rate.operations_per_second) and rate.operations_per_second > 1e8
-
-
-@pytest.mark.parametrize("runtime", ["torch", "tensorrt-rtx"])
-def test_a_runtime_that_runs_no_graph_has_no_rate(tiny: TinyExport, runtime: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"{runtime} runs no graph as it is"):
-        product_rate(tiny.dense.manifest, GroupPlan(runtime, None, ()), RunPrecision.FP32, 1)
 
 
 def test_memory_is_copied_by_as_many_threads_as_are_asked_for() -> None:
