@@ -1,16 +1,19 @@
 """The first day on a GPU as one command: steps by value, each in a process of its own with a time limit.
 
     python -m benchmarks.gpu_day --minutes 12 --output gpu_day.json
-    python -m benchmarks.gpu_day --full --minutes 90 --output gpu_day.json
+    python -m benchmarks.gpu_day --full --minutes 240 --output gpu_day.json
     python -m benchmarks.gpu_day --dry-run
 
 What a step finds is kept as it goes, also of one that is ended in time; a machine that goes away takes one step along.
-``--dry-run`` runs the same steps on a processor, on small models; its times mean nothing.
+``--dry-run`` runs the same steps on a processor, on small models; its times mean nothing. A step whose packages are
+not installed is left out and says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import json
 import os
 import signal
@@ -24,15 +27,60 @@ from typing import Any, Final
 import click
 
 from benchmarks.common import environment
-from benchmarks.gpu_checks import LONG, SHORT
-from benchmarks.gpu_full import FULL_STEPS
-from benchmarks.gpu_steps import FIRST, STEPS, on_gpu, rehearsal
+from benchmarks.gpu_checks import KERNEL_FILES, RUNTIME_FILES, float32, kernels, memory, million, tests
+from benchmarks.gpu_full import everywhere, peers, seconds_everywhere, spread, where_time_goes
+from benchmarks.gpu_steps import (
+    FIRST,
+    Step,
+    answers,
+    attention,
+    on_gpu,
+    operators,
+    rehearsal,
+    scoring,
+    selection,
+    speed,
+)
 from sait_deploy.artifacts.files import write_whole
 from sait_deploy.errors import SaitError
 from sait_deploy.runtime.torch_cuda import gpu
 
-DAY: Final = STEPS | SHORT
-FULL_DAY: Final = DAY | LONG | FULL_STEPS
+MINUTES: Final = 12
+DAY: Final[dict[str, Step]] = {
+    FIRST: Step(60, selection),
+    "operators": Step(40, operators),
+    "float32": Step(40, float32),
+    "answers": Step(100, answers),
+    "speed": Step(290, speed),
+    "a million rows": Step(60, million),
+    "kernels": Step(70, kernels),
+    "attention": Step(30, attention),
+    "scoring": Step(30, scoring),
+}
+"""By value: where time runs out, the last are left out. The limits together are what a day takes at most."""
+
+_TESTS: Final = ("pytest", "xdist", "hypothesis")
+_EXPORTS: Final = (*_TESTS, "filelock", "pydantic", "onnxruntime", "onnxscript", "onnx_graphsurgeon")
+
+
+def _everywhere(model: str) -> dict[str, Step]:
+    return {f"everywhere, {model}": Step(seconds_everywhere(model), functools.partial(everywhere, model=model))}
+
+
+FULL_DAY: Final[dict[str, Step]] = {
+    **DAY,
+    "tests of kernels": Step(300, functools.partial(tests, files=KERNEL_FILES), _TESTS),
+    "tests of runtimes": Step(600, functools.partial(tests, files=RUNTIME_FILES), _EXPORTS),
+    "memory": Step(180, memory),
+    **_everywhere("deit_small_patch16_224"),
+    **_everywhere("vit_base_patch16_224"),
+    "spread": Step(300, spread),
+    "where time goes": Step(180, where_time_goes),
+    "peers": Step(900, peers),
+    **_everywhere("vit_large_patch16_224"),
+}
+"""Likewise; the largest model, which takes longest to compile, comes last."""
+
 _LAST_LINES: Final = 3
 _LEAST_SECONDS: Final = 5.0
 
@@ -66,6 +114,12 @@ def _run_step(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
         return result if state == "done" else result | {"said": said.strip().splitlines()[-_LAST_LINES:]}
 
 
+def _missing(step: Step) -> str:
+    """Returns which packages a step lacks, in words; nothing where it can start."""
+    lacking = [package for package in step.needs if importlib.util.find_spec(package) is None]
+    return f"left out, as there is no {' and no '.join(lacking)}" if lacking else ""
+
+
 def _machine(dry_run: bool) -> dict[str, str]:
     import torch
 
@@ -85,7 +139,7 @@ def _write(output: Path, document: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=12.0, show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=MINUTES, show_default=True)
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("gpu_day.json"), show_default=True
 )
@@ -100,6 +154,8 @@ def main(minutes: float, output: Path, only: str | None, full: bool, dry_run: bo
     except SaitError as error:
         raise SystemExit(f"error: {error.message}\nhint: --dry-run runs the steps on a processor") from None
     if only is not None:
+        if missing := _missing(FULL_DAY[only]):
+            raise SystemExit(f"{only}: {missing}")
         for found in FULL_DAY[only].run(rehearsal() if dry_run else on_gpu()):
             _write(output, found)
         return
@@ -114,6 +170,8 @@ def main(minutes: float, output: Path, only: str | None, full: bool, dry_run: bo
             steps[name] = {"state": "left out, as no time was left"}
         elif first != "done":
             steps[name] = {"state": f"left out, as {FIRST} {first}"}
+        elif missing := _missing(step):
+            steps[name] = {"state": missing}
         else:
             steps[name] = _run_step(name, min(step.seconds, left), dry_run)
         _write(output, document)

@@ -17,7 +17,6 @@ from benchmarks.gpu_steps import (
     SPREAD_SHARE,
     Found,
     Setting,
-    Step,
     drawn_batch,
     loaded_work,
     model_of,
@@ -31,9 +30,17 @@ from sait_deploy.models.pruning import FixedPruning
 from sait_deploy.runtime.cuda_graphs import medians
 from sait_deploy.tokens import Score, default_prune_at, dense_macs, pruned_macs
 
-MODELS: Final = ("deit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224")
+MODELS: Final = {"deit_small_patch16_224": 12, "vit_base_patch16_224": 12, "vit_large_patch16_224": 24}
+"""Name to blocks."""
+
 SIZES: Final = (224, 384, 512)
-BATCHES: Final = (1, 32, 128, 256, 512)
+BATCHES: Final = (256, 1, 128, 32, 512)
+"""By value: what the aims are about comes first."""
+
+SECONDS_A_BLOCK: Final = 15
+"""Of a model at one size and batch. Compilers go through each block of seven functions (dense in four forms, density,
+stem and trunk), two of them trying kernels out, and all are timed then. It is a guess, made large: nothing ran yet."""
+
 SPREADS: Final = (0.0, 10 / 196, SPREAD_SHARE, 50 / 196)
 """Standard deviations of kept patch tokens, as shares of all."""
 
@@ -41,16 +48,20 @@ _MOST_KERNELS: Final = 25
 
 
 @torch.no_grad()
-def everywhere(setting: Setting) -> Found:
-    """Times density and the adaptive form against the fastest dense, over models, image sizes and batches."""
+def everywhere(setting: Setting, model: str) -> Found:
+    """Times density and the adaptive form of a model against its fastest dense, over image sizes and batches."""
     small = setting.device.type == "cpu"
-    sizes = (setting.image_size,) if small else SIZES
-    models, batches = (setting.models, setting.batches) if small else (MODELS, BATCHES)
-    cells: list[dict[str, Any]] = []
-    for model, size, batch in itertools.product(models, sizes, batches):
-        one = dataclasses.replace(setting, models=(model,), image_size=size, batches=(batch,))
-        cells.append({"model": model, "size": size, "batch": batch} | _or_why(lambda one=one: _cell(one, SPREAD_SHARE)))
+    sizes, batches = ((setting.image_size,), setting.batches) if small else (SIZES, BATCHES)
+    name, cells = setting.models[0] if small else model, list[dict[str, Any]]()
+    for size, batch in itertools.product(sizes, batches):
+        one = dataclasses.replace(setting, models=(name,), image_size=size, batches=(batch,))
+        cells.append({"model": name, "size": size, "batch": batch} | _or_why(lambda one=one: _cell(one, SPREAD_SHARE)))
         yield {"cells": cells}
+
+
+def seconds_everywhere(model: str) -> int:
+    """Returns after how many seconds that step is ended."""
+    return len(SIZES) * len(BATCHES) * MODELS[model] * SECONDS_A_BLOCK
 
 
 @torch.no_grad()
@@ -169,12 +180,3 @@ def _methods(vit: torch.nn.Module, macs: int) -> Iterator[tuple[str, Callable[[T
         yield "bipartite merging (ToMe)", Merging(vit, merges)
     if keeps is not None:
         yield "top-k and a fused token (EViT)", FusedTokens(vit, keeps)
-
-
-FULL_STEPS: Final[dict[str, Step]] = {
-    "everywhere": Step(3600, everywhere),
-    "spread": Step(300, spread),
-    "where time goes": Step(180, where_time_goes),
-    "peers": Step(900, peers),
-}
-"""By value, after those of a short day."""

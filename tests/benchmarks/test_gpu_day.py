@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import gpu_day, gpu_full
-from benchmarks.gpu_day import DAY, FULL_DAY
-from benchmarks.gpu_steps import FIRST, Setting, rehearsal
+from benchmarks import gpu_checks, gpu_day, gpu_full, gpu_steps
+from benchmarks.gpu_day import DAY, FULL_DAY, MINUTES
+from benchmarks.gpu_steps import FIRST, Setting, Step, rehearsal
 from sait_deploy.errors import RuntimeUnavailable
 
 
@@ -28,6 +29,84 @@ def test_every_step_runs_on_a_processor(name: str) -> None:
         (cell,) = found["cells"]
         assert cell["share"] == pytest.approx(cell["speed-up"] / cell["MAC ratio"])
         assert cell["MAC ratio"] > 1
+    if name == "kernels":
+        first = found["cells"][0]
+        both = first["microseconds"]["select"] + first["microseconds"]["pack"]
+        assert first["share of the model"] == pytest.approx(both / first["microseconds"]["test_vit"])
+        assert first["batch"] == 8 and first["reached"] == (first["share of the model"] < 0.01)
+
+
+def test_a_day_fits_its_minutes() -> None:
+    """Else the last steps would be left out wherever the first ones take their time."""
+    assert sum(step.seconds for step in DAY.values()) <= 60 * MINUTES
+
+
+def test_what_a_day_is_about_comes_before_what_explains_it() -> None:
+    order = list(DAY)
+    assert order[0] == FIRST and order.index("speed") < order.index("attention")
+    assert {"float32", "a million rows", "kernels"} < set(order)
+
+
+def test_a_large_model_has_more_time() -> None:
+    small, large = (
+        FULL_DAY[f"everywhere, {model}"].seconds for model in ("vit_base_patch16_224", "vit_large_patch16_224")
+    )
+    assert large == 2 * small
+    assert {f"everywhere, {model}" for model in gpu_full.MODELS} < set(FULL_DAY)
+
+
+def test_logits_that_tf32_rounds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setattr(gpu_checks.TorchRunner, "run_keeping", lambda self, images, keep: self.run(images, mass=1))
+    with pytest.raises(SystemExit, match="test_vit: logits in float32 differ by"):
+        list(gpu_checks.float32(rehearsal()))
+    assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("name", [FIRST, "a million rows"])
+def test_one_row_that_differs_from_the_reference_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = gpu_steps.pack_reference
+
+    def wrong(keep: Any, counts: Any) -> Any:
+        rows, ends = right(keep, counts)
+        return rows[::-1], ends
+
+    monkeypatch.setattr(gpu_steps, "pack_reference", wrong)
+    with pytest.raises(SystemExit, match="rows differs from the reference"):
+        list(FULL_DAY[name].run(rehearsal()))
+
+
+def test_a_step_without_its_packages_is_left_out_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lacking = Step(1, FULL_DAY["attention"].run, ("no_such_package", "torch", "nor_this"))
+    monkeypatch.setitem(DAY, "attention", lacking)
+    monkeypatch.setitem(FULL_DAY, "attention", lacking)
+    code, document = run(monkeypatch, tmp_path / "day.json", {})
+    why = "left out, as there is no no_such_package and no nor_this"
+    assert (code, document["steps"]["attention"]["state"]) == (1, why)
+    done = CliRunner().invoke(
+        gpu_day.main, ["--dry-run", "--step", "attention", "--output", str(tmp_path / "one.json")]
+    )
+    assert (done.exit_code, str(done.exception)) == (1, f"attention: {why}")
+
+
+@pytest.mark.slow
+def test_a_full_rehearsal_is_one_command(tmp_path: Path) -> None:
+    place = tmp_path / "day.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu_day",
+        "--full",
+        "--dry-run",
+        "--minutes",
+        "60",
+        "--output",
+        str(place),
+    ]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = json.loads(place.read_text(encoding="utf-8"))["steps"]
+    assert {name: step["state"] for name, step in steps.items()} == dict.fromkeys(FULL_DAY, "done")
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeUnavailable("no memory", "a hint")])
@@ -38,7 +117,7 @@ def test_a_cell_that_does_not_fit_takes_no_other_along(monkeypatch: pytest.Monke
         return {"fits": True}
 
     monkeypatch.setattr(gpu_full, "_cell", cell)
-    *_, found = gpu_full.everywhere(dataclasses.replace(rehearsal(), batches=(1, 2)))
+    *_, found = gpu_full.everywhere(dataclasses.replace(rehearsal(), batches=(1, 2)), "test_vit")
     assert [one.get("failed") for one in found["cells"]] == ["no memory", None]
 
 
