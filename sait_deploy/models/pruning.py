@@ -67,7 +67,7 @@ def check_pruning(model: nn.Module, pruning: Pruning) -> None:
     depth = shape.geometry.depth
     if not 0 <= pruning.prune_at < depth:
         raise InvalidArgument(
-            f"prune_at {pruning.prune_at} is no block of a model of depth {depth}", f"0 to {depth - 1}"
+            f"prune_at {pruning.prune_at} is no block of a model of depth {depth}", f"give 0 to {depth - 1}"
         )
     if pruning.score is Score.CLS and not shape.has_class_token:
         raise InvalidArgument("score 'cls' needs a class token, which this model has not", "use --score mean")

@@ -18,7 +18,7 @@ REFUSED = [
     (
         [*TOKENS, "--vision-feature-layer", "-2", "--prune-at", "5"],
         "prune_at 5 is no block of a model of depth 5",
-        "0 to 4",
+        "give 0 to 4",
     ),
     ([*MODEL, "--vision-feature-layer", "-2"], "are of an image tower", "give --task tokens as well"),
     ([*MODEL, "--vision-feature-select-strategy", "full"], "are of an image tower", "give --task tokens as well"),
