@@ -30,7 +30,7 @@ _LOOKS: Final = {
     Kind.RANDOM: _Look(4, "control: tokens at random", None),
     Kind.LOWER_RESOLUTION: _Look(3, "dense at a lower resolution", Tags.BELOW),
     Kind.DENSITY: _Look(1, "density: all images keep as many", Tags.BELOW),
-    Kind.MASS: _Look(2, "mass: each image keeps what it needs", Tags.ABOVE),
+    Kind.MASS: _Look(2, "mass: each image keeps its own number", Tags.ABOVE),
 }
 
 
