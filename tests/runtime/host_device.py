@@ -154,6 +154,9 @@ class HostTensorRT:
         version: what engines must have been built with.
         cuda: where tensors lie.
         plans: plan file to the ONNX file that it was built from.
+
+    Attributes:
+        runnable: such a file to one that computes the same in operators that ONNX Runtime has, where they are two.
     """
 
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
@@ -164,6 +167,7 @@ class HostTensorRT:
         self.__version__ = version
         self.cuda = cuda
         self.contexts: list[HostContext] = []
+        self.runnable: dict[Path, Path] = {}
         self.refuses_kernels = self.without_weights = self.refuses_contexts = self.cannot_start = False
         self._models = {hashlib.sha256(plan.read_bytes()).digest(): model for plan, model in plans.items()}
 
@@ -205,7 +209,7 @@ class HostEngine:
             self._logger.log("error", "Requested amount of GPU memory\n could not be allocated.")
             self._logger.log("error", "a consequence of it")
             return None
-        session = ort.InferenceSession(str(self.graph))
+        session = ort.InferenceSession(str(self._package.runnable.get(self.graph, self.graph)))
         self._package.contexts.append(HostContext(session, self._package.cuda, config, self._logger))
         return self._package.contexts[-1]
 
@@ -235,11 +239,11 @@ class HostKernels:
     def deserialize(self, data: bytes) -> bool:
         if self.package.refuses_kernels:
             return False
-        self.known = set(data)
+        self.known = {int(extent) for extent in np.frombuffer(data, np.int32)}
         return True
 
     def serialize(self) -> bytes:
-        return bytes(sorted(self.known))
+        return np.array(sorted(self.known), np.int32).tobytes()
 
 
 class HostContext:

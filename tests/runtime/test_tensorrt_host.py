@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from sait_deploy.artifacts.folder import Artifact
 from sait_deploy.artifacts.points import PointChoice, resolve
+from sait_deploy.engine.cuda import find_device
+from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.engine.profiles import PartName, profiles
 from sait_deploy.errors import InvalidArgument, ModelError, RuntimeUnavailable
@@ -23,6 +26,18 @@ from tests.runtime.cases import ONE_THREAD, SHAPE
 from tests.runtime.engines import BATCH, CLOSE, Opener
 from tests.runtime.host_device import HostTensorRT
 from tests.tiny import random_batch
+
+
+@pytest.mark.skipif(find_device() is not None, reason="there is a GPU")
+def test_loading_says_that_no_gpu_can_be_used(tiny_adaptive: Artifact, engine_of: Callable[[Artifact], Engine]) -> None:
+    """Whether or not there is an engine."""
+    pytest.importorskip("cuda.bindings")
+    for place in (engine_of(tiny_adaptive).artifact.path, tiny_adaptive.path):
+        with pytest.raises(RuntimeUnavailable, match="no GPU can be used") as caught:
+            load(place, "tensorrt-rtx")
+        assert caught.value.exit_code == 7
+        assert len(caught.value.message.splitlines()) == 1
+        assert "driver" in caught.value.hint
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 2])
