@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -53,10 +54,14 @@ KERNEL_FILES: Final = (
 """Tests of kernels that have cases for a GPU, the plugins' PTX through the driver among them."""
 
 RUNTIME_FILES: Final = (
-    *(f"tests/runtime/test_{name}.py" for name in ("exact_float32", "torch_cuda", "cuda", "tensorrt")),
+    *(f"tests/runtime/test_{name}.py" for name in ("exact_float32", "torch_cuda", "cuda")),
     "tests/bench/test_device_rates.py",
 )
 """Tests of runtimes that have cases for a GPU: each against float32, and what the GPU can do."""
+
+_ENGINES: Final = "tests/runtime/test_tensorrt.py"
+_TENSORRTS: Final = {"tensorrt": "gpu-tensorrt and not rtx", "tensorrt_rtx": "gpu-tensorrt-rtx"}
+"""Package to which of the tests of engines are its."""
 
 _ROOT: Final = Path(__file__).parents[1]
 _CHECKER: Final = "compute-sanitizer"
@@ -131,6 +136,14 @@ def kernels(setting: Setting) -> Found:
         aim = {"aim": MOST_OF_MODEL, "reached": share < MOST_OF_MODEL} if batch >= MODEL_BATCH else {}
         cells.append(cell | {"share of the model": share} | aim)
         yield {"launches": launches, "cells": cells}
+
+
+def engines(setting: Setting, package: str) -> Found:
+    """Builds engines of the small model with a TensorRT, in every form, and runs them, where it is installed."""
+    if importlib.util.find_spec(package) is None:
+        yield {"left out": f"{package} is not installed"}
+    else:
+        yield from tests(setting, (_ENGINES, "-k", _TENSORRTS[package]))
 
 
 def tests(setting: Setting, files: Sequence[str]) -> Found:

@@ -27,7 +27,7 @@ from typing import Any, Final
 import click
 
 from benchmarks.common import environment
-from benchmarks.gpu_checks import KERNEL_FILES, RUNTIME_FILES, float32, kernels, memory, million, tests
+from benchmarks.gpu_checks import KERNEL_FILES, RUNTIME_FILES, engines, float32, kernels, memory, million, tests
 from benchmarks.gpu_full import everywhere, peers, seconds_everywhere, spread, where_time_goes
 from benchmarks.gpu_steps import (
     FIRST,
@@ -71,6 +71,8 @@ FULL_DAY: Final[dict[str, Step]] = {
     **DAY,
     "tests of kernels": Step(300, functools.partial(tests, files=KERNEL_FILES), _TESTS),
     "tests of runtimes": Step(600, functools.partial(tests, files=RUNTIME_FILES), _EXPORTS),
+    "tensorrt": Step(600, functools.partial(engines, package="tensorrt"), _EXPORTS),
+    "tensorrt-rtx": Step(300, functools.partial(engines, package="tensorrt_rtx"), _EXPORTS),
     "memory": Step(180, memory),
     **_everywhere("deit_small_patch16_224"),
     **_everywhere("vit_base_patch16_224"),
@@ -111,6 +113,8 @@ def _run_step(name: str, seconds: float, dry_run: bool) -> dict[str, Any]:
         result: dict[str, Any] = {"state": state, "seconds": round(time.perf_counter() - started, 1)}
         if found.is_file():
             result["found"] = json.loads(found.read_text(encoding="utf-8"))
+            if why := result["found"].get("left out"):
+                result["said"] = [f"left out: {why}"]
         return result if state == "done" else result | {"said": said.strip().splitlines()[-_LAST_LINES:]}
 
 

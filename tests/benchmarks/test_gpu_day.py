@@ -89,6 +89,27 @@ def test_a_step_without_its_packages_is_left_out_in_one_line(monkeypatch: pytest
     assert (done.exit_code, str(done.exception)) == (1, f"attention: {why}")
 
 
+def test_a_tensorrt_that_is_not_installed_is_said_to_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(gpu_checks.importlib.util, "find_spec", lambda _: None)
+    for step, package in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
+        assert list(FULL_DAY[step].run(rehearsal())) == [{"left out": f"{package} is not installed"}]
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        gpu_day, "_run_step", lambda *_: {"state": "done", "seconds": 1, "found": {"left out": "x is not"}}
+    )
+    done = CliRunner().invoke(gpu_day.main, ["--dry-run", "--output", str(tmp_path / "day.json")])
+    assert done.exit_code == 0 and "  left out: x is not\n" in done.output
+
+
+@pytest.mark.parametrize("package", ["tensorrt", "tensorrt_rtx"])
+def test_the_tests_of_a_tensorrt_are_found(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setattr(gpu_checks.importlib.util, "find_spec", lambda _: True)
+    (found,) = gpu_checks.engines(rehearsal(), package)
+    assert "selected" in found["pytest"] or "collected" in found["pytest"]
+
+
 @pytest.mark.slow
 def test_a_full_rehearsal_is_one_command(tmp_path: Path) -> None:
     place = tmp_path / "day.json"
