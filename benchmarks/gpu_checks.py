@@ -47,14 +47,13 @@ LARGEST_FLOAT32_ERROR: Final = 1e-4
 
 MILLION, CHUNK, MODEL_PATCHES = 1_000_000, 20_000, 196
 
-KERNEL_FILES: Final = (
-    *(f"tests/plugins/test_{name}.py" for name in ("tensorrt_plugins", "triton_kernels", "column_sums")),
-    "tests/runtime/test_cuda_graphs.py",
+KERNEL_FILES: Final = tuple(
+    f"tests/plugins/test_{name}.py" for name in ("tensorrt_plugins", "triton_kernels", "column_sums")
 )
 """Tests of kernels that have cases for a GPU, the plugins' PTX through the driver among them."""
 
 RUNTIME_FILES: Final = (
-    *(f"tests/runtime/test_{name}.py" for name in ("exact_float32", "torch_cuda", "cuda")),
+    *(f"tests/runtime/test_{name}.py" for name in ("cuda_graphs", "exact_float32", "torch_cuda", "cuda")),
     "tests/bench/test_device_rates.py",
 )
 """Tests of runtimes that have cases for a GPU: each against float32, and what the GPU can do."""
