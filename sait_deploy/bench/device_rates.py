@@ -70,9 +70,10 @@ def products(execution: Execution, precision: RunPrecision) -> tuple[int, Call]:
     with _working(execution):
         left, right = (torch.randn(side, side, device=execution.device) for _ in range(2))
         if dtype is torch.int8:
-            whole = [(32 * given).clamp(-127, 127).to(dtype) for given in (left, right)]
+            a, b = ((32 * given).clamp(-127, 127).to(dtype) for given in (left, right))
             sums = torch.empty(side, side, dtype=torch.int32, device=execution.device)
-            call = _recorded(execution, lambda: torch._int_mm(*whole, out=sums))
+            # On a GPU the second matrix has to lie by columns.
+            call = _recorded(execution, lambda: torch._int_mm(a, b.t(), out=sums))
         else:
             left, right = left.to(dtype), right.to(dtype)
             found = torch.empty_like(left)
