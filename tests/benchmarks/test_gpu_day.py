@@ -96,12 +96,14 @@ def test_a_tensorrt_that_is_not_installed_is_said_to_be_left_out(
     monkeypatch.setattr(gpu_checks.importlib.util, "find_spec", lambda _: None)
     for step, package in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         assert list(FULL_DAY[step].run(rehearsal())) == [{"left out": f"{package} is not installed"}]
-    monkeypatch.undo()
-    monkeypatch.setattr(
-        gpu_day, "_run_step", lambda *_: {"state": "done", "seconds": 1, "found": {"left out": "x is not"}}
-    )
+
+    def written(command: list[str], seconds: float) -> tuple[str, str]:
+        Path(command[command.index("--output") + 1]).write_text('{"left out": "x is not installed"}', encoding="utf-8")
+        return "done", ""
+
+    monkeypatch.setattr(gpu_day, "_in_time", written)
     done = CliRunner().invoke(gpu_day.main, ["--dry-run", "--output", str(tmp_path / "day.json")])
-    assert done.exit_code == 0 and "  left out: x is not\n" in done.output
+    assert done.exit_code == 0 and "  left out: x is not installed\n" in done.output
 
 
 @pytest.mark.parametrize("package", ["tensorrt", "tensorrt_rtx"])
