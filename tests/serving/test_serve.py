@@ -120,28 +120,44 @@ DRIVER = """
 import json, sys, time, urllib.error, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Timer
+from threading import Semaphore
 from tests.serving.started import started
+
+begun = Semaphore(0)
 
 def refused():
     lines = [line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Ip:")]
     return int(dict(zip(*lines))["OutNoRoutes"])
 
+def sent(body):
+    begun.release()  # the head of the request is on its way
+    yield body
+
 def infer(_):
     images = 3 * 96 * 96 * 4 * 100
     text = json.dumps({"inputs": [{"name": "images", "shape": [100, 3, 96, 96], "datatype": "FP32",
                                    "parameters": {"binary_data_size": images}}]}).encode()
-    headers = {**server.headers, "Inference-Header-Content-Length": str(len(text))}
+    headers = {**server.headers, "Inference-Header-Content-Length": str(len(text)),
+               "Content-Length": str(len(text) + images)}
     address = server.url("/v2/models/test_vit-96px-adaptive/infer")
-    with server.open(urllib.request.Request(address, text + bytes(images), headers)) as answer:
+    with server.open(urllib.request.Request(address, sent(text + bytes(images)), headers)) as answer:
         return json.load(answer)["outputs"][1]["shape"]
 
-def refused_while_it_ends():
-    time.sleep(1.5)
+def served():
     try:
+        return "/" in server.ask("/-/routes")
+    except urllib.error.HTTPError:
+        return False
+
+def refused_while_it_ends():
+    try:
+        while served():
+            time.sleep(0.05)
         server.ask("/v1/predict", image.read_bytes())
     except urllib.error.HTTPError as error:
         return [error.code, error.headers["Retry-After"], list(json.load(error))]
+    finally:
+        replica.resume()
 
 def live():
     import grpc
@@ -151,7 +167,7 @@ def live():
 
 before = refused()
 artifact, image, token, certificate, key = map(Path, sys.argv[1:])
-options = ["--token-file", token, "--certificate", certificate, "--key", key, "--queue", 2000]
+options = ["--token-file", token, "--certificate", certificate, "--key", key, "--queue", 2000, "--time-limit", 60]
 headers = {"Authorization": "Bearer s3cret"}
 with started(artifact, *options, headers=headers, certificate=certificate) as server:
     assert live() == bytes([8, 1]), "a message that says live"
@@ -160,10 +176,11 @@ with started(artifact, *options, headers=headers, certificate=certificate) as se
     with ThreadPoolExecutor(9) as pool:
         replica.suspend()  # so that nothing is answered before the server is told to end
         answers = [pool.submit(infer, i) for i in range(8)]
-        time.sleep(2)
+        for _ in answers:
+            assert begun.acquire(timeout=60)
+        assert served(), "the proxy answers this after it has read what came before"
         unanswered = sum(not answer.done() for answer in answers)
         refusal = pool.submit(refused_while_it_ends)
-        Timer(3, replica.resume).start()
         server.stop()
         answers = [answer.result(60) for answer in answers]
         refusal = refusal.result(60)
