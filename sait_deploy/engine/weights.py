@@ -12,6 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sait_deploy.engine.builder import type_name
+from sait_deploy.engine.folder import Engine
+from sait_deploy.errors import ArtifactError, InvalidArgument
+from sait_deploy.system.scratch import scratch_folder
 
 _NAMES: Final = {"float8_e4m3fn": "fp8"}
 """What the package calls element types that NumPy's extension calls otherwise."""
@@ -38,12 +41,46 @@ def weights_of(graph: Path) -> dict[str, NDArray[Any]]:
     return found
 
 
+def write_weights(engine: Engine, folder: Path) -> list[Path]:
+    """Writes what each part of an engine has to be given, for programs that put it in themselves.
+
+    Args:
+        engine: one that was built without weights.
+        folder: made where it is not there.
+
+    Returns:
+        The files: NumPy archives of bytes, each named by element type and name, such as ``float16 vit.head.bias``.
+
+    Raises:
+        InvalidArgument: the engine has its weights.
+        ArtifactError: they are lowered otherwise here than where the engine was built.
+    """
+    from sait_deploy.engine.lowering import lower_parts, lowering_of
+
+    manifest = engine.manifest
+    if not manifest.stripped:
+        raise InvalidArgument(f"engine {manifest.name} has its weights", "load it as it is")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with scratch_folder() as graphs:
+        for name, part in lower_parts(engine.artifact, lowering_of(manifest), graphs).items():
+            weights = weights_of(part.path)
+            try:
+                check_digest(weights, (manifest.weights or {}).get(name))
+            except WeightsRefused as error:
+                raise ArtifactError(f"the {name} of engine {manifest.name}: {error}", "build it again") from None
+            arrays: dict[str, Any] = {f"{_type_of(array)} {key}": _bytes(array) for key, array in weights.items()}
+            written.append(folder / f"{name}.npz")
+            np.savez(written[-1], **arrays)
+    return written
+
+
 def digest_of(weights: Mapping[str, NDArray[Any]]) -> str:
     """Returns the SHA-256 of weights: names, element types, shapes and numbers."""
     digest = hashlib.sha256()
     for name, array in sorted(weights.items()):
         digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(_bytes(array).data)
     return digest.hexdigest()
 
 
@@ -86,7 +123,7 @@ def put_weights_in(
     for name in wanted:
         prototype, array = refitter.get_weights_prototype(name), weights[name]
         takes = prototype.size, type_name(prototype.dtype)
-        if takes != (array.size, _NAMES.get(array.dtype.name, array.dtype.name)):
+        if takes != (array.size, _type_of(array)):
             raise WeightsRefused(
                 f"it takes {name!r} as {takes[0]} numbers of {takes[1]}, "
                 f"and the lowered graph has {array.size} of {array.dtype.name}"
@@ -98,6 +135,14 @@ def put_weights_in(
         raise WeightsRefused(f"it misses {_listed([name or 'one without a name' for name in missing])} besides")
     if not refitter.refit_cuda_engine():
         raise WeightsRefused(reason())
+
+
+def _type_of(array: NDArray[Any]) -> str:
+    return _NAMES.get(array.dtype.name, array.dtype.name)
+
+
+def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
 
 
 def _listed(names: Sequence[str]) -> str:

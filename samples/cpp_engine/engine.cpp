@@ -4,6 +4,8 @@
 #include <limits>
 #include <sstream>
 
+#include "weights.hpp"
+
 namespace sait {
 namespace {
 
@@ -69,10 +71,12 @@ Runtime::Runtime(HostCode host_code) : native_(nvinfer1::createInferRuntime(log_
     native_->setEngineHostCodeAllowed(host_code == HostCode::allowed);
 }
 
-Part::Part(Runtime& runtime, const std::filesystem::path& plan) : log_(runtime.log()), name_(plan.filename().string()) {
+Part::Part(Runtime& runtime, const std::filesystem::path& plan, const std::filesystem::path& weights)
+    : log_(runtime.log()), name_(plan.filename().string()) {
     const Bytes bytes = read_bytes(plan);
     engine_.reset(runtime.native().deserializeCudaEngine(bytes.data(), bytes.size()));
     if (!engine_) fail("cannot be deserialised, it may be damaged or built for another GPU or TensorRT");
+    if (!weights.empty()) put_weights_in(*engine_, log_, name_, weights);
     context_.reset(engine_->createExecutionContext());
     if (!context_) fail("cannot be made ready to run");
     for (int i = 0; i < engine_->getNbIOTensors(); ++i) {

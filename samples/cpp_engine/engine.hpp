@@ -56,8 +56,9 @@ using Addresses = std::map<std::string, void*>;
 
 class Part {
 public:
-    // Deserialises a file. Throws Failure where TensorRT refuses it.
-    Part(Runtime& runtime, const std::filesystem::path& plan);
+    // Deserialises a file, and puts the weights of another into it unless that is empty. Throws Failure where TensorRT
+    // refuses one of them.
+    Part(Runtime& runtime, const std::filesystem::path& plan, const std::filesystem::path& weights);
 
     const std::string& name() const { return name_; }
     const std::vector<Tensor>& inputs() const { return inputs_; }

@@ -167,12 +167,12 @@ Bytes read_bytes(const std::filesystem::path& path) {
     return bytes;
 }
 
-Arrays read_npz(const std::filesystem::path& path) {
+Arrays read_npz(const std::filesystem::path& path, const std::string& hint) {
     const Bytes bytes = read_bytes(path);
     try {
         return read_archive({bytes.data(), bytes.size()});
     } catch (const Failure& failure) {
-        throw Failure(path.string() + " cannot be read (" + failure.what() + "); export the artifact again");
+        throw Failure(path.string() + " cannot be read (" + failure.what() + "); " + hint);
     }
 }
 

@@ -43,7 +43,7 @@ Bytes read_bytes(const std::filesystem::path& path);
 
 // Reads every array of an archive, their checksums checked. Throws Failure where it is damaged, or compressed, or holds
 // an array of another type than the three above.
-Arrays read_npz(const std::filesystem::path& path);
+Arrays read_npz(const std::filesystem::path& path, const std::string& hint = "export the artifact again");
 
 // "[1, 3, 224, 224]"; an engine's own shape has -1 where a dimension is not fixed.
 std::string text(const Shape& shape);

@@ -1,7 +1,7 @@
 // Runs an engine that sait-deploy built on its artifact's golden image, and compares the answer with the golden one.
 //
 //     run_engine ARTIFACT/engines/NAME [--golden FILE] [--tolerance LOGITS] [--count-tolerance TOKENS]
-//                [--allow-host-code]
+//                [--allow-host-code] [--weights FOLDER]
 //
 // Exits with 0 where they agree, 1 where they differ, 2 where it could not be run.
 #include <algorithm>
@@ -22,7 +22,7 @@ using sait::Failure;
 using sait::Part;
 
 struct Options {
-    fs::path engine, golden;
+    fs::path engine, golden, weights;
     double tolerance = 0.02;  // the project's own for fp16
     double count_tolerance = 0;
     sait::Runtime::HostCode host_code = sait::Runtime::HostCode::refused;
@@ -47,6 +47,8 @@ Options parse(const std::vector<std::string>& words) {
         };
         if (word == "--golden") {
             options.golden = value();
+        } else if (word == "--weights") {
+            options.weights = value();
         } else if (word == "--tolerance") {
             options.tolerance = number(word, value());
         } else if (word == "--count-tolerance") {
@@ -74,6 +76,19 @@ std::vector<fs::path> plans_of(const fs::path& folder) {
     if (fs::exists(model)) return {model};
     if (fs::exists(stem) && fs::exists(trunk)) return {stem, trunk};
     throw Failure(folder.string() + " lacks model.plan, or stem.plan and trunk.plan; run: sait-deploy build-engine");
+}
+
+// Whether an engine's own manifest says that it was built without weights.
+bool is_stripped(const fs::path& folder) {
+    const fs::path manifest = folder / "manifest.json";
+    if (!fs::exists(manifest)) return false;
+    const sait::Bytes bytes = sait::read_bytes(manifest);
+    return std::string(bytes.begin(), bytes.end()).find("\"stripped\": true") != std::string::npos;
+}
+
+// The weights of a part; nothing where none are to be put in.
+fs::path weights_of(const fs::path& plan, const fs::path& folder) {
+    return folder.empty() ? folder : folder / plan.filename().replace_extension(".npz");
 }
 
 std::vector<double> numbers(const Array& array) {
@@ -169,11 +184,15 @@ bool compare(const Arrays& found, const Arrays& golden, const Options& options) 
 
 int run(const Options& options) {
     const std::vector<fs::path> plans = plans_of(options.engine);
+    if (options.weights.empty() && is_stripped(options.engine)) {
+        throw Failure(options.engine.string() + " was built without weights; write them with write_weights.py, and " +
+                      "give their folder: --weights FOLDER");
+    }
     Arrays golden = sait::read_npz(options.golden);
     sait::Stream stream;
     sait::Runtime runtime(options.host_code);
     std::vector<Part> parts;
-    for (const fs::path& plan : plans) parts.emplace_back(runtime, plan);
+    for (const fs::path& plan : plans) parts.emplace_back(runtime, plan, weights_of(plan, options.weights));
     sait::Pipeline pipeline(stream, parts.front(), parts.size() > 1 ? &parts.back() : nullptr);
     const Arrays found = pipeline.run(golden);
     // A golden file has a model's answer as logits, whatever the engine calls it.

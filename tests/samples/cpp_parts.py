@@ -16,7 +16,7 @@ from sait_deploy.artifacts.golden import Golden, write_golden
 SAMPLE: Final = Path(__file__).parent.parent.parent / "samples" / "cpp_engine"
 DOUBLE: Final = Path(__file__).parent / "tensorrt_double"
 COMPILE: Final = ("g++", "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
-PROGRAM: Final = ("run_engine.cpp", "pipeline.cpp", "engine.cpp", "golden.cpp")
+PROGRAM: Final = ("run_engine.cpp", "pipeline.cpp", "engine.cpp", "weights.cpp", "golden.cpp")
 
 TOKENS, IMAGES, CLASSES = 37, 2, 5
 LIMITS = np.array([[1, 10], [1, 20]], np.int32)

@@ -4,7 +4,8 @@
 //     part stem
 //     input mass float32 -1
 //     profile mass 1 : 4 : 8
-// A further line "profile" for the same tensor belongs to the next profile.
+//     weights float16 bias 5
+// A further line "profile" for the same tensor belongs to the next profile. A plan with weights runs once it has them.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,7 @@
 
 namespace nvinfer1 {
 
-enum class DataType { kFLOAT, kHALF, kBF16, kINT32, kINT64, kBOOL, kINT8 };
+enum class DataType { kFLOAT, kHALF, kBF16, kINT32, kINT64, kBOOL, kINT8, kFP8 };
 enum class TensorIOMode { kNONE, kINPUT, kOUTPUT };
 enum class OptProfileSelector { kMIN, kOPT, kMAX };
 
@@ -41,6 +42,19 @@ struct DoubleTensor {
     DataType type;
     Dims shape;
     std::vector<Dims> spans;  // smallest, optimum, largest of each profile
+};
+
+struct Weights {
+    DataType type;
+    const void* values;
+    std::int64_t count;
+};
+
+struct DoubleWeights {
+    std::string name;
+    Weights prototype;
+    std::int64_t bytes;
+    bool given = false;
 };
 
 // Memory that the stem was given: the trunk has to be given the same.
@@ -192,6 +206,12 @@ public:
                 const auto named = [&](const DoubleTensor& tensor) { return tensor.name == name; };
                 const auto tensor = std::find_if(tensors_.begin(), tensors_.end(), named);
                 for (int i = 0; i < 3; ++i) tensor->spans.push_back(read(words));
+            } else if (what == "weights") {
+                const std::map<std::string, std::int64_t> sizes = {{"float32", 4}, {"float16", 2}, {"int8", 1}};
+                std::int64_t count = 0;
+                std::swap(name, type);
+                words >> name >> count;
+                weights_.push_back({name, {types.at(type), nullptr, count}, count * sizes.at(type)});
             } else {
                 words >> type;
                 tensors_.push_back({name, what == "input", types.at(type), read(words), {}});
@@ -199,7 +219,14 @@ public:
         }
     }
 
-    IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext(part_, tensors_, logger_); }
+    std::vector<DoubleWeights>& weights() { return weights_; }
+
+    IExecutionContext* createExecutionContext() noexcept {
+        for (const DoubleWeights& each : weights_) {
+            if (!each.given) logger_.log(ILogger::Severity::kERROR, "it has no weights");
+            if (!each.given) return nullptr;
+        }
+        return new IExecutionContext(part_, tensors_, logger_); }
     std::int32_t getNbIOTensors() const noexcept { return std::int32_t(tensors_.size()); }
     const char* getIOTensorName(std::int32_t index) const noexcept { return tensors_.at(index).name.c_str(); }
     DataType getTensorDataType(const char* name) const noexcept { return find(name).type; }
@@ -227,8 +254,60 @@ private:
 
     std::string part_;
     std::vector<DoubleTensor> tensors_;
+    std::vector<DoubleWeights> weights_;
     ILogger& logger_;
 };
+
+// Takes all weights of an engine, but for one named "odd"; misses one named "hidden" which it does not list.
+class IRefitter {
+public:
+    IRefitter(ICudaEngine& engine, ILogger& logger) : engine_(engine), logger_(logger) {}
+
+    std::int32_t getAllWeights(std::int32_t size, const char** names) noexcept {
+        return list(size, names, [](const DoubleWeights& each) { return each.name != "hidden"; });
+    }
+
+    std::int32_t getMissingWeights(std::int32_t size, const char** names) noexcept {
+        return list(size, names, [](const DoubleWeights& each) { return !each.given; });
+    }
+
+    Weights getWeightsPrototype(const char* name) const noexcept { return find(name).prototype; }
+
+    bool setNamedWeights(const char* name, Weights weights) noexcept {
+        DoubleWeights& own = find(name);
+        if (own.name == "odd") logger_.log(ILogger::Severity::kERROR, "odd weights");
+        if (own.name == "odd" || own.prototype.type != weights.type) return false;
+        const unsigned char* values = static_cast<const unsigned char*>(weights.values);
+        std::fprintf(stderr, "upload weights %s, sum %d\n", name, std::accumulate(values, values + own.bytes, 0));
+        return own.given = true;
+    }
+
+    bool refitCudaEngine() noexcept { return true; }
+
+private:
+    template <typename Which>
+    std::int32_t list(std::int32_t size, const char** names, Which which) {
+        std::int32_t count = 0;
+        for (const DoubleWeights& each : engine_.weights()) {
+            if (!which(each)) continue;
+            if (count < size) names[count] = each.name.c_str();
+            ++count;
+        }
+        return count;
+    }
+
+    DoubleWeights& find(const std::string& name) const {
+        const auto named = [&](const DoubleWeights& each) { return each.name == name; };
+        return *std::find_if(engine_.weights().begin(), engine_.weights().end(), named);
+    }
+
+    ICudaEngine& engine_;
+    ILogger& logger_;
+};
+
+inline IRefitter* createInferRefitter(ICudaEngine& engine, ILogger& logger) noexcept {
+    return new IRefitter(engine, logger);
+}
 
 class IRuntime {
 public:
