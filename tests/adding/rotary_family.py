@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sait_deploy.artifacts.manifest import Pooling
 from sait_deploy.errors import InvalidArgument
 from sait_deploy.images.preprocess import CropMode, Interpolation, Preprocessing
 from sait_deploy.models.checkpoint_names import StateDict
 from sait_deploy.models.layers import gathered, linear_macs, masked_pool
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.position_grid import ImageSizes
 from sait_deploy.models.transformer import Heads, Layout, ModelEntry, Shape, Tokens, Transformer
 from sait_deploy.tokens import Geometry
@@ -113,23 +113,14 @@ class RotaryTransformer(Transformer):
         return ModelEntry(SIDE, 0)
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        pretrained: bool = False,
-        image_size: tuple[int, int] | None = None,
-        classes: int | None = None,
-        global_pool: Pooling | None = None,
-        in_chans: int | None = None,
-    ) -> nn.Module:
-        if in_chans not in (None, 3):
-            raise InvalidArgument(f"{name} reads RGB images", "leave --in-chans out")
-        if global_pool is not None:
-            raise InvalidArgument(f"{name} has one pooling", "leave --global-pool out")
-        if image_size not in (None, (SIDE, SIDE)):
-            raise InvalidArgument(f"{name} has no image size {image_size}", f"try {SIDE}")
-        return RotaryModel(CLASSES if classes is None else classes)
+    def create(cls, asked: ModelRequest) -> nn.Module:
+        if asked.in_chans not in (None, 3):
+            raise InvalidArgument(f"{asked.name} reads RGB images", "leave --in-chans out")
+        if asked.global_pool is not None:
+            raise InvalidArgument(f"{asked.name} has one pooling", "leave --global-pool out")
+        if asked.image_size not in (None, (SIDE, SIDE)):
+            raise InvalidArgument(f"{asked.name} has no image size {asked.image_size}", f"try {SIDE}")
+        return RotaryModel(CLASSES if asked.classes is None else asked.classes)
 
     def converted(self, tensors: dict[str, Tensor], origin: str, sizes: ImageSizes) -> StateDict:
         return StateDict({name.replace("encoder.layer.", "blocks."): tensor for name, tensor in tensors.items()})

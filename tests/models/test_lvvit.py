@@ -20,6 +20,7 @@ from sait_deploy.models.families import transformer_of
 from sait_deploy.models.layers import in_half_precision
 from sait_deploy.models.layouts import DEPLOYED
 from sait_deploy.models.lvvit import LVViT
+from sait_deploy.models.model_request import ModelRequest
 from sait_deploy.models.prunable_vit import PrunableViT
 from sait_deploy.models.pruning import AdaptivePruning, FixedPruning
 from sait_deploy.models.registry import LoadedModel, WeightsRequest, load_model
@@ -168,7 +169,7 @@ def loaded_from(
 
 def checkpoint(path: Path, name: str = TINY, **options: object) -> Path:
     """A file of a model's weights with random values."""
-    return save_weights(create_model(name, (64, 64), classes=5, **options), path)  # type: ignore[arg-type]
+    return save_weights(create_model(ModelRequest(name, (64, 64), 5, **options)), path)  # type: ignore[arg-type]
 
 
 def test_the_sizes_are_in_the_table() -> None:
@@ -187,7 +188,7 @@ def test_the_sizes_are_in_the_table() -> None:
 )
 def test_sizes_are_those_of_the_authors_table(name: str, side: int, parameters: float, resize: int) -> None:
     with torch.device("meta"):
-        model = create_model(name, (side, side))
+        model = create_model(ModelRequest(name, (side, side)))
     assert sum(one.numel() for one in model.parameters()) / 1e6 == pytest.approx(parameters, abs=0.01)
     prepared = transformer_of(model).preprocessing()
     assert (prepared.resize, prepared.interpolation) == ((resize, resize), Interpolation.BICUBIC)
