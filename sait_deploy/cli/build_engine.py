@@ -104,6 +104,8 @@ def command(
     With no ARTIFACT, what was exported last is built, with its baseline. An adaptive artifact becomes two engines, stem
     and trunk.
     """
+    if print_trtexec and strip_weights:
+        raise InvalidArgument("trtexec puts no weights into an engine of --strip-weights", "leave one of the two out")
     asked = {Portability.VERSIONS: version_compatible, Portability.HARDWARE: hardware_compatible}
     options = EngineOptions(
         builder=BuilderChoice(builder),

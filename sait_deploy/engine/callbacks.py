@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -51,6 +52,8 @@ def message_collector(trt: Any, error: Callable[[str], None], warning: Callable[
 def progress_monitor(trt: Any, report: Callable[[float], None], stop_requested: Callable[[], bool]) -> Any:
     """Returns a monitor that turns nested phases into one share: a phase's steps divide its parent's current step.
 
+    TensorRT calls it from several threads at once.
+
     Args:
         trt: a TensorRT package.
         report: called with the share that is done, when it grows by a hundredth.
@@ -62,18 +65,22 @@ def progress_monitor(trt: Any, report: Callable[[float], None], stop_requested: 
             trt.IProgressMonitor.__init__(self)
             self.phases: dict[str, tuple[str | None, int, int]] = {}
             self.reported = -1
+            self.lock = threading.Lock()
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self.phases[phase] = (parent, max(steps, 1), 0)
+            with self.lock:
+                self.phases[phase] = (parent, max(steps, 1), 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            parent, steps, _ = self.phases.get(phase, (None, 1, 0))
-            self.phases[phase] = (parent, steps, min(step + 1, steps))
-            self._report()
+            with self.lock:
+                parent, steps, _ = self.phases.get(phase, (None, 1, 0))
+                self.phases[phase] = (parent, steps, min(step + 1, steps))
+                self._report()
             return not stop_requested()
 
         def phase_finish(self, phase: str) -> None:
-            self.phases.pop(phase, None)
+            with self.lock:
+                self.phases.pop(phase, None)
 
         def _report(self) -> None:
             share, step = 0.0, 1.0

@@ -114,7 +114,9 @@ class Stream:
         try:
             yield graph
         except BaseException:
-            cudart.cudaStreamEndCapture(self.handle)
+            _, abandoned = cudart.cudaStreamEndCapture(self.handle)
+            if abandoned is not None:
+                cudart.cudaGraphDestroy(abandoned)
             raise
         graph.instantiate(check(cudart.cudaStreamEndCapture(self.handle)))
 

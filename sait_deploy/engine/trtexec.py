@@ -25,7 +25,12 @@ INPUTS_FOLDER: Final = "trtexec"
 
 
 def trtexec_commands(engine: Engine) -> list[str]:
-    """Returns one command for each engine file and profile, at the shapes that the profile is tuned for."""
+    """Returns one command for each engine file and profile, at the shapes that the profile is tuned for.
+
+    There is none for an engine without weights: the tool would run it on none.
+    """
+    if engine.manifest.stripped:
+        return []
     return [
         _command(engine, part, index, profile)
         for part in engine.manifest.parts

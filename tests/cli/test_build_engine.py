@@ -136,6 +136,7 @@ REFUSED = [
     (["--target", "sm75", "--precision", "fp32"], 2, "TensorRT for RTX has no fp32 for sm75"),
     (["--attention", "packed"], 2, "no kernel for attention on packed rows"),
     (["--attention", "packed", "--allow-unfused"], 2, "--allow-unfused asks for none"),
+    (["--print-trtexec", "--strip-weights"], 2, "trtexec puts no weights into an engine"),
     (["--builder-workspace", "0.000000001"], 11, "no kernel fits within the limits given"),
 ]
 

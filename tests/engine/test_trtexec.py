@@ -51,6 +51,11 @@ def test_one_file_is_one_command(source: Manifest) -> None:
     }
 
 
+def test_an_engine_without_weights_has_none() -> None:
+    made = engine(draft())
+    assert not trtexec_commands(dataclasses.replace(made, manifest=dataclasses.replace(made.manifest, stripped=True)))
+
+
 def test_stem_and_trunk_have_one_each() -> None:
     made = engine(adaptive_manifest())
     stem, trunk = trtexec_commands(made)

@@ -60,6 +60,7 @@ class HostCuda:
         refused: of a recording's begin and end, the status that they return instead of their work.
         captures: recordings that were begun.
         launches: recordings that were replayed.
+        destroyed: recordings that were let go.
     """
 
     cudaStreamNonBlocking = 1  # noqa: N815
@@ -70,6 +71,7 @@ class HostCuda:
         self.memory, self.pinned = HostMemory(), HostMemory()
         self.recording: list[Any] | None = None
         self.refused: dict[str, Status] = {}
+        self.destroyed: list[Any] = []
         self.captures, self.launches, self.clock = 0, 0, 0.0
 
     def do(self, work: Any) -> None:
@@ -115,6 +117,10 @@ class HostCuda:
         recorded, self.recording = self.recording, None
         return (self.refused["end"], None) if "end" in self.refused else (OK, recorded)
 
+    def cudaGraphDestroy(self, recorded: list[Any]) -> tuple[Status]:  # noqa: N802
+        self.destroyed.append(recorded)
+        return (OK,)
+
     def cudaGraphInstantiate(self, recorded: Any, _: int) -> tuple[Status, Any]:  # noqa: N802
         return OK, list(recorded)
 
@@ -141,7 +147,6 @@ class HostCuda:
             "cudaFreeHost",
             "cudaStreamDestroy",
             "cudaEventDestroy",
-            "cudaGraphDestroy",
             "cudaGraphExecDestroy",
         )
         return lambda *_: (OK,)

@@ -128,6 +128,7 @@ def test_where_a_recording_is_refused_requests_run_without_and_the_reason_is_tol
     assert runner.bind(random_batch((2, *SHAPE)))() is not None
     assert (device.captures, device.launches) == (1, 0), "it is tried once"
     assert device.recording is None, "the stream is left as it was"
+    assert len(device.destroyed) == (what == "work"), "nor is what was recorded so far kept"
     assert runner.environment["CUDA graph"].startswith(reason)
 
 
