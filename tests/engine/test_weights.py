@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sait_deploy.engine.lowering import lower_parts
 from sait_deploy.engine.weights import digest_of, weights_of
 from sait_deploy.exporters.names import AttentionForm, EnginePrecision, LowerOptions, SelectionForm
 from sait_deploy.exporters.packed_lengths import moved_lengths
-from tests.runtime.host_refitter import weights_of_graph
+from tests.runtime.host_refitter import HostRefitter, weights_of_graph
 
 LOWERINGS = [
     LowerOptions(EnginePrecision.FP16, AttentionForm.FUSED, SelectionForm.FUNCTION),
@@ -91,3 +92,13 @@ def test_a_digest_tells_names_types_shapes_and_numbers_apart() -> None:
     assert len({digest_of(weights) for weights in others}) == len(others)
     both = {"a": numbers, "b": numbers + 1}
     assert digest_of(both) == digest_of(dict(reversed(both.items())))
+
+
+def test_the_stand_ins_refitter_has_the_methods_of_a_real_one() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    methods = [each for each in vars(HostRefitter).values() if inspect.isfunction(each) and each.__name__[0] != "_"]
+    assert len(methods) == 5
+    for method in methods:
+        described = getattr(trt.Refitter, method.__name__).__doc__
+        line = next(line for line in described.splitlines() if "->" in line)
+        assert line.split("->")[0].count(": ") == len(inspect.signature(method).parameters), line

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sait_deploy.artifacts.folder import Artifact
+from sait_deploy.engine.folder import Engine
 from sait_deploy.engine.packages import BuilderName
 from sait_deploy.runtime import Runner, load
 from sait_deploy.runtime.compiled_files import COMPILED_FOLDER
+from tests.engine.cases import copied_engine
 from tests.runtime.cases import SHAPE
-from tests.runtime.engines import Opener
+from tests.runtime.engines import Opened, Opener, opened_on_host
 from tests.runtime.host_device import HostTensorRT
 from tests.tiny import random_batch
 
 RTX = BuilderName.TENSORRT_RTX.value
+
+
+@pytest.fixture
+def opened(engine_of: Callable[[Artifact], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
+    """Opens a copy of an artifact's engine, beside which no other test's kernels lie."""
+
+    def opener(artifact: Artifact) -> Opened:
+        engine = copied_engine(engine_of(artifact), tmp_path)
+        shutil.rmtree(engine.artifact.path / COMPILED_FOLDER, ignore_errors=True)
+        return opened_on_host(engine, RTX, monkeypatch)
+
+    return opener
 
 
 def files(artifact: Artifact) -> list[Path]:
