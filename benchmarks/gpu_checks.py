@@ -50,13 +50,13 @@ MILLION, CHUNK, MODEL_PATCHES = 1_000_000, 20_000, 196
 KERNEL_FILES: Final = tuple(
     f"tests/plugins/test_{name}.py" for name in ("tensorrt_plugins", "triton_kernels", "column_sums")
 )
-"""Tests of kernels that have cases for a GPU, the plugins' PTX through the driver among them."""
+"""Files with tests of kernels on a GPU, the plugins' PTX through the driver among them."""
 
 RUNTIME_FILES: Final = (
     *(f"tests/runtime/test_{name}.py" for name in ("cuda_graphs", "exact_float32", "torch_cuda", "cuda")),
     "tests/bench/test_device_rates.py",
 )
-"""Tests of runtimes that have cases for a GPU: each against float32, and what the GPU can do."""
+"""Files with tests of runtimes on a GPU: each against float32, and what the GPU can do."""
 
 _ENGINES: Final = "tests/runtime/test_tensorrt.py"
 _TENSORRTS: Final = {"tensorrt": "gpu-tensorrt and not rtx", "tensorrt_rtx": "gpu-tensorrt-rtx"}
@@ -146,7 +146,7 @@ def engines(setting: Setting, package: str) -> Found:
 
 
 def tests(setting: Setting, files: Sequence[str]) -> Found:
-    """Runs tests that have cases for a GPU, whose absence fails them; on a processor, collects them."""
+    """Runs tests on a GPU, whose absence fails them; on a processor, collects them."""
     on_gpu = setting.device.type == "cuda"
     command = [sys.executable, "-m", "pytest", "-q", "-n0", *([] if on_gpu else ["--collect-only"]), *files]
     environment = {**os.environ, **({"SAIT_DEPLOY_TESTS_NEED_GPU": "1"} if on_gpu else {})}

@@ -59,6 +59,7 @@ DAY: Final[dict[str, Step]] = {
 }
 """By value: where time runs out, the last are left out. The limits together are what a day takes at most."""
 
+_ON_GPU: Final = ("-m", "gpu")
 _TESTS: Final = ("pytest", "xdist", "hypothesis")
 _EXPORTS: Final = (*_TESTS, "filelock", "pydantic", "onnxruntime", "onnxscript", "onnx_graphsurgeon")
 
@@ -69,8 +70,8 @@ def _everywhere(model: str) -> dict[str, Step]:
 
 FULL_DAY: Final[dict[str, Step]] = {
     **DAY,
-    "tests of kernels": Step(300, functools.partial(tests, files=KERNEL_FILES), _TESTS),
-    "tests of runtimes": Step(600, functools.partial(tests, files=RUNTIME_FILES), _EXPORTS),
+    "tests of kernels": Step(300, functools.partial(tests, files=(*_ON_GPU, *KERNEL_FILES)), _TESTS),
+    "tests of runtimes": Step(600, functools.partial(tests, files=(*_ON_GPU, *RUNTIME_FILES)), _EXPORTS),
     "tensorrt": Step(600, functools.partial(engines, package="tensorrt"), _EXPORTS),
     "tensorrt-rtx": Step(300, functools.partial(engines, package="tensorrt_rtx"), _EXPORTS),
     "memory": Step(180, memory),

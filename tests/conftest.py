@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
@@ -41,6 +41,9 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+_FINDS_GPU: Final = frozenset({"gpu", "_driver"})
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the folder that the workers of a run share, and lets Ctrl-C reach the processes that tests start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background, from where it is inherited
@@ -49,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="sait-deploy-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
         os.environ["XDG_STATE_HOME"] = str(Path(folder) / "state")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that run on a GPU alone, known by the fixture that looks for it."""
+    for item in items:
+        if not _FINDS_GPU.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.gpu)
 
 
 def pytest_collection_finish() -> None:

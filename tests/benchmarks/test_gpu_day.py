@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
+import re
 import sys
 import time
 from pathlib import Path
@@ -29,6 +29,9 @@ def test_every_step_runs_on_a_processor(name: str) -> None:
         (cell,) = found["cells"]
         assert cell["share"] == pytest.approx(cell["speed-up"] / cell["MAC ratio"])
         assert cell["MAC ratio"] > 1
+    if name.startswith("tests of"):
+        collected, all_found = map(int, re.findall(r"(\d+)/(\d+) tests collected", found["pytest"])[0])
+        assert 2 < collected < all_found, "those on a GPU alone"
     if name == "kernels":
         first = found["cells"][0]
         both = first["microseconds"]["select"] + first["microseconds"]["pack"]
@@ -114,23 +117,14 @@ def test_the_tests_of_a_tensorrt_are_found(monkeypatch: pytest.MonkeyPatch, pack
 
 
 @pytest.mark.slow
-def test_a_full_rehearsal_is_one_command(tmp_path: Path) -> None:
-    place = tmp_path / "day.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.gpu_day",
-        "--full",
-        "--dry-run",
-        "--minutes",
-        "60",
-        "--output",
-        str(place),
-    ]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    steps = json.loads(place.read_text(encoding="utf-8"))["steps"]
-    assert {name: step["state"] for name, step in steps.items()} == dict.fromkeys(FULL_DAY, "done")
+def test_a_rehearsal_runs_each_step_in_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two of them; each alone is tried above."""
+    place, steps = tmp_path / "day.json", (FIRST, "memory")
+    monkeypatch.setattr(gpu_day, "FULL_DAY", {name: FULL_DAY[name] for name in steps})
+    done = CliRunner().invoke(gpu_day.main, ["--full", "--dry-run", "--output", str(place)])
+    assert done.exit_code == 0, done.output
+    document = json.loads(place.read_text(encoding="utf-8"))
+    assert {name: step["state"] for name, step in document["steps"].items()} == dict.fromkeys(steps, "done")
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeUnavailable("no memory", "a hint")])
