@@ -26,17 +26,11 @@ def judged(module: str, arguments: Iterable[str], names: Iterable[str]) -> list[
 
 
 def outcomes_of(world: str, kinds: Iterable[str]) -> list[dict[str, Any]]:
-    """Judges the cases of kinds, light and heavy ones in a process each, and requests.
-
-    What ran too long is judged again, as the machine may have been stopped meanwhile: a hang hangs again.
-    """
+    """Judges the cases of kinds, light and heavy ones in a process each, and requests."""
     found: list[dict[str, Any]] = []
     for heavy in (False, True):
         names = [case.name for case in all_cases() if case.kind in kinds and case.door.heavy == heavy]
-        outcomes = judged("judge", [world], names) if names else []
-        late = [one["name"] for one in outcomes if one["verdict"] == Verdict.HUNG]
-        found += [one for one in outcomes if one["name"] not in late]
-        found += judged("judge", [world], late) if late else []
+        found += judged("judge", [world], names) if names else []
     return found + (judged("asking", [world], []) if asking.KIND in kinds else [])
 
 
