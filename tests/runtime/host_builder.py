@@ -7,6 +7,7 @@ plugins, attention on packed rows and masks of one row, the stand-in runs in sta
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -30,11 +31,19 @@ from tests.runtime.host_device import HostCuda, HostTensorRT
 _VERSIONS: Final = {BuilderName.TENSORRT: "11.4.0", BuilderName.TENSORRT_RTX: "1.7.1"}
 
 
-def build_on_host(place: Path, options: EngineOptions) -> Engine:
-    """Builds an engine of the stand-in in the folder of an artifact."""
+def build_on_host(
+    place: Path, options: EngineOptions, asked: Callable[[BuildRequest], object] = lambda _: None
+) -> Engine:
+    """Builds an engine of the stand-in in the folder of an artifact; ``asked`` is called while its graphs are there."""
+
+    def answer(request: BuildRequest, _: Progress) -> BuildAnswer:
+        """Writes a plan that stands for each graph, and tells of its network what a builder would."""
+        asked(request)
+        return BuildAnswer(tuple(map(_part, request.parts)), (), None if request.targets else "stand-in")
+
     with pytest.MonkeyPatch.context() as patch:
         _on_stand_in(patch, HostTensorRT(_VERSIONS[BuilderName(options.builder.value)], HostCuda(), {}))
-        patch.setattr(build, "run_builder", _answer)
+        patch.setattr(build, "run_builder", answer)
         return build.build_engine(place, options)
 
 
@@ -62,11 +71,6 @@ def _on_stand_in(patch: pytest.MonkeyPatch, package: HostTensorRT) -> None:
     modules: dict[ModuleType, str] = {choose: "import_builder", tensorrt: "load_package"}
     for module, name in modules.items():
         patch.setattr(module, name, lambda _: package)
-
-
-def _answer(request: BuildRequest, _: Progress) -> BuildAnswer:
-    """Writes a plan that stands for each graph, and tells of its network what a builder would."""
-    return BuildAnswer(tuple(map(_part, request.parts)), (), "stand-in" if not request.targets else None)
 
 
 def _part(part: PartRequest) -> PartAnswer:
