@@ -37,6 +37,9 @@ _IMPORTED = "imported"
 _WITH_THREADS = ("openvino", "tensorrt", "ray", "grpc")
 """How packages are called that no process which forks should have imported."""
 
+_ONCE: set[str] = set()
+"""Modules that the process of some case has imported."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -125,12 +128,13 @@ def _run(case: Case, folder: Path) -> NoReturn:
 
 
 def _import_too(listed: Path) -> None:
-    """Imports what a case's process has imported, so that the next ones need not."""
+    """Imports what the processes of two cases have imported, so that the next ones need not."""
     names = listed.read_text(encoding="utf-8").split("\n") if listed.exists() else []
     for name in names:
-        if name not in sys.modules and not name.startswith(_WITH_THREADS):
+        if name in _ONCE and name not in sys.modules and not name.startswith(_WITH_THREADS):
             with contextlib.suppress(ImportError):  # a name in ``sys.modules`` need not be one to import
                 importlib.import_module(name)
+    _ONCE.update(names)
     gc.freeze()
 
 
