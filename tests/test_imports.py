@@ -102,7 +102,7 @@ NEED_MORE_THAN_A_RUNTIME = ("models", "training", "exporting", "exporters")
 
 ELSEWHERE_TOO = (
     *("torch", "torch_cuda", "torch_cuda_batch", "torch_cuda_dense", "torch_cuda_trial", "cuda_graphs"),
-    *("torch_op", "flash_attention", "lanes", "lowering", "tune_search"),
+    *("exact_float32", "device_rates", "torch_op", "flash_attention", "lanes", "lowering", "weights", "tune_search"),
 )
 """Modules of other rooms that need it, each imported by others when it is needed."""
 

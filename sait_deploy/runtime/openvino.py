@@ -31,6 +31,7 @@ from sait_deploy.runtime.openvino_compiled import (
     open_compiled,
     reason,
 )
+from sait_deploy.runtime.openvino_sums import int8_sums
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
@@ -98,7 +99,7 @@ def trial() -> str:
     able = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     precisions = ", ".join(precision for precision, needed in _CAPABILITIES.items() if needed <= able)
     version = openvino.__version__.partition("-")[0]  # behind it stand a build and its branch
-    return f"openvino {version}, selection as the reference, {precisions}"
+    return f"openvino {version}, selection as the reference, {precisions}, int8 sums {int8_sums(core, 'CPU')}"
 
 
 class OpenVinoRunner(Runner):
@@ -128,12 +129,14 @@ class OpenVinoRunner(Runner):
     def environment(self) -> dict[str, str]:
         """Versions and device behind this runner, what its products ran in, and where the compiled model is from."""
         products = ", ".join(f"{count} {element}" for element, count in sorted(self._products.items()))
+        sums = {"int8 sums": int8_sums(self._core, self._device)} if _INTEGERS & set(self._products) else {}
         return {
             "runtime": self.runtime,
             "openvino": self._openvino.__version__,
             "device": f"{self._device}, {self._core.get_property(self._device, 'FULL_DEVICE_NAME').strip()}",
             "precision": self.precision,
             "matrix products": products or "not said by the device",
+            **sums,
             "compiled model": self._origin,
         }
 

@@ -17,6 +17,7 @@ from sait_deploy.exporting.stage import export
 from sait_deploy.quantization.stage import quantize
 from sait_deploy.runtime import RunOptions, load
 from sait_deploy.runtime.openvino import shared_core
+from sait_deploy.runtime.openvino_sums import EXACT
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO
 from tests.quantization.conftest import ANY_AGREEMENT
@@ -36,8 +37,9 @@ def close_to_onnxruntime(artifact: Artifact, images: np.ndarray) -> None:  # typ
     wanted = reference.run(images, **asked)
     found = runner.run(images, **asked)
     np.testing.assert_array_equal(found.kept, wanted.kept)
-    scale = np.abs(wanted.logits).max()
-    assert np.abs(found.logits - wanted.logits).max() < 0.1 * scale
+    # Without VNNI OpenVINO's sums saturate, and ONNX Runtime's do not.
+    most = 0.1 if runner.environment["int8 sums"] == EXACT else 0.25
+    assert np.abs(found.logits - wanted.logits).max() < most * np.abs(wanted.logits).max()
 
 
 def test_every_form_of_the_small_model(quantised: list[Artifact]) -> None:
