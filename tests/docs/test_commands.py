@@ -22,6 +22,7 @@ import sait_deploy
 from sait_deploy import demo
 from sait_deploy.artifacts.folder import Artifact, Workspace
 from sait_deploy.cli import run
+from sait_deploy.errors import RuntimeUnavailable
 from tests.docs.blocks import PAGES, blocks, commands
 from tests.exported import TinyExport
 from tests.models.transformers_folders import written
@@ -218,4 +219,7 @@ def test_python_of_a_page_runs(page: Path, block: str, place: Path, tiny: TinyEx
     """What runs on a GPU is left out, and the demonstration's images have fewer patches than 196."""
     code = "\n".join(line for line in block.splitlines() if "on that GPU" not in line).replace("196", "144")
     known = {"np": np, "sait_deploy": sait_deploy, "model": tiny.model.vit, "text_embeddings": np.eye(2)}
-    exec(compile(code, str(page), "exec"), known)
+    try:
+        exec(compile(code, str(page), "exec"), known)
+    except RuntimeUnavailable as error:  # as of commands, not every processor computes in bf16
+        pytest.skip(error.message)
