@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def command(
         runner = load(opened, runtime, options.running)
         going = answers_to(runner, paths, top, visualize, options.choice, aside)
         found = _followed(going, runner, len(paths), broken, report)
-    _say(collected, broken, opened.manifest)
+    _say(collected, broken, opened.manifest, runner.doubts)
     _show(found, opened.manifest, top, as_json)
     if visualize is not None and found:
         sheet = f", from easy to difficult in {CONTACT_SHEET}" if opened.manifest.form is Form.ADAPTIVE else ""
@@ -155,12 +155,12 @@ def _followed(
     return found
 
 
-def _say(collected: Collected, broken: list[ImageError], manifest: Manifest) -> None:
+def _say(collected: Collected, broken: list[ImageError], manifest: Manifest, doubts: Sequence[str]) -> None:
     """Says what should be known of the answers that follow."""
     if collected.others:
         progress(f"passed over, as no image here has such a suffix: {counts_of(collected.others)}")
-    for error in broken:
-        warn(error.message)
+    for line in (*(error.message for error in broken), *doubts):
+        warn(line)
     height, width = manifest.model.image_size
     if manifest.model.name == demo.NAME and any(_is_foreign(path, (width, height)) for path in collected.paths):
         classes = f"{demo.LABELS[0]} to {demo.LABELS[-1]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sait_deploy.artifacts.files import check_place, write_whole
 from sait_deploy.engine.builder import type_name
 from sait_deploy.engine.folder import Engine
 from sait_deploy.errors import ArtifactError, InvalidArgument
@@ -54,13 +56,14 @@ def write_weights(engine: Engine, folder: Path) -> list[Path]:
     Raises:
         InvalidArgument: the engine has its weights.
         ArtifactError: they are lowered otherwise here than where the engine was built.
+        StorageError: the folder is none, or cannot be written.
     """
     from sait_deploy.engine.lowering import lower_parts, lowering_of
 
     manifest = engine.manifest
+    check_place(folder)
     if not manifest.stripped:
         raise InvalidArgument(f"engine {manifest.name} has its weights", "load it as it is")
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     with scratch_folder() as graphs:
         for name, part in lower_parts(engine.artifact, lowering_of(manifest), graphs).items():
@@ -71,7 +74,9 @@ def write_weights(engine: Engine, folder: Path) -> list[Path]:
                 raise ArtifactError(f"the {name} of engine {manifest.name}: {error}", "build it again") from None
             arrays: dict[str, Any] = {f"{_type_of(array)} {key}": _bytes(array) for key, array in weights.items()}
             written.append(folder / f"{name}.npz")
-            np.savez(written[-1], **arrays)
+            archive = io.BytesIO()
+            np.savez(archive, **arrays)
+            write_whole(written[-1], archive.getbuffer())
     return written
 
 

@@ -53,6 +53,11 @@ class Runner(ABC):
         return {"runtime": self.runtime}
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why answers may be off here though everything works, each in a line; none of most runners."""
+        return ()
+
+    @property
     def kind(self) -> str:
         """What two runners must have in common for their times to be compared, in words."""
         return self.runtime

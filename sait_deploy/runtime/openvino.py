@@ -31,7 +31,7 @@ from sait_deploy.runtime.openvino_compiled import (
     open_compiled,
     reason,
 )
-from sait_deploy.runtime.openvino_sums import int8_sums
+from sait_deploy.runtime.openvino_sums import SATURATING, int8_sums
 from sait_deploy.runtime.options import RunOptions
 from sait_deploy.runtime.precision import RunPrecision
 from sait_deploy.runtime.registry import OPENVINO, find_runtime
@@ -129,7 +129,7 @@ class OpenVinoRunner(Runner):
     def environment(self) -> dict[str, str]:
         """Versions and device behind this runner, what its products ran in, and where the compiled model is from."""
         products = ", ".join(f"{count} {element}" for element, count in sorted(self._products.items()))
-        sums = {"int8 sums": int8_sums(self._core, self._device)} if _INTEGERS & set(self._products) else {}
+        sums = {} if self._int8_sums is None else {"int8 sums": self._int8_sums}
         return {
             "runtime": self.runtime,
             "openvino": self._openvino.__version__,
@@ -139,6 +139,16 @@ class OpenVinoRunner(Runner):
             **sums,
             "compiled model": self._origin,
         }
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """That int8 sums saturate, where they do."""
+        return (f"OpenVINO adds int8 {SATURATING}",) if self._int8_sums == SATURATING else ()
+
+    @property
+    def _int8_sums(self) -> str | None:
+        """How products are added that run in int8; None where none do."""
+        return int8_sums(self._core, self._device) if _INTEGERS & set(self._products) else None
 
     @property
     def kind(self) -> str:

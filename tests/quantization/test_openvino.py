@@ -37,6 +37,7 @@ def close_to_onnxruntime(artifact: Artifact, images: np.ndarray) -> None:  # typ
     wanted = reference.run(images, **asked)
     found = runner.run(images, **asked)
     np.testing.assert_array_equal(found.kept, wanted.kept)
+    assert bool(runner.doubts) == (runner.environment["int8 sums"] != EXACT)
     # Without VNNI OpenVINO's sums saturate, and ONNX Runtime's do not.
     most = 0.1 if runner.environment["int8 sums"] == EXACT else 0.25
     assert np.abs(found.logits - wanted.logits).max() < most * np.abs(wanted.logits).max()
